@@ -1,0 +1,1 @@
+"""The host side of edgepack: quantize a model, freeze a runtime, join them into one bundle."""

@@ -1,0 +1,94 @@
+"""What the user sees: steps and progress on stderr, results on stdout. The only printer here."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rich.progress
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_stderr = Console(stderr=True, highlight=False)
+_stdout = Console(highlight=False)
+_depth = 0
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Announce a piece of long work, and say how long it took when it has succeeded."""
+    global _depth
+    indent = "  " * _depth
+    _stderr.print(f"{indent}[bold]{escape(title)}[/bold] ...")
+    started = time.monotonic()
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+    _stderr.print(f"{indent}[green]done[/green] {escape(title)} ({time.monotonic() - started:.1f} s)")
+
+
+def note(message: str) -> None:
+    """Say one thing about the work in progress."""
+    _stderr.print(f"{'  ' * _depth}{escape(message)}", soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Say something the user should not overlook."""
+    _stderr.print(f"{'  ' * _depth}[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True)
+
+
+def error(message: str, hint: str = "") -> None:
+    """Say what went wrong and what to do next."""
+    _stderr.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    if hint:
+        _stderr.print(f"[cyan]hint:[/cyan] {escape(hint)}", soft_wrap=True)
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str = "bytes") -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal; yields the function that advances it by a number of units."""
+    columns: list[rich.progress.ProgressColumn] = [
+        rich.progress.TextColumn("  " * _depth + "{task.description}"),
+        rich.progress.BarColumn(),
+    ]
+    if unit == "bytes":
+        columns += [rich.progress.DownloadColumn(), rich.progress.TransferSpeedColumn()]
+    else:
+        columns += [rich.progress.MofNCompleteColumn(), rich.progress.TextColumn(unit)]
+    columns.append(rich.progress.TimeRemainingColumn())
+    with rich.progress.Progress(
+        *columns, console=_stderr, transient=True, disable=not _stderr.is_terminal
+    ) as bar:
+        task = bar.add_task(escape(title), total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+def result(text: str) -> None:
+    """Print a result on stdout."""
+    _stdout.print(escape(text), soft_wrap=True)
+
+
+def stream(text: str) -> None:
+    """Print part of a result on stdout as it comes, with nothing added."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def result_json(value: Any) -> None:
+    """Print a result on stdout as JSON."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Print a table on stdout."""
+    grid = Table(title=title or None, title_justify="left", title_style="bold")
+    for name in header:
+        grid.add_column(name, overflow="fold")
+    for row in rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    _stdout.print(grid)

@@ -1,0 +1,70 @@
+"""Errors of the host side: one class and one exit code for each kind of trouble.
+
+Codes 7 to 9 mean the same here as in `device_runtime.errors`, so a script needs one table.
+Code 2 is click's own, for a command line it cannot parse; 130 is Ctrl-C.
+"""
+
+
+class PackagerError(Exception):
+    """Something the user can act on.
+
+    Attributes:
+        exit_code: what the process ends with.
+        hint: what to do next, one sentence; may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ProfileError(PackagerError):
+    """A profile is unknown or not valid."""
+
+    exit_code = 3
+
+
+class ModelSourceError(PackagerError):
+    """A model cannot be found, fetched or read, or is not supported."""
+
+    exit_code = 4
+
+
+class QuantizeError(PackagerError):
+    """The model builder failed, or what it built does not load or generate."""
+
+    exit_code = 5
+
+
+class KitError(PackagerError):
+    """A frozen runtime cannot be made or found."""
+
+    exit_code = 6
+
+
+class FlashError(PackagerError):
+    """A bundle cannot be put on this target."""
+
+    exit_code = 8
+
+
+class ResourceError(PackagerError):
+    """The machine lacks something: disk space, memory, a free port."""
+
+    exit_code = 9
+
+
+class CommandError(PackagerError):
+    """A program that edgepack started failed. Callers turn it into an error of their own kind.
+
+    Attributes:
+        log: the last lines the program printed.
+    """
+
+    exit_code = 10
+
+    def __init__(self, message: str, *, log: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.log = log

@@ -1,0 +1,70 @@
+"""A tiny random Llama model with a byte-level tokenizer of its own: real files, built in seconds.
+
+It answers nonsense, but every layer of edgepack takes it for a language model.
+"""
+
+from pathlib import Path
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
+    "+ message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def make_hf(folder: Path, *, seed: int = 0) -> Path:
+    """Write a Hugging Face folder (config, safetensors, tokenizer); returns it."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(special + alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=CHAT_TEMPLATE,
+    )
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary) + (-len(vocabulary)) % 32,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    model = LlamaForCausalLM(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+def make_onnx(hf_folder: Path, folder: Path, work: Path, precision: str = "fp32") -> Path:
+    """Build the ONNX GenAI folder of a Hugging Face folder with the model builder; returns it."""
+    import subprocess
+    import sys
+
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "onnxruntime_genai.models.builder"),
+            *("-i", hf_folder, "-o", folder, "-p", precision, "-e", "cpu", "-c", work),
+            *("--extra_options", "hf_token=false"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return folder
