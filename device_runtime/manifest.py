@@ -50,7 +50,7 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Unknown fields are ignored, so that a later minor version may add some."""
 
 
-class Blob(_Struct):
+class Blob(_Struct, frozen=True, kw_only=True):
     """The stored bytes of a file.
 
     Attributes:
@@ -64,7 +64,7 @@ class Blob(_Struct):
     compression: Literal["none", "zstd"] = "none"
 
 
-class Record(_Struct):
+class Record(_Struct, frozen=True, kw_only=True):
     """One file or symbolic link of a release.
 
     Attributes:
@@ -86,7 +86,7 @@ class Record(_Struct):
     link: str | None = None
 
 
-class KitFacts(_Struct):
+class KitFacts(_Struct, frozen=True, kw_only=True):
     """The frozen runtime in a bundle.
 
     Attributes:
@@ -102,7 +102,7 @@ class KitFacts(_Struct):
     min_glibc: str
 
 
-class ModelFacts(_Struct):
+class ModelFacts(_Struct, frozen=True, kw_only=True):
     """The model in a bundle.
 
     Attributes:
@@ -122,7 +122,7 @@ class ModelFacts(_Struct):
     license: str
 
 
-class PromptAnswer(_Struct):
+class PromptAnswer(_Struct, frozen=True, kw_only=True):
     """What the reference model and the quantized one say to the same prompt (greedy)."""
 
     prompt: str
@@ -130,7 +130,7 @@ class PromptAnswer(_Struct):
     quantized: str
 
 
-class QuantizationFacts(_Struct):
+class QuantizationFacts(_Struct, frozen=True, kw_only=True):
     """How the weights were quantized, and what was seen of the result.
 
     Attributes:
@@ -150,7 +150,7 @@ class QuantizationFacts(_Struct):
     answers: tuple[PromptAnswer, ...]
 
 
-class Settings(_Struct):
+class Settings(_Struct, frozen=True, kw_only=True):
     """What the profile says about running; the device may override each.
 
     Attributes:
@@ -166,7 +166,7 @@ class Settings(_Struct):
     status_interval_s: float
 
 
-class Manifest(_Struct):
+class Manifest(_Struct, frozen=True, kw_only=True):
     """Everything a device needs to know of a bundle before it reads the data.
 
     Attributes:
@@ -247,7 +247,7 @@ def decode(data: bytes) -> Manifest:
 DAMAGED = "Copy the bundle again from where it was built, or build it again."
 
 
-class _Version(_Struct):
+class _Version(_Struct, frozen=True, kw_only=True):
     format: int
 
 
@@ -289,12 +289,12 @@ def problems(manifest: Manifest) -> list[str]:
         for parent in PurePosixPath(path).parents:
             if str(parent) in seen:
                 found.append(f"{path} is below {parent}, which is no folder")
-    stored: dict[Sha256, Blob] = {}
+    stored: dict[Sha256, tuple[Blob, Sha256, int]] = {}
     for record in manifest.records:
-        if record.blob is not None and stored.setdefault(record.blob.sha256, record.blob) != (
-            record.blob
-        ):
-            found.append(f"{record.path}: its blob is described in two ways")
+        if record.blob is not None:
+            described = (record.blob, record.sha256, record.size)
+            if stored.setdefault(record.blob.sha256, described) != described:
+                found.append(f"{record.path}: its blob is described in two ways")
     if manifest.kit is not None:
         entry = seen.get(RUNTIME_ENTRY)
         if entry is None or entry.blob is None or entry.mode != 0o755:
