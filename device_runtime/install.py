@@ -25,7 +25,8 @@ from device_runtime.errors import BundleError, InstallError, ResourceError
 from device_runtime.manifest import RUNTIME_ENTRY
 
 STATE = "var/lib/edgepack"
-PROGRAM_LINK = "usr/local/bin/edgepack-runtime"
+PROGRAMS = "usr/local/bin"
+PROGRAM_NAME = "edgepack-runtime"
 UNIT_NAME = "edgepack.service"
 UNITS = "etc/systemd/system"
 SPARE_BYTES = 64 << 20
@@ -119,7 +120,7 @@ def check_target(bundle: Bundle, root: Path) -> None:
     machine = machine_of(root)
     if machine != kit.machine:
         raise InstallError(
-            f"the bundle's runtime is for {kit.machine}; {root} is {machine or 'of an unknown kind'}",
+            f"the bundle's runtime is for {kit.machine}, {root} is {machine or 'of unknown kind'}",
             hint="Build the bundle with a profile for that device.",
         )
     glibc = glibc_of(root)
@@ -217,8 +218,8 @@ def _place(bundle: Bundle, state: Path, on_bytes: OnBytes | None) -> Release:
     """Put the release under its digest; one that is there and whole is kept."""
     final = state / "releases" / bundle.digest
     if final.is_dir():
-        release = open_release(final)
         try:
+            release = open_release(final)
             release.verify(on_bytes)
             return release
         except BundleError:
@@ -230,6 +231,8 @@ def _place(bundle: Bundle, state: Path, on_bytes: OnBytes | None) -> Release:
     try:
         bundle.unpack(aside, on_bytes)
         for base, _, _ in os.walk(aside):
+            # Readable by the service's own user, whatever the umask of the one who installs.
+            Path(base).chmod(0o755)
             flush(Path(base))
         aside.rename(final)
         flush(final.parent)
@@ -247,11 +250,12 @@ def _move_away(damaged: Path) -> None:
 
 
 def _link_into_system(root: Path) -> None:
-    program = inside(root, PROGRAM_LINK)
-    program.parent.mkdir(parents=True, exist_ok=True)
-    _switch(program, f"/{STATE}/current/{RUNTIME_ENTRY}")
-    unit = inside(root, f"{UNITS}/{UNIT_NAME}")
-    unit.parent.mkdir(parents=True, exist_ok=True)
+    programs = inside(root, PROGRAMS)
+    programs.mkdir(parents=True, exist_ok=True)
+    _switch(programs / PROGRAM_NAME, f"/{STATE}/current/{RUNTIME_ENTRY}")
+    units = inside(root, UNITS)
+    units.mkdir(parents=True, exist_ok=True)
+    unit = units / UNIT_NAME
     aside = unit.with_name(f".{unit.name}.new")
     with aside.open("w") as file:
         file.write(UNIT)

@@ -28,7 +28,12 @@ def root() -> Path:
 
 def key(inputs: Mapping[str, Any]) -> str:
     """Digest (sha256, hex) of JSON-able inputs; the order of the keys does not matter."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    return bytes_digest(json.dumps(inputs, sort_keys=True).encode())
+
+
+def bytes_digest(data: bytes) -> str:
+    """sha256 of some bytes, hex."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def file_digest(path: Path) -> str:

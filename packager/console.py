@@ -29,7 +29,9 @@ def step(title: str) -> Iterator[None]:
         yield
     finally:
         _depth -= 1
-    _stderr.print(f"{indent}[green]done[/green] {escape(title)} ({time.monotonic() - started:.1f} s)")
+    _stderr.print(
+        f"{indent}[green]done[/green] {escape(title)} ({time.monotonic() - started:.1f} s)"
+    )
 
 
 def note(message: str) -> None:
@@ -68,15 +70,14 @@ def progress(title: str, total: int, unit: str = "bytes") -> Iterator[Callable[[
         yield lambda amount: bar.advance(task, amount)
 
 
+def progress_text(text: str) -> None:
+    """Show text as it comes, with nothing added."""
+    _stderr.print(escape(text), end="", soft_wrap=True)
+
+
 def result(text: str) -> None:
     """Print a result on stdout."""
     _stdout.print(escape(text), soft_wrap=True)
-
-
-def stream(text: str) -> None:
-    """Print part of a result on stdout as it comes, with nothing added."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def result_json(value: Any) -> None:

@@ -1,0 +1,135 @@
+"""The recipe of a bundle, to be read from top to bottom."""
+
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import device_runtime
+from device_runtime import manifest as schema
+from device_runtime.manifest import Blob, Manifest, ModelFacts, Settings
+from packager import bundle, cache, console, kit, sbom
+from packager.errors import KitError
+from packager.profile import DeviceProfile
+from packager.quantize.model import QuantizedModel, builder_versions, component, quantize
+from packager.source import ModelSource, resolve
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """What the user asked for.
+
+    Attributes:
+        profile: the device.
+        model: catalog name, hub id or path.
+        output: the bundle's path; None for NAME-VERSION-PROFILE.epk in the working folder.
+        model_only: leave the runtime out.
+        version: version of the bundle, for people.
+        sequence: version of the bundle, for machines: grows with each release.
+        trust_remote_code: run Python code that comes with the model.
+    """
+
+    profile: DeviceProfile
+    model: str
+    output: Path | None = None
+    model_only: bool = False
+    version: str = "1.0.0"
+    sequence: int = 1
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """A finished bundle: where it is, its digest and its manifest."""
+
+    path: Path
+    digest: str
+    manifest: Manifest
+
+
+def build(request: BuildRequest) -> BuildResult:
+    """Make a bundle: find the model, quantize and try it, freeze the runtime, join them.
+
+    Raises:
+        PackagerError: one of its kinds for each step; nothing half-made is left behind.
+    """
+    profile = request.profile
+    with console.step(f"Finding the model {request.model}"):
+        source = resolve(request.model, trust_remote_code=request.trust_remote_code)
+    runtime = _runtime(request)
+    model = quantize(source, profile, trust_remote_code=request.trust_remote_code)
+    with console.step("Packing"):
+        parts = bundle.pack(model.folder, schema.MODEL_FOLDER, {"model": model.digest}, component)
+        if runtime is not None:
+            inputs = {"kit": runtime.facts.digest}
+            parts = bundle.pack(runtime.folder, "runtime", inputs, lambda _: "runtime") + parts
+    identity = f"{_slug(source.name)}-{_slug(profile.name)}"
+    facts = _model_facts(source)
+    bill = sbom.render(identity, request.version, facts, runtime.packages if runtime else ())
+    manifest = Manifest(
+        format=schema.FORMAT,
+        id=identity,
+        version=request.version,
+        sequence=request.sequence,
+        profile=profile.name,
+        compatible=tuple(profile.compatible),
+        kit=runtime.facts if runtime else None,
+        model=facts,
+        quantization=model.facts,
+        context_length=model.context_length,
+        memory_bytes=model.memory_bytes,
+        settings=_settings(profile, model),
+        built_with={
+            "edgepack": device_runtime.__version__,
+            "python": platform.python_version(),
+            **builder_versions(),
+        },
+        sbom=Blob(sha256=cache.bytes_digest(bill), size=len(bill)),
+        records=tuple(part.record for part in parts),
+    )
+    output = request.output or Path(
+        f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"
+    )
+    with console.step(f"Writing and verifying {output}"):
+        digest = bundle.write(output, manifest, bill, parts)
+    return BuildResult(path=output, digest=digest, manifest=manifest)
+
+
+def _runtime(request: BuildRequest) -> kit.Kit | None:
+    """The frozen runtime that the profile names, unless only the model is wanted."""
+    name = request.profile.kit
+    if request.model_only or name is None:
+        return None
+    if name not in kit.PLATFORMS:
+        raise KitError(
+            f"there is no kit {name} in this version of edgepack",
+            hint="Build the model alone with --model-only, for an application that links "
+            "ONNX Runtime GenAI itself.",
+        )
+    with console.step(f"Getting the runtime {name}"):
+        return kit.ensure(name)
+
+
+def _model_facts(source: ModelSource) -> ModelFacts:
+    return ModelFacts(
+        name=source.name,
+        source=source.origin,
+        source_sha256=source.digest,
+        architecture=source.architecture,
+        parameters=source.parameters,
+        license=source.license,
+    )
+
+
+def _settings(profile: DeviceProfile, model: QuantizedModel) -> Settings:
+    return Settings(
+        listen=profile.listen,
+        threads=profile.threads,
+        max_tokens=min(profile.max_tokens, model.context_length),
+        status_interval_s=profile.status_interval_s,
+    )
+
+
+def _slug(name: str) -> str:
+    """A name as it may stand in a file name and an id: lower case, no separators of paths."""
+    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.") or "model"

@@ -1,0 +1,173 @@
+"""Write a bundle. `device_runtime.manifest` describes the format, `device_runtime.bundle` reads it.
+
+Writers return records; the manifest is assembled from them, and nothing is scanned again.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import zstandard
+
+from device_runtime import manifest as schema
+from device_runtime.bundle import END, MAX_MEMBER, member_header, open_bundle, padding
+from device_runtime.manifest import Blob, Component, Manifest, Record
+from packager import cache, console
+from packager.errors import PackagerError, ResourceError
+
+LEVEL = 19
+CHUNK = 1 << 20
+# Quantized weights have next to no redundancy left: compressing them costs minutes on the host
+# and time at each installation, and saves some per cent.
+STORED_AS_IS = (".data",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A record, and the file on this host that holds its stored bytes (None for a link)."""
+
+    record: Record
+    stored: Path | None
+
+
+def pack(
+    folder: Path,
+    prefix: str,
+    inputs: Mapping[str, Any],
+    component: Callable[[str], Component],
+) -> list[Part]:
+    """Records for all files below a folder, in the order of their names; cached.
+
+    Args:
+        folder: what to pack.
+        prefix: folder of the release that it becomes.
+        inputs: what determines the content of `folder`, for the cache.
+        component: which component a path (relative to `folder`) belongs to.
+    """
+
+    def make(target: Path) -> None:
+        paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            records = list(pool.map(lambda path: describe(path, target), paths))
+        (target / "records.json").write_bytes(msgspec.json.encode(records))
+
+    def describe(path: Path, target: Path) -> Record:
+        relative = path.relative_to(folder).as_posix()
+        kind = component(relative)
+        where = f"{prefix}/{relative}"
+        if path.is_symlink():
+            return Record(path=where, component=kind, mode=0o777, link=str(path.readlink()))
+        mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+        size = path.stat().st_size
+        if size > MAX_MEMBER:
+            raise PackagerError(f"{path.name} is too large for a bundle: {size} bytes")
+        digest = cache.file_digest(path)
+        blob = Blob(sha256=digest, size=size)
+        if path.suffix not in STORED_AS_IS:
+            blob = _compress(path, target)
+        return Record(path=where, component=kind, mode=mode, size=size, sha256=digest, blob=blob)
+
+    packed = cache.stage("packed", {**inputs, "prefix": prefix, "level": LEVEL}, make)
+    records = msgspec.json.decode((packed / "records.json").read_bytes(), type=list[Record])
+    parts = []
+    for record in records:
+        stored = None
+        if record.blob is not None and record.blob.compression == "none":
+            stored = folder / record.path.removeprefix(f"{prefix}/")
+        elif record.blob is not None:
+            stored = packed / record.blob.sha256
+        parts.append(Part(record=record, stored=stored))
+    return parts
+
+
+def _compress(path: Path, target: Path) -> Blob:
+    """Compress a file into `target/<digest of the stored bytes>`."""
+    hasher = hashlib.sha256()
+    size = 0
+    with tempfile.NamedTemporaryFile(dir=target, delete=False) as aside, path.open("rb") as source:
+        compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
+        for chunk in compressor.read_to_iter(source, size=path.stat().st_size):
+            hasher.update(chunk)
+            size += len(chunk)
+            aside.write(chunk)
+    digest = hasher.hexdigest()
+    Path(aside.name).rename(target / digest)
+    return Blob(sha256=digest, size=size, compression="zstd")
+
+
+def write(path: Path, manifest: Manifest, sbom: bytes, parts: Iterable[Part]) -> str:
+    """Write a bundle aside, verify it with the device's own reader, and put it in place.
+
+    Args:
+        path: the `.epk` file; replaced if it is there.
+        manifest: describes exactly `parts` and `sbom`.
+        sbom: CycloneDX JSON.
+        parts: where the stored bytes are.
+
+    Returns:
+        The bundle's digest: sha256 (hex) of the manifest's bytes.
+
+    Raises:
+        ResourceError: the folder cannot be written to, or its disk is full.
+    """
+    stored = {part.record.blob.sha256: part.stored for part in parts if part.record.blob}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            aside = Path(file.name)
+            try:
+                _write_members(file, manifest, sbom, stored)
+                with open_bundle(aside) as bundle:
+                    bundle.verify()
+                aside.chmod(0o644)
+                aside.rename(path)
+            except BaseException:
+                aside.unlink(missing_ok=True)
+                raise
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="Free some space there, or choose another place with -o FILE.epk.",
+        ) from None
+    return bundle.digest
+
+
+def _write_members(
+    file: IO[bytes], manifest: Manifest, sbom: bytes, stored: Mapping[str, Path | None]
+) -> None:
+    small = {
+        schema.MARKER_NAME: schema.MARKER,
+        schema.MANIFEST_NAME: schema.encode(manifest),
+        schema.SIGNATURE_NAME: b"",
+        schema.SBOM_NAME: sbom,
+    }
+    for name, data in small.items():
+        file.write(member_header(name, len(data)) + data + padding(len(data)))
+    total = sum(blob.size for blob in manifest.blobs.values())
+    with console.progress("Writing", total) as advance:
+        for digest, blob in manifest.blobs.items():
+            file.write(member_header(schema.BLOB_PREFIX + digest, blob.size))
+            source = stored[digest]
+            if source is None:
+                raise ValueError(f"no stored bytes for blob {digest}")
+            with source.open("rb") as data_file:
+                while chunk := data_file.read(CHUNK):
+                    file.write(chunk)
+                    advance(len(chunk))
+            file.write(padding(blob.size))
+    file.write(END)
+    file.flush()
+    os.fsync(file.fileno())

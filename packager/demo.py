@@ -1,0 +1,178 @@
+"""The whole of edgepack in one go: build for this host, run it, ask it, watch it over MQTT."""
+
+import json
+import queue
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from device_runtime.bundle import Release
+from packager import cache, console, launch, profile
+from packager.broker import EmbeddedBroker
+from packager.build import BuildRequest, build
+from packager.errors import PackagerError, ResourceError
+
+QUESTION = "What is the capital of France?"
+DEVICE_ID = "edgepack-demo"
+TOPIC = f"edgepack/v1/{DEVICE_ID}"
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One MQTT message: the last part of its topic, its payload, whether it was retained."""
+
+    name: str
+    payload: dict[str, Any]
+    retained: bool
+
+
+def demo(model: str, mqtt_url: str | None) -> dict[str, Any]:
+    """Build, run, ask, watch, stop.
+
+    Returns:
+        The answer and the MQTT messages seen, for `--json`.
+    """
+    chosen = profile.load(profile.for_host())
+    output = cache.root() / "demo" / f"{chosen.name}.epk"
+    bundle = build(BuildRequest(profile=chosen, model=model, output=output))
+    release = launch.unpacked(bundle.path)
+    with ExitStack() as stack:
+        if mqtt_url is None:
+            with console.step("Starting an MQTT broker for the demo"):
+                mqtt_url = stack.enter_context(EmbeddedBroker()).url
+        seen: queue.Queue[Message] = queue.Queue()
+        client = stack.enter_context(_subscribed(mqtt_url, seen))
+        messages = []
+        with _running(release, mqtt_url) as url:
+            console.note(f"The runtime listens on {url}")
+            _wait_for(seen, "status", state="online")
+            # A broker sends what it retains with each new subscription.
+            client.subscribe(f"{TOPIC}/status", qos=1)
+            messages.append(_show(_wait_for(seen, "status", retained=True, state="online")))
+            answer = _ask(url)
+            messages.append(_show(_wait_for(seen, "telemetry")))
+        messages.append(_show(_wait_for(seen, "status", state="offline")))
+    return {
+        "bundle": str(bundle.path),
+        "question": QUESTION,
+        "answer": answer,
+        "mqtt": [
+            {"topic": f"{TOPIC}/{message.name}", "payload": message.payload} for message in messages
+        ],
+    }
+
+
+def _ask(url: str) -> str:
+    """Put the question to the running server, and print the answer as it comes."""
+    console.note(f"Question: {QUESTION}")
+    console.note("Answer:")
+    answer = ""
+    body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 64}
+    with httpx.stream(
+        "POST", f"{url}/v1/chat/completions", json=body, timeout=PATIENCE_S
+    ) as response:
+        response.raise_for_status()
+        for line in response.iter_lines():
+            data = line.removeprefix("data: ")
+            if data in ("", "[DONE]"):
+                continue
+            delta = json.loads(data)["choices"][0]["delta"].get("content") or ""
+            answer += delta
+            console.progress_text(delta)
+    console.progress_text("\n")
+    return answer
+
+
+@contextmanager
+def _running(release: Release, mqtt_url: str) -> Iterator[str]:
+    """The bundle's own program serving on a free port; yields its URL once it is ready."""
+    process = subprocess.Popen(
+        [
+            *(release.program, "serve", "--listen", "127.0.0.1:0", "--json"),
+            *("--mqtt", mqtt_url, "--device-id", DEVICE_ID, "--status-interval", "1"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with console.step("Starting the bundle's runtime"):
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise PackagerError(f"the runtime does not start:\n{process.communicate()[1]}")
+            url = json.loads(line)["url"]
+            deadline = time.monotonic() + PATIENCE_S
+            while httpx.get(f"{url}/readyz").status_code != httpx.codes.OK:
+                if time.monotonic() > deadline:
+                    raise PackagerError("the model is not ready after a minute")
+                time.sleep(0.05)
+        yield url
+        with console.step("Stopping it"):
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=PATIENCE_S)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@contextmanager
+def _subscribed(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
+    """A client that puts all messages of the demo's device into a queue."""
+    where = urlsplit(url)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
+
+    def on_message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        name = message.topic.removeprefix(f"{TOPIC}/")
+        seen.put(Message(name=name, payload=json.loads(message.payload), retained=message.retain))
+
+    client.on_message = on_message
+    try:
+        client.connect(where.hostname or "127.0.0.1", where.port or 1883)
+    except OSError as error:
+        raise ResourceError(
+            f"no MQTT broker answers on {url}: {error.strerror or error}",
+            hint="Start it, or leave --mqtt out: the demo then brings its own.",
+        ) from None
+    client.loop_start()
+    try:
+        client.subscribe(f"{TOPIC}/#", qos=1)
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def _wait_for(
+    seen: "queue.Queue[Message]", name: str, *, retained: bool = False, **wanted: str
+) -> Message:
+    """The next message of a kind."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            message = seen.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise PackagerError(f"no MQTT message {name} {wanted or ''} came") from None
+        if (
+            message.name == name
+            and message.retained >= retained
+            and wanted.items() <= message.payload.items()
+        ):
+            return message
+
+
+def _show(message: Message) -> Message:
+    kind = " (retained)" if message.retained else ""
+    console.note(f"MQTT {TOPIC}/{message.name}{kind}: {json.dumps(message.payload)}")
+    return message

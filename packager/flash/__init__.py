@@ -1,0 +1,41 @@
+"""Put a bundle on a device. A flasher is a module that satisfies `Flasher`, listed in FLASHERS."""
+
+from pathlib import Path
+from typing import Protocol
+
+from device_runtime.bundle import Release
+from packager.errors import FlashError
+from packager.flash import directory
+
+
+class Flasher(Protocol):
+    """One way to reach a device."""
+
+    def accepts(self, target: str) -> bool:
+        """Whether a target, as the user wrote it, is one of this kind."""
+        ...
+
+    def flash(self, bundle: Path, target: str) -> Release:
+        """Install a bundle there. Raises FlashError, BundleError, InstallError, ResourceError."""
+        ...
+
+
+FLASHERS: dict[str, Flasher] = {"a mounted root file system": directory}
+
+
+def flash(bundle: Path, target: str) -> Release:
+    """Install a bundle on a target with the flasher that knows its kind.
+
+    Raises:
+        FlashError: no flasher knows this kind of target, or the target must not be written to.
+        BundleError: the bundle is damaged; the target is as it was.
+        InstallError: the bundle does not fit the target.
+        ResourceError: too little space there.
+    """
+    for flasher in FLASHERS.values():
+        if flasher.accepts(target):
+            return flasher.flash(bundle, target)
+    raise FlashError(
+        f"{target} is not {' or '.join(FLASHERS)}",
+        hint="Mount the device's root partition (an SD card's, say) and give its mount point.",
+    )

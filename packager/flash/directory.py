@@ -1,0 +1,38 @@
+"""Flash into a mounted root file system, for instance an SD card's."""
+
+from pathlib import Path
+
+from device_runtime.bundle import Release, open_bundle
+from device_runtime.install import install
+from packager import console
+from packager.errors import FlashError
+
+
+def accepts(target: str) -> bool:
+    """Whether the target is a folder."""
+    return Path(target).is_dir()
+
+
+def flash(bundle: Path, target: str) -> Release:
+    """Install a bundle into a root file system that is mounted on this host.
+
+    Raises:
+        FlashError: the target is this host's own root.
+        BundleError: the bundle is damaged; the target is as it was.
+        InstallError: the bundle does not fit the target.
+        ResourceError: too little space there.
+    """
+    root = Path(target)
+    if root.samefile("/"):
+        raise FlashError(
+            f"{target} is the root of this machine, not a device's",
+            hint="Give the mount point of the device's root partition; to install on this very "
+            "machine, run the bundle's own program: edgepack-runtime install FILE.epk",
+        )
+    with open_bundle(bundle) as opened:
+        total = sum(blob.size for blob in opened.manifest.blobs.values())
+    with (
+        console.step(f"Installing {bundle.name} into {root}"),
+        console.progress("Copying", total) as advance,
+    ):
+        return install(bundle, root, on_bytes=advance)

@@ -1,0 +1,59 @@
+"""Run a bundle on this host: the same program, from the same release layout, as on a device."""
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+from device_runtime.bundle import Release, open_bundle, open_release
+from device_runtime.errors import BundleError
+from packager import cache, console
+from packager.errors import PackagerError
+
+
+def unpacked(path: Path) -> Release:
+    """The bundle's release in the cache: unpacked if it is not there, verified in any case.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        PackagerError: it has no runtime, or one for another kind of machine.
+        ResourceError: too little space in the cache.
+    """
+    with open_bundle(path) as bundle:
+        kit = bundle.manifest.kit
+        if kit is None:
+            raise PackagerError(
+                f"{path.name} holds only a model, no runtime to start",
+                hint="Build it without --model-only, with a profile that has a runtime.",
+            )
+        if kit.machine != platform.machine():
+            raise PackagerError(
+                f"the runtime of {path.name} is for {kit.machine}, this is {platform.machine()}",
+                hint="Run it on the device, or build a bundle for this machine: "
+                f"edgepack build --profile cpu-{platform.machine()}",
+            )
+        inputs = {"digest": bundle.digest}
+        with console.step(f"Unpacking and verifying {path.name}"):
+            folder = cache.stage("release", inputs, lambda target: _unpack(path, target))
+            try:
+                release = open_release(folder)
+                release.verify()
+            except BundleError:
+                console.warn("the unpacked release in the cache is damaged; unpacking it again")
+                shutil.rmtree(folder)
+                folder = cache.stage("release", inputs, lambda target: _unpack(path, target))
+                release = open_release(folder)
+    return release
+
+
+def _unpack(path: Path, target: Path) -> None:
+    with open_bundle(path) as bundle:
+        total = sum(blob.size for blob in bundle.manifest.blobs.values())
+        with console.progress("Unpacking", total) as advance:
+            bundle.unpack(target, advance)
+
+
+def replace_process(release: Release, arguments: list[str]) -> None:
+    """Become the bundle's own program; signals and the exit code are then its own."""
+    program = str(release.program)
+    os.execv(program, [program, *arguments])  # noqa: S606  (a list, no shell)

@@ -1,0 +1,1 @@
+"""Turn a model into an ONNX GenAI folder for a device, and prove that it runs."""

@@ -1,0 +1,141 @@
+"""How results look: tables for people, plain data for `--json`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from device_runtime.bundle import Bundle
+from device_runtime.manifest import Manifest
+from packager import console
+from packager.build import BuildResult
+from packager.kit import Kit
+from packager.profile import DeviceProfile
+
+MEGA = 1_000_000
+
+
+def megabytes(size: int) -> str:
+    """A size for people, in units of 10^6 bytes."""
+    return f"{size / MEGA:.1f} MB"
+
+
+def build_json(result: BuildResult) -> dict[str, Any]:
+    """What was built, and what both models answered."""
+    return {
+        "bundle": str(result.path),
+        "size": result.path.stat().st_size,
+        "digest": result.digest,
+        "manifest": msgspec.to_builtins(result.manifest),
+    }
+
+
+def build_text(result: BuildResult) -> None:
+    """What was built, and what both models answered."""
+    for answer in result.manifest.quantization.answers:
+        console.table(
+            f"The same prompt before and after: {answer.prompt}",
+            ["model", "answer"],
+            [
+                ["original", answer.reference or "(not asked)"],
+                [result.manifest.quantization.precision, answer.quantized or "(not run here)"],
+            ],
+        )
+    size = megabytes(result.path.stat().st_size)
+    console.result(f"{result.path} ({size}, {result.digest[:12]})")
+
+
+def inspect_text(path: Path, bundle: Bundle) -> None:
+    """A bundle's head as tables."""
+    manifest = bundle.manifest
+    console.table("", ["", ""], [*_facts(path, bundle)])
+    rows = []
+    for component in ("runtime", "model", "tokenizer"):
+        records = [record for record in manifest.records if record.component == component]
+        blobs = {record.blob.sha256: record.blob for record in records if record.blob}
+        stored = sum(blob.size for blob in blobs.values())
+        installed = sum(record.size for record in records)
+        if records:
+            rows.append([component, str(len(records)), megabytes(installed), megabytes(stored)])
+    console.table("Content", ["component", "files", "installed", "in the bundle"], rows)
+    for answer in manifest.quantization.answers:
+        console.table(
+            f"Asked at build time: {answer.prompt}",
+            ["model", "answer"],
+            [["original", answer.reference], [manifest.quantization.precision, answer.quantized]],
+        )
+
+
+def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
+    manifest: Manifest = bundle.manifest
+    model, quantization, kit = manifest.model, manifest.quantization, manifest.kit
+    yield ["bundle", f"{path.name} ({megabytes(path.stat().st_size)})"]
+    yield ["id", f"{manifest.id} {manifest.version} (sequence {manifest.sequence})"]
+    yield ["digest", bundle.digest]
+    yield ["signed", "yes" if bundle.signature else "no"]
+    yield ["profile", manifest.profile]
+    yield ["compatible", ", ".join(manifest.compatible)]
+    yield ["runtime", f"{kit.name}, glibc {kit.min_glibc} or newer" if kit else "none (model only)"]
+    yield ["model", f"{model.name} ({model.architecture}, {model.parameters / MEGA:.1f} M weights)"]
+    yield ["source", model.source]
+    yield ["license", model.license or "unknown"]
+    yield ["quantization", f"{quantization.recipe} for {quantization.execution_provider}"]
+    yield ["context", f"{manifest.context_length} tokens"]
+    yield ["memory", f"about {megabytes(manifest.memory_bytes)} while serving"]
+    yield ["listens on", manifest.settings.listen]
+    yield ["built with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.built_with.items()))]
+
+
+def profiles_text(profiles: Iterable[DeviceProfile]) -> None:
+    """One line a profile."""
+    console.table(
+        "",
+        ["profile", "device", "runtime", "model", "context", "memory"],
+        [
+            [
+                one.name,
+                one.description,
+                one.kit or "none (model only)",
+                f"{one.precision} {one.execution_provider}",
+                f"{one.context_length} tokens",
+                f"{one.memory_budget_mb} MiB",
+            ]
+            for one in profiles
+        ],
+    )
+
+
+def profile_text(profile: DeviceProfile) -> None:
+    """All values of one profile."""
+    rows = [[key, _value(value)] for key, value in profile.to_dict().items()]
+    console.table(profile.name, ["key", "value"], rows)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def kit_json(kit: Kit) -> dict[str, Any]:
+    """A kit's facts and its folder."""
+    return {**msgspec.to_builtins(kit.facts), "folder": str(kit.folder), "size": _size(kit.folder)}
+
+
+def kits_text(kits: Iterable[Kit]) -> None:
+    """One line a kit."""
+    rows = [
+        [kit.facts.name, megabytes(_size(kit.folder)), kit.facts.min_glibc, kit.facts.digest[:12]]
+        for kit in kits
+    ]
+    if rows:
+        console.table("", ["kit", "size", "glibc", "digest"], rows)
+    else:
+        console.result("no kits yet: edgepack kit build NAME makes one")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
