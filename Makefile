@@ -1,0 +1,26 @@
+# `make demo` and `make test` set up everything they need; see scripts/setup.sh.
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   build a bundle for this machine, run it, ask it, show its MQTT status"
+	@echo "make test   run the whole test suite"
+	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make clean  remove .venv (the cache in ~/.cache/edgepack stays)"
+
+demo: .venv/ready
+	.venv/bin/edgepack demo
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.venv/ready: pyproject.toml constraints.txt scripts/setup.sh
+	scripts/setup.sh
+
+clean:
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

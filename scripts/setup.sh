@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Make .venv with the pinned dependencies. Names everything that is missing at once.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+    printf 'error: %s\nhint: %s\n' "$1" "$2" >&2
+    exit 1
+}
+
+python=${PYTHON:-}
+for candidate in python3.11 python3.12 python3.13 python3; do
+    [ -n "$python" ] && break
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+        python=$candidate
+    fi
+done
+[ -n "$python" ] || fail "no Python 3.11, 3.12 or 3.13 was found" "apt-get install python3 python3-venv"
+
+missing=()
+"$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=("python3-venv")
+command -v objdump >/dev/null || missing+=("binutils")
+# PyInstaller freezes the shared library of Python; Debian has it in a package of its own.
+library=$("$python" -c '
+import pathlib, sysconfig
+get = sysconfig.get_config_var
+name = f"libpython{get(\"VERSION\")}.so.1.0"
+folders = [get("LIBDIR") or "", f"/usr/lib/{get(\"MULTIARCH\")}", "/usr/lib64"]
+print("" if any(pathlib.Path(folder, name).exists() for folder in folders) else "libpython" + get("VERSION"))
+')
+[ -z "$library" ] || missing+=("$library")
+if [ ${#missing[@]} -gt 0 ]; then
+    fail "system packages are missing: ${missing[*]}" "apt-get install ${missing[*]}"
+fi
+
+echo "Creating .venv with $("$python" --version) and installing the pinned dependencies (some minutes) ..."
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+# The constraints hold for build environments too, so that no build fetches something newer.
+PIP_CONSTRAINT=$PWD/constraints.txt .venv/bin/python -m pip install \
+    --quiet --disable-pip-version-check --editable '.[dev]'
+touch .venv/ready
+echo "Ready."

@@ -1,0 +1,78 @@
+"""A stage of the cache is there whole or not at all."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from packager import cache
+
+
+@pytest.fixture(autouse=True)
+def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_made_once_for_the_same_inputs() -> None:
+    calls = []
+
+    def make(folder: Path) -> None:
+        calls.append(folder)
+        (folder / "result").write_text("x")
+
+    first = cache.stage("s", {"a": 1, "b": 2}, make)
+    assert cache.stage("s", {"b": 2, "a": 1}, make) == first
+    assert (first / "result").read_text() == "x"
+    other = cache.stage("s", {"a": 2, "b": 2}, make)
+    assert other != first
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
+def test_failure_leaves_nothing(cache_root: Path, error: BaseException) -> None:
+    def make(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        raise error
+
+    with pytest.raises(type(error)):
+        cache.stage("s", {}, make)
+    assert [path for path in (cache_root / "s").iterdir() if path.is_dir()] == []
+
+
+def test_leftover_of_a_killed_process_is_removed(cache_root: Path) -> None:
+    digest = cache.key({})
+    leftover = cache_root / "s" / f".{digest}-killed"
+    leftover.mkdir(parents=True)
+    cache.stage("s", {}, lambda folder: None)
+    assert not leftover.exists()
+
+
+def test_two_at_once_make_it_once() -> None:
+    calls = []
+    barrier = threading.Barrier(2)
+
+    def make(folder: Path) -> None:
+        calls.append(folder)
+
+    def work() -> None:
+        barrier.wait()
+        cache.stage("s", {}, make)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+
+
+def test_tree_digest_sees_names_and_contents(tmp_path: Path) -> None:
+    folder = tmp_path / "tree"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub/a").write_text("1")
+    first = cache.tree_digest(folder)
+    (folder / "sub/a").rename(folder / "sub/b")
+    renamed = cache.tree_digest(folder)
+    (folder / "sub/b").write_text("2")
+    assert len({first, renamed, cache.tree_digest(folder)}) == 3

@@ -1,0 +1,218 @@
+"""Installing switches a whole, verified release in, or leaves the target as it was."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from device_runtime.errors import BundleError, DeviceError, InstallError, ResourceError
+from device_runtime.install import inside, install
+from packager.errors import FlashError
+from packager.flash import flash
+from tests import bundles
+from tests.bundles import draft
+
+ELF_X86_64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00"
+ELF_AARCH64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The least that is taken for a root file system."""
+    return make_root(tmp_path / "root", ELF_X86_64)
+
+
+def make_root(root: Path, elf: bytes) -> Path:
+    (root / "etc").mkdir(parents=True)
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/lib").mkdir()
+    (root / "usr/lib/os-release").write_text("ID=test\n")
+    (root / "etc/os-release").symlink_to("/usr/lib/os-release")
+    (root / "bin").symlink_to("usr/bin")
+    (root / "usr/bin/env").write_bytes(elf)
+    return root
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return draft().write(tmp_path / "b.epk")
+
+
+def tree(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+def test_release_current_program_and_unit(root: Path, bundle: Path) -> None:
+    release = install(bundle, root)
+    state = root / "var/lib/edgepack"
+    assert (state / "current").readlink() == Path(f"releases/{release.digest}")
+    release.verify()
+    program = root / "usr/local/bin/edgepack-runtime"
+    assert str(program.readlink()) == "/var/lib/edgepack/current/runtime/edgepack-runtime"
+    assert inside(root, "usr/local/bin/edgepack-runtime").read_bytes() == bundles.PROGRAM
+    wanted = root / "etc/systemd/system/multi-user.target.wants/edgepack.service"
+    assert str(wanted.readlink()) == "/etc/systemd/system/edgepack.service"
+    assert inside(root, "etc/systemd/system/edgepack.service").stat().st_mode & 0o777 == 0o644
+
+
+def test_second_installation_switches_and_keeps_the_first(
+    root: Path, bundle: Path, tmp_path: Path
+) -> None:
+    first = install(bundle, root)
+    second = install(draft().replaced(version="2.0.0").write(tmp_path / "b2.epk"), root)
+    current = root / "var/lib/edgepack/current"
+    assert current.resolve().name == second.digest
+    assert first.folder.is_dir()
+    before = tree(root)
+    assert install(bundle, root).digest == first.digest
+    assert current.resolve().name == first.digest
+    assert tree(root) == before
+
+
+def test_same_release_damaged_on_disk_is_replaced(root: Path, bundle: Path) -> None:
+    release = install(bundle, root)
+    (release.folder / "model/tokenizer.json").write_bytes(b"")
+    (release.folder / "manifest.json").write_bytes(b"{")
+    install(bundle, root).verify()
+    assert [p.name for p in release.folder.parent.iterdir()] == [release.digest]
+
+
+def test_damaged_bundle_leaves_the_target_as_it_was(root: Path, bundle: Path) -> None:
+    install(bundle, root)
+    current = (root / "var/lib/edgepack/current").readlink()
+    before = tree(root)
+    damaged = draft().replaced(version="2.0.0").write(bundle.with_name("bad.epk"))
+    data = bytearray(damaged.read_bytes())
+    data[-1500] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(BundleError):
+        install(damaged, root)
+    assert tree(root) == before
+    assert (root / "var/lib/edgepack/current").readlink() == current
+
+
+def test_leftover_of_a_power_cut_is_removed(root: Path, bundle: Path) -> None:
+    leftover = root / "var/lib/edgepack/releases/.0123"
+    leftover.mkdir(parents=True)
+    install(bundle, root)
+    assert not leftover.exists()
+
+
+def test_links_of_the_target_do_not_lead_into_this_machine(
+    root: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """`/var` of the target points at an absolute path, as on systems with a data partition."""
+    (root / "data").mkdir()
+    (root / "var").symlink_to(f"/{tmp_path.name}-outside/../data/./var")
+    install(bundle, root)
+    assert (root / "data/var/lib/edgepack/current").is_symlink()
+    assert not Path(f"/{tmp_path.name}-outside").exists()
+
+
+def test_circle_of_links(root: Path) -> None:
+    (root / "a").symlink_to("/b")
+    (root / "b").symlink_to("a")
+    with pytest.raises(InstallError, match="circle"):
+        inside(root, "a/x")
+
+
+def refused(kind: type[DeviceError], bundle: Path, root: Path, match: str) -> None:
+    before = tree(root)
+    with pytest.raises(kind, match=match) as caught:
+        install(bundle, root)
+    assert caught.value.hint
+    assert tree(root) == before
+
+
+def test_no_root_file_system(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    refused(InstallError, bundle, tmp_path / "plain", "no root file system")
+
+
+def test_other_architecture(bundle: Path, tmp_path: Path) -> None:
+    refused(InstallError, bundle, make_root(tmp_path / "arm", ELF_AARCH64), "is aarch64")
+
+
+def test_older_c_library(root: Path, bundle: Path) -> None:
+    (root / "lib").symlink_to("usr/lib")
+    (root / "usr/lib/libc.so.6").write_bytes(
+        b"\0GNU C Library (Debian GLIBC 2.13-1) stable release version 2.13.\n"
+    )
+    refused(InstallError, bundle, root, "needs glibc 2.17")
+
+
+def test_model_only_bundle(root: Path, tmp_path: Path) -> None:
+    path = draft(machine=None).write(tmp_path / "m.epk")
+    refused(InstallError, path, root, "only a model")
+
+
+def test_too_little_space(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import device_runtime.install as module
+
+    monkeypatch.setattr(module, "SPARE_BYTES", 1 << 60)
+    refused(ResourceError, bundle, root, "MiB free")
+
+
+@pytest.mark.requires("root")
+def test_disk_that_fills_up_on_the_way(bundle: Path, tmp_path: Path) -> None:
+    """The check for space may be overtaken by somebody else's writing."""
+    import device_runtime.install as module
+
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
+    try:
+        root = make_root(small / "root", ELF_X86_64)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "SPARE_BYTES", 0)
+            big = draft()
+            filler = os.urandom(60 << 10)
+            blob = bundles.Blob(sha256=bundles.digest(filler), size=len(filler))
+            big.blobs[blob.sha256] = filler
+            record = bundles.Record(
+                path="model/filler.data",
+                component="model",
+                mode=0o644,
+                size=len(filler),
+                sha256=blob.sha256,
+                blob=blob,
+            )
+            patch.setattr(module, "check_target", lambda *_: None)
+            with pytest.raises(ResourceError, match="No space left"):
+                install(big.with_records(record).write(tmp_path / "big.epk"), root)
+        assert list((root / "var/lib/edgepack/releases").iterdir()) == []
+        assert not (root / "var/lib/edgepack/current").exists()
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_flash_refuses_this_machine_and_what_is_no_folder(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(FlashError, match="root of this machine"):
+        flash(bundle, "/")
+    (tmp_path / "self").symlink_to("/")
+    with pytest.raises(FlashError, match="root of this machine"):
+        flash(bundle, str(tmp_path / "self"))
+    with pytest.raises(FlashError, match="is not a mounted root"):
+        flash(bundle, str(tmp_path / "missing"))
+
+
+def test_flash_installs(bundle: Path, root: Path) -> None:
+    release = flash(bundle, str(root))
+    assert (root / "var/lib/edgepack/current").resolve().name == release.digest
+
+
+@pytest.mark.requires("systemd-analyze")
+def test_systemd_accepts_the_unit(bundle: Path, tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root", ELF_X86_64)
+    install(bundle, root)
+    shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", f"--root={root}", "edgepack.service"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    complaints = [line for line in checked.stderr.splitlines() if "edgepack" in line]
+    assert (checked.returncode, complaints) == (0, [])
