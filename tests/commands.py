@@ -1,0 +1,57 @@
+"""Run the two programs as a user does: in a process of their own, looking at what they print."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def edgepack(*arguments: str | Path, cache: Path | None = None, cwd: Path | None = None) -> Outcome:
+    """Run the host's command line, with a cache of its own if one is given."""
+    return _run("packager", arguments, cache, cwd)
+
+
+def edgepack_runtime(*arguments: str | Path) -> Outcome:
+    """Run the device's command line, from source."""
+    return _run("device_runtime", arguments, None, None)
+
+
+def environment(cache: Path | None = None) -> dict[str, str]:
+    """The environment for a program under test."""
+    extra = {"EDGEPACK_CACHE": str(cache)} if cache else {}
+    return {**os.environ, "COLUMNS": "200", **extra}
+
+
+def _run(
+    module: str, arguments: tuple[str | Path, ...], cache: Path | None, cwd: Path | None
+) -> Outcome:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *(str(argument) for argument in arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=environment(cache),
+        stdin=subprocess.DEVNULL,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def refused(outcome: Outcome, status: int, *words: str) -> None:
+    """The command ended with a clear error: its code, the words, a hint, no traceback."""
+    assert outcome.status == status, outcome.err
+    for word in words:
+        assert word in outcome.err, outcome.err
+    assert "error:" in outcome.err
+    assert "hint:" in outcome.err, outcome.err
+    assert "Traceback" not in outcome.err

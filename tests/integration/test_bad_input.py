@@ -1,0 +1,171 @@
+"""Each kind of bad input: a clear error, a hint, an exit code of its class, nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.bundles import draft
+from tests.commands import Outcome, edgepack, environment, refused
+
+
+def left_behind(*folders: Path) -> list[str]:
+    """Half-made things: files aside in the output folder, hidden stages in the cache."""
+    return [
+        str(path)
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix == ".epk" or (path.name.startswith(".") and path.suffix != ".lock")
+    ]
+
+
+def build(model: Path | str, tmp_path: Path, profile: Path | str = "mobile") -> Outcome:
+    return edgepack(
+        *("build", "--profile", profile, "--model", model, "-o", tmp_path / "out.epk"),
+        cache=tmp_path / "cache",
+    )
+
+
+def test_unknown_profile_suggests_the_nearest(tmp_path: Path) -> None:
+    refused(build("x", tmp_path, "rasberry-pi"), 3, "rasberry-pi", "raspberry-pi")
+
+
+def test_profile_with_three_mistakes_names_all_three(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        'extends = "mobile"\ncontext_lenght = 2048\nthreads = "two"\nmemory_budget_mb = -1\n'
+    )
+    outcome = build("x", tmp_path, mine)
+    refused(outcome, 3, "context_lenght", "context_length", "threads", "memory_budget_mb")
+    assert left_behind(tmp_path) == []
+
+
+def test_missing_model(tmp_path: Path) -> None:
+    refused(build(tmp_path / "missing", tmp_path), 4, "missing")
+    refused(build("smollm2-135", tmp_path), 4, "smollm2-135m")
+
+
+def test_folder_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/notes.txt").write_text("no model")
+    refused(build(tmp_path / "folder", tmp_path), 4, "notes.txt", "config.json")
+
+
+def test_unsupported_architecture(tmp_path: Path, tiny_hf: Path) -> None:
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    for path in tiny_hf.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config.update(architectures=["BertForMaskedLM"], model_type="bert")
+    (folder / "config.json").write_text(json.dumps(config))
+    refused(build(folder, tmp_path), 4, "BertForMaskedLM", "LlamaForCausalLM")
+    assert left_behind(tmp_path) == []
+
+
+def test_weights_cut_in_half(tmp_path: Path, tiny_hf: Path) -> None:
+    folder = tmp_path / "half"
+    folder.mkdir()
+    for path in tiny_hf.iterdir():
+        data = path.read_bytes()
+        half = path.suffix == ".safetensors"
+        (folder / path.name).write_bytes(data[: len(data) // 2] if half else data)
+    outcome = build(folder, tmp_path)
+    assert outcome.status in (4, 5)
+    refused(outcome, outcome.status)
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.requires("root")
+def test_disk_full(tmp_path: Path, tiny_hf: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", small], check=True)
+    try:
+        into_cache = edgepack(
+            *("build", "--profile", "mobile", "--model", tiny_hf, "-o", tmp_path / "o.epk"),
+            cache=small / "cache",
+        )
+        refused(into_cache, into_cache.status, "space")
+        assert into_cache.status in (5, 9)
+        assert left_behind(small, tmp_path) == []
+        output = edgepack(
+            *("build", "--profile", "mobile", "--model", tiny_hf, "-o", small / "o.epk"),
+            cache=tmp_path / "cache",
+        )
+        refused(output, 9, "o.epk", "No space left")
+        assert left_behind(small) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.parametrize("moment", ["Quantizing", "Checking the graph"])
+def test_interrupted(tmp_path: Path, tiny_hf: Path, moment: str) -> None:
+    """Ctrl-C at a terminal reaches the foreground's process group."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "packager", "build", "--profile", "mobile"),
+            *("--model", str(tiny_hf), "-o", str(tmp_path / "out.epk")),
+        ],
+        env=environment(tmp_path / "cache"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if moment in line:
+            break
+    time.sleep(0.5)
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split()
+    os.killpg(process.pid, signal.SIGINT)
+    _, rest = process.communicate(timeout=30)
+    assert process.returncode == 130, seen + rest
+    assert "Traceback" not in rest
+    assert left_behind(tmp_path) == []
+    for child in children:
+        assert not Path(f"/proc/{child}").exists()
+
+
+def test_bundle_that_is_damaged(tmp_path: Path) -> None:
+    path = draft().write(tmp_path / "b.epk")
+    data = path.read_bytes()
+    for name, damaged in {
+        "cut": data[:-600],
+        "flipped": data[:-1300] + bytes([data[-1300] ^ 1]) + data[-1299:],
+        "foreign": b"hello" * 1000,
+    }.items():
+        bad = tmp_path / f"{name}.epk"
+        bad.write_bytes(damaged)
+        refused(edgepack("verify", bad), 7)
+
+
+def test_run_of_what_cannot_run_here(tmp_path: Path) -> None:
+    model_only = draft(machine=None).write(tmp_path / "m.epk")
+    refused(edgepack("run", model_only, cache=tmp_path / "cache"), 1, "only a model")
+    foreign = draft(machine="riscv64").write(tmp_path / "f.epk")
+    refused(edgepack("run", foreign, cache=tmp_path / "cache"), 1, "riscv64")
+
+
+def test_kit_that_is_not_available(tmp_path: Path, tiny_hf: Path) -> None:
+    refused(build(tiny_hf, tmp_path, "jetson-orin"), 6, "linux-aarch64-cuda", "--model-only")
+
+
+def test_options_that_do_not_go_together(tmp_path: Path) -> None:
+    path = draft().write(tmp_path / "b.epk")
+    assert edgepack("run", path, "--max-tokens", "3").status == 2
+    assert edgepack("run", path, "--generate", "x", "--port", "1").status == 2
+    assert edgepack("build").status == 2

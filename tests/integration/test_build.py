@@ -1,0 +1,148 @@
+"""Building a bundle of a tiny model, as a user sees it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from device_runtime.bundle import open_bundle
+from tests.commands import edgepack
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def build(cache: Path, model: Path, profile: str, output: Path, *more: str) -> dict[str, Any]:
+    outcome = edgepack(
+        *("build", "--profile", profile, "--model", model, "-o", output, "--json", *more),
+        cache=cache,
+    )
+    assert outcome.status == 0, outcome.err
+    result: dict[str, Any] = json.loads(outcome.out)
+    return result
+
+
+def unpacked(bundle: Path, folder: Path) -> Path:
+    folder.mkdir()
+    with open_bundle(bundle) as opened:
+        return opened.unpack(folder).model_folder
+
+
+def test_mobile_is_int4_model_only_and_generates(
+    cache: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    result = build(cache, tiny_hf, "mobile", tmp_path / "m.epk")
+    manifest = result["manifest"]
+    assert manifest["kit"] is None
+    quantization = manifest["quantization"]
+    assert quantization["operators"]["MatMulNBits"] > 0
+    assert quantization["options"]["int4_accuracy_level"] == "4"
+    (answer,) = quantization["answers"]
+    assert answer["reference"]
+    assert answer["quantized"]
+    assert {record["component"] for record in manifest["records"]} == {"model", "tokenizer"}
+
+    import onnxruntime_genai as og
+
+    model = og.Model(str(unpacked(tmp_path / "m.epk", tmp_path / "release")))
+    tokenizer = og.Tokenizer(model)
+    params = og.GeneratorParams(model)
+    params.set_search_options(max_length=32)
+    generator = og.Generator(model, params)
+    generator.append_tokens(tokenizer.encode("hello"))
+    for _ in range(4):
+        generator.generate_next_token()
+    assert generator.token_count() == len("hello") + 4
+
+
+def test_jetson_model_only_has_int4_cuda_graph(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
+    import onnx
+
+    build(cache, tiny_hf, "jetson-orin", tmp_path / "j.epk", "--model-only")
+    model = unpacked(tmp_path / "j.epk", tmp_path / "release")
+    config = json.loads((model / "genai_config.json").read_text())
+    (provider,) = config["model"]["decoder"]["session_options"]["provider_options"]
+    assert list(provider) == ["cuda"]
+    graph = onnx.load(str(model / "model.onnx")).graph
+    bits = {
+        attribute.i
+        for node in graph.node
+        if node.op_type == "MatMulNBits"
+        for attribute in node.attribute
+        if attribute.name == "bits"
+    }
+    assert bits == {4}
+
+
+def test_context_and_settings_come_from_the_profile(
+    cache: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "mobile"\nname = "mine"\ncontext_length = 128\nmax_tokens = 1000\n')
+    manifest = build(cache, tiny_hf, str(mine), tmp_path / "b.epk")["manifest"]
+    assert manifest["context_length"] == 128
+    assert manifest["settings"]["max_tokens"] == 128
+    assert manifest["profile"] == "mine"
+    model = unpacked(tmp_path / "b.epk", tmp_path / "release")
+    config = json.loads((model / "genai_config.json").read_text())
+    assert config["search"]["max_length"] == 128
+
+
+def test_same_inputs_give_the_same_bytes_without_the_cache_too(
+    cache: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    first = build(cache, tiny_hf, "mobile", tmp_path / "1.epk")
+    again = build(cache, tiny_hf, "mobile", tmp_path / "2.epk")
+    fresh = build(tmp_path / "other-cache", tiny_hf, "mobile", tmp_path / "3.epk")
+    assert first["digest"] == again["digest"] == fresh["digest"]
+    assert (tmp_path / "1.epk").read_bytes() == (tmp_path / "2.epk").read_bytes()
+    assert (tmp_path / "1.epk").read_bytes() == (tmp_path / "3.epk").read_bytes()
+
+
+def test_onnx_folder_is_packaged_as_it_is(cache: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    manifest = build(cache, tiny_onnx, "mobile", tmp_path / "b.epk")["manifest"]
+    assert manifest["quantization"]["recipe"] == "as-is"
+    model = unpacked(tmp_path / "b.epk", tmp_path / "release")
+    for name in ("model.onnx", "model.onnx.data", "tokenizer.json"):
+        assert (model / name).read_bytes() == (tiny_onnx / name).read_bytes()
+
+
+def test_sbom_is_valid_cyclonedx(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
+    build(cache, tiny_hf, "mobile", tmp_path / "b.epk")
+    with open_bundle(tmp_path / "b.epk") as bundle:
+        text = bundle.sbom.decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    kinds = {component["type"] for component in json.loads(text)["components"]}
+    assert "machine-learning-model" in kinds
+
+
+def test_inspect_and_verify(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "b.epk"
+    digest = build(cache, tiny_hf, "mobile", path)["digest"]
+    shown = edgepack("inspect", path)
+    assert shown.status == 0
+    for word in (digest[:20], "LlamaForCausalLM", "int4", "tokenizer", "capital of France"):
+        assert word in shown.out
+    assert json.loads(edgepack("inspect", path, "--json").out)["digest"] == digest
+    verified = edgepack("verify", path)
+    assert verified.status == 0
+    assert digest in verified.out
+    assert json.loads(edgepack("verify", path, "--json").out)["ok"] is True
+
+
+def test_name_of_the_bundle_is_made_from_model_version_and_profile(
+    cache: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    outcome = edgepack(
+        *("build", "--profile", "mobile", "--model", tiny_hf, "--bundle-version", "2.1.0"),
+        cache=cache,
+        cwd=tmp_path,
+    )
+    assert outcome.status == 0, outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["hf-2.1.0-mobile.epk"]
+    assert "hf-2.1.0-mobile.epk" in outcome.out
