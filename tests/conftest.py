@@ -1,12 +1,15 @@
 """Fixtures that every part of the suite shares."""
 
 import os
+import platform
 import shutil
 from pathlib import Path
 
 import pytest
 
+from device_runtime.bundle import Release, open_bundle
 from tests import tiny_model
+from tests.commands import edgepack
 
 PACKAGES = {
     "mosquitto": "mosquitto",
@@ -43,3 +46,36 @@ def tiny_onnx(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model as an fp32 ONNX GenAI folder. Do not write into it."""
     work = tmp_path_factory.mktemp("tiny-onnx")
     return tiny_model.make_onnx(tiny_hf, work / "onnx", work / "cache")
+
+
+def build_bundle(profile: str, folder: Path) -> Path:
+    """A bundle of the default model, from the user's own cache: minutes once, then seconds."""
+    path = folder / f"{profile}.epk"
+    outcome = edgepack("build", "--profile", profile, "-o", path)
+    assert outcome.status == 0, outcome.err
+    return path
+
+
+@pytest.fixture(scope="session")
+def host_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model for this machine, with its frozen runtime."""
+    return build_bundle(f"cpu-{platform.machine()}", tmp_path_factory.mktemp("host-bundle"))
+
+
+@pytest.fixture(scope="session")
+def pi_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model for a Raspberry Pi, with the frozen arm64 runtime."""
+    return build_bundle("raspberry-pi", tmp_path_factory.mktemp("pi-bundle"))
+
+
+@pytest.fixture(scope="session")
+def host_release(host_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """The unpacked host bundle. Do not write into it."""
+    with open_bundle(host_bundle) as bundle:
+        return bundle.unpack(tmp_path_factory.mktemp("host-release"))
+
+
+@pytest.fixture(scope="session")
+def default_model(host_release: Release) -> Path:
+    """The default model as the INT4 ONNX GenAI folder that is in the host bundle."""
+    return host_release.model_folder

@@ -1,0 +1,138 @@
+"""The frozen runtime with the default model: what a user of a bundle meets."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from device_runtime.bundle import Release
+from packager.kit import freeze
+from tests.commands import edgepack, environment
+
+pytestmark = pytest.mark.slow
+
+QUESTION = "What is the capital of France?"
+
+
+@pytest.fixture(scope="module")
+def server(host_release: Release) -> Iterator[str]:
+    """The frozen runtime serving on a free port; its URL once it is ready."""
+    process = subprocess.Popen(
+        [host_release.program, "serve", "--listen", "127.0.0.1:0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    try:
+        url = json.loads(process.stdout.readline())["url"]
+        deadline = time.monotonic() + 60
+        while httpx.get(f"{url}/readyz").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def client(server: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+def test_openai_client_gets_an_answer(client: openai.OpenAI) -> None:
+    (model,) = client.models.list().data
+    done = client.chat.completions.create(
+        model=model.id,
+        messages=[{"role": "user", "content": QUESTION}],
+        temperature=0,
+        max_tokens=16,
+    )
+    (choice,) = done.choices
+    assert "Paris" in (choice.message.content or "")
+    assert choice.finish_reason in ("stop", "length")
+    assert done.usage is not None
+    assert 0 < done.usage.completion_tokens <= 16
+
+
+def test_openai_client_gets_a_streamed_answer(client: openai.OpenAI) -> None:
+    model = client.models.list().data[0].id
+    pieces = [
+        chunk.choices[0].delta.content or ""
+        for chunk in client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": QUESTION}],
+            temperature=0,
+            max_tokens=16,
+            stream=True,
+        )
+    ]
+    assert len([piece for piece in pieces if piece]) > 3
+    assert "Paris" in "".join(pieces)
+
+
+def test_openai_client_gets_its_error_classes(client: openai.OpenAI) -> None:
+    model = client.models.list().data[0].id
+    messages = [{"role": "user", "content": QUESTION}]
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        client.chat.completions.create(model=model, messages=messages, temperature=-1)  # type: ignore[arg-type]
+    with pytest.raises(openai.NotFoundError, match="no-such-model"):
+        client.chat.completions.create(model="no-such-model", messages=messages)  # type: ignore[arg-type]
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": "word " * 20000}]
+        )
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_health_answers_while_a_long_prompt_is_read(server: str) -> None:
+    """The reason for two processes: reading a prompt must not stop the parent's answers."""
+    words = " ".join(["word"] * 1500)
+    body = {"messages": [{"role": "user", "content": words}], "max_tokens": 1}
+    with httpx.stream("POST", f"{server}/v1/chat/completions", json={**body, "stream": True}):
+        states = [httpx.get(f"{server}/healthz", timeout=1) for _ in range(5)]
+    assert {state.status_code for state in states} == {200}
+
+
+def test_run_prints_one_answer(host_bundle: Path) -> None:
+    done = edgepack("run", host_bundle, "--generate", QUESTION, "--max-tokens", "16")
+    assert done.status == 0, done.err
+    assert "Paris" in done.out
+
+
+def test_demo(host_bundle: Path) -> None:
+    """All that `make demo` shows; the bundle's fixture has filled the cache."""
+    done = edgepack("demo", "--json")
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert "Paris" in result["answer"]
+    online, telemetry, offline = result["mqtt"]
+    assert (online["retained"], online["payload"]["state"]) == (True, "online")
+    assert telemetry["topic"].endswith("/telemetry")
+    assert offline["payload"]["state"] == "offline"
+
+
+def test_built_twice_is_the_same_bundle(host_bundle: Path, tmp_path: Path) -> None:
+    profile = host_bundle.stem
+    again = tmp_path / "again.epk"
+    done = edgepack("build", "--profile", profile, "-o", again)
+    assert done.status == 0, done.err
+    assert again.read_bytes() == host_bundle.read_bytes()
+    assert len(re.findall(r"taken from the cache", done.err)) >= 4
+
+
+def test_frozen_archive_holds_the_device_side_alone(host_release: Release) -> None:
+    modules = freeze.frozen_modules(host_release.program.parent)
+    assert "device_runtime.service" in modules
+    roots = {module.partition(".")[0] for module in modules}
+    assert not roots & {"torch", "transformers", "onnx", "pip", "packager", "rich", "setuptools"}
