@@ -1,0 +1,22 @@
+"""Kits: the frozen runtime, one for each platform.
+
+They are made once for each version of the runtime's source (`ensure`), or brought along from
+another machine as a file (`export`, `import_`).
+"""
+
+from packager.kit.archive import export, import_
+from packager.kit.collection import Kit, ensure, installed
+from packager.kit.freeze import Package, frozen_modules
+from packager.kit.platforms import PLATFORMS, Platform
+
+__all__ = [
+    "PLATFORMS",
+    "Kit",
+    "Package",
+    "Platform",
+    "ensure",
+    "export",
+    "frozen_modules",
+    "import_",
+    "installed",
+]

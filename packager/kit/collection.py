@@ -1,0 +1,209 @@
+"""The kits in the cache: found, described, made when there is none that fits.
+
+A kit is a folder `runtime/` with the program `edgepack-runtime` and all it needs, and beside it
+`kit.json`.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+import device_runtime
+from device_runtime.manifest import KitFacts
+from packager import cache, console
+from packager.errors import CommandError, KitError
+from packager.kit import freeze, native, rootfs
+from packager.kit.freeze import Environment, Package
+from packager.kit.platforms import PLATFORMS, Platform
+from packager.suggest import suggest
+
+RUNTIME = "runtime"
+DESCRIPTION = "kit.json"
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """What kit.json says.
+
+    Attributes:
+        facts: what a bundle's manifest says of the kit.
+        recipe: digest of what edgepack chose: runtime source, versions, steps.
+        contents: digest of the folder `runtime`.
+        python: version of the frozen Python.
+        edgepack: version of the edgepack that made the kit.
+        packages: what is in it, for the SBOM.
+    """
+
+    facts: KitFacts
+    recipe: str
+    contents: str
+    python: str
+    edgepack: str
+    packages: tuple[Package, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kit:
+    """A kit in the cache.
+
+    Attributes:
+        folder: holds the program `edgepack-runtime` and all it needs, nothing else.
+        description: what kit.json says.
+        imported: whether it came as a file from another machine.
+    """
+
+    folder: Path
+    description: Description
+    imported: bool
+
+    @property
+    def facts(self) -> KitFacts:
+        """What a bundle's manifest says of the kit."""
+        return self.description.facts
+
+    @property
+    def packages(self) -> tuple[Package, ...]:
+        """What is in it, for the SBOM."""
+        return self.description.packages
+
+
+class _Builder(Protocol):
+    """A module that can run the programs of a platform."""
+
+    def python(self, target: Platform) -> str: ...
+    def origin(self, target: Platform) -> dict[str, str]: ...
+    def wheel_options(self, target: Platform) -> list[str]: ...
+    def environment(
+        self, target: Platform, work: Path, wheels: Path
+    ) -> AbstractContextManager[Environment]: ...
+
+
+def platform(name: str) -> Platform:
+    """The platform of that name.
+
+    Raises:
+        KitError: there is none.
+    """
+    if name not in PLATFORMS:
+        raise KitError(f"there is no kit {name!r}", hint=suggest(name, PLATFORMS))
+    return PLATFORMS[name]
+
+
+def recipe(target: Platform) -> dict[str, Any]:
+    """What edgepack chooses of a kit: the same on every machine."""
+    return {
+        "platform": target.name,
+        "steps": freeze.RECIPE,
+        "source": freeze.source_digest(),
+        "versions": freeze.pins(target.engine),
+    }
+
+
+def ensure(name: str) -> Kit:
+    """The kit of that name for this version of edgepack: imported, from the cache, or made now.
+
+    Raises:
+        KitError: it is not there and cannot be made here.
+    """
+    target = platform(name)
+    chosen = recipe(target)
+    imported = [kit for kit in installed() if kit.imported and kit.facts.name == name]
+    for kit in imported:
+        if kit.description.recipe == cache.key(chosen):
+            console.note(f"kit: {name}, imported ({kit.facts.digest[:12]})")
+            return kit
+    for kit in imported:
+        console.warn(
+            f"the imported kit {name} does not fit: edgepack {kit.description.edgepack} made it "
+            f"from another runtime source or other versions than this edgepack "
+            f"{device_runtime.__version__}; it is left aside"
+        )
+    builder: _Builder = native if target.machine == os.uname().machine else rootfs
+    inputs = {"recipe": chosen, "origin": builder.origin(target)}
+    folder = cache.stage("kit", inputs, lambda aside: _make(target, builder, inputs, aside))
+    return load(folder, imported=False)
+
+
+def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: Path) -> None:
+    with (
+        console.step(f"Making the kit {target.name}"),
+        tempfile.TemporaryDirectory(prefix=".kit-work-", dir=cache.root()) as work_name,
+    ):
+        work = Path(work_name)
+        version = builder.python(target)
+        try:
+            wheels = freeze.wheels(
+                freeze.pins(target.engine), version, builder.wheel_options(target)
+            )
+            with builder.environment(target, work, wheels) as environment:
+                frozen = freeze.freeze(environment, work, wheels, version)
+                python = environment.run(
+                    [environment.python, "-c", "import platform; print(platform.python_version())"],
+                    freeze.PATH,
+                    "Asking Python for its version",
+                ).strip()
+        except CommandError as error:
+            raise KitError(
+                f"the kit {target.name} could not be made: {error}\n{error.log}",
+                hint=error.hint or "The lines above are the program's own last words.",
+            ) from error
+        frozen.rename(folder / RUNTIME)
+        description = Description(
+            facts=KitFacts(
+                name=target.name,
+                machine=target.machine,
+                digest=cache.key(inputs),
+                min_glibc=freeze.min_glibc(folder / RUNTIME),
+            ),
+            recipe=cache.key(inputs["recipe"]),
+            contents=contents_digest(folder / RUNTIME),
+            python=python,
+            edgepack=device_runtime.__version__,
+            packages=freeze.packages(wheels, version, python),
+        )
+        encoded = msgspec.json.format(msgspec.json.encode(description), indent=1)
+        (folder / DESCRIPTION).write_bytes(encoded + b"\n")
+
+
+def installed() -> Sequence[Kit]:
+    """The kits in the cache, of whatever version, newest first."""
+    found = [
+        (path.stat().st_mtime, load(path.parent, imported=kind == "kit-imported"))
+        for kind in ("kit", "kit-imported")
+        for path in (cache.root() / kind).glob(f"[!.]*/{DESCRIPTION}")
+    ]
+    return [kit for _, kit in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def load(folder: Path, *, imported: bool) -> Kit:
+    """Read a kit in the cache.
+
+    Raises:
+        KitError: its kit.json is not valid.
+    """
+    try:
+        description = msgspec.json.decode((folder / DESCRIPTION).read_bytes(), type=Description)
+    except (OSError, msgspec.DecodeError) as error:
+        raise KitError(
+            f"the kit in {folder} is damaged: {error}", hint=f"Remove it: rm -r {folder}"
+        ) from None
+    return Kit(folder=folder / RUNTIME, description=description, imported=imported)
+
+
+def contents_digest(folder: Path) -> str:
+    """sha256 over names, modes, links and contents of everything below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            digest.update(f"link {name}\0{path.readlink()}\0".encode())
+        elif path.is_file():
+            mode = path.stat().st_mode & 0o777
+            digest.update(f"file {name}\0{mode:o} {cache.file_digest(path)}\0".encode())
+    return digest.hexdigest()

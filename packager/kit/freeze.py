@@ -1,0 +1,325 @@
+"""The steps that every kit goes through, on this machine or in a foreign root file system.
+
+Wheels are fetched on the host (pip can do so for another architecture); PyInstaller runs where
+the programs of the platform run, which an `Environment` describes. The same inputs give the
+same bytes: no clock, no hash seed and no path of the host gets into the result.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+import device_runtime
+from packager import cache, console
+from packager.errors import KitError
+from packager.run import run
+from packager.shipped import shipped
+
+RECIPE = 1
+"""Raised when the steps here change in a way that changes a kit."""
+
+PROGRAM = "edgepack-runtime"
+
+RUNTIME_PACKAGES = (
+    "anyio",
+    "click",
+    "h11",
+    "idna",
+    "msgspec",
+    "numpy",
+    "paho-mqtt",
+    "starlette",
+    "typing_extensions",
+    "uvicorn",
+    "zstandard",
+)
+"""All that device_runtime imports, directly or not, beside ONNX Runtime."""
+
+_FREEZER_PACKAGES = ("altgraph", "packaging", "pyinstaller", "pyinstaller-hooks-contrib")
+
+_EXCLUDED = (
+    # What a mistake in the runtime's imports must not drag in.
+    *("torch", "transformers", "onnx", "onnx_ir", "packager", "pip", "setuptools"),
+    # What the runtime's packages mention but do not need there. readline is GPL, too.
+    *("zstandard._cffi", "zstandard.backend_cffi", "numpy.f2py", "numpy.testing", "readline"),
+    *("tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "sqlite3", "lib2to3"),
+    *("xmlrpc", "ensurepip"),
+)
+
+PATH = {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin"}
+
+_SPDX = {
+    "MIT License": "MIT",
+    "GPLv2-or-later with a special exception which allows to use PyInstaller to build and "
+    "distribute non-free programs (including commercial ones)": "GPL-2.0-or-later WITH "
+    "Bootloader-exception",
+}
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """A package whose code is in a kit.
+
+    Attributes:
+        license: SPDX expression as its metadata has it.
+    """
+
+    name: str
+    version: str
+    license: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where the programs of a platform run.
+
+    Attributes:
+        python: the interpreter; it must see no packages but those given to it.
+        work: the work folder as programs there see it.
+        wheels: the folder made by `wheels` as programs there see it.
+        run: runs a program there: argv, environment variables, what is being done.
+    """
+
+    python: str
+    work: str
+    wheels: str
+    run: Callable[[Sequence[str], Mapping[str, str], str], str]
+
+
+def pins(engine: Sequence[str]) -> dict[str, str]:
+    """The exact versions that go into a kit or freeze it, from constraints.txt.
+
+    Args:
+        engine: the packages of ONNX Runtime for the platform.
+    """
+    lines = shipped("constraints.txt").read_text().split()
+    known = {_normal(name): version for name, _, version in (x.partition("==") for x in lines)}
+    names = sorted((*RUNTIME_PACKAGES, *engine, *_FREEZER_PACKAGES), key=_normal)
+    return {_normal(name): known[_normal(name)] for name in names}
+
+
+def source_files() -> list[Path]:
+    """The files of the device runtime, in a fixed order."""
+    folder = Path(device_runtime.__file__).parent
+    return sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"
+    )
+
+
+def source_digest() -> str:
+    """Digest of the device runtime's source."""
+    folder = Path(device_runtime.__file__).parent
+    return cache.key({str(p.relative_to(folder)): cache.file_digest(p) for p in source_files()})
+
+
+def wheels(versions: Mapping[str, str], python: str, options: Sequence[str]) -> Path:
+    """A folder, cached, in which the packages are installed for a Python and a platform.
+
+    It is laid out as a user base (PEP 370), since PyInstaller keeps the folders of libraries
+    only below a site-packages folder that Python knows of.
+
+    Args:
+        versions: exact version of each package.
+        python: minor version of the Python that will import them, `3.11`.
+        options: pip's options that choose the platform; none for this machine's own.
+
+    Raises:
+        KitError: pip is missing.
+        CommandError: pip failed.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise KitError(
+            "pip is missing in edgepack's own environment, and a kit's packages come through it",
+            hint=f"Run: {sys.executable} -m ensurepip",
+        )
+    wanted = [f"{name}=={version}" for name, version in versions.items()]
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PIP_USER")}
+
+    def make(folder: Path) -> None:
+        target = site_packages(folder, python)
+        with console.step("Fetching the runtime's packages"):
+            run(
+                [
+                    *(sys.executable, "-m", "pip", "install", "--disable-pip-version-check"),
+                    *("--no-deps", "--no-compile", "--only-binary=:all:", "--target", target),
+                    *(*options, *wanted),
+                ],
+                what="Fetching the runtime's packages",
+                env=env,
+            )
+
+    inputs = {
+        "wanted": wanted,
+        "python": python,
+        "options": list(options),
+        "on": os.uname().machine,
+    }
+    return cache.stage("wheels", inputs, make)
+
+
+def site_packages(user_base: Path, python: str) -> Path:
+    """Where Python looks for packages below a user base."""
+    return user_base / "lib" / f"python{python}" / "site-packages"
+
+
+def freeze(environment: Environment, work: Path, wheels: Path, python: str) -> Path:
+    """Freeze the device runtime, check that it starts; returns PyInstaller's folder.
+
+    Args:
+        environment: where to do so; sees the two folders.
+        work: an empty folder.
+        wheels: what `wheels` made.
+        python: minor version of the environment's Python.
+
+    Raises:
+        CommandError: PyInstaller failed, or the program does not start.
+        KitError: the program says another version than the source has.
+    """
+    source = Path(device_runtime.__file__).parent
+    for path in source_files():
+        copy = work / "src" / "device_runtime" / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    site = site_packages(wheels, python)
+    (library,) = site.glob("onnxruntime/capi/libonnxruntime.so.*")
+    site_there = f"{environment.wheels}/{site.relative_to(wheels)}"
+    there = environment.work
+    variables = {
+        **PATH,
+        "HOME": there,
+        "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": f"{there}/src:{site_there}",
+        "PYTHONUSERBASE": environment.wheels,
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "SOURCE_DATE_EPOCH": "315532800",  # 1980, the oldest time a zip file can hold
+    }
+    with console.step("Freezing the runtime"):
+        environment.run(
+            [
+                *(environment.python, "-m", "PyInstaller", "--onedir", "--log-level", "WARN"),
+                *("--name", PROGRAM, "--specpath", there),
+                *("--distpath", f"{there}/dist", "--workpath", f"{there}/build"),
+                *("--collect-submodules", "device_runtime", "--collect-data", "device_runtime"),
+                *("--hidden-import", "numpy"),  # only onnxruntime_genai's C++ imports it
+                # onnxruntime_genai loads ONNX Runtime from its package's folder, and imports
+                # nothing of it: the library and a file that makes the folder a package will do.
+                *("--add-binary", f"{site_there}/onnxruntime/capi/{library.name}:onnxruntime/capi"),
+                *("--add-data", f"{site_there}/onnxruntime/__init__.py:onnxruntime"),
+                *(part for name in _EXCLUDED for part in ("--exclude-module", name)),
+                f"{there}/src/device_runtime/__main__.py",
+            ],
+            variables,
+            "Freezing the runtime",
+        )
+        frozen = work / "dist" / PROGRAM
+        _strip(environment, work, frozen)
+        _copy_licenses(site, frozen)
+        _normalize(frozen)
+    said = environment.run(
+        [f"{there}/dist/{PROGRAM}/{PROGRAM}", "--version"],
+        PATH,
+        "Starting the frozen runtime",
+    )
+    if device_runtime.__version__ not in said:
+        raise KitError(f"the frozen runtime says {said.strip()!r} when asked for its version")
+    return frozen
+
+
+def _strip(environment: Environment, work: Path, frozen: Path) -> None:
+    """Drop debug information: a third of the size. numpy's libraries do not survive it."""
+    libraries = sorted(
+        path
+        for path in frozen.rglob("*.so*")
+        if not path.is_symlink() and not path.relative_to(frozen).parts[1].startswith("numpy")
+    )
+    there = [f"{environment.work}/{path.relative_to(work)}" for path in libraries]
+    environment.run(["strip", "--strip-debug", *there], PATH, "Stripping the runtime")
+
+
+def _copy_licenses(site: Path, frozen: Path) -> None:
+    """Put the licence texts of what is frozen beside it, as most of the licences demand."""
+    for distribution in _frozen(site):
+        for file in distribution.files or ():
+            if re.match(r"(LICEN[CS]E|COPYING|NOTICE|ThirdPartyNotices)", file.name, re.I):
+                folder = frozen / "_internal" / "licenses" / _normal(distribution.name)
+                target = folder.joinpath(*file.parts[1:])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(str(file.locate()), target)
+
+
+def _normalize(frozen: Path) -> None:
+    """Give files one of the two modes that a bundle knows."""
+    for path in frozen.rglob("*"):
+        if path.is_dir() or not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+
+
+def packages(wheels: Path, python: str, full_python: str) -> tuple[Package, ...]:
+    """What a kit consists of: Python, PyInstaller's loader, and the packages."""
+    found = [Package(name="python", version=full_python, license="PSF-2.0")]
+    for distribution in _frozen(site_packages(wheels, python)):
+        facts = distribution.metadata
+        license = next(
+            (facts[key] for key in ("License-Expression", "License") if key in facts), ""
+        )
+        found.append(
+            Package(
+                name=_normal(distribution.name),
+                version=distribution.version,
+                license=_SPDX.get(license, license),
+            )
+        )
+    return tuple(sorted(found, key=lambda package: package.name))
+
+
+def _frozen(site: Path) -> list[metadata.Distribution]:
+    """The distributions of which something is in a kit; of PyInstaller, that is its loader."""
+    absent = {*_FREEZER_PACKAGES} - {"pyinstaller"}
+    found = metadata.distributions(path=[str(site)])
+    return [each for each in found if _normal(each.name) not in absent]
+
+
+def min_glibc(frozen: Path) -> str:
+    """The oldest C library that every program and library in a folder starts with, `2.36`.
+
+    An ELF file names the symbol versions it needs as zero-terminated strings in `.dynstr`
+    (LSB Core, "Symbol Versioning"); only a C library itself would also define such names.
+    """
+    newest = 17  # the manylinux floor: arm64 has no older one
+    for path in sorted(frozen.rglob("*")):
+        if path.is_symlink() or not path.is_file():
+            continue
+        data = path.read_bytes()
+        if data.startswith(b"\x7fELF"):
+            found = re.findall(rb"\0GLIBC_2\.(\d{1,3})(?:\.\d+)?(?=\0)", data)
+            newest = max(newest, *map(int, found), 0)
+    return f"2.{newest}"
+
+
+def frozen_modules(folder: Path) -> set[str]:
+    """Names of the Python modules in a kit: the frozen ones and the standard library's."""
+    import zipfile
+
+    from PyInstaller.archive.readers import CArchiveReader
+
+    archive = CArchiveReader(str(folder / PROGRAM))
+    modules = set(archive.open_embedded_archive("PYZ.pyz").toc)
+    with zipfile.ZipFile(folder / "_internal" / "base_library.zip") as library:
+        names = (Path(name) for name in library.namelist())
+        modules |= {
+            ".".join(name.parent.parts if name.stem == "__init__" else name.with_suffix("").parts)
+            for name in names
+        }
+    return modules
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

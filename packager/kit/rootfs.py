@@ -1,0 +1,190 @@
+"""Freezes a kit for another architecture: a small Debian of it, run through qemu.
+
+Debian packages are only unpacked; PyInstaller then runs in a chroot. The mounts it needs live
+in a mount namespace of their own: the kernel drops them with the last process in there,
+however that ends, so none is ever left behind.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from packager import cache, console
+from packager.errors import KitError
+from packager.kit.freeze import Environment
+from packager.kit.platforms import Cross, Platform
+from packager.run import run
+
+_PACKAGES = (
+    *("base-files", "dash", "bash", "coreutils", "grep", "sed", "gawk", "libc-bin", "binutils"),
+    *("python3", "libstdc++6", "libgomp1", "ca-certificates"),
+)
+
+_BINFMT = Path("/proc/sys/fs/binfmt_misc")
+
+# The root is shared by all builds and stays as it is: only the work folder can be written to.
+# The host's /sys must not be there: ONNX Runtime would take the host's processor for its own.
+_ENTER = """
+set -e
+root=$1 work=$2 wheels=$3; shift 3
+mount --bind "$root" "$root"
+mount -o remount,bind,ro "$root"
+mount -t proc proc "$root/proc"
+mount -t tmpfs tmpfs "$root/tmp"
+mount --bind "$work" "$root/work"
+mount --bind "$wheels" "$root/wheels"
+mount -o remount,bind,ro "$root/wheels"
+for device in null urandom; do mount --bind "/dev/$device" "$root/dev/$device"; done
+cd "$root"
+exec chroot "$root" "$@"
+"""
+
+
+def python(target: Platform) -> str:
+    """Minor version of the Python that gets frozen."""
+    return _cross(target).python
+
+
+def origin(target: Platform) -> dict[str, str]:
+    """What the kit is made of, beside what edgepack chooses."""
+    return {"suite": _cross(target).suite}
+
+
+def wheel_options(target: Platform) -> list[str]:
+    """pip's options for the platform's wheels."""
+    cross = _cross(target)
+    tags = [part for tag in cross.wheel_tags for part in ("--platform", tag)]
+    abi = f"cp{cross.python.replace('.', '')}"
+    return [
+        *("--python-version", cross.python, "--implementation", "cp"),
+        *("--abi", abi, "--abi", "abi3", "--abi", "none", *tags, "--platform", "any"),
+    ]
+
+
+@contextmanager
+def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environment]:
+    """The platform's own Debian, emulated.
+
+    Raises:
+        KitError: this machine lacks something for it.
+        CommandError: Debian's packages cannot be fetched.
+    """
+    cross = _cross(target)
+    _check(target, cross)
+    root = _root(cross)
+    _register_emulator(cross)
+
+    def run_there(argv: Sequence[str], variables: Mapping[str, str], what: str) -> str:
+        return run(
+            [
+                *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
+                *("sh", "-c", _ENTER, "enter", *map(str, (root, work, wheels)), *argv),
+            ],
+            what=what,
+            env=variables,
+        )
+
+    yield Environment(
+        python=f"/usr/bin/python{cross.python}", work="/work", wheels="/wheels", run=run_there
+    )
+
+
+def _cross(target: Platform) -> Cross:
+    if target.cross is None:
+        raise KitError(
+            f"the kit {target.name} can only be made on a {target.machine} machine, "
+            f"this one is {os.uname().machine}",
+            hint=_elsewhere(target),
+        )
+    return target.cross
+
+
+def _elsewhere(target: Platform) -> str:
+    return (
+        f"make it on another machine: `edgepack kit build {target.name}` and "
+        f"`edgepack kit export {target.name} kit.tar` there, `edgepack kit import kit.tar` here."
+    )
+
+
+def _check(target: Platform, cross: Cross) -> None:
+    """Name everything this machine lacks, at once."""
+    packages = {"mmdebstrap": "mmdebstrap", f"{cross.emulator}-static": "qemu-user-static"}
+    missing = [package for program, package in packages.items() if shutil.which(program) is None]
+    lacks = [*missing, *(["root"] if os.geteuid() != 0 else [])]
+    if lacks:
+        here = [f"`apt-get install {' '.join(missing)}`"] if missing else []
+        here += ["run edgepack as root"] if os.geteuid() != 0 else []
+        raise KitError(
+            f"the kit {target.name} cannot be made on this {os.uname().machine} machine: "
+            f"that needs {' and '.join(lacks)}",
+            hint=f"Here: {', then '.join(here)}. Or {_elsewhere(target)}",
+        )
+
+
+def _root(cross: Cross) -> Path:
+    """The root file system, cached: Debian packages unpacked, none of their scripts run."""
+    sources = _sources(cross.suite)
+
+    def make(folder: Path) -> None:
+        with console.step(f"Unpacking Debian {cross.suite} for {cross.debian}"):
+            run(
+                [
+                    *("mmdebstrap", "--variant=extract", f"--architectures={cross.debian}"),
+                    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+                    f"--include={','.join((*_PACKAGES, f'libpython{cross.python}'))}",
+                    *(cross.suite, str(folder), *sources),
+                ],
+                what="Unpacking Debian",
+            )
+        shutil.rmtree(folder / "dev")
+        for name in ("dev", "work", "wheels"):
+            (folder / name).mkdir()
+        for name in ("null", "urandom"):  # what the host's devices are mounted on
+            (folder / "dev" / name).touch()
+
+    inputs = {
+        "debian": cross.debian,
+        "suite": cross.suite,
+        "packages": [*_PACKAGES, cross.python],
+        "sources": sources,
+    }
+    return cache.stage("rootfs", inputs, make)
+
+
+def _sources(suite: str) -> list[str]:
+    """The host's own apt sources of the suite; none leaves the choice to mmdebstrap."""
+    if shutil.which("apt-get") is None:
+        return []
+    listed = run(
+        [
+            *("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"),
+            "Created-By: Packages",
+        ],
+        what="Reading the apt sources",
+    )
+    wanted = (suite, f"{suite}-updates", f"{suite}-security")
+    found = {tuple(line.split()) for line in listed.splitlines() if len(line.split()) == 3}
+    return sorted(
+        f"deb {uri} {release} main"
+        for uri, release, component in found
+        if release in wanted and component == "main"
+    )
+
+
+def _register_emulator(cross: Cross) -> None:
+    """Have the kernel run the architecture's programs through qemu, as systemd does at boot.
+
+    The registration holds the emulator open (flag F), so that a chroot needs no copy of it.
+    """
+    if (_BINFMT / cross.emulator).exists():
+        return
+    if not (_BINFMT / "register").exists():
+        run(
+            ["mount", "-t", "binfmt_misc", "binfmt_misc", _BINFMT],
+            what="Preparing emulation",
+        )
+    if not (_BINFMT / cross.emulator).exists():
+        rule = Path(f"/usr/lib/binfmt.d/{cross.emulator}.conf").read_text().strip()
+        (_BINFMT / "register").write_text(rule)

@@ -1,0 +1,11 @@
+"""Files that come with edgepack: beside the packages in a checkout, inside them in a wheel."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(name: str) -> Path:
+    """The file or folder `name`, as `profiles` or `constraints.txt`."""
+    inside = _PACKAGE / name
+    return inside if inside.exists() else _PACKAGE.parent / name
