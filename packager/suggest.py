@@ -5,8 +5,18 @@ from collections.abc import Iterable
 
 
 def suggest(wrong: str, right: Iterable[str]) -> str:
-    """The hint: the nearest name, if one is near, then all there are."""
+    """A hint: the nearest name, if one is near, then all there are."""
     names = sorted(right)
-    near = difflib.get_close_matches(wrong.lower(), names, n=1, cutoff=0.5)
-    start = f"Did you mean {near[0]}? " if near else ""
+    near = _near(wrong, names)
+    start = f"Did you mean {near}? " if near else ""
     return f"{start}There are: {', '.join(names)}."
+
+
+def nearest(wrong: str, right: Iterable[str]) -> str:
+    """The end of a message: `; did you mean X?`, or nothing if no name is near."""
+    near = _near(wrong, right)
+    return f"; did you mean {near}?" if near else ""
+
+
+def _near(wrong: str, right: Iterable[str]) -> str:
+    return next(iter(difflib.get_close_matches(wrong.lower(), list(right), n=1, cutoff=0.5)), "")

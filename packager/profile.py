@@ -1,0 +1,283 @@
+"""Device profiles: what a bundle for a device is made of, as data.
+
+A profile is a TOML file. The shipped ones are known by name; a user's own is given by path and
+may start from another with `extends`. All mistakes in a file are reported at once.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from packager.errors import ProfileError
+from packager.shipped import shipped
+from packager.suggest import nearest, suggest
+
+PRECISIONS = {
+    "cpu": ("fp32", "int8", "int4"),
+    "cuda": ("fp32", "fp16", "bf16", "int8", "int4"),
+    "dml": ("fp16", "int4"),
+    "webgpu": ("int8", "int4"),
+    "NvTensorRtRtx": ("fp16", "bf16"),
+}
+"""Execution providers, and the precisions that the model builder makes for each."""
+
+QUANTIZATION_OPTIONS = (
+    *("accuracy_level", "algo_config", "block_size", "enable_cuda_graph", "is_symmetric"),
+    *("matmul_mixed_precision", "matmulnbits_weights_prepacked", "moe_quant_type"),
+    *("nodes_to_exclude", "op_types_to_quantize", "prune_lm_head", "qmoe_block_size"),
+    *("shared_embeddings", "use_cuda_bf16", "use_qdq", "use_webgpu_fp32"),
+)
+"""The extra options of the model builder that shape weights and graph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceProfile:
+    """A device, as the build sees it.
+
+    Attributes:
+        name: of a shipped profile, or the file's own.
+        description: for people, one line.
+        kit: the frozen runtime; None for a bundle of the model alone.
+        compatible: hardware it fits, most specific first, as in a device tree.
+        execution_provider: as the model builder names it.
+        precision: of the weights, as the model builder names it.
+        quantization: extra options of the model builder.
+        context_length: prompt and answer together, tokens.
+        memory_budget_mb: what serving may take, MiB.
+        threads: of the inference process; 0 leaves it to ONNX Runtime.
+        listen: `host:port` of the HTTP server.
+        max_tokens: length of an answer for which the request gives none, tokens.
+        status_interval_s: seconds between two status messages.
+    """
+
+    name: str
+    description: str
+    kit: str | None
+    compatible: tuple[str, ...]
+    execution_provider: str
+    precision: str
+    quantization: Mapping[str, str]
+    context_length: int
+    memory_budget_mb: int
+    threads: int
+    listen: str
+    max_tokens: int
+    status_interval_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as JSON has them; `kit` is left out where there is none."""
+        values = asdict(self)
+        values["compatible"] = list(self.compatible)
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def names() -> list[str]:
+    """Names of the shipped profiles."""
+    return sorted(path.stem for path in shipped("profiles").glob("*.toml"))
+
+
+def for_host() -> str:
+    """Name of the profile for the machine this runs on.
+
+    Raises:
+        ProfileError: there is none.
+    """
+    name = f"cpu-{os.uname().machine}"
+    if name not in names():
+        raise ProfileError(
+            f"there is no profile for this machine ({os.uname().machine})",
+            hint=suggest("", names()),
+        )
+    return name
+
+
+def load(name_or_path: str) -> DeviceProfile:
+    """Read and check a profile.
+
+    Args:
+        name_or_path: a shipped one's name, or the path of a TOML file (with `/` or `.toml`).
+
+    Raises:
+        ProfileError: it is unknown or not valid; the message has everything that is wrong.
+    """
+    files = _chain(_find(name_or_path, Path.cwd()), ())
+    path = files[-1][0]
+    values: dict[str, Any] = {}
+    for _, own in files:
+        values = _over(values, own)
+    values["name"] = files[-1][1].get("name", path.stem)
+    found = _problems(values)
+    if found:
+        lines = [f"  {_origin(key, files)}: {key}: {wrong}" for key, wrong in found]
+        raise ProfileError(
+            f"the profile {name_or_path} is not valid:\n" + "\n".join(lines),
+            hint="`edgepack profiles show NAME` shows a valid one, key by key.",
+        )
+    values["quantization"] = {
+        key: str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in values["quantization"].items()
+    }
+    values["compatible"] = tuple(values["compatible"])
+    return DeviceProfile(**{"kit": None, **values})
+
+
+def _find(name_or_path: str, folder: Path) -> Path:
+    """The file of a profile; a path is relative to the folder of the file that names it."""
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        path = folder / Path(name_or_path).expanduser()
+        if not path.is_file():
+            raise ProfileError(
+                f"there is no profile file {path}", hint=f"By name: {', '.join(names())}."
+            )
+        return path.resolve()
+    if name_or_path not in names():
+        raise ProfileError(
+            f"there is no profile {name_or_path!r}",
+            hint=f"{suggest(name_or_path, names())} Your own goes by its path: ./mine.toml",
+        )
+    return shipped("profiles") / f"{name_or_path}.toml"
+
+
+def _chain(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
+    """A file and all that it extends, with their values; what is extended comes first."""
+    if path in above:
+        chain = " extends ".join(str(each) for each in (*above, path))
+        raise ProfileError(f"profiles extend each other: {chain}", hint="Remove one `extends`.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(
+            f"the profile {path} is no TOML: {error}", hint='Strings need quotes: kit = "..."'
+        ) from None
+    except OSError as error:
+        raise ProfileError(
+            f"the profile {path} cannot be read: {error.strerror}", hint="Check its permissions."
+        ) from None
+    base = values.pop("extends", None)
+    if base is None:
+        return [(path, values)]
+    if not isinstance(base, str):
+        raise ProfileError(
+            f"{path}: extends: must be a profile's name or path, not {base!r}",
+            hint='For example: extends = "mobile"',
+        )
+    return [*_chain(_find(base, path.parent), (*above, path)), (path, values)]
+
+
+def _origin(key: str, files: list[tuple[Path, dict[str, Any]]]) -> Path:
+    """The file whose value counts; the user's own for a key that none has."""
+    table, _, option = key.rpartition(".")
+    for file in reversed(files):
+        place = file[1].get(table, {}) if table else file[1]
+        if isinstance(place, dict) and option in place:
+            return file[0]
+    return files[-1][0]
+
+
+def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Values over a base; tables are merged key by key."""
+    both = {
+        key: _over(base[key], value)
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+        else value
+        for key, value in values.items()
+    }
+    return {**base, **both}
+
+
+def _integer(low: int, high: int) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        right = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        return "" if right else f"must be a whole number from {low} to {high}"
+
+    return check
+
+
+def _text(pattern: str, says: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        right = isinstance(value, str) and re.fullmatch(pattern, value)
+        return "" if right else f"must be {says}"
+
+    return check
+
+
+def _one_of(choices: list[str]) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        return "" if value in choices else f"must be one of {', '.join(choices)}"
+
+    return check
+
+
+def _seconds(value: Any) -> str:
+    right = isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 86400
+    return "" if right else "must be a number of seconds from 1 to 86400"
+
+
+def _compatible(value: Any) -> str:
+    right = (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(
+            isinstance(one, str) and re.fullmatch(r"[a-z0-9][a-z0-9,._+-]*", one) for one in value
+        )
+    )
+    return "" if right else 'must be a list of names such as "raspberrypi,5-model-b"'
+
+
+def _listen(value: Any) -> str:
+    found = re.fullmatch(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", str(value))
+    right = isinstance(value, str) and found and int(found[1]) <= 65535
+    return "" if right else 'must be "host:port" with a port up to 65535'
+
+
+def _table(value: Any) -> str:
+    return "" if isinstance(value, dict) else "must be a table"
+
+
+_RULES: dict[str, Callable[[Any], str]] = {
+    "name": _text(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}", "a name of letters, digits, '.', '_', '-'"),
+    "description": _text(r"[^\n]{1,200}", "one line of text"),
+    "kit": _text(r"[a-z0-9][a-z0-9_-]*", 'the name of a kit, such as "linux-aarch64-cpu"'),
+    "compatible": _compatible,
+    "execution_provider": _one_of(list(PRECISIONS)),
+    "precision": _one_of(sorted({each for valid in PRECISIONS.values() for each in valid})),
+    "quantization": _table,
+    "context_length": _integer(16, 1 << 20),
+    "memory_budget_mb": _integer(64, 1 << 20),
+    "threads": _integer(0, 1024),
+    "listen": _listen,
+    "max_tokens": _integer(1, 1 << 20),
+    "status_interval_s": _seconds,
+}
+
+
+def _problems(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Everything that is wrong: keys, and what is wrong with each."""
+    known = [field.name for field in fields(DeviceProfile)]
+    found = [(key, f"unknown key{nearest(key, known)}") for key in values if key not in known]
+    for key, rule in _RULES.items():
+        if key in values:
+            wrong = rule(values[key])
+            if wrong:
+                found.append((key, f"{wrong}, not {values[key]!r}"))
+        elif key != "kit":
+            found.append((key, "is missing"))
+    provider, precision = values.get("execution_provider"), values.get("precision")
+    valid = PRECISIONS.get(provider, ()) if isinstance(provider, str) else ()
+    if valid and isinstance(precision, str) and precision not in valid:
+        found.append(("precision", f"{provider} takes {', '.join(valid)}, not {precision!r}"))
+    options = values.get("quantization")
+    for option, value in options.items() if isinstance(options, dict) else ():
+        key = f"quantization.{option}"
+        if option not in QUANTIZATION_OPTIONS:
+            found.append((key, f"unknown option{nearest(option, QUANTIZATION_OPTIONS)}"))
+        elif not isinstance(value, str | int):
+            found.append((key, f"must be a string, a whole number or true/false, not {value!r}"))
+    length, tokens = values.get("context_length"), values.get("max_tokens")
+    if isinstance(length, int) and isinstance(tokens, int) and tokens >= length > 0:
+        found.append(("max_tokens", f"must be below context_length ({length}), not {tokens}"))
+    return found

@@ -1,0 +1,133 @@
+"""Profiles: every shipped one is valid, a user's own may extend one, mistakes are all named."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from packager import profile
+from packager.errors import ProfileError
+
+
+def refused(name_or_path: str | Path) -> tuple[str, str]:
+    with pytest.raises(ProfileError) as caught:
+        profile.load(str(name_or_path))
+    return str(caught.value), caught.value.hint
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_there_is_one_for_each_promised_device() -> None:
+    assert profile.names() == ["cpu-aarch64", "cpu-x86_64", "jetson-orin", "mobile", "raspberry-pi"]
+
+
+@pytest.mark.parametrize("name", profile.names())
+def test_shipped_ones_are_valid_and_render(name: str) -> None:
+    loaded = profile.load(name)
+    assert loaded.name == name
+    assert json.loads(json.dumps(loaded.to_dict()))["name"] == name
+    assert all(isinstance(value, str) for value in loaded.quantization.values())
+
+
+def test_what_the_devices_are() -> None:
+    pi, mobile, jetson = (profile.load(n) for n in ("raspberry-pi", "mobile", "jetson-orin"))
+    assert (pi.kit, pi.compatible[0], pi.threads) == (
+        *("linux-aarch64-cpu", "raspberrypi,5-model-b"),
+        4,
+    )
+    assert (mobile.kit, mobile.precision) == (None, "int4")
+    assert mobile.quantization["accuracy_level"] == "4"
+    assert (jetson.kit, jetson.execution_provider) == ("linux-aarch64-cuda", "cuda")
+    assert profile.for_host() == f"cpu-{os.uname().machine}"
+
+
+def test_own_file_extends_a_shipped_one(tmp_path: Path) -> None:
+    mine = written(
+        tmp_path / "mine.toml",
+        'extends = "raspberry-pi"\nthreads = 2\n[quantization]\nis_symmetric = true\n',
+    )
+    loaded = profile.load(str(mine))
+    assert (loaded.name, loaded.threads, loaded.kit) == ("mine", 2, "linux-aarch64-cpu")
+    assert loaded.quantization == {
+        "block_size": "32",
+        "accuracy_level": "4",
+        "is_symmetric": "true",
+    }
+
+
+def test_extends_a_path_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path / "base/ours.toml", 'extends = "mobile"\nname = "ours"\nmax_tokens = 7\n')
+    written(tmp_path / "a/mine.toml", 'extends = "../base/ours.toml"\nthreads = 1\n')
+    monkeypatch.chdir(tmp_path)
+    loaded = profile.load("a/mine.toml")
+    assert (loaded.name, loaded.max_tokens, loaded.threads) == ("mine", 7, 1)
+
+
+def test_a_loop_is_an_error(tmp_path: Path) -> None:
+    written(tmp_path / "a.toml", 'extends = "./b.toml"\n')
+    written(tmp_path / "b.toml", 'extends = "./a.toml"\n')
+    message, _ = refused(tmp_path / "a.toml")
+    assert "extend each other" in message
+    assert "b.toml" in message
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    message, hint = refused("rasberry-pi")
+    assert "rasberry-pi" in message
+    assert "Did you mean raspberry-pi?" in hint
+    assert "jetson-orin" in hint
+
+
+def test_all_mistakes_at_once_each_with_its_file(tmp_path: Path) -> None:
+    base = written(tmp_path / "base.toml", 'extends = "mobile"\nthreads = "two"\n')
+    mine = written(
+        tmp_path / "mine.toml",
+        'extends = "./base.toml"\ncontext_lenght = 1\nmemory_budget_mb = -1\nlisten = "8080"\n'
+        "status_interval_s = 0\ncompatible = []\n"
+        "[quantization]\nblocksize = 32\naccuracy_level = [4]\n",
+    )
+    message, _ = refused(mine)
+    assert f"{mine}: context_lenght: unknown key; did you mean context_length?" in message
+    assert f"{base}: threads: must be a whole number from 0 to 1024, not 'two'" in message
+    assert f"{mine}: quantization.blocksize: unknown option; did you mean block_size?" in message
+    for key in ("memory_budget_mb", "listen", "status_interval_s", "compatible"):
+        assert f"{mine}: {key}: must be" in message
+    assert f"{mine}: quantization.accuracy_level: must be" in message
+
+
+@pytest.mark.parametrize(
+    ("provider", "precision"), [("dml", "int8"), ("cpu", "fp16"), ("NvTensorRtRtx", "int4")]
+)
+def test_impossible_combinations(tmp_path: Path, provider: str, precision: str) -> None:
+    mine = written(
+        tmp_path / "mine.toml",
+        f'extends = "mobile"\nexecution_provider = "{provider}"\nprecision = "{precision}"\n',
+    )
+    message, _ = refused(mine)
+    assert f"precision: {provider} takes" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("threads =", "no TOML"),
+        ("extends = 3", "extends"),
+        ('extends = "mobil"', "mobil"),
+        ("", "is missing"),
+        ('extends = "mobile"\nmax_tokens = 4096', "context_length"),
+        ('extends = "mobile"\nquantization = 4', "must be a table"),
+    ],
+)
+def test_other_mistakes(tmp_path: Path, text: str, word: str) -> None:
+    message, hint = refused(written(tmp_path / "mine.toml", text))
+    assert word in message
+    assert hint
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert "there is no profile file" in refused(tmp_path / "none.toml")[0]
