@@ -112,7 +112,8 @@ def load(name_or_path: str) -> DeviceProfile:
     values["name"] = files[-1][1].get("name", path.stem)
     found = _problems(values)
     if found:
-        lines = [f"  {_origin(key, files)}: {key}: {wrong}" for key, wrong in found]
+        origins = _origins(files)
+        lines = [f"  {origins.get(key, path)}: {key}: {wrong}" for key, wrong in found]
         raise ProfileError(
             f"the profile {name_or_path} is not valid:\n" + "\n".join(lines),
             hint="`edgepack profiles show NAME` shows a valid one, key by key.",
@@ -168,14 +169,14 @@ def _chain(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, An
     return [*_chain(_find(base, path.parent), (*above, path)), (path, values)]
 
 
-def _origin(key: str, files: list[tuple[Path, dict[str, Any]]]) -> Path:
-    """The file whose value counts; the user's own for a key that none has."""
-    table, _, option = key.rpartition(".")
-    for file in reversed(files):
-        place = file[1].get(table, {}) if table else file[1]
-        if isinstance(place, dict) and option in place:
-            return file[0]
-    return files[-1][0]
+def _origins(files: list[tuple[Path, dict[str, Any]]]) -> dict[str, Path]:
+    """For each key, the file whose value counts."""
+    origins: dict[str, Path] = {}
+    for path, values in files:
+        for key, value in values.items():
+            options = value if isinstance(value, dict) else ()
+            origins.update({key: path, **{f"{key}.{option}": path for option in options}})
+    return origins
 
 
 def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
