@@ -30,7 +30,7 @@ TOKENIZER_FILES = (
 
 # What the resident memory holds beside weights and KV cache: the program itself, its libraries
 # and the activations of one chunk of the prompt. Measured with SmolLM2-135M, see docs.
-BASE_BYTES = 160 << 20
+BASE_BYTES = 200 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ def _check(folder: Path, profile: DeviceProfile) -> dict[str, Any]:
             f"{profile.name} wants {profile.execution_provider}",
             hint="Use a profile with that execution provider, or build from the original model.",
         )
-    level = profile.quantization.get("int4_accuracy_level")
+    level = profile.quantization.get("accuracy_level")
     if found["bits"] and level is not None and found["accuracy_levels"] != [int(level)]:
         raise QuantizeError(f"the graph has accuracy levels {found['accuracy_levels']}")
     if runs_here and not found["answer"]:

@@ -41,7 +41,7 @@ def test_mobile_is_int4_model_only_and_generates(
     assert manifest["kit"] is None
     quantization = manifest["quantization"]
     assert quantization["operators"]["MatMulNBits"] > 0
-    assert quantization["options"]["int4_accuracy_level"] == "4"
+    assert quantization["options"]["accuracy_level"] == "4"
     (answer,) = quantization["answers"]
     assert answer["reference"]
     assert answer["quantized"]
@@ -83,10 +83,10 @@ def test_context_and_settings_come_from_the_profile(
     cache: Path, tiny_hf: Path, tmp_path: Path
 ) -> None:
     mine = tmp_path / "mine.toml"
-    mine.write_text('extends = "mobile"\nname = "mine"\ncontext_length = 128\nmax_tokens = 1000\n')
+    mine.write_text('extends = "mobile"\nname = "mine"\ncontext_length = 128\nmax_tokens = 100\n')
     manifest = build(cache, tiny_hf, str(mine), tmp_path / "b.epk")["manifest"]
     assert manifest["context_length"] == 128
-    assert manifest["settings"]["max_tokens"] == 128
+    assert manifest["settings"]["max_tokens"] == 100
     assert manifest["profile"] == "mine"
     model = unpacked(tmp_path / "b.epk", tmp_path / "release")
     config = json.loads((model / "genai_config.json").read_text())

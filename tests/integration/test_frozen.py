@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from device_runtime.bundle import Release
-from packager.kit import freeze
+from packager.kit import frozen_modules
 from tests.commands import edgepack, environment
 
 pytestmark = pytest.mark.slow
@@ -132,7 +132,7 @@ def test_built_twice_is_the_same_bundle(host_bundle: Path, tmp_path: Path) -> No
 
 
 def test_frozen_archive_holds_the_device_side_alone(host_release: Release) -> None:
-    modules = freeze.frozen_modules(host_release.program.parent)
+    modules = frozen_modules(host_release.program.parent)
     assert "device_runtime.service" in modules
     roots = {module.partition(".")[0] for module in modules}
     assert not roots & {"torch", "transformers", "onnx", "pip", "packager", "rich", "setuptools"}
