@@ -133,7 +133,7 @@ def ensure(name: str) -> Kit:
 def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: Path) -> None:
     with (
         console.step(f"Making the kit {target.name}"),
-        tempfile.TemporaryDirectory(prefix=".kit-work-", dir=cache.root()) as work_name,
+        tempfile.TemporaryDirectory(dir=folder) as work_name,
     ):
         work = Path(work_name)
         version = builder.python(target)

@@ -1,0 +1,138 @@
+"""What a GGUF file holds, from its header alone.
+
+The format is that of docs/gguf.md in the ggml project, versions 2 and 3.
+"""
+
+import os
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from packager.errors import ModelSourceError
+
+# Value types of the metadata that have a fixed size, as struct codes.
+_SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_STRING, _ARRAY = 8, 9
+_MAX_COUNT = 1 << 24
+_DAMAGED = "Fetch the file again and compare its sha256 with the publisher's."
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufFile:
+    """A GGUF file's header.
+
+    Attributes:
+        metadata: key to value; of an array, its length.
+        parameters: number of weights.
+    """
+
+    metadata: dict[str, Any]
+    parameters: int
+
+    @property
+    def architecture(self) -> str:
+        """The file's own name of the model's architecture."""
+        return str(self.metadata.get("general.architecture", ""))
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF file does."""
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def read(path: Path) -> GgufFile:
+    """Read the header and check that the file holds all the tensors it announces.
+
+    Raises:
+        ModelSourceError: it is damaged, cut, or of a kind that cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        try:
+            return _read(file, size)
+        except _DamagedError as error:
+            raise ModelSourceError(
+                f"the GGUF file {path} cannot be used: {error}", hint=_DAMAGED
+            ) from None
+
+
+class _DamagedError(Exception):
+    pass
+
+
+def _read(file: BinaryIO, size: int) -> GgufFile:
+    magic, version = _take(file, "4sI")
+    if magic != b"GGUF" or version not in (2, 3):
+        raise _DamagedError(f"it is no little-endian GGUF of version 2 or 3 (version {version})")
+    tensor_count, entry_count = _take(file, "QQ")
+    if tensor_count > _MAX_COUNT or entry_count > _MAX_COUNT:
+        raise _DamagedError("its header is damaged")
+    metadata = {}
+    for _ in range(entry_count):
+        name = _string(file)
+        metadata[name] = _value(file, *_take(file, "I"))
+    ends, parameters = [0], 0
+    for _ in range(tensor_count):
+        name = _string(file)
+        (dimensions,) = _take(file, "I")
+        if dimensions > 8:
+            raise _DamagedError(f"the tensor {name} is damaged")
+        shape = _take(file, f"{dimensions}Q")
+        kind, offset = _take(file, "IQ")
+        ends.append(offset + _tensor_bytes(name, prod(shape), kind))
+        parameters += prod(shape)
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise _DamagedError("its header is damaged")
+    start = -(-file.tell() // alignment) * alignment
+    if start + max(ends) > size:
+        raise _DamagedError(
+            f"it is cut off: {size} bytes, of {start + max(ends)} that its header tells"
+        )
+    return GgufFile(metadata=metadata, parameters=parameters)
+
+
+def _take(file: BinaryIO, layout: str) -> tuple[Any, ...]:
+    length = struct.calcsize(f"<{layout}")
+    data = file.read(length)
+    if len(data) < length:
+        raise _DamagedError("it is cut off within its header")
+    return struct.unpack(f"<{layout}", data)
+
+
+def _string(file: BinaryIO) -> str:
+    (length,) = _take(file, "Q")
+    if length > _MAX_COUNT:
+        raise _DamagedError("its header is damaged")
+    return bytes(_take(file, f"{length}s")[0]).decode(errors="replace")
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    if kind == _STRING:
+        return _string(file)
+    if kind in _SCALARS:
+        return _take(file, _SCALARS[kind])[0]
+    if kind != _ARRAY:
+        raise _DamagedError(f"its header is damaged (value type {kind})")
+    inner, count = _take(file, "IQ")
+    if inner in _SCALARS:
+        file.seek(struct.calcsize(f"<{_SCALARS[inner]}") * count, os.SEEK_CUR)
+    elif inner == _STRING and count <= _MAX_COUNT:
+        for _ in range(count):
+            _string(file)
+    else:
+        raise _DamagedError("its header is damaged")
+    return count
+
+
+def _tensor_bytes(name: str, elements: int, kind: int) -> int:
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    try:
+        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+    except (ValueError, KeyError):
+        raise _DamagedError(f"the tensor {name} has type {kind}, which is not known") from None
+    return -(-elements // int(block)) * int(block_bytes)

