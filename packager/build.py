@@ -7,7 +7,7 @@ from pathlib import Path
 
 import device_runtime
 from device_runtime import manifest as schema
-from device_runtime.manifest import Blob, Manifest, ModelFacts, Settings
+from device_runtime.manifest import Blob, Component, Manifest, ModelFacts, Settings
 from packager import bundle, cache, console, kit, sbom
 from packager.errors import KitError
 from packager.profile import DeviceProfile
@@ -62,7 +62,7 @@ def build(request: BuildRequest) -> BuildResult:
         parts = bundle.pack(model.folder, schema.MODEL_FOLDER, {"model": model.digest}, component)
         if runtime is not None:
             inputs = {"kit": runtime.facts.digest}
-            parts = bundle.pack(runtime.folder, "runtime", inputs, lambda _: "runtime") + parts
+            parts = bundle.pack(runtime.folder, "runtime", inputs, _runtime_component) + parts
     identity = f"{_slug(source.name)}-{_slug(profile.name)}"
     facts = _model_facts(source)
     bill = sbom.render(identity, request.version, facts, runtime.packages if runtime else ())
@@ -108,6 +108,10 @@ def _runtime(request: BuildRequest) -> kit.Kit | None:
         )
     with console.step(f"Getting the runtime {name}"):
         return kit.ensure(name)
+
+
+def _runtime_component(_path: str) -> Component:
+    return "runtime"
 
 
 def _model_facts(source: ModelSource) -> ModelFacts:

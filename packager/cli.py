@@ -349,7 +349,7 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    console.result_raw(kind(cli, {}, "edgepack", "_EDGEPACK_COMPLETE").source())
+    console.result(kind(cli, {}, "edgepack", "_EDGEPACK_COMPLETE").source())
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -11,6 +11,7 @@ from device_runtime.manifest import Manifest
 from packager import console
 from packager.build import BuildResult
 from packager.kit import Kit
+from packager.models import ARCHITECTURES, CATALOG
 from packager.profile import DeviceProfile
 
 MEGA = 1_000_000
@@ -139,3 +140,33 @@ def kits_text(kits: Iterable[Kit]) -> None:
 
 def _size(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def models_json() -> list[dict[str, Any]]:
+    """The catalog."""
+    return [
+        {
+            "name": model.name,
+            "description": model.description,
+            "parameters": model.parameters,
+            "license": model.license,
+            "package": model.package,
+        }
+        for model in CATALOG.values()
+    ]
+
+
+def models_text() -> None:
+    """The catalog, and what else a build takes."""
+    console.table(
+        "",
+        ["model", "what it is", "weights", "license"],
+        [
+            [one.name, one.description, f"{one.parameters / MEGA:.1f} M", one.license]
+            for one in CATALOG.values()
+        ],
+    )
+    console.result(
+        "Also: a hub id (ORG/NAME), a Hugging Face folder with safetensors, a GGUF file or an "
+        "ONNX GenAI folder.\nArchitectures: " + ", ".join(ARCHITECTURES)
+    )

@@ -47,6 +47,12 @@ def make_hf(folder: Path, *, seed: int = 0) -> Path:
         pad_token_id=0,
     )
     model = LlamaForCausalLM(config)
+    # Embeddings and head are one matrix: a row of zeros is a token that never wins. Letters only.
+    letters = [number for token, number in vocabulary.items() if token.isascii() and len(token) < 2]
+    silent = torch.ones(config.vocab_size, dtype=torch.bool)
+    silent[letters] = False
+    with torch.no_grad():
+        model.get_input_embeddings().weight[silent] = 0
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     wrapped.save_pretrained(folder)
