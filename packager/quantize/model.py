@@ -3,17 +3,16 @@
 import importlib.metadata
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from device_runtime.manifest import Component, PromptAnswer, QuantizationFacts
 from packager import cache, console
-from packager.errors import CommandError, QuantizeError
+from packager.child import run_module
+from packager.errors import QuantizeError
 from packager.profile import DeviceProfile
 from packager.quantize import builder
-from packager.run import run
 from packager.source import ModelSource, as_hf_folder
 
 PROMPT = "What is the capital of France?"
@@ -221,16 +220,12 @@ def _reference_answer(source: ModelSource, trust_remote_code: bool) -> str:
 
 def _child(module: str, what: str, arguments: list[str | Path]) -> dict[str, Any]:
     """Run a module of this package in a process of its own; the JSON on its last line."""
-    try:
-        output = run(
-            [sys.executable, "-m", f"packager.quantize.{module}", *arguments],
-            what=f"Running {what}",
-            env=builder.child_environment(),
-        )
-    except CommandError as error:
-        raise QuantizeError(
-            f"{what} does not load or generate; it said:\n{error.log.rstrip()}",
-            hint="Nothing was written. Try another precision in the profile.",
-        ) from None
+    output = run_module(
+        f"packager.quantize.{module}",
+        arguments,
+        what=f"Loading {what} and generating",
+        error=QuantizeError,
+        hint="Nothing was written. Try another precision in the profile.",
+    )
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
