@@ -269,7 +269,7 @@ def problems(manifest: Manifest) -> list[str]:
     found = []
     if not _ID.fullmatch(manifest.id):
         found.append(f"id {manifest.id!r} is not lower-case letters, digits, '.', '_' and '-'")
-    if not _VERSION.fullmatch(manifest.version):
+    if not is_version(manifest.version):
         found.append(f"version {manifest.version!r} is not a version")
     if manifest.sequence < 0:
         found.append("sequence is negative")
@@ -300,6 +300,11 @@ def problems(manifest: Manifest) -> list[str]:
         if entry is None or entry.blob is None or entry.mode != 0o755:
             found.append(f"{RUNTIME_ENTRY} is missing or no program")
     return found
+
+
+def is_version(text: str) -> bool:
+    """Whether a text may be a bundle's version."""
+    return _VERSION.fullmatch(text) is not None
 
 
 def _record_problems(record: Record) -> list[str]:

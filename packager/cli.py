@@ -64,6 +64,14 @@ def cli() -> None:
     """
 
 
+def _version(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    from device_runtime.manifest import is_version
+
+    if not is_version(value):
+        raise click.BadParameter("a version starts with a digit, for example 1.2.0")
+    return value
+
+
 @cli.command()
 @click.option(
     "--profile",
@@ -80,6 +88,7 @@ def cli() -> None:
 @click.option(
     "--bundle-version",
     default="1.0.0",
+    callback=_version,
     show_default=True,
     help="Version of the bundle, for people.",
 )

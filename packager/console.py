@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import rich.box
 import rich.progress
 from rich.console import Console
 from rich.markup import escape
@@ -87,9 +88,16 @@ def result_json(value: Any) -> None:
 
 def table(title: str, header: list[str], rows: list[list[str]]) -> None:
     """Print a table on stdout."""
-    grid = Table(title=title or None, title_justify="left", title_style="bold")
-    for name in header:
-        grid.add_column(name, overflow="fold")
+    grid = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=rich.box.SIMPLE_HEAD,
+        show_header=any(header),
+        pad_edge=False,
+    )
+    for number, name in enumerate(header):
+        grid.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
     _stdout.print(grid)

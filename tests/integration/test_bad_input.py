@@ -168,3 +168,6 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     assert edgepack("run", path, "--max-tokens", "3").status == 2
     assert edgepack("run", path, "--generate", "x", "--port", "1").status == 2
     assert edgepack("build").status == 2
+    wrong_version = edgepack("build", "--profile", "mobile", "--bundle-version", "new")
+    assert wrong_version.status == 2
+    assert "1.2.0" in wrong_version.err
