@@ -43,7 +43,6 @@ def fetch(model: str, *, trust_remote_code: bool) -> tuple[Path, str]:
         except (httpx2.TransportError, errors.OfflineModeIsEnabled):
             console.note(f"the hub cannot be reached; looking for {model} in the cache")
         else:
-            revision = info.sha
             _check_files(model, [sibling.rfilename for sibling in info.siblings or ()])
         folder = Path(
             snapshot_download(

