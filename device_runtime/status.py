@@ -1,0 +1,193 @@
+"""How the runtime is: what HTTP and MQTT both tell."""
+
+import os
+import threading
+import time
+import uuid
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from device_runtime.engine import Usage
+
+SCHEMA = 1
+"""Version of the JSON objects here and over MQTT; fields may be added without raising it."""
+
+BOOT_ID = uuid.uuid4().hex
+"""Names this run of the program. A device's clock may be wrong after a power cut: within one
+boot_id, `seq` orders messages, not `ts`."""
+
+_STARTED = time.monotonic()
+_AVERAGE_WEIGHT = 0.2
+_THERMAL = Path("/sys/class/thermal")
+
+
+class Health(StrEnum):
+    """How the inference process is.
+
+    DEGRADED: it ended and is being replaced; requests wait. FAILING: its successors end too;
+    requests are refused.
+    """
+
+    STARTING = "starting"
+    READY = "ready"
+    DEGRADED = "degraded"
+    FAILING = "failing"
+    STOPPING = "stopping"
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """A measured quantity: of the last answer, and the running average (None before the first)."""
+
+    last: float | None = None
+    average: float | None = None
+
+    def with_value(self, value: float) -> "Figure":
+        """The figure after one more measurement."""
+        previous = value if self.average is None else self.average
+        average = previous + _AVERAGE_WEIGHT * (value - previous)
+        return Figure(last=round(value, 4), average=round(average, 4))
+
+
+class Requests(msgspec.Struct, kw_only=True):
+    """Requests since the start by how they ended.
+
+    Attributes:
+        completed: answered.
+        cancelled: given up by the client.
+        rejected: refused: not valid, too long, or the queue was full.
+        failed: ended by an error on this side.
+    """
+
+    completed: int = 0
+    cancelled: int = 0
+    rejected: int = 0
+    failed: int = 0
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs here.
+
+    Attributes:
+        model: the model's name.
+        release: digest of the release.
+        version: version of the bundle.
+        profile: name of the profile it was built with.
+        kit: name of its frozen runtime; None in a model-only bundle.
+        runtime: version of this program.
+    """
+
+    model: str
+    release: str
+    version: str
+    profile: str
+    kit: str | None
+    runtime: str
+
+
+class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """All figures at one moment.
+
+    Attributes:
+        ts: RFC 3339, UTC.
+        uptime_s: since this program started, seconds.
+        queue_length: requests that wait.
+        tokens_per_s: speed of decoding.
+        first_token_s: from the start of work on a request to its first token, seconds.
+        worker_restarts: inference processes that replaced one that had ended.
+        last_error: why the last one ended, empty if none did.
+        memory_bytes: resident memory of both processes.
+        worker_memory_bytes: that of the inference process alone.
+        temperature_c: of the hottest sensor, degrees Celsius; None where none can be read.
+    """
+
+    schema: int = SCHEMA
+    ts: str
+    boot_id: str
+    device_id: str
+    health: Health
+    uptime_s: float
+    identity: Identity
+    queue_length: int
+    requests: Requests
+    tokens_per_s: Figure
+    first_token_s: Figure
+    worker_restarts: int
+    last_error: str
+    memory_bytes: int
+    worker_memory_bytes: int
+    temperature_c: float | None
+
+
+class Figures:
+    """Counts and speeds of the requests so far; written by one thread, read by several."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests = Requests()
+        self._tokens_per_s = Figure()
+        self._first_token_s = Figure()
+
+    def completed(self, usage: Usage) -> None:
+        """A request was answered."""
+        with self._lock:
+            self._requests.completed += 1
+            self._first_token_s = self._first_token_s.with_value(usage.first_token_s)
+            if usage.tokens_per_s is not None:
+                self._tokens_per_s = self._tokens_per_s.with_value(usage.tokens_per_s)
+
+    def cancelled(self) -> None:
+        """A client went away."""
+        with self._lock:
+            self._requests.cancelled += 1
+
+    def rejected(self) -> None:
+        """A request was refused."""
+        with self._lock:
+            self._requests.rejected += 1
+
+    def failed(self) -> None:
+        """An answer ended with an error of ours."""
+        with self._lock:
+            self._requests.failed += 1
+
+    def snapshot(self) -> tuple[Requests, Figure, Figure]:
+        """The counts, tokens per second, seconds to the first token; all of one moment."""
+        with self._lock:
+            return msgspec.structs.replace(self._requests), self._tokens_per_s, self._first_token_s
+
+
+def now() -> str:
+    """This moment as RFC 3339 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def uptime_s() -> float:
+    """Seconds since this program started."""
+    return round(time.monotonic() - _STARTED, 1)
+
+
+def resident_bytes(pid: int | None) -> int:
+    """Resident memory of a process; 0 if it is gone or there is none."""
+    try:
+        # Second field of statm: resident pages (man 5 proc).
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def temperature_c(thermal: Path = _THERMAL) -> float | None:
+    """The hottest thermal zone, degrees Celsius; None where there is none."""
+    found = []
+    for zone in thermal.glob("thermal_zone*/temp"):
+        try:
+            degrees = int(zone.read_text()) / 1000
+        except (OSError, ValueError):
+            continue
+        # A sensor that is switched off reads absurd values.
+        if -50 < degrees < 200:
+            found.append(degrees)
+    return max(found, default=None)

@@ -1,0 +1,276 @@
+"""Keeps one inference process running and gives it one request after the other."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from pathlib import Path
+
+from device_runtime.engine import GenerationChunk, GenerationRequest, PromptTooLongError
+from device_runtime.errors import DeviceError, EngineError, RequestError, ServiceError
+from device_runtime.messages import (
+    FOR_PARENT,
+    Cancel,
+    Chunk,
+    Failed,
+    Generate,
+    Loaded,
+    ToChild,
+    ToParent,
+    frame,
+    receive,
+)
+from device_runtime.status import Health
+
+log = logging.getLogger(__name__)
+
+QUEUE_LIMIT = 8
+"""Requests that wait while one is answered; a device answers them one by one."""
+FIRST_DELAY_S = 0.2
+LONGEST_DELAY_S = 30.0
+FAILING_AFTER = 3
+"""Children in a row that end before they have answered anything: then requests are refused."""
+
+
+class BusyError(ServiceError):
+    """The request cannot be taken now; a later one may be.
+
+    Attributes:
+        retry_after_s: when to try again, seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message, hint=f"Try again in {retry_after_s} s.")
+        self.retry_after_s = retry_after_s
+
+
+class QueueFullError(BusyError):
+    """As many requests wait as may."""
+
+
+def worker_command(model_folder: Path, context_length: int, threads: int) -> list[str]:
+    """How to start the inference process: this program again, frozen or from source."""
+    program = [sys.executable]
+    if not getattr(sys, "frozen", False):
+        program += ["-m", "device_runtime"]
+    return [
+        *(*program, "worker", "--parent", str(os.getpid()), "--model", str(model_folder)),
+        *("--context-length", str(context_length), "--threads", str(threads)),
+    ]
+
+
+class _Job:
+    """A request on its way.
+
+    Attributes:
+        events: chunks, then an error if there is one.
+    """
+
+    def __init__(self, number: int, request: GenerationRequest) -> None:
+        self.number = number
+        self.request = request
+        self.events: asyncio.Queue[GenerationChunk | DeviceError] = asyncio.Queue()
+
+
+class Supervisor:
+    """The inference process, its queue and its restarts.
+
+    A process that ends takes the request it worked on with it: that one fails, those that wait go
+    to its successor. Restarts back off, so a model that cannot load does not keep a device busy.
+
+    Attributes:
+        health: how the process is.
+        restarts: processes that were started to replace one that had ended.
+        last_error: why the last one ended; empty if none did.
+    """
+
+    def __init__(self, command: list[str]) -> None:
+        self.health = Health.STARTING
+        self.restarts = 0
+        self.last_error = ""
+        self._command = command
+        self._child: asyncio.subprocess.Process | None = None
+        self._loaded = False
+        self._waiting: deque[_Job] = deque()
+        self._running: _Job | None = None
+        self._number = 0
+        self._failures = 0
+        self._first_load: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, if there is one now."""
+        return self._child.pid if self._child is not None else None
+
+    @property
+    def queue_length(self) -> int:
+        """Requests that wait; the one being answered is not counted."""
+        return len(self._waiting)
+
+    async def start(self) -> None:
+        """Start the process and wait until it has loaded the model; then keep it running.
+
+        Raises:
+            EngineError: the model does not load, this first time.
+        """
+        self._first_load = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._keep_running())
+        await self._first_load
+
+    async def stop(self) -> None:
+        """End the process; requests that are still there fail."""
+        self.health = Health.STOPPING
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._fail_all(ServiceError("the service is stopping"))
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+        """Answer a request when its turn comes; closing the iterator cancels it.
+
+        Raises:
+            BusyError: the queue is full, or no process can load the model.
+            RequestError: the model cannot take the request.
+            EngineError: the process failed while it worked on this request.
+        """
+        if self.health in (Health.FAILING, Health.STOPPING):
+            raise BusyError("the model is not available", retry_after_s=30)
+        if len(self._waiting) >= QUEUE_LIMIT:
+            raise QueueFullError(f"{QUEUE_LIMIT} requests are waiting already", retry_after_s=5)
+        self._number += 1
+        job = _Job(self._number, request)
+        self._waiting.append(job)
+        self._advance()
+        try:
+            while True:
+                event = await job.events.get()
+                if isinstance(event, DeviceError):
+                    raise event
+                yield event
+                if event.finish_reason is not None:
+                    return
+        finally:
+            self._abandon(job)
+
+    def _abandon(self, job: _Job) -> None:
+        """Nobody waits for this job any more; does nothing if it has ended."""
+        if job in self._waiting:
+            self._waiting.remove(job)
+        elif job is self._running:
+            self._send(Cancel(id=job.number))
+
+    def _advance(self) -> None:
+        """Hand the next request to the process if both are there."""
+        if self._loaded and self._running is None and self._waiting:
+            self._running = self._waiting.popleft()
+            self._send(Generate(id=self._running.number, request=self._running.request))
+
+    def _send(self, message: ToChild) -> None:
+        if self._child is not None and self._child.stdin is not None:
+            self._child.stdin.write(frame(message))
+
+    def _finish(self, event: GenerationChunk | DeviceError) -> None:
+        """The running job's last event."""
+        assert self._running is not None
+        self._running.events.put_nowait(event)
+        self._running = None
+
+    def _fail_all(self, error: DeviceError) -> None:
+        if self._running is not None:
+            self._finish(error)
+        while self._waiting:
+            self._waiting.popleft().events.put_nowait(error)
+
+    async def _keep_running(self) -> None:
+        """Start a process, serve with it until it ends, wait, start the next."""
+        while True:
+            error = await self._run_child()
+            self._failures += 1
+            self.last_error = str(error)
+            log.error("event=worker_ended failures=%d error=%s", self._failures, error)
+            assert self._first_load is not None
+            if not self._first_load.done():
+                self.health = Health.FAILING
+                self._fail_all(error)
+                self._first_load.set_exception(error)
+                return
+            if self._running is not None:
+                self._finish(error)
+            if self._failures >= FAILING_AFTER:
+                self.health = Health.FAILING
+                self._fail_all(error)
+            else:
+                self.health = Health.DEGRADED
+            delay = min(FIRST_DELAY_S * 2 ** (self._failures - 1), LONGEST_DELAY_S)
+            await asyncio.sleep(delay)
+            self.restarts += 1
+
+    async def _run_child(self) -> EngineError:
+        """One process from start to end; why it ended."""
+        child = await asyncio.create_subprocess_exec(
+            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        self._child = child
+        error: EngineError | None = None
+        try:
+            error = await self._listen(child)
+            status = await child.wait()
+        finally:
+            # Only a service that stops comes here with the process alive.
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+            self._child, self._loaded = None, False
+        return error or EngineError(
+            f"the inference process {_describe(status)}",
+            hint="The log above may tell why; a lack of memory ends it with SIGKILL.",
+        )
+
+    async def _listen(self, child: asyncio.subprocess.Process) -> EngineError | None:
+        """Pass on what the process says until it ends; its reason, if it gave one."""
+        assert child.stdout is not None
+        while (message := await receive(child.stdout, FOR_PARENT)) is not None:
+            if isinstance(message, Loaded):
+                self._on_loaded(message)
+            elif isinstance(message, Failed) and message.id is None:
+                return EngineError(message.message, hint=message.hint)
+            else:
+                self._on_event(message)
+            self._advance()
+        return None
+
+    def _on_loaded(self, message: Loaded) -> None:
+        log.info("event=worker_loaded seconds=%.2f", message.seconds)
+        self._loaded = True
+        self.health = Health.READY
+        assert self._first_load is not None
+        if not self._first_load.done():
+            self._first_load.set_result(None)
+
+    def _on_event(self, message: ToParent) -> None:
+        job = self._running
+        if job is None:
+            return
+        if isinstance(message, Chunk):
+            if message.chunk.finish_reason is None:
+                job.events.put_nowait(message.chunk)
+            else:
+                self._failures = 0
+                self._finish(message.chunk)
+        elif isinstance(message, Failed):
+            kinds = {"length": PromptTooLongError, "request": RequestError, "engine": EngineError}
+            self._finish(kinds[message.kind](message.message, hint=message.hint))
+
+
+def _describe(status: int) -> str:
+    if status >= 0:
+        return f"ended with exit code {status}"
+    with suppress(ValueError):
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"was ended by signal {-status}"
