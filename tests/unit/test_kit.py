@@ -1,0 +1,267 @@
+"""Kits without freezing one: what goes in, how it is found, moved and refused."""
+
+import importlib.metadata
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from packaging.requirements import Requirement
+
+from device_runtime.manifest import KitFacts
+from packager import cache, kit
+from packager.errors import CommandError, KitError
+from packager.kit import collection, freeze, rootfs
+from packager.kit.collection import Description
+
+NAME = "linux-aarch64-cpu"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+def put(own_cache: Path, *, recipe: str | None = None, edgepack: str = "0.1.0") -> Path:
+    """A kit in the cache as `ensure` leaves it, with a program that does nothing."""
+    chosen = collection.recipe(kit.PLATFORMS[NAME])
+    digest = cache.key({"recipe": chosen, "origin": rootfs.origin(kit.PLATFORMS[NAME])})
+    folder = own_cache / "kit" / digest
+    libraries = folder / "runtime" / "_internal"
+    libraries.mkdir(parents=True)
+    (folder / "runtime" / "edgepack-runtime").write_bytes(b"\x7fELF program")
+    (folder / "runtime" / "edgepack-runtime").chmod(0o755)
+    (libraries / "lib").mkdir()
+    (libraries / "lib" / "a.so.1").write_bytes(b"library")
+    (libraries / "a.so").symlink_to("lib/a.so.1")
+    description = Description(
+        facts=KitFacts(name=NAME, machine="aarch64", digest=digest, min_glibc="2.36"),
+        recipe=recipe or cache.key(chosen),
+        contents=collection.contents_digest(folder / "runtime"),
+        python="3.11.2",
+        edgepack=edgepack,
+        packages=(kit.Package(name="click", version="8", license="BSD-3-Clause"),),
+    )
+    (folder / "kit.json").write_bytes(msgspec.json.encode(description))
+    return folder
+
+
+@pytest.fixture
+def exported(own_cache: Path, tmp_path: Path) -> Path:
+    """A kit as a file, and an empty cache."""
+    folder = put(own_cache)
+    file = tmp_path / "kit.tar"
+    # The kit is in the cache for a builder of another architecture only.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+        kit.export(NAME, file)
+    shutil.rmtree(folder)
+    return file
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(KitError) as caught:
+        call()
+    assert caught.value.hint
+    return f"{caught.value} {caught.value.hint}"
+
+
+def nothing_imported(own_cache: Path) -> bool:
+    folder = own_cache / "kit-imported"
+    return not folder.exists() or not [p for p in folder.iterdir() if p.suffix != ".lock"]
+
+
+def test_what_is_frozen_is_the_base_of_edgepack_and_all_it_needs() -> None:
+    """A dependency added to pyproject.toml without freezing it fails here, not on a device."""
+    engine = {"onnxruntime", "onnxruntime-genai"}
+    wanted = {"edgepack"}
+    needed: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        needed.add(name)
+        if name in engine:
+            continue  # of these, only the libraries are frozen
+        for line in importlib.metadata.requires(name) or ():
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                wanted.add(freeze._normal(requirement.name))
+        wanted -= needed
+    frozen = {freeze._normal(name) for name in freeze.RUNTIME_PACKAGES}
+    assert frozen == needed - engine - {"edgepack"}
+
+
+def test_every_package_of_every_platform_is_pinned() -> None:
+    for platform in kit.PLATFORMS.values():
+        versions = freeze.pins(platform.engine)
+        assert versions["numpy"]
+        assert "torch" not in versions
+
+
+def test_min_glibc_is_the_newest_that_any_file_needs(tmp_path: Path) -> None:
+    (tmp_path / "a.so").write_bytes(b"\x7fELF\0GLIBC_2.2.5\0GLIBC_2.34\0rest")
+    (tmp_path / "b.so").write_bytes(b"\x7fELF\0GLIBC_2.9\0GLIBC_PRIVATE\0")
+    (tmp_path / "text").write_bytes(b"\0GLIBC_2.99\0")
+    assert freeze.min_glibc(tmp_path) == "2.34"
+
+
+def test_unknown_kit_suggests_the_nearest() -> None:
+    message = refused(lambda: kit.ensure("linux-arch64-cpu"))
+    assert "Did you mean linux-aarch64-cpu?" in message
+
+
+def test_exported_kit_is_imported_and_used(exported: Path, own_cache: Path) -> None:
+    imported = kit.import_(exported)
+    assert imported.facts.name == NAME
+    assert [each.facts for each in kit.installed()] == [imported.facts]
+    found = kit.ensure(NAME)
+    assert (found.folder, found.imported) == (imported.folder, True)
+    assert (found.folder / "edgepack-runtime").stat().st_mode & 0o777 == 0o755
+    assert (found.folder / "_internal/a.so").readlink() == Path("lib/a.so.1")
+    assert kit.import_(exported).folder == imported.folder
+    assert not list(own_cache.glob("kit-imported/.import*"))
+
+
+def test_export_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
+    kit.import_(exported)
+    kit.export(NAME, tmp_path / "again.tar")
+    assert (tmp_path / "again.tar").read_bytes() == exported.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.tar", "cache", "kit.tar"]
+
+
+def test_export_into_a_missing_folder(exported: Path, tmp_path: Path) -> None:
+    kit.import_(exported)
+    assert "mkdir -p" in refused(lambda: kit.export(NAME, tmp_path / "no" / "kit.tar"))
+
+
+def test_kit_of_another_version_is_left_aside(
+    own_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put(own_cache, recipe="0" * 64, edgepack="0.0.9")
+    (own_cache / "kit").rename(own_cache / "kit-imported")
+
+    def offline(*_: object) -> Path:
+        raise CommandError("Fetching: python3 failed with status 1", log="no network\n")
+
+    monkeypatch.setattr(freeze, "wheels", offline)
+    message = refused(lambda: kit.ensure(NAME))
+    assert "could not be made" in message
+    assert "no network" in message
+    assert "edgepack 0.0.9" in capsys.readouterr().err
+    assert [p for p in (own_cache / "kit").iterdir() if p.suffix != ".lock"] == []
+
+
+def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+    monkeypatch.setattr(freeze, "wheels", lambda *_: Path("/nonexistent"))
+    message = refused(lambda: kit.ensure(NAME))
+    assert "apt-get install mmdebstrap qemu-user-static" in message
+    assert "root" in message
+    assert "edgepack kit import" in message
+
+
+def test_platform_that_cannot_be_crossed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "riscv64")))
+    message = refused(lambda: kit.ensure("linux-x86_64-cpu"))
+    assert "only be made on a x86_64 machine" in message
+    assert "kit import" in message
+
+
+def test_damaged_description_in_the_cache(own_cache: Path) -> None:
+    folder = put(own_cache)
+    (folder / "kit.json").write_text("{")
+    assert f"rm -r {folder}" in refused(kit.installed)
+
+
+def test_import_of_a_cut_file(exported: Path, own_cache: Path, tmp_path: Path) -> None:
+    data = exported.read_bytes().rstrip(b"\0")  # what follows is tar's own padding
+    cut = tmp_path / "cut.tar"
+    for part in range(20):
+        cut.write_bytes(data[: len(data) * part // 20])
+        refused(lambda: kit.import_(cut))
+        assert nothing_imported(own_cache)
+
+
+def test_import_of_a_flipped_byte(exported: Path, own_cache: Path) -> None:
+    data = bytearray(exported.read_bytes())
+    data[data.index(b"library")] ^= 1
+    exported.write_bytes(data)
+    assert "another digest" in refused(lambda: kit.import_(exported))
+    assert nothing_imported(own_cache)
+
+
+def test_import_of_what_is_no_kit(tmp_path: Path, own_cache: Path) -> None:
+    assert "no file" in refused(lambda: kit.import_(tmp_path / "missing.tar"))
+    refused(lambda: kit.import_(tmp_path))
+    (tmp_path / "text.tar").write_text("hello")
+    assert "no kit" in refused(lambda: kit.import_(tmp_path / "text.tar"))
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    assert "has no kit.json" in refused(lambda: kit.import_(tmp_path / "empty.tar"))
+    assert nothing_imported(own_cache)
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [member("runtime/../../evil")],
+        [member("/etc/evil")],
+        [member("evil")],
+        [member("runtime/edgepack-runtime")],
+        [member("runtime/edgepack-runtime/below")],
+        [member("runtime/x", tarfile.SYMTYPE, "/etc/passwd")],
+        [member("runtime/x", tarfile.SYMTYPE, "../../../etc")],
+        [member("runtime/x", tarfile.SYMTYPE, "nowhere")],
+        [member("runtime/x", tarfile.SYMTYPE, "x")],
+        [
+            member("runtime/d/in", tarfile.SYMTYPE, ".."),
+            member("runtime/x", tarfile.SYMTYPE, "d/in/../.."),
+        ],
+        [member("runtime/x", tarfile.SYMTYPE, "_internal"), member("runtime/x/file")],
+        [member("runtime/x", tarfile.LNKTYPE, "runtime/edgepack-runtime")],
+        [member("runtime/x", tarfile.CHRTYPE)],
+        [member("runtime/x", tarfile.FIFOTYPE)],
+        [member("runtime/x")],
+    ],
+)
+def test_import_of_a_hostile_file(
+    exported: Path, own_cache: Path, extra: list[tarfile.TarInfo]
+) -> None:
+    with tarfile.open(exported, "a") as tar:
+        for info in extra:
+            tar.addfile(info, io.BytesIO())
+    before = sorted(own_cache.parent.iterdir())
+    refused(lambda: kit.import_(exported))
+    assert nothing_imported(own_cache)
+    assert sorted(own_cache.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        (b'"linux-aarch64-cpu"', b'"linux-aarch64-xpu"', "no kit"),
+        (b'"machine":"aarch64"', b'"machine":"x86_64x"', "another machine"),
+        (b'"packages":', b'"pakcages":', "kit.json"),
+    ],
+)
+def test_import_with_a_wrong_description(exported: Path, old: bytes, new: bytes, word: str) -> None:
+    data = exported.read_bytes()
+    assert data.count(old) == 1
+    exported.write_bytes(data.replace(old, new))
+    assert word in refused(lambda: kit.import_(exported))
