@@ -2,12 +2,14 @@
 
 import os
 import platform
+import shutil
 import sys
 import venv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from packager.errors import KitError
 from packager.kit.freeze import Environment
 from packager.kit.platforms import Platform
 from packager.run import run
@@ -30,7 +32,17 @@ def wheel_options(target: Platform) -> list[str]:
 
 @contextmanager
 def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environment]:
-    """This machine, with a Python that sees none of the host's packages."""
+    """This machine, with a Python that sees none of the host's packages.
+
+    Raises:
+        KitError: the tools that look into libraries are missing.
+    """
+    missing = [tool for tool in ("objdump", "strip") if shutil.which(tool) is None]
+    if missing:
+        raise KitError(
+            f"freezing the runtime needs {' and '.join(missing)}",
+            hint="Run: apt-get install binutils",
+        )
     clean = work / "venv"
     venv.create(clean, symlinks=True)
 

@@ -38,7 +38,7 @@ mount --bind "$wheels" "$root/wheels"
 mount -o remount,bind,ro "$root/wheels"
 for device in null urandom; do mount --bind "/dev/$device" "$root/dev/$device"; done
 cd "$root"
-exec chroot "$root" "$@"
+PATH="$PATH:/usr/sbin:/sbin" exec chroot "$root" /usr/bin/env -i "$@"
 """
 
 
@@ -80,10 +80,11 @@ def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environm
         return run(
             [
                 *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
-                *("sh", "-c", _ENTER, "enter", *map(str, (root, work, wheels)), *argv),
+                *("sh", "-c", _ENTER, "enter", *map(str, (root, work, wheels))),
+                *(f"{name}={value}" for name, value in variables.items()),
+                *argv,
             ],
             what=what,
-            env=variables,
         )
 
     yield Environment(
