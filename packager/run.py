@@ -51,16 +51,17 @@ def run(
     except FileNotFoundError:
         raise CommandError(f"{what}: the program {argv[0]} was not found") from None
     lines: list[str] = []
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if on_line is not None:
-                on_line(line.rstrip("\n"))
-        status = process.wait()
-    except BaseException:
-        stop_group(process)
-        raise
+    with process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                if on_line is not None:
+                    on_line(line.rstrip("\n"))
+            status = process.wait()
+        except BaseException:
+            stop_group(process)
+            raise
     if status != 0:
         reason = f"was ended by signal {-status}" if status < 0 else f"failed with status {status}"
         tail = "".join(deque(lines, TAIL_LINES))
@@ -80,6 +81,3 @@ def stop_group(process: subprocess.Popen[str], patience_s: float = 5.0) -> None:
         except subprocess.TimeoutExpired:
             continue
         break
-    if process.stdout is not None:
-        process.stdout.close()
-    process.wait()

@@ -1,0 +1,59 @@
+"""The door to subprocesses: output, failure, and the end of everything that was started."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from packager.errors import CommandError
+from packager.run import run
+
+
+def test_output_and_lines() -> None:
+    lines: list[str] = []
+    out = run(["sh", "-c", "echo one; echo two >&2"], what="Trying", on_line=lines.append)
+    assert out == "one\ntwo\n"
+    assert lines == ["one", "two"]
+
+
+def test_failure_carries_the_last_lines() -> None:
+    with pytest.raises(CommandError, match="Trying: sh failed with status 3") as caught:
+        run(["sh", "-c", "echo why; exit 3"], what="Trying")
+    assert caught.value.log == "why\n"
+    with pytest.raises(CommandError, match="ended by signal 9"):
+        run(["sh", "-c", "kill -9 $$"], what="Trying")
+    with pytest.raises(CommandError, match="no-such-program was not found"):
+        run(["no-such-program"], what="Trying")
+
+
+def test_interrupt_ends_the_program_and_its_children(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    script = f"sleep 60 & echo $! > {pid_file}; wait"
+
+    def interrupt() -> None:
+        while not pid_file.exists() or not pid_file.read_text().strip():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(["sh", "-c", script], what="Trying")
+    grandchild = int(pid_file.read_text())
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{grandchild}").exists() and not _is_zombie(grandchild):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_does_not_wait_for_input() -> None:
+    assert run(["cat"], what="Trying") == ""
