@@ -6,7 +6,7 @@ another machine as a file (`export`, `import_`).
 
 from packager.kit.archive import export, import_
 from packager.kit.collection import Kit, ensure, installed
-from packager.kit.freeze import Package, frozen_modules
+from packager.kit.contents import Package, frozen_modules
 from packager.kit.platforms import PLATFORMS, Platform
 
 __all__ = [

@@ -19,8 +19,9 @@ import device_runtime
 from device_runtime.manifest import KitFacts
 from packager import cache, console
 from packager.errors import CommandError, KitError
-from packager.kit import freeze, native, rootfs
-from packager.kit.freeze import Environment, Package
+from packager.kit import contents, freeze, native, rootfs
+from packager.kit.contents import Package
+from packager.kit.freeze import Environment
 from packager.kit.platforms import PLATFORMS, Platform
 from packager.suggest import suggest
 
@@ -159,13 +160,13 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                 name=target.name,
                 machine=target.machine,
                 digest=cache.key(inputs),
-                min_glibc=freeze.min_glibc(folder / RUNTIME),
+                min_glibc=contents.min_glibc(folder / RUNTIME),
             ),
             recipe=cache.key(inputs["recipe"]),
             contents=contents_digest(folder / RUNTIME),
             python=python,
             edgepack=device_runtime.__version__,
-            packages=freeze.packages(wheels, version, python),
+            packages=contents.packages(freeze.site_packages(wheels, version), python),
         )
         encoded = msgspec.json.format(msgspec.json.encode(description), indent=1)
         (folder / DESCRIPTION).write_bytes(encoded + b"\n")

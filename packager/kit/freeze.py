@@ -12,21 +12,17 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-
-import msgspec
 
 import device_runtime
 from packager import cache, console
 from packager.errors import KitError
+from packager.kit.contents import FREEZER_PACKAGES, PROGRAM, frozen_distributions, normal
 from packager.run import run
 from packager.shipped import shipped
 
 RECIPE = 1
 """Raised when the steps here change in a way that changes a kit."""
-
-PROGRAM = "edgepack-runtime"
 
 RUNTIME_PACKAGES = (
     "anyio",
@@ -43,8 +39,6 @@ RUNTIME_PACKAGES = (
 )
 """All that device_runtime imports, directly or not, beside ONNX Runtime."""
 
-_FREEZER_PACKAGES = ("altgraph", "packaging", "pyinstaller", "pyinstaller-hooks-contrib")
-
 _EXCLUDED = (
     # What a mistake in the runtime's imports must not drag in.
     *("torch", "transformers", "onnx", "onnx_ir", "packager", "pip", "setuptools"),
@@ -55,25 +49,6 @@ _EXCLUDED = (
 )
 
 PATH = {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin"}
-
-_SPDX = {
-    "MIT License": "MIT",
-    "GPLv2-or-later with a special exception which allows to use PyInstaller to build and "
-    "distribute non-free programs (including commercial ones)": "GPL-2.0-or-later WITH "
-    "Bootloader-exception",
-}
-
-
-class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """A package whose code is in a kit.
-
-    Attributes:
-        license: SPDX expression as its metadata has it.
-    """
-
-    name: str
-    version: str
-    license: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +75,9 @@ def pins(engine: Sequence[str]) -> dict[str, str]:
         engine: the packages of ONNX Runtime for the platform.
     """
     lines = shipped("constraints.txt").read_text().split()
-    known = {_normal(name): version for name, _, version in (x.partition("==") for x in lines)}
-    names = sorted((*RUNTIME_PACKAGES, *engine, *_FREEZER_PACKAGES), key=_normal)
-    return {_normal(name): known[_normal(name)] for name in names}
+    known = {normal(name): version for name, _, version in (x.partition("==") for x in lines)}
+    names = sorted((*RUNTIME_PACKAGES, *engine, *FREEZER_PACKAGES), key=normal)
+    return {normal(name): known[normal(name)] for name in names}
 
 
 def source_files() -> list[Path]:
@@ -246,10 +221,10 @@ def _strip(environment: Environment, work: Path, frozen: Path) -> None:
 
 def _copy_licenses(site: Path, frozen: Path) -> None:
     """Put the licence texts of what is frozen beside it, as most of the licences demand."""
-    for distribution in _frozen(site):
+    for distribution in frozen_distributions(site):
         for file in distribution.files or ():
             if re.match(r"(LICEN[CS]E|COPYING|NOTICE|ThirdPartyNotices)", file.name, re.I):
-                folder = frozen / "_internal" / "licenses" / _normal(distribution.name)
+                folder = frozen / "_internal" / "licenses" / normal(distribution.name)
                 target = folder.joinpath(*file.parts[1:])
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(str(file.locate()), target)
@@ -258,68 +233,5 @@ def _copy_licenses(site: Path, frozen: Path) -> None:
 def _normalize(frozen: Path) -> None:
     """Give files one of the two modes that a bundle knows."""
     for path in frozen.rglob("*"):
-        if path.is_dir() or not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-
-
-def packages(wheels: Path, python: str, full_python: str) -> tuple[Package, ...]:
-    """What a kit consists of: Python, PyInstaller's loader, and the packages."""
-    found = [Package(name="python", version=full_python, license="PSF-2.0")]
-    for distribution in _frozen(site_packages(wheels, python)):
-        facts = distribution.metadata
-        license = next(
-            (facts[key] for key in ("License-Expression", "License") if key in facts), ""
-        )
-        found.append(
-            Package(
-                name=_normal(distribution.name),
-                version=distribution.version,
-                license=_SPDX.get(license, license),
-            )
-        )
-    return tuple(sorted(found, key=lambda package: package.name))
-
-
-def _frozen(site: Path) -> list[metadata.Distribution]:
-    """The distributions of which something is in a kit; of PyInstaller, that is its loader."""
-    absent = {*_FREEZER_PACKAGES} - {"pyinstaller"}
-    found = metadata.distributions(path=[str(site)])
-    return [each for each in found if _normal(each.name) not in absent]
-
-
-def min_glibc(frozen: Path) -> str:
-    """The oldest C library that every program and library in a folder starts with, `2.36`.
-
-    An ELF file names the symbol versions it needs as zero-terminated strings in `.dynstr`
-    (LSB Core, "Symbol Versioning"); only a C library itself would also define such names.
-    """
-    newest = 17  # the manylinux floor: arm64 has no older one
-    for path in sorted(frozen.rglob("*")):
-        if path.is_symlink() or not path.is_file():
-            continue
-        data = path.read_bytes()
-        if data.startswith(b"\x7fELF"):
-            found = re.findall(rb"\0GLIBC_2\.(\d{1,3})(?:\.\d+)?(?=\0)", data)
-            newest = max(newest, *map(int, found), 0)
-    return f"2.{newest}"
-
-
-def frozen_modules(folder: Path) -> set[str]:
-    """Names of the Python modules in a kit: the frozen ones and the standard library's."""
-    import zipfile
-
-    from PyInstaller.archive.readers import CArchiveReader
-
-    archive = CArchiveReader(str(folder / PROGRAM))
-    modules = set(archive.open_embedded_archive("PYZ.pyz").toc)
-    with zipfile.ZipFile(folder / "_internal" / "base_library.zip") as library:
-        names = (Path(name) for name in library.namelist())
-        modules |= {
-            ".".join(name.parent.parts if name.stem == "__init__" else name.with_suffix("").parts)
-            for name in names
-        }
-    return modules
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+        if not path.is_symlink():
+            path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)

@@ -74,7 +74,7 @@ def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environm
     cross = _cross(target)
     _check(target, cross)
     root = _root(cross)
-    _register_emulator(cross)
+    register_emulator(cross)
 
     def run_there(argv: Sequence[str], variables: Mapping[str, str], what: str) -> str:
         return run(
@@ -126,7 +126,7 @@ def _check(target: Platform, cross: Cross) -> None:
 
 def _root(cross: Cross) -> Path:
     """The root file system, cached: Debian packages unpacked, none of their scripts run."""
-    sources = debian_sources(cross.suite)
+    sources = debiandebian_sources(cross.suite)
 
     def make(folder: Path) -> None:
         with console.step(f"Unpacking Debian {cross.suite} for {cross.debian}"):
@@ -154,7 +154,7 @@ def _root(cross: Cross) -> Path:
     return cache.stage("rootfs", inputs, make)
 
 
-def debian_sources(suite: str) -> list[str]:
+def debiandebian_sources(suite: str) -> list[str]:
     """The host's own apt sources of the suite; none leaves the choice to mmdebstrap."""
     if shutil.which("apt-get") is None:
         return []
@@ -174,7 +174,7 @@ def debian_sources(suite: str) -> list[str]:
     )
 
 
-def _register_emulator(cross: Cross) -> None:
+def register_emulator(cross: Cross) -> None:
     """Have the kernel run the architecture's programs through qemu, as systemd does at boot.
 
     The registration holds the emulator open (flag F), so that a chroot needs no copy of it.

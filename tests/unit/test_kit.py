@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from device_runtime.manifest import KitFacts
 from packager import cache, kit
 from packager.errors import CommandError, KitError
-from packager.kit import collection, freeze, rootfs
+from packager.kit import collection, contents, freeze, rootfs
 from packager.kit.collection import Description
 
 NAME = "linux-aarch64-cpu"
@@ -90,9 +90,9 @@ def test_what_is_frozen_is_the_base_of_edgepack_and_all_it_needs() -> None:
         for line in importlib.metadata.requires(name) or ():
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                wanted.add(freeze._normal(requirement.name))
+                wanted.add(contents.normal(requirement.name))
         wanted -= needed
-    frozen = {freeze._normal(name) for name in freeze.RUNTIME_PACKAGES}
+    frozen = {contents.normal(name) for name in freeze.RUNTIME_PACKAGES}
     assert frozen == needed - engine - {"edgepack"}
 
 
@@ -107,7 +107,7 @@ def test_min_glibc_is_the_newest_that_any_file_needs(tmp_path: Path) -> None:
     (tmp_path / "a.so").write_bytes(b"\x7fELF\0GLIBC_2.2.5\0GLIBC_2.34\0rest")
     (tmp_path / "b.so").write_bytes(b"\x7fELF\0GLIBC_2.9\0GLIBC_PRIVATE\0")
     (tmp_path / "text").write_bytes(b"\0GLIBC_2.99\0")
-    assert freeze.min_glibc(tmp_path) == "2.34"
+    assert contents.min_glibc(tmp_path) == "2.34"
 
 
 def test_unknown_kit_suggests_the_nearest() -> None:

@@ -1,0 +1,93 @@
+"""What a frozen kit consists of: packages, modules, and the C library it needs."""
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+PROGRAM = "edgepack-runtime"
+FREEZER_PACKAGES = ("altgraph", "packaging", "pyinstaller", "pyinstaller-hooks-contrib")
+
+_SPDX = {
+    "MIT License": "MIT",
+    "GPLv2-or-later with a special exception which allows to use PyInstaller to build and "
+    "distribute non-free programs (including commercial ones)": "GPL-2.0-or-later WITH "
+    "Bootloader-exception",
+}
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """A package whose code is in a kit.
+
+    Attributes:
+        license: SPDX expression as its metadata has it.
+    """
+
+    name: str
+    version: str
+    license: str
+
+
+def packages(site: Path, python: str) -> tuple[Package, ...]:
+    """What a kit consists of: Python, PyInstaller's loader, and the packages."""
+    found = [Package(name="python", version=python, license="PSF-2.0")]
+    for distribution in frozen_distributions(site):
+        facts = distribution.metadata
+        license = next(
+            (facts[key] for key in ("License-Expression", "License") if key in facts), ""
+        )
+        found.append(
+            Package(
+                name=normal(distribution.name),
+                version=distribution.version,
+                license=_SPDX.get(license, license),
+            )
+        )
+    return tuple(sorted(found, key=lambda package: package.name))
+
+
+def frozen_distributions(site: Path) -> list[metadata.Distribution]:
+    """The distributions of which something is in a kit; of PyInstaller, that is its loader."""
+    absent = {*FREEZER_PACKAGES} - {"pyinstaller"}
+    found = metadata.distributions(path=[str(site)])
+    return [each for each in found if normal(each.name) not in absent]
+
+
+def min_glibc(frozen: Path) -> str:
+    """The oldest C library that every program and library in a folder starts with, `2.36`.
+
+    An ELF file names the symbol versions it needs as zero-terminated strings in `.dynstr`
+    (LSB Core, "Symbol Versioning"); only a C library itself would also define such names.
+    """
+    newest = 17  # the manylinux floor: arm64 has no older one
+    for path in sorted(frozen.rglob("*")):
+        if path.is_symlink() or not path.is_file():
+            continue
+        data = path.read_bytes()
+        if data.startswith(b"\x7fELF"):
+            found = re.findall(rb"\0GLIBC_2\.(\d{1,3})(?:\.\d+)?(?=\0)", data)
+            newest = max(newest, *map(int, found), 0)
+    return f"2.{newest}"
+
+
+def frozen_modules(folder: Path) -> set[str]:
+    """Names of the Python modules in a kit: the frozen ones and the standard library's."""
+    import zipfile
+
+    from PyInstaller.archive.readers import CArchiveReader
+
+    archive = CArchiveReader(str(folder / PROGRAM))
+    modules = set(archive.open_embedded_archive("PYZ.pyz").toc)
+    with zipfile.ZipFile(folder / "_internal" / "base_library.zip") as library:
+        names = (Path(name) for name in library.namelist())
+        modules |= {
+            ".".join(name.parent.parts if name.stem == "__init__" else name.with_suffix("").parts)
+            for name in names
+        }
+    return modules
+
+
+def normal(name: str) -> str:
+    """A package's name as the index compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
