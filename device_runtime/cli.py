@@ -15,7 +15,7 @@ import click
 import device_runtime
 from device_runtime.errors import DeviceError, ServiceError
 
-NO_TEXT_BEFORE_CTRL_C = 130
+INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 
@@ -53,7 +53,7 @@ def main() -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return NO_TEXT_BEFORE_CTRL_C
+        return INTERRUPTED
 
 
 F = Callable[..., Any]
@@ -275,6 +275,34 @@ def verify(path: Path | None, as_json: bool) -> None:
             f"{manifest.id} {manifest.version} is whole: {len(manifest.records)} files, "
             f"digest {digest}"
         )
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="/",
+    show_default=True,
+    help="Root file system to install into: this device's, or a mounted one.",
+)
+@_json
+def install(bundle: Path, root: Path, as_json: bool) -> None:
+    """Verify a BUNDLE and make it this device's current release; the old one stays until then.
+
+    \b
+    Example:
+      sudo edgepack-runtime install new.epk && sudo systemctl restart edgepack
+    """
+    from device_runtime.install import install as put
+
+    release = put(bundle, root)
+    manifest = release.manifest
+    if as_json:
+        result = {"id": manifest.id, "version": manifest.version, "digest": release.digest}
+        click.echo(json.dumps(result))
+    else:
+        click.echo(f"{manifest.id} {manifest.version} is installed: {release.digest}")
 
 
 @cli.command(hidden=True)

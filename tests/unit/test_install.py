@@ -1,5 +1,6 @@
 """Installing switches a whole, verified release in, or leaves the target as it was."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from packager.errors import FlashError
 from packager.flash import flash
 from tests import bundles
 from tests.bundles import draft
+from tests.commands import edgepack_runtime
+from tests.commands import refused as refused_command
 
 ELF_X86_64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00"
 ELF_AARCH64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00"
@@ -216,3 +219,17 @@ def test_systemd_accepts_the_unit(bundle: Path, tmp_path: Path) -> None:
     )
     complaints = [line for line in checked.stderr.splitlines() if "edgepack" in line]
     assert (checked.returncode, complaints) == (0, [])
+
+
+def test_the_devices_own_command(root: Path, bundle: Path, tmp_path: Path) -> None:
+    done = edgepack_runtime("install", bundle, "--root", root, "--json")
+    assert done.status == 0, done.err
+    digest = json.loads(done.out)["digest"]
+    assert (root / "var/lib/edgepack/current").resolve().name == digest
+    (tmp_path / "plain").mkdir()
+    refused_command(
+        edgepack_runtime("install", bundle, "--root", tmp_path / "plain"), 8, "no root file system"
+    )
+    refused_command(
+        edgepack_runtime("install", tmp_path / "missing.epk", "--root", root), 7, "missing.epk"
+    )
