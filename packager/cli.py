@@ -162,8 +162,14 @@ def demo(model: str, mqtt: str | None, as_json: bool) -> None:
 @click.option("--mqtt", metavar="URL", help="Report to this broker: mqtt://HOST:PORT")
 @click.option("--generate", metavar="TEXT", help="Print one answer and end, without a server.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Length of that answer, tokens.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer, or the URL, as JSON.")
 def run(
-    bundle: Path, port: int | None, mqtt: str | None, generate: str | None, max_tokens: int | None
+    bundle: Path,
+    port: int | None,
+    mqtt: str | None,
+    generate: str | None,
+    max_tokens: int | None,
+    as_json: bool,
 ) -> None:
     """Run a bundle on this machine, with the runtime that is inside it.
 
@@ -179,16 +185,17 @@ def run(
     if generate is not None and (port is not None or mqtt is not None):
         raise click.UsageError("--generate starts no server: leave --port and --mqtt out")
     release = launch.unpacked(bundle)
+    arguments = ["serve"] if generate is None else ["generate"]
+    if as_json:
+        arguments.append("--json")
+    if port is not None:
+        arguments += ["--listen", f"127.0.0.1:{port}"]
+    if mqtt is not None:
+        arguments += ["--mqtt", mqtt]
+    if max_tokens is not None:
+        arguments += ["--max-tokens", str(max_tokens)]
     if generate is not None:
-        arguments = ["generate", "--", generate]
-        if max_tokens is not None:
-            arguments[1:1] = ["--max-tokens", str(max_tokens)]
-    else:
-        arguments = ["serve"]
-        if port is not None:
-            arguments += ["--listen", f"127.0.0.1:{port}"]
-        if mqtt is not None:
-            arguments += ["--mqtt", mqtt]
+        arguments += ["--", generate]
     launch.replace_process(release, arguments)
 
 
