@@ -126,7 +126,7 @@ def _check(target: Platform, cross: Cross) -> None:
 
 def _root(cross: Cross) -> Path:
     """The root file system, cached: Debian packages unpacked, none of their scripts run."""
-    sources = debiandebian_sources(cross.suite)
+    sources = debian_sources(cross.suite)
 
     def make(folder: Path) -> None:
         with console.step(f"Unpacking Debian {cross.suite} for {cross.debian}"):
@@ -154,7 +154,7 @@ def _root(cross: Cross) -> Path:
     return cache.stage("rootfs", inputs, make)
 
 
-def debiandebian_sources(suite: str) -> list[str]:
+def debian_sources(suite: str) -> list[str]:
     """The host's own apt sources of the suite; none leaves the choice to mmdebstrap."""
     if shutil.which("apt-get") is None:
         return []

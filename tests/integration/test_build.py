@@ -18,10 +18,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(cache: Path, model: Path, profile: str, output: Path, *more: str) -> dict[str, Any]:
-    outcome = edgepack(
-        *("build", "--profile", profile, "--model", model, "-o", output, "--json", *more),
-        cache=cache,
-    )
+    arguments: list[str | Path] = ["build", "--profile", profile, "--model", model, "-o", output]
+    outcome = edgepack(*arguments, "--json", *more, cache=cache)
     assert outcome.status == 0, outcome.err
     result: dict[str, Any] = json.loads(outcome.out)
     return result

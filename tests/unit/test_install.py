@@ -10,6 +10,7 @@ import pytest
 
 from device_runtime.errors import BundleError, DeviceError, InstallError, ResourceError
 from device_runtime.install import inside, install
+from device_runtime.manifest import Blob, Record
 from packager.errors import FlashError
 from packager.flash import flash
 from tests import bundles
@@ -172,9 +173,9 @@ def test_disk_that_fills_up_on_the_way(bundle: Path, tmp_path: Path) -> None:
             patch.setattr(module, "SPARE_BYTES", 0)
             big = draft()
             filler = os.urandom(60 << 10)
-            blob = bundles.Blob(sha256=bundles.digest(filler), size=len(filler))
+            blob = Blob(sha256=bundles.digest(filler), size=len(filler))
             big.blobs[blob.sha256] = filler
-            record = bundles.Record(
+            record = Record(
                 path="model/filler.data",
                 component="model",
                 mode=0o644,
