@@ -27,7 +27,7 @@ def device(pi_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             *("mmdebstrap", "--variant=extract", "--architectures=arm64", "--quiet"),
             "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
             "--include=base-files,dash,coreutils,libc-bin,systemd",
-            *(cross.suite, root, *rootfs.debian_sources(cross.suite)),
+            *(cross.suite, str(root), *rootfs.debian_sources(cross.suite)),
         ],
         check=True,
         stdin=subprocess.DEVNULL,
