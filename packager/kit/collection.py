@@ -143,7 +143,9 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                 freeze.pins(target.engine), version, builder.wheel_options(target)
             )
             with builder.environment(target, work, wheels) as environment:
-                frozen = freeze.freeze(environment, work, wheels, version)
+                frozen = freeze.freeze(
+                    environment, work, wheels, python=version, source=inputs["recipe"]["source"]
+                )
                 python = environment.run(
                     [environment.python, "-c", "import platform; print(platform.python_version())"],
                     freeze.PATH,

@@ -21,6 +21,8 @@ from packager.kit.contents import FREEZER_PACKAGES, PROGRAM, frozen_distribution
 from packager.run import run
 from packager.shipped import shipped
 
+SOURCE = Path(device_runtime.__file__).parent
+
 RECIPE = 1
 """Raised when the steps here change in a way that changes a kit."""
 
@@ -80,18 +82,12 @@ def pins(engine: Sequence[str]) -> dict[str, str]:
     return {normal(name): known[normal(name)] for name in names}
 
 
-def source_files() -> list[Path]:
-    """The files of the device runtime, in a fixed order."""
-    folder = Path(device_runtime.__file__).parent
-    return sorted(
-        path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"
-    )
-
-
-def source_digest() -> str:
-    """Digest of the device runtime's source."""
-    folder = Path(device_runtime.__file__).parent
-    return cache.key({str(p.relative_to(folder)): cache.file_digest(p) for p in source_files()})
+def source_digest(folder: Path = SOURCE) -> str:
+    """Digest of the device runtime's source, or of a copy of it."""
+    files = [
+        path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
+    return cache.key({str(path.relative_to(folder)): cache.file_digest(path) for path in files})
 
 
 def wheels(versions: Mapping[str, str], python: str, options: Sequence[str]) -> Path:
@@ -144,7 +140,7 @@ def site_packages(user_base: Path, python: str) -> Path:
     return user_base / "lib" / f"python{python}" / "site-packages"
 
 
-def freeze(environment: Environment, work: Path, wheels: Path, python: str) -> Path:
+def freeze(environment: Environment, work: Path, wheels: Path, *, python: str, source: str) -> Path:
     """Freeze the device runtime, check that it starts; returns PyInstaller's folder.
 
     Args:
@@ -152,16 +148,19 @@ def freeze(environment: Environment, work: Path, wheels: Path, python: str) -> P
         work: an empty folder.
         wheels: what `wheels` made.
         python: minor version of the environment's Python.
+        source: digest of the runtime's source that is wanted.
 
     Raises:
         CommandError: PyInstaller failed, or the program does not start.
-        KitError: the program says another version than the source has.
+        KitError: the source has changed, or the program says another version than it has.
     """
-    source = Path(device_runtime.__file__).parent
-    for path in source_files():
-        copy = work / "src" / "device_runtime" / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+    copy = work / "src" / "device_runtime"
+    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    if source_digest(copy) != source:
+        raise KitError(
+            "the runtime's source was changed while the kit was made",
+            hint="Run the same command again.",
+        )
     site = site_packages(wheels, python)
     (library,) = site.glob("onnxruntime/capi/libonnxruntime.so.*")
     site_there = f"{environment.wheels}/{site.relative_to(wheels)}"

@@ -46,7 +46,8 @@ def test_freezing_twice_gives_the_same_bytes(
     for name in ("one", "two-and-longer"):
         monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / name))
         (tmp_path / name).mkdir()
-        contents.append(kit.ensure(HOST).description.contents)
+        made = kit.ensure(HOST)
+        contents.append((made.facts.digest, made.description.contents))
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["kit", "wheels"]
     assert contents[0] == contents[1]
 
