@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -78,7 +78,7 @@ def _ask(url: str) -> str:
     console.note("Answer:")
     answer = ""
     body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 64}
-    with httpx.stream(
+    with httpx2.stream(
         "POST", f"{url}/v1/chat/completions", json=body, timeout=PATIENCE_S
     ) as response:
         response.raise_for_status()
@@ -113,7 +113,7 @@ def _running(release: Release, mqtt_url: str) -> Iterator[str]:
                 raise PackagerError(f"the runtime does not start:\n{process.communicate()[1]}")
             url = json.loads(line)["url"]
             deadline = time.monotonic() + PATIENCE_S
-            while httpx.get(f"{url}/readyz").status_code != httpx.codes.OK:
+            while httpx2.get(f"{url}/readyz").status_code != httpx2.codes.OK:
                 if time.monotonic() > deadline:
                     raise PackagerError("the model is not ready after a minute")
                 time.sleep(0.05)

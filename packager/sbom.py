@@ -50,7 +50,8 @@ def render(bundle_id: str, version: str, model: ModelFacts, packages: Iterable[P
         )
     ]
     for package in packages:
-        purl = PackageURL("pypi", name=package.name.lower(), version=package.version)
+        kind = "generic" if package.name == "python" else "pypi"
+        purl = PackageURL(kind, name=package.name.lower(), version=package.version)
         components.append(
             Component(
                 name=package.name,

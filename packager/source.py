@@ -3,7 +3,6 @@
 What a source is, is seen by looking, never by its name; everything is checked before any work.
 """
 
-import os
 import shutil
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from packager import cache, console, gguf_file, hub
+from packager.child import run_module
 from packager.errors import CommandError, ModelSourceError
 from packager.model_folder import (
     HF_FILES,
@@ -94,22 +94,13 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
 
     def make(folder: Path) -> None:
         with console.step(f"Converting {source.path.name}"):
-            try:
-                run(
-                    [sys.executable, "-m", "packager.gguf_convert", source.path, folder],
-                    what="Converting the GGUF file",
-                    env={
-                        **os.environ,
-                        "HF_HUB_OFFLINE": "1",
-                        "TOKENIZERS_PARALLELISM": "false",
-                        "TQDM_DISABLE": "1",
-                    },
-                )
-            except CommandError as error:
-                raise ModelSourceError(
-                    f"{error}; it said:\n{error.log.rstrip()}",
-                    hint="Use the model's Hugging Face folder, or a GGUF file of another kind.",
-                ) from None
+            run_module(
+                "packager.gguf_convert",
+                [source.path, folder],
+                what="Converting the GGUF file",
+                error=ModelSourceError,
+                hint="Use the model's Hugging Face folder, or a GGUF file of another kind.",
+            )
 
     folder = cache.stage("hf", {"gguf": source.digest, "transformers": _transformers()}, make)
     check_hf(folder, trust_remote_code=trust_remote_code)

@@ -22,6 +22,7 @@ def device(pi_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("arm64") / "root"
     cross = PLATFORMS["linux-aarch64-cpu"].cross
     assert cross is not None
+    rootfs.register_emulator(cross)
     subprocess.run(
         [
             *("mmdebstrap", "--variant=extract", "--architectures=arm64", "--quiet"),
