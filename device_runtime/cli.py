@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -55,8 +54,6 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
 
-
-F = Callable[..., Any]
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _release = click.option(
@@ -201,11 +198,11 @@ def generate(
     text = ""
     first_at = 0.0
     for chunk in engine.generate(request, lambda: False):
-        if chunk.tokens and not first_at:
-            first_at = _since_process_start()
         text += chunk.text
         if not as_json:
             click.echo(chunk.text, nl=False)
+        elif chunk.tokens and not first_at:
+            first_at = _since_process_start()
     if not as_json:
         click.echo()
         return

@@ -4,12 +4,13 @@ Topics below `edgepack/v1/<device_id>/`, all payloads JSON objects with `schema`
 and `seq`:
 
 - `status`, retained: `state` is `online` or `offline`; the broker itself says `offline` (the
-  will) when the device vanishes;
+  will) when the device vanishes, in words written when the connection began: the will's `ts` and
+  `seq` are of that time;
 - `info`, retained: what runs there;
 - `telemetry`: the figures, every few seconds.
 
 One thread does all of it, and connects with MQTT 5 first each time; brokers that know only 3.1.1
-either say so or hang up, and are asked again in their own version. While the broker is away
+say so, hang up or fall silent, and are asked again in their own version. While the broker is away
 nothing is kept for it.
 """
 
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 30
 CONNECT_TIMEOUT_S = 10.0
+_ANSWER_S = {MQTTProtocolVersion.MQTTv5: 3.0, MQTTProtocolVersion.MQTTv311: 10.0}
+"""How long a broker may take to answer in each version, seconds."""
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 30.0
 FAREWELL_S = 2.0
@@ -174,7 +177,7 @@ class MqttReporter:
                 return _End.REFUSED
             if end is not _End.OTHER_VERSION:
                 return end
-        self._say("broker_hangs_up", "it accepts neither MQTT 5 nor 3.1.1")
+        self._say("broker_hangs_up", "it answers neither MQTT 5 nor 3.1.1")
         return _End.REFUSED
 
     def _session(self, version: MQTTProtocolVersion) -> _End:
@@ -185,12 +188,15 @@ class MqttReporter:
         """
         client = self._client(version)
         self._accepted = None
-        deadline = time.monotonic() + CONNECT_TIMEOUT_S
         client.connect(self._broker.host, self._broker.port, keepalive=KEEPALIVE_S)
+        deadline = time.monotonic() + _ANSWER_S[version]
         alive = True
         while alive and self._accepted is None and not self._stopping.is_set():
             alive = client.loop(_TICK_S) == MQTTErrorCode.MQTT_ERR_SUCCESS
             alive = alive and time.monotonic() < deadline
+        if self._stopping.is_set():
+            client.disconnect()
+            return _End.REFUSED
         if self._accepted is None or self._accepted == "Unsupported protocol version":
             return _End.OTHER_VERSION
         if self._accepted.is_failure:

@@ -26,6 +26,9 @@ from device_runtime.supervisor import Supervisor, worker_command
 
 log = logging.getLogger(__name__)
 
+DRAIN_S = 10
+"""How long running answers may go on after the service was told to stop, seconds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
@@ -154,7 +157,8 @@ class Service:
         self._options.announce(url_of(self._socket))
 
     def _on_signal(self) -> None:
-        """The first one lets running answers finish, a second one does not."""
+        """The first one lets running answers finish, within a bound; a second one does not."""
         log.info("event=stopping")
-        self._server.force_exit = self._server.should_exit
+        wait_s = 0 if self._server.should_exit else DRAIN_S
+        asyncio.get_running_loop().call_later(wait_s, self._supervisor.refuse)
         self._server.should_exit = True

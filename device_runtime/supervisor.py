@@ -20,7 +20,6 @@ from device_runtime.messages import (
     Generate,
     Loaded,
     ToChild,
-    ToParent,
     frame,
     receive,
 )
@@ -54,9 +53,10 @@ class QueueFullError(BusyError):
 
 def worker_command(model_folder: Path, context_length: int, threads: int) -> list[str]:
     """How to start the inference process: this program again, frozen or from source."""
-    program = [sys.executable]
-    if not getattr(sys, "frozen", False):
-        program += ["-m", "device_runtime"]
+    program = [sys.executable, "-m", "device_runtime"]
+    if getattr(sys, "frozen", False):
+        # Resolved now: once an update has moved the link `current`, its name means another release.
+        program = [str(Path(sys.executable).resolve())]
     return [
         *(*program, "worker", "--parent", str(os.getpid()), "--model", str(model_folder)),
         *("--context-length", str(context_length), "--threads", str(threads)),
@@ -122,14 +122,18 @@ class Supervisor:
         self._task = asyncio.create_task(self._keep_running())
         await self._first_load
 
+    def refuse(self) -> None:
+        """End all requests with an error and take no more."""
+        self.health = Health.STOPPING
+        self._fail_all(ServiceError("the service is stopping"))
+
     async def stop(self) -> None:
         """End the process; requests that are still there fail."""
-        self.health = Health.STOPPING
+        self.refuse()
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._fail_all(ServiceError("the service is stopping"))
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
         """Answer a request when its turn comes; closing the iterator cancels it.
@@ -193,7 +197,7 @@ class Supervisor:
             error = await self._run_child()
             self._failures += 1
             self.last_error = str(error)
-            log.error("event=worker_ended failures=%d error=%s", self._failures, error)
+            log.error("event=worker_ended failures=%d error=%r", self._failures, str(error))
             assert self._first_load is not None
             if not self._first_load.done():
                 self.health = Health.FAILING
@@ -253,9 +257,9 @@ class Supervisor:
         if not self._first_load.done():
             self._first_load.set_result(None)
 
-    def _on_event(self, message: ToParent) -> None:
+    def _on_event(self, message: Chunk | Failed) -> None:
         job = self._running
-        if job is None:
+        if job is None or message.id != job.number:
             return
         if isinstance(message, Chunk):
             if message.chunk.finish_reason is None:
@@ -263,7 +267,7 @@ class Supervisor:
             else:
                 self._failures = 0
                 self._finish(message.chunk)
-        elif isinstance(message, Failed):
+        else:
             kinds = {"length": PromptTooLongError, "request": RequestError, "engine": EngineError}
             self._finish(kinds[message.kind](message.message, hint=message.hint))
 

@@ -50,6 +50,8 @@ def run(load: Callable[[], Engine], parent: int) -> int:
     # running answers finish and then closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Inference takes all cores for seconds; the parent's short answers go first.
+    os.nice(5)
     inbox, outbox = _take_pipes()
     started = time.monotonic()
     try:

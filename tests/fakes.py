@@ -1,0 +1,104 @@
+"""An engine that needs no model, and a program that serves it as the inference process does.
+
+What it does is in the prompt: `crash` ends the process, `long` streams until cancelled, `noise`
+prints to standard output as native code may, `refuse` is a prompt too long, `fault` a failing
+model; everything else is repeated word by word.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
+
+from device_runtime import worker
+from device_runtime.engine import (
+    Engine,
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    PromptTooLongError,
+    Usage,
+)
+from device_runtime.errors import DeviceError, EngineError
+
+ROOT = Path(__file__).parent.parent
+
+
+def usage(tokens: int = 3) -> Usage:
+    return Usage(prompt_tokens=2, completion_tokens=tokens, first_token_s=0.5, decode_s=0.1)
+
+
+def request(prompt: str) -> GenerationRequest:
+    return GenerationRequest(prompt=prompt, max_tokens=10)
+
+
+class FakeEngine:
+    """Implements `Engine`."""
+
+    def generate(
+        self, request: GenerationRequest, cancelled: Callable[[], bool]
+    ) -> Iterator[GenerationChunk]:
+        prompt = request.prompt
+        assert isinstance(prompt, str)
+        if prompt == "refuse":
+            raise PromptTooLongError("too long", hint="Shorten it.")
+        yield GenerationChunk()
+        if prompt == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if prompt == "fault":
+            raise EngineError("the model failed")
+        if prompt == "noise":
+            os.write(1, b"native code prints\n" * 10)
+        reason = FinishReason.STOP
+        tokens = 0
+        for tokens, word in enumerate(prompt.split(), 1):
+            yield GenerationChunk(text=word + " ", tokens=tokens)
+        while prompt == "long" and not cancelled():
+            time.sleep(0.01)
+            tokens += 1
+            yield GenerationChunk(text="x", tokens=tokens)
+            reason = FinishReason.CANCELLED
+        yield GenerationChunk(tokens=tokens, finish_reason=reason, usage=usage(tokens))
+
+
+class FakeGenerator:
+    """Implements the `Generator` of the HTTP server: some chunks, or an error before or after."""
+
+    def __init__(self) -> None:
+        self.error: DeviceError | None = None
+        self.late_error: DeviceError | None = None
+        self.requests: list[GenerationRequest] = []
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        yield GenerationChunk()
+        yield GenerationChunk(text="Hello ", tokens=1)
+        if self.late_error is not None:
+            raise self.late_error
+        yield GenerationChunk(text="there", tokens=2)
+        yield GenerationChunk(tokens=3, finish_reason=FinishReason.STOP, usage=usage())
+
+
+def worker_command(mode: str = "") -> list[str]:
+    """Starts this file as an inference process.
+
+    With mode `broken` the model never loads; a path as mode makes it load only while no such file
+    exists.
+    """
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests import fakes; fakes.main()"
+    return [sys.executable, "-c", code, str(os.getpid()), mode]
+
+
+def main() -> None:
+    parent, mode = sys.argv[1:]
+
+    def load() -> Engine:
+        if mode == "broken" or (mode and Path(mode).exists()):
+            raise EngineError("no model here", hint="Bring one.")
+        return FakeEngine()
+
+    sys.exit(worker.run(load, int(parent)))

@@ -1,0 +1,180 @@
+"""One inference process, kept running: with a fake engine in a real process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_runtime import supervisor
+from device_runtime.engine import PromptTooLongError
+from device_runtime.errors import EngineError, ServiceError
+from device_runtime.status import Health
+from device_runtime.supervisor import QUEUE_LIMIT, BusyError, QueueFullError, Supervisor
+from tests import fakes
+from tests.serving import is_gone
+
+
+@asynccontextmanager
+async def running(mode: str = "") -> AsyncIterator[Supervisor]:
+    found = Supervisor(fakes.worker_command(mode))
+    try:
+        await found.start()
+        yield found
+    finally:
+        await found.stop()
+
+
+async def answer(one: Supervisor, prompt: str) -> str:
+    async with aclosing(one.generate(fakes.request(prompt))) as chunks:
+        return "".join([chunk.text async for chunk in chunks])
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(test())
+
+
+def test_answers_one_after_the_other() -> None:
+    async def test() -> None:
+        async with running() as one:
+            assert one.health is Health.READY
+            both = await asyncio.gather(answer(one, "a b"), answer(one, "c"))
+            assert list(both) == ["a b ", "c "]
+            pid = one.pid
+        assert pid is not None
+        assert is_gone(pid)
+
+    run(test)
+
+
+def test_what_native_code_prints_does_not_disturb_the_messages() -> None:
+    async def test() -> None:
+        async with running() as one:
+            assert await answer(one, "noise") == "noise "
+
+    run(test)
+
+
+def test_errors_of_requests_leave_the_process_alone() -> None:
+    async def test() -> None:
+        async with running() as one:
+            with pytest.raises(PromptTooLongError, match="too long") as caught:
+                await answer(one, "refuse")
+            assert caught.value.hint == "Shorten it."
+            with pytest.raises(EngineError, match="failed"):
+                await answer(one, "fault")
+            assert await answer(one, "a") == "a "
+            assert one.restarts == 0
+
+    run(test)
+
+
+def test_crash_fails_the_running_request_and_no_other() -> None:
+    async def test() -> None:
+        async with running() as one:
+            results = await asyncio.gather(
+                answer(one, "crash"), answer(one, "a"), return_exceptions=True
+            )
+            assert isinstance(results[0], EngineError)
+            assert "SIGKILL" in str(results[0])
+            assert results[1] == "a "
+            assert one.restarts == 1
+            assert one.health is Health.READY
+
+    run(test)
+
+
+def test_health_tells_of_a_crash() -> None:
+    async def test() -> None:
+        async with running() as one:
+            with pytest.raises(EngineError):
+                await answer(one, "crash")
+            assert one.health is Health.DEGRADED
+            assert "SIGKILL" in one.last_error
+            await until(lambda: one.health is Health.READY)
+
+    run(test)
+
+
+def test_closed_answers_are_cancelled_in_the_process() -> None:
+    async def test() -> None:
+        async with running() as one:
+            async with aclosing(one.generate(fakes.request("long"))) as chunks:
+                async for chunk in chunks:
+                    if chunk.tokens > 3:
+                        break
+            assert await answer(one, "a") == "a "
+
+    run(test)
+
+
+def test_waiting_requests_can_be_given_up() -> None:
+    async def test() -> None:
+        async with running() as one:
+            long = asyncio.create_task(answer(one, "long"))
+            waiting = asyncio.create_task(answer(one, "a"))
+            await until(lambda: one.queue_length == 1)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert one.queue_length == 0
+            long.cancel()
+            await asyncio.gather(long, return_exceptions=True)
+            assert await answer(one, "b") == "b "
+
+    run(test)
+
+
+def test_queue_is_bounded() -> None:
+    async def test() -> None:
+        async with running() as one:
+            tasks = [asyncio.create_task(answer(one, "long")) for _ in range(QUEUE_LIMIT + 1)]
+            await until(lambda: one.queue_length == QUEUE_LIMIT)
+            with pytest.raises(QueueFullError) as caught:
+                await answer(one, "a")
+            assert caught.value.retry_after_s > 0
+            one.refuse()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(result) for result in results} == {ServiceError}
+
+    run(test)
+
+
+def test_first_load_that_fails_is_an_error() -> None:
+    async def test() -> None:
+        with pytest.raises(EngineError, match="no model here") as caught:
+            async with running("broken"):
+                pass
+        assert caught.value.hint == "Bring one."
+
+    run(test)
+
+
+def test_model_that_stops_loading_backs_off_and_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_DELAY_S", 0.01)
+    obstacle = tmp_path / "obstacle"
+
+    async def test() -> None:
+        async with running(str(obstacle)) as one:
+            obstacle.touch()
+            results = await asyncio.gather(
+                answer(one, "crash"), answer(one, "a"), return_exceptions=True
+            )
+            assert [type(result) for result in results] == [EngineError, EngineError]
+            assert one.health is Health.FAILING
+            with pytest.raises(BusyError):
+                await answer(one, "a")
+            obstacle.unlink()
+            await until(lambda: one.health is Health.READY)
+            assert await answer(one, "a") == "a "
+
+    run(test)
