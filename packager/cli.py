@@ -149,11 +149,9 @@ def demo(model: str, mqtt: str | None, as_json: bool) -> None:
     """Build for this machine, run it, ask it something, show its MQTT status, stop everything."""
     from packager import demo as show
 
-    result = show.demo(model, mqtt)
+    result = show.demo(model, mqtt, (lambda _: None) if as_json else console.result_piece)
     if as_json:
         console.result_json(result)
-    else:
-        console.result(result["answer"])
 
 
 @cli.command()

@@ -71,14 +71,15 @@ def progress(title: str, total: int, unit: str = "bytes") -> Iterator[Callable[[
         yield lambda amount: bar.advance(task, amount)
 
 
-def progress_text(text: str) -> None:
-    """Show text as it comes, with nothing added."""
-    _stderr.print(escape(text), end="", soft_wrap=True)
-
-
 def result(text: str) -> None:
     """Print a result on stdout."""
     _stdout.print(escape(text), soft_wrap=True)
+
+
+def result_piece(text: str) -> None:
+    """Print part of a result on stdout as it comes, with nothing added."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def result_json(value: Any) -> None:

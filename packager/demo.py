@@ -5,7 +5,7 @@ import queue
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +36,13 @@ class Message:
     retained: bool
 
 
-def demo(model: str, mqtt_url: str | None) -> dict[str, Any]:
+def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[str, Any]:
     """Build, run, ask, watch, stop.
+
+    Args:
+        model: as `edgepack build --model` takes it.
+        mqtt_url: a broker to use; None starts one.
+        show: prints a piece of the answer as it comes.
 
     Returns:
         The answer and the MQTT messages seen, for `--json`.
@@ -59,7 +64,7 @@ def demo(model: str, mqtt_url: str | None) -> dict[str, Any]:
             # A broker sends what it retains with each new subscription.
             client.subscribe(f"{TOPIC}/status", qos=1)
             messages.append(_show(_wait_for(seen, "status", retained=True, state="online")))
-            answer = _ask(url)
+            answer = _ask(url, show)
             messages.append(_show(_wait_for(seen, "telemetry")))
         messages.append(_show(_wait_for(seen, "status", state="offline")))
     return {
@@ -72,10 +77,9 @@ def demo(model: str, mqtt_url: str | None) -> dict[str, Any]:
     }
 
 
-def _ask(url: str) -> str:
-    """Put the question to the running server, and print the answer as it comes."""
+def _ask(url: str, show: Callable[[str], None]) -> str:
+    """Put the question to the running server, and show the answer as it comes."""
     console.note(f"Question: {QUESTION}")
-    console.note("Answer:")
     answer = ""
     body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 64}
     with httpx2.stream(
@@ -88,8 +92,8 @@ def _ask(url: str) -> str:
                 continue
             delta = json.loads(data)["choices"][0]["delta"].get("content") or ""
             answer += delta
-            console.progress_text(delta)
-    console.progress_text("\n")
+            show(delta)
+    show("\n")
     return answer
 
 
