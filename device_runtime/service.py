@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import device_runtime
 from device_runtime.bundle import Release
-from device_runtime.http_server import Api, Server, bind, is_loopback, url_of
+from device_runtime.http_server import Api
+from device_runtime.listener import Server, bind, is_loopback, url_of
 from device_runtime.mqtt_status import Broker, MqttReporter
 from device_runtime.status import (
     BOOT_ID,

@@ -10,7 +10,8 @@ import pytest
 
 from device_runtime.engine import PromptTooLongError
 from device_runtime.errors import DeviceError, EngineError, ResourceError, ServiceError
-from device_runtime.http_server import Api, bind, is_loopback, url_of
+from device_runtime.http_server import Api
+from device_runtime.listener import bind, is_loopback, url_of
 from device_runtime.status import Figure, Figures, Health, Identity, RuntimeStatus
 from device_runtime.supervisor import BusyError, QueueFullError
 from tests.fakes import FakeGenerator
