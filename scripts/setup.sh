@@ -24,9 +24,10 @@ command -v objdump >/dev/null || missing+=("binutils")
 library=$("$python" -c '
 import pathlib, sysconfig
 get = sysconfig.get_config_var
-name = f"libpython{get(\"VERSION\")}.so.1.0"
-folders = [get("LIBDIR") or "", f"/usr/lib/{get(\"MULTIARCH\")}", "/usr/lib64"]
-print("" if any(pathlib.Path(folder, name).exists() for folder in folders) else "libpython" + get("VERSION"))
+name, multiarch = "libpython" + get("VERSION"), get("MULTIARCH")
+folders = [get("LIBDIR") or "", f"/usr/lib/{multiarch}", "/usr/lib64"]
+found = any(pathlib.Path(folder, name + ".so.1.0").exists() for folder in folders)
+print("" if found else name)
 ')
 [ -z "$library" ] || missing+=("$library")
 if [ ${#missing[@]} -gt 0 ]; then
