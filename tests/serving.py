@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psutil
 
+from device_runtime.manifest import RUNTIME_ENTRY
 from tests.commands import environment
 
 
@@ -27,11 +28,16 @@ def eventually(check: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 
 class Serving:
-    """A server from source on a free port, ready when entered; killed at the end if need be."""
+    """A server on a free port, ready when entered; killed at the end if need be.
+
+    It is the release's own frozen program if there is one, else the same from source.
+    """
 
     def __init__(self, release: Path, *arguments: str) -> None:
+        frozen = release / RUNTIME_ENTRY
+        program = [str(frozen)] if frozen.exists() else [sys.executable, "-m", "device_runtime"]
         self._command = [
-            *(sys.executable, "-m", "device_runtime", "serve", "--release", str(release)),
+            *(*program, "serve", "--release", str(release)),
             *("--listen", "127.0.0.1:0", "--json", *arguments),
         ]
 

@@ -1,9 +1,9 @@
 """The frozen runtime with the default model: what a user of a bundle meets."""
 
 import json
+import os
 import re
-import subprocess
-import time
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import pytest
 
 from device_runtime.bundle import Release
 from packager.kit import frozen_modules
-from tests.commands import edgepack, environment
+from tests.commands import edgepack
+from tests.serving import Serving, chat_body
 
 pytestmark = pytest.mark.slow
 
@@ -21,32 +22,16 @@ QUESTION = "What is the capital of France?"
 
 
 @pytest.fixture(scope="module")
-def server(host_release: Release) -> Iterator[str]:
-    """The frozen runtime serving on a free port; its URL once it is ready."""
-    process = subprocess.Popen(
-        [host_release.program, "serve", "--listen", "127.0.0.1:0", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment(),
-    )
-    assert process.stdout is not None
-    try:
-        url = json.loads(process.stdout.readline())["url"]
-        deadline = time.monotonic() + 60
-        while httpx.get(f"{url}/readyz").status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-    assert process.returncode == 0
+def server(host_release: Release) -> Iterator[Serving]:
+    with Serving(host_release.folder) as serving:
+        yield serving
+        serving.process.terminate()
+        assert serving.process.wait(30) == 0
 
 
 @pytest.fixture(scope="module")
-def client(server: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server}/v1", api_key="unused", max_retries=0) as client:
+def client(server: Serving) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
         yield client
 
 
@@ -95,13 +80,20 @@ def test_openai_client_gets_its_error_classes(client: openai.OpenAI) -> None:
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_health_answers_while_a_long_prompt_is_read(server: str) -> None:
-    """The reason for two processes: reading a prompt must not stop the parent's answers."""
-    words = " ".join(["word"] * 1500)
-    body = {"messages": [{"role": "user", "content": words}], "max_tokens": 1}
-    with httpx.stream("POST", f"{server}/v1/chat/completions", json={**body, "stream": True}):
-        states = [httpx.get(f"{server}/healthz", timeout=1) for _ in range(5)]
-    assert {state.status_code for state in states} == {200}
+def test_killed_worker_takes_one_answer_with_it(server: Serving) -> None:
+    worker = server.worker
+    body = chat_body("Tell me a long story.", max_tokens=1000, stream=True)
+    url = f"{server.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, timeout=60) as response:
+        lines = response.iter_lines()
+        assert next(lines).startswith("data: ")
+        os.kill(worker, signal.SIGKILL)
+        rest = [line for line in lines if line]
+    assert "error" in json.loads(rest[-1].removeprefix("data: "))
+    assert "Paris" in server.chat(QUESTION, max_tokens=16).text
+    health = server.get("/healthz")
+    assert (health["health"], health["worker_restarts"]) == ("ready", 1)
+    assert "SIGKILL" in health["last_error"]
 
 
 def test_run_prints_one_answer(host_bundle: Path) -> None:

@@ -61,8 +61,14 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     found.stop()
 
 
-@pytest.fixture(scope="module")
-def release(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
+@pytest.fixture(scope="module", params=["source", pytest.param("frozen", marks=pytest.mark.slow)])
+def release(
+    request: pytest.FixtureRequest, tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Release:
+    """The tiny model with the program from source; the default model with the frozen one."""
+    if request.param == "frozen":
+        frozen: Release = request.getfixturevalue("host_release")
+        return frozen
     return releases.release(tmp_path_factory.mktemp("mqtt") / "release", tiny_onnx)
 
 
