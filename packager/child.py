@@ -23,6 +23,9 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
     "PYTHONUNBUFFERED": "1",
+    # The model builder writes the commit of whatever checkout it is installed below into the
+    # graph, as its own; without git it takes the one its package was made from.
+    "GIT_DIR": os.devnull,
 }
 
 

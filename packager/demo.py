@@ -72,7 +72,12 @@ def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[
         "question": QUESTION,
         "answer": answer,
         "mqtt": [
-            {"topic": f"{TOPIC}/{message.name}", "payload": message.payload} for message in messages
+            {
+                "topic": f"{TOPIC}/{message.name}",
+                "retained": message.retained,
+                "payload": message.payload,
+            }
+            for message in messages
         ],
     }
 

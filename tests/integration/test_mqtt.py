@@ -125,7 +125,7 @@ def test_reports_from_start_to_end(mosquitto: Mosquitto, release: Release) -> No
         with serving(release, mosquitto.url) as server:
             status, _ = messages.next("status", state="online")
             info, _ = messages.next("info")
-            assert info["model"] == "tiny"
+            assert info["model"] == release.manifest.model.name
             assert info["release"] == release.digest
             assert server.chat().status_code == 200
             telemetry, retained = messages.next("telemetry", health="ready")
