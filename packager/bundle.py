@@ -53,8 +53,15 @@ def pack(
 
     def make(target: Path) -> None:
         paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            records = list(pool.map(lambda path: describe(path, target), paths))
+        total = sum(path.stat().st_size for path in paths if not path.is_symlink())
+        with (
+            console.progress("Compressing", total) as advance,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            records = []
+            for record in pool.map(lambda path: describe(path, target), paths):
+                records.append(record)
+                advance(record.size)
         (target / "records.json").write_bytes(msgspec.json.encode(records))
 
     def describe(path: Path, target: Path) -> Record:
