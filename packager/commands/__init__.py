@@ -1,0 +1,1 @@
+"""The commands of `edgepack`, by subject. Each turns its options into one call."""

@@ -1,0 +1,90 @@
+"""Making bundles: `build` and `demo`."""
+
+from pathlib import Path
+
+import click
+
+from packager import console
+from packager.commands.options import as_json, model_option, profile_option, trust_option
+
+
+def _version(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    from device_runtime.manifest import is_version
+
+    if not is_version(value):
+        raise click.BadParameter("a version starts with a digit, for example 1.2.0")
+    return value
+
+
+@click.command()
+@profile_option
+@model_option
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The bundle to write."
+)
+@click.option("--model-only", is_flag=True, help="Leave the runtime out.")
+@click.option(
+    "--bundle-version",
+    default="1.0.0",
+    callback=_version,
+    show_default=True,
+    help="Version of the bundle, for people.",
+)
+@click.option(
+    "--sequence",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Version of the bundle, for machines: let it grow with each release.",
+)
+@trust_option
+@as_json
+def build(
+    profile_name: str,
+    model: str,
+    output: Path | None,
+    model_only: bool,
+    bundle_version: str,
+    sequence: int,
+    trust_remote_code: bool,
+    as_json: bool,
+) -> None:
+    """Quantize a model for a device and join it with its runtime into one bundle.
+
+    \b
+    Examples:
+      edgepack build --profile raspberry-pi
+      edgepack build --profile jetson-orin --model-only -o jetson.epk
+      edgepack build --profile ./mine.toml --model ./my-finetune
+    """
+    from packager import build as recipe
+    from packager import profile, report
+
+    result = recipe.build(
+        recipe.BuildRequest(
+            profile=profile.load(profile_name),
+            model=model,
+            output=output,
+            model_only=model_only,
+            version=bundle_version,
+            sequence=sequence,
+            trust_remote_code=trust_remote_code,
+        )
+    )
+    if as_json:
+        console.result_json(report.build_json(result))
+    else:
+        report.build_text(result)
+
+
+@click.command()
+@model_option
+@click.option("--mqtt", metavar="URL", help="Use this broker instead of starting one.")
+@as_json
+def demo(model: str, mqtt: str | None, as_json: bool) -> None:
+    """Build for this machine, run it, ask it something, show its MQTT status, stop everything."""
+    from packager import demo as show
+
+    result = show.demo(model, mqtt, (lambda _: None) if as_json else console.result_piece)
+    if as_json:
+        console.result_json(result)

@@ -1,0 +1,106 @@
+"""What is done with a finished bundle: `run`, `flash`, `inspect`, `verify`."""
+
+from pathlib import Path
+
+import click
+
+from packager import console
+from packager.commands.options import as_json, bundle_argument
+
+
+@click.command()
+@bundle_argument
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the HTTP server on loopback.")
+@click.option("--mqtt", metavar="URL", help="Report to this broker: mqtt://HOST:PORT")
+@click.option("--generate", metavar="TEXT", help="Print one answer and end, without a server.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Length of that answer, tokens.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer, or the URL, as JSON.")
+def run(
+    bundle: Path,
+    port: int | None,
+    mqtt: str | None,
+    generate: str | None,
+    max_tokens: int | None,
+    as_json: bool,
+) -> None:
+    """Run a bundle on this machine, with the runtime that is inside it.
+
+    \b
+    Examples:
+      edgepack run BUNDLE.epk --port 8080
+      edgepack run BUNDLE.epk --generate "What is the capital of France?" --max-tokens 16
+    """
+    from packager import launch
+
+    if generate is None and max_tokens is not None:
+        raise click.UsageError("--max-tokens goes with --generate")
+    if generate is not None and (port is not None or mqtt is not None):
+        raise click.UsageError("--generate starts no server: leave --port and --mqtt out")
+    release = launch.unpacked(bundle)
+    arguments = ["serve"] if generate is None else ["generate"]
+    if as_json:
+        arguments.append("--json")
+    if port is not None:
+        arguments += ["--listen", f"127.0.0.1:{port}"]
+    if mqtt is not None:
+        arguments += ["--mqtt", mqtt]
+    if max_tokens is not None:
+        arguments += ["--max-tokens", str(max_tokens)]
+    if generate is not None:
+        arguments += ["--", generate]
+    launch.replace_process(release, arguments)
+
+
+@click.command()
+@bundle_argument
+@click.argument("target")
+@as_json
+def flash(bundle: Path, target: str, as_json: bool) -> None:
+    """Install a bundle on TARGET: a mounted root file system, for instance an SD card's.
+
+    \b
+    Example:
+      edgepack flash BUNDLE.epk /mnt/sdcard
+    """
+    from packager.flash import flash as put
+
+    release = put(bundle, target)
+    if as_json:
+        console.result_json({"target": target, "release": release.digest})
+    else:
+        console.result(f"{target} has release {release.digest[:12]} ({release.manifest.id})")
+
+
+@click.command()
+@bundle_argument
+@as_json
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what is in a bundle, without reading its data."""
+    import msgspec
+
+    from device_runtime.bundle import open_bundle
+    from packager import report
+
+    with open_bundle(bundle) as opened:
+        if as_json:
+            manifest = msgspec.to_builtins(opened.manifest)
+            console.result_json({"digest": opened.digest, "manifest": manifest})
+        else:
+            report.inspect_text(bundle, opened)
+
+
+@click.command()
+@bundle_argument
+@as_json
+def verify(bundle: Path, as_json: bool) -> None:
+    """Check every byte of a bundle, with the device's own verifier."""
+    from device_runtime.bundle import open_bundle
+
+    with open_bundle(bundle) as opened:
+        total = sum(blob.size for blob in opened.manifest.blobs.values())
+        with console.progress("Verifying", total) as advance:
+            opened.verify(advance)
+    if as_json:
+        console.result_json({"ok": True, "digest": opened.digest, "signed": bool(opened.signature)})
+    else:
+        console.result(f"{bundle} is whole: {opened.digest}")

@@ -1,0 +1,69 @@
+"""Frozen runtimes: `kit build|list|export|import`."""
+
+from pathlib import Path
+
+import click
+
+from packager import console
+from packager.commands.options import as_json, kit_argument
+
+
+@click.group()
+def kit() -> None:
+    """Make, list and move frozen runtimes."""
+
+
+@kit.command("build")
+@kit_argument
+@as_json
+def kit_build(name: str, as_json: bool) -> None:
+    """Freeze the runtime for a platform (cached).
+
+    \b
+    Example:
+      edgepack kit build linux-aarch64-cpu
+    """
+    from packager import kit as kits
+    from packager import report
+
+    with console.step(f"Getting the runtime {name}"):
+        made = kits.ensure(name)
+    if as_json:
+        console.result_json(report.kit_json(made))
+    else:
+        report.kits_text([made])
+
+
+@kit.command("list")
+@as_json
+def kit_list(as_json: bool) -> None:
+    """List the kits in the cache."""
+    from packager import kit as kits
+    from packager import report
+
+    found = kits.installed()
+    if as_json:
+        console.result_json([report.kit_json(one) for one in found])
+    else:
+        report.kits_text(found)
+
+
+@kit.command("export")
+@kit_argument
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def kit_export(name: str, file: Path) -> None:
+    """Write a kit into FILE, to be imported on a machine that cannot make it."""
+    from packager import kit as kits
+
+    kits.export(name, file)
+    console.result(f"wrote {file}")
+
+
+@kit.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def kit_import(file: Path) -> None:
+    """Take a kit from FILE into the cache. Only from people you trust: it is a program."""
+    from packager import kit as kits
+
+    made = kits.import_(file)
+    console.result(f"imported {made.facts.name}")

@@ -1,0 +1,48 @@
+"""What edgepack knows by name: `profiles`, `models`."""
+
+import click
+
+from packager import console
+from packager.commands.options import as_json, profile_names
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+@as_json
+def profiles(context: click.Context, as_json: bool) -> None:
+    """List the device profiles; `profiles show NAME` shows one."""
+    if context.invoked_subcommand is not None:
+        return
+    from packager import profile, report
+
+    loaded = [profile.load(name) for name in profile.names()]
+    if as_json:
+        console.result_json([one.to_dict() for one in loaded])
+    else:
+        report.profiles_text(loaded)
+
+
+@profiles.command("show")
+@click.argument("name", shell_complete=profile_names)
+@as_json
+def profiles_show(name: str, as_json: bool) -> None:
+    """Show one profile with all its values, also those it inherits."""
+    from packager import profile, report
+
+    loaded = profile.load(name)
+    if as_json:
+        console.result_json(loaded.to_dict())
+    else:
+        report.profile_text(loaded)
+
+
+@click.command()
+@as_json
+def models(as_json: bool) -> None:
+    """List the models that --model knows by name, and what else it takes."""
+    from packager import report
+
+    if as_json:
+        console.result_json(report.models_json())
+    else:
+        report.models_text()

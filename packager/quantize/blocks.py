@@ -1,0 +1,124 @@
+"""Block-wise integer weights: how a float matrix becomes codes, scales and zero points.
+
+A weight `[out, in]` is cut along its input into blocks; in a block `w = scale * (code - zero)`
+with codes of 4 or 8 bits. This is the arithmetic of ONNX Runtime's MatMulNBits and
+GatherBlockQuantized; zero points are integers, because only those have a fast CPU kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHRINK = (1.0, 0.975, 0.95, 0.925, 0.9, 0.875, 0.85, 0.825, 0.8, 0.75, 0.7)
+"""Fractions of a block's range that the scale search tries: clipping the ends may cost less than
+the coarser steps that they force on all other weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """A quantized weight.
+
+    Attributes:
+        codes: uint8 `[out, in]`, one code an element (not packed).
+        scales: float32 `[out, blocks]`.
+        zeros: uint8 `[out, blocks]`, the code that means 0.0.
+        bits: of a code, 4 or 8.
+        block_size: inputs that share a scale; the last block may be shorter.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    zeros: Tensor
+    bits: int
+    block_size: int
+
+    def dequantize(self) -> Tensor:
+        """The float32 weight `[out, in]` that the codes stand for."""
+        width = self.codes.shape[1]
+        scales = self.scales.repeat_interleave(self.block_size, 1)[:, :width]
+        zeros = self.zeros.repeat_interleave(self.block_size, 1)[:, :width]
+        return (self.codes.float() - zeros.float()) * scales
+
+
+def nearest(weight: Tensor, *, bits: int, block_size: int, symmetric: bool) -> Blocks:
+    """Round a weight to the nearest codes (RTN), with the best scale of `grid` for each block.
+
+    Args:
+        weight: `[out, in]`, any float type.
+        bits: 4 or 8.
+        block_size: inputs that share a scale.
+        symmetric: fix the zero point in the middle of the codes.
+    """
+    import torch
+
+    out, width = weight.shape
+    count = -(-width // block_size)
+    padded = torch.nn.functional.pad(weight.float(), (0, count * block_size - width))
+    blocks = padded.reshape(out, count, block_size)
+    scales, zeros = grid(blocks, bits=bits, symmetric=symmetric)
+    codes = encode(blocks, scales, zeros, bits=bits).reshape(out, -1)[:, :width]
+    return Blocks(
+        codes=codes.contiguous(),
+        scales=scales.squeeze(-1),
+        zeros=zeros.squeeze(-1).to(torch.uint8),
+        bits=bits,
+        block_size=block_size,
+    )
+
+
+def encode(blocks: Tensor, scales: Tensor, zeros: Tensor, *, bits: int) -> Tensor:
+    """uint8 codes of `blocks` on a given grid; shapes must broadcast."""
+    import torch
+
+    return (blocks / scales + zeros).round_().clamp_(0, 2**bits - 1).to(torch.uint8)
+
+
+def grid(blocks: Tensor, *, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """The scale and zero point of each block that give the smallest squared error.
+
+    Args:
+        blocks: float32 `[..., block]`.
+        bits: 4 or 8.
+        symmetric: fix the zero point in the middle of the codes; the sign of the scale then
+            follows the largest weight, which makes use of the one code more on the negative side.
+
+    Returns:
+        scales and zeros, float32 `[..., 1]`; scales are never 0.
+    """
+    import torch
+
+    top = 2**bits - 1
+    middle = (top + 1) // 2
+    low = blocks.amin(-1, keepdim=True).clamp_max(0)
+    high = blocks.amax(-1, keepdim=True).clamp_min(0)
+    best: tuple[Tensor, Tensor, Tensor] | None = None
+    # 8 bits are so fine that clipping never pays.
+    for shrink in SHRINK if bits < 8 else (1.0,):
+        if symmetric:
+            extreme = torch.where(high > -low, high, low)
+            scale = -shrink * extreme / middle
+        else:
+            scale = shrink * (high - low) / top
+        scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+        zero = (
+            torch.full_like(scale, middle)
+            if symmetric
+            else (-shrink * low / scale).round_().clamp_(0, top)
+        )
+        codes = (blocks / scale + zero).round_().clamp_(0, top)
+        error = ((codes - zero) * scale - blocks).square_().sum(-1, keepdim=True)
+        if best is None:
+            best = (error, scale, zero)
+        else:
+            better = error < best[0]
+            best = (
+                torch.where(better, error, best[0]),
+                torch.where(better, scale, best[1]),
+                torch.where(better, zero, best[2]),
+            )
+    assert best is not None
+    return best[1], best[2]
