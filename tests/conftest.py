@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "systemd-analyze": "systemd",
 }
+
+
+# A shell starts its background jobs with SIGINT ignored, and what is ignored stays so in the programs
+# that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
