@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import asdict
 
 import device_runtime
-from device_runtime.errors import DeviceError, ServiceError
+from device_runtime.errors import DeviceError, ResourceError, ServiceError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -272,6 +273,25 @@ def verify(path: Path | None, as_json: bool) -> None:
             f"{manifest.id} {manifest.version} is whole: {len(manifest.records)} files, "
             f"digest {digest}"
         )
+
+
+@cli.command()
+@_release
+@_json
+def doctor(release: Path | None, as_json: bool) -> int:
+    """Check that this device can run the release; says what to do where it cannot."""
+    from device_runtime.doctor import examine
+
+    checks = examine(_open(release))
+    well = all(check.status != "fail" for check in checks)
+    if as_json:
+        click.echo(json.dumps({"ok": well, "checks": [asdict(check) for check in checks]}))
+    else:
+        for check in checks:
+            click.echo(f"{check.status:<5} {check.name:<15} {check.found}")
+            if check.advice:
+                click.echo(f"{'':<21} -> {check.advice}")
+    return 0 if well else ResourceError.exit_code
 
 
 @cli.command()

@@ -86,6 +86,23 @@ class Record(_Struct, frozen=True, kw_only=True):
     link: str | None = None
 
 
+class CudaFacts(_Struct, frozen=True, kw_only=True):
+    """What a runtime for NVIDIA GPUs needs of the device; nothing of it is in the bundle.
+
+    Attributes:
+        version: major version of CUDA, `13`.
+        jetpack: oldest JetPack (the system of Jetson boards) that has it, `7`.
+        libraries: names under which the dynamic linker must find libraries, `libcudart.so.13`.
+        gpus: compute capabilities that the runtime has machine code for: `8.9`, and `9.0+` for
+            that one and all later ones.
+    """
+
+    version: str
+    jetpack: str
+    libraries: tuple[str, ...]
+    gpus: tuple[str, ...]
+
+
 class KitFacts(_Struct, frozen=True, kw_only=True):
     """The frozen runtime in a bundle.
 
@@ -94,12 +111,14 @@ class KitFacts(_Struct, frozen=True, kw_only=True):
         machine: architecture as `uname -m` says it.
         digest: digest of everything the kit was made from.
         min_glibc: oldest C library it starts with, `2.36`.
+        cuda: what it needs to use a GPU; None if it uses none.
     """
 
     name: str
     machine: str
     digest: Sha256
     min_glibc: str
+    cuda: CudaFacts | None = None
 
 
 class ModelFacts(_Struct, frozen=True, kw_only=True):
@@ -130,16 +149,62 @@ class PromptAnswer(_Struct, frozen=True, kw_only=True):
     quantized: str
 
 
+class Quality(_Struct, frozen=True, kw_only=True):
+    """What quantization did to a model, over the same tokens as the original model.
+
+    Intervals are of 95 % confidence.
+
+    Attributes:
+        kl: mean KL divergence of the quantized model from the original, nats a token.
+        kl_interval: of it.
+        top1: share of tokens for which both models' first choice is the same.
+        top1_interval: of it.
+        perplexity: of the quantized model.
+        reference_perplexity: of the original model.
+        tokens: how many tokens this was measured on.
+    """
+
+    kl: float
+    kl_interval: tuple[float, float]
+    top1: float
+    top1_interval: tuple[float, float]
+    perplexity: float
+    reference_perplexity: float
+    tokens: int
+
+
+class TriedRecipe(_Struct, frozen=True, kw_only=True):
+    """A recipe that the build tried.
+
+    Attributes:
+        recipe: its name.
+        model_bytes: size of graph and weights.
+        memory_bytes: estimate of the resident memory while serving, bytes.
+        quality: None where it cannot be measured on the build machine.
+        exceeded: the limits it does not keep, one phrase each; empty if it passed.
+    """
+
+    recipe: str
+    model_bytes: int
+    memory_bytes: int
+    quality: Quality | None
+    exceeded: tuple[str, ...]
+
+
 class QuantizationFacts(_Struct, frozen=True, kw_only=True):
     """How the weights were quantized, and what was seen of the result.
 
     Attributes:
-        recipe: name of the recipe, `int4`; `as-is` for a model that came as ONNX.
+        recipe: name of the recipe, `int4-gptq`; `as-is` for a model that came as ONNX.
         precision: weight type as ONNX Runtime GenAI names it.
         execution_provider: as in genai_config.json (`cpu`, `cuda`).
-        options: what was handed to the model builder beside that.
+        options: what the profile asked of the graph beside that.
         operators: nodes of each type in the graph.
         answers: fixed prompts, answered by both models.
+        quality: of the model in the bundle; None where it was not measured.
+        tried: all recipes that the build tried, in that order; the last is the one in the bundle
+            unless `quality_loss_allowed`.
+        quality_loss_allowed: the model exceeds the profile's limits, and the user allowed it.
     """
 
     recipe: str
@@ -148,6 +213,9 @@ class QuantizationFacts(_Struct, frozen=True, kw_only=True):
     options: dict[str, str]
     operators: dict[str, int]
     answers: tuple[PromptAnswer, ...]
+    quality: Quality | None = None
+    tried: tuple[TriedRecipe, ...] = ()
+    quality_loss_allowed: bool = False
 
 
 class Settings(_Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ import device_runtime
 from device_runtime.manifest import KitFacts
 from packager import cache, console
 from packager.errors import CommandError, KitError
-from packager.kit import contents, freeze, native, rootfs
+from packager.kit import contents, cuda, freeze, native, rootfs
 from packager.kit.contents import Package
 from packager.kit.freeze import Environment
 from packager.kit.platforms import PLATFORMS, Platform
@@ -144,7 +144,12 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
             )
             with builder.environment(target, work, wheels) as environment:
                 frozen = freeze.freeze(
-                    environment, work, wheels, python=version, source=inputs["recipe"]["source"]
+                    environment,
+                    work,
+                    wheels,
+                    python=version,
+                    source=inputs["recipe"]["source"],
+                    cuda=target.cuda,
                 )
                 python = environment.run(
                     [environment.python, "-c", "import platform; print(platform.python_version())"],
@@ -163,6 +168,7 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                 machine=target.machine,
                 digest=cache.key(inputs),
                 min_glibc=contents.min_glibc(folder / RUNTIME),
+                cuda=cuda.facts(folder / RUNTIME, target.cuda) if target.cuda else None,
             ),
             recipe=cache.key(inputs["recipe"]),
             contents=contents_digest(folder / RUNTIME),

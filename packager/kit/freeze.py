@@ -18,6 +18,7 @@ import device_runtime
 from packager import cache, console
 from packager.errors import KitError
 from packager.kit.contents import FREEZER_PACKAGES, PROGRAM, frozen_distributions, normal
+from packager.kit.platforms import Cuda
 from packager.run import run
 from packager.shipped import shipped
 
@@ -140,7 +141,15 @@ def site_packages(user_base: Path, python: str) -> Path:
     return user_base / "lib" / f"python{python}" / "site-packages"
 
 
-def freeze(environment: Environment, work: Path, wheels: Path, *, python: str, source: str) -> Path:
+def freeze(
+    environment: Environment,
+    work: Path,
+    wheels: Path,
+    *,
+    python: str,
+    source: str,
+    cuda: Cuda | None = None,
+) -> Path:
     """Freeze the device runtime, check that it starts; returns PyInstaller's folder.
 
     Args:
@@ -149,6 +158,7 @@ def freeze(environment: Environment, work: Path, wheels: Path, *, python: str, s
         wheels: what `wheels` made.
         python: minor version of the environment's Python.
         source: digest of the runtime's source that is wanted.
+        cuda: what it takes to use a GPU, if it is to use one.
 
     Raises:
         CommandError: PyInstaller failed, or the program does not start.
@@ -195,6 +205,9 @@ def freeze(environment: Environment, work: Path, wheels: Path, *, python: str, s
         )
         frozen = work / "dist" / PROGRAM
         _strip(environment, work, frozen)
+        # Not through PyInstaller: where CUDA is installed, that would follow them into it.
+        for name in cuda.libraries if cuda else ():
+            shutil.copyfile(site / name, frozen / "_internal" / name)
         _copy_licenses(site, frozen)
         _normalize(frozen)
     said = environment.run(

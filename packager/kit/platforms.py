@@ -1,6 +1,6 @@
 """The platforms a kit can be made for: data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,20 @@ class Cross:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cuda:
+    """What makes a kit one for NVIDIA GPUs.
+
+    Attributes:
+        libraries: what ONNX Runtime opens by itself when it is asked for the GPU, below
+            site-packages. CUDA's own libraries are the device's: they fit its driver.
+        jetpack: oldest JetPack that has the CUDA they are built for.
+    """
+
+    libraries: tuple[str, ...]
+    jetpack: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Platform:
     """A platform: one kit each.
 
@@ -30,12 +44,14 @@ class Platform:
         name: for instance `linux-aarch64-cpu`.
         machine: architecture as `uname -m` says it.
         engine: the packages of ONNX Runtime for it.
+        cuda: what it takes to use a GPU; None if it uses none.
         cross: how to make the kit on a machine of another architecture; None if edgepack cannot.
     """
 
     name: str
     machine: str
     engine: tuple[str, ...]
+    cuda: Cuda | None = None
     cross: Cross | None = None
 
 
@@ -65,6 +81,23 @@ PLATFORMS = {
             machine="aarch64",
             engine=("onnxruntime", "onnxruntime-genai"),
             cross=_BOOKWORM_ARM64,
+        ),
+        Platform(
+            name="linux-aarch64-cuda",
+            machine="aarch64",
+            engine=("onnxruntime-gpu", "onnxruntime-genai-cuda"),
+            cuda=Cuda(
+                libraries=(
+                    "onnxruntime/capi/libonnxruntime_providers_shared.so",
+                    "onnxruntime/capi/libonnxruntime_providers_cuda.so",
+                    "onnxruntime_genai/libonnxruntime-genai-cuda.so",
+                ),
+                jetpack="7",
+            ),
+            cross=replace(
+                _BOOKWORM_ARM64,
+                wheel_tags=("manylinux_2_34_aarch64", *_BOOKWORM_ARM64.wheel_tags),
+            ),
         ),
     )
 }

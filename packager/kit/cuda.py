@@ -1,0 +1,92 @@
+"""What a kit for NVIDIA GPUs needs of the device, read from the kit's own libraries."""
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from device_runtime.manifest import CudaFacts
+from packager.errors import KitError
+from packager.kit.platforms import Cuda
+
+_NVIDIA = re.compile(r"lib(cuda|cudart|cublas|cublasLt|curand|cufft|cudnn|nvrtc)\.so\.\d+")
+
+
+def facts(frozen: Path, cuda: Cuda) -> CudaFacts:
+    """What the libraries for the GPU link to, and which GPUs they have machine code for.
+
+    What they open only for some operators (cuDNN for convolutions, NVRTC) is not among it:
+    language models do without.
+
+    Raises:
+        KitError: they do not say which CUDA they are for.
+    """
+    needed: set[str] = set()
+    code: set[str] = set()
+    for name in cuda.libraries:
+        data = (frozen / "_internal" / name).read_bytes()
+        needed |= {each for each in needed_libraries(data) if _NVIDIA.fullmatch(each)}
+        found = set(gpus(data))
+        # A GPU must be served by each library that has any code for GPUs.
+        code = found if not code else code & found if found else code
+    version = next((x.rpartition(".")[2] for x in needed if x.startswith("libcudart.")), "")
+    if not version:
+        raise KitError(f"the libraries for the GPU need no CUDA runtime, but {sorted(needed)}")
+    return CudaFacts(
+        version=version,
+        jetpack=cuda.jetpack,
+        libraries=tuple(sorted(needed)),
+        gpus=tuple(sorted(code, key=lambda each: float(each.rstrip("+")))),
+    )
+
+
+def needed_libraries(data: bytes) -> list[str]:
+    """The libraries that a 64-bit little-endian ELF file is linked to.
+
+    From its dynamic section (System V ABI, "Dynamic Section"): each entry of the kind DT_NEEDED
+    (1) is an offset into the table of strings, whose address is the entry DT_STRTAB (5).
+    """
+    table, entry_size, entries = struct.unpack_from("<Q14xHH", data, 32)
+    loaded: list[tuple[int, int, int]] = []
+    dynamic: list[tuple[int, int]] = []
+    for number in range(entries):
+        kind, _, offset, address, _, size = struct.unpack_from(
+            "<IIQQQQ", data, table + number * entry_size
+        )
+        if kind == 1:  # PT_LOAD
+            loaded.append((address, offset, size))
+        elif kind == 2:  # PT_DYNAMIC
+            dynamic = list(struct.iter_unpack("<QQ", data[offset : offset + size // 16 * 16]))
+    strings = next((value for tag, value in dynamic if tag == 5), 0)
+    start = next(
+        (
+            strings - address + offset
+            for address, offset, size in loaded
+            if address <= strings < address + size
+        ),
+        0,
+    )
+    names = [start + value for tag, value in dynamic if tag == 1]
+    return [data[name : data.index(b"\0", name)].decode() for name in names]
+
+
+def gpus(data: bytes) -> Iterator[str]:
+    """Compute capabilities that a library has code for: `8.9`; `9.0+` for portable code.
+
+    CUDA's compiler leaves the code in "fat binaries": a header of magic number, version, length of
+    the header and of all that follows, then entries, each with its kind (1 for the portable PTX,
+    2 for machine code), the length of its own header, of its content, and at byte 28 the
+    capability in tenths. The layout is not documented; what is found here agrees with what
+    NVIDIA's cuobjdump lists.
+    """
+    for match in re.finditer(re.escape(struct.pack("<IHH", 0xBA55ED50, 1, 16)), data):
+        position = match.end() + 8
+        end = position + struct.unpack_from("<Q", data, match.end())[0]
+        while position + 32 <= min(end, len(data)):
+            kind, header, content = struct.unpack_from("<H2xIQ", data, position)
+            if kind in (1, 2):
+                tenths = struct.unpack_from("<I", data, position + 28)[0]
+                yield f"{tenths // 10}.{tenths % 10}" + ("+" if kind == 1 else "")
+            position += header + content
+            if header == 0:
+                break
