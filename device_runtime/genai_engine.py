@@ -31,6 +31,8 @@ PROMPT_STEP = 128
 """Tokens of a prompt processed at once: cancelling takes effect between two steps, and on a CPU
 smaller steps are slower while larger ones are not faster."""
 
+_HINT = "edgepack-runtime doctor says what is missing or damaged."
+
 
 class GenAIEngine:
     """A model that ONNX Runtime GenAI has loaded."""
@@ -54,10 +56,10 @@ class GenAIEngine:
             self._model = og.Model(config)
             self._tokenizer = og.Tokenizer(self._model)
         except Exception as error:
-            raise EngineError(
-                f"the model in {model_folder} does not load: {_first_line(error)}",
-                hint="Check the release: edgepack-runtime verify",
-            ) from None
+            what = f"the model in {model_folder} does not load"
+            if "cuda" in str(error).lower():
+                what = "this model runs on an NVIDIA GPU, which cannot be used here"
+            raise EngineError(f"{what}: {_first_line(error)}", hint=_HINT) from None
         self._context_length = context_length
         self._end_tokens = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
 
@@ -77,7 +79,7 @@ class GenAIEngine:
                 generator.append_tokens(prompt[start : start + PROMPT_STEP])
             yield from self._decode(generator, request, len(prompt), started, cancelled)
         except RuntimeError as error:
-            raise EngineError(f"the model failed: {_first_line(error)}") from None
+            raise EngineError(f"the model failed: {_first_line(error)}", hint=_HINT) from None
 
     def _decode(
         self,

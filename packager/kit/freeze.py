@@ -205,9 +205,7 @@ def freeze(
         )
         frozen = work / "dist" / PROGRAM
         _strip(environment, work, frozen)
-        # Not through PyInstaller: where CUDA is installed, that would follow them into it.
-        for name in cuda.libraries if cuda else ():
-            shutil.copyfile(site / name, frozen / "_internal" / name)
+        _add_libraries(site, frozen, cuda.libraries if cuda else ())
         _copy_licenses(site, frozen)
         _normalize(frozen)
     said = environment.run(
@@ -218,6 +216,18 @@ def freeze(
     if device_runtime.__version__ not in said:
         raise KitError(f"the frozen runtime says {said.strip()!r} when asked for its version")
     return frozen
+
+
+def _add_libraries(site: Path, frozen: Path, names: Sequence[str]) -> None:
+    """Add libraries that other libraries open by themselves; names are relative to the site.
+
+    Not through PyInstaller: where CUDA is installed, that would take all of it along. But as
+    PyInstaller does, with a link at the top: ONNX Runtime GenAI is opened through such a link, and
+    looks for its parts beside it.
+    """
+    for name in names:
+        shutil.copyfile(site / name, frozen / "_internal" / name)
+        (frozen / "_internal" / Path(name).name).symlink_to(name)
 
 
 def _strip(environment: Environment, work: Path, frozen: Path) -> None:
