@@ -18,6 +18,11 @@ SHRINK = (1.0, 0.975, 0.95, 0.925, 0.9, 0.875, 0.85, 0.825, 0.8, 0.75, 0.7)
 the coarser steps that they force on all other weights."""
 
 
+AT_A_TIME = 1 << 18
+"""Elements worked on together: few enough to stay in the processor's cache, where this is several
+times as fast, and to need no memory to speak of."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
     """A quantized weight.
@@ -57,17 +62,19 @@ def nearest(weight: Tensor, *, bits: int, block_size: int, symmetric: bool) -> B
 
     out, width = weight.shape
     count = -(-width // block_size)
-    padded = torch.nn.functional.pad(weight.float(), (0, count * block_size - width))
-    blocks = padded.reshape(out, count, block_size)
-    scales, zeros = grid(blocks, bits=bits, symmetric=symmetric)
-    codes = encode(blocks, scales, zeros, bits=bits).reshape(out, -1)[:, :width]
-    return Blocks(
-        codes=codes.contiguous(),
-        scales=scales.squeeze(-1),
-        zeros=zeros.squeeze(-1).to(torch.uint8),
-        bits=bits,
-        block_size=block_size,
-    )
+    codes = torch.empty((out, width), dtype=torch.uint8)
+    scales = torch.empty((out, count), dtype=torch.float32)
+    zeros = torch.empty((out, count), dtype=torch.uint8)
+    step = max(1, AT_A_TIME // (count * block_size))
+    for row in range(0, out, step):
+        rows = slice(row, row + step)
+        padded = torch.nn.functional.pad(weight[rows].float(), (0, count * block_size - width))
+        blocks = padded.reshape(-1, count, block_size)
+        scale, zero = grid(blocks, bits=bits, symmetric=symmetric)
+        codes[rows] = encode(blocks, scale, zero, bits=bits).flatten(1)[:, :width]
+        scales[rows] = scale.squeeze(-1)
+        zeros[rows] = zero.squeeze(-1)
+    return Blocks(codes=codes, scales=scales, zeros=zeros, bits=bits, block_size=block_size)
 
 
 def encode(blocks: Tensor, scales: Tensor, zeros: Tensor, *, bits: int) -> Tensor:

@@ -2,7 +2,7 @@
 
     python -m packager.quantize.build_child JOB
 
-JOB is a `Job` as JSON. The model builder makes the graph; where the recipe quantizes, the pass
+JOB is a `Job` as JSON. The model builder makes the graph; where there are `Weights`, the pass
 `nbits` takes the place of the builder's own quantizers.
 """
 
@@ -14,28 +14,36 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from packager.quantize import blocks, nbits
+from packager.quantize import blocks, kquant, nbits
+from packager.quantize.linears import layer_and_name
+from packager.quantize.recipes import Algorithm
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor
+
+    from packager.quantize.calibrated import CalibratedWeights
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
     """How the pass quantizes.
 
     Attributes:
+        algorithm: `nearest`, `kquant` or `gptq`.
         body_bits: of the decoder layers' MatMuls.
-        head_bits: of the head and the embedding.
+        head_bits: of the language modelling head.
+        embedding_bits: of the embedding.
         block_size: inputs that share a scale.
         symmetric: no zero points.
         accuracy_level: of each MatMulNBits.
-        sensitive: nodes of the body that get 8 bits whatever `body_bits` says.
-        calibrated: folder of weights that were quantized with calibration; None for none.
+        sensitive: `LAYER.NAME` of the linear layers that get 8 bits, `3.mlp.down_proj`.
+        calibrated: folder that `gptq` filled; None for the other algorithms.
     """
 
+    algorithm: Algorithm
     body_bits: int
     head_bits: int
+    embedding_bits: int
     block_size: int
     symmetric: bool
     accuracy_level: int
@@ -74,14 +82,22 @@ def build(job: Job) -> None:
     options = builder.parse_extra_options(*place, pairs)
     if job.weights is not None:
         weights = job.weights
-        tied = bool(getattr(options["hf_details"]["hf_config"], "tie_word_embeddings", False))
+        tied = (
+            bool(getattr(options["hf_details"]["hf_config"], "tie_word_embeddings", False))
+            and weights.head_bits == weights.embedding_bits
+        )
+        calibrated = None
+        if weights.calibrated is not None:
+            from packager.quantize.calibrated import CalibratedWeights
+
+            calibrated = CalibratedWeights(Path(weights.calibrated))
         # The embedding stays a float Gather until the pass comes to it.
         options["shared_embeddings"] = False
 
         def to_nbits(self: Any) -> ir.Model:
             nbits.quantize_graph(
                 self.model,
-                _quantizer(weights),
+                lambda name, weight: quantize(weights, calibrated, name, weight),
                 tied=tied,
                 symmetric=weights.symmetric,
                 accuracy_level=weights.accuracy_level,
@@ -93,18 +109,34 @@ def build(job: Job) -> None:
     builder.create_model(*place, **options)
 
 
-def _quantizer(weights: Weights) -> nbits.Quantizer:
-    def quantize(name: str, weight: Tensor) -> blocks.Blocks | None:
-        outer = name in (nbits.HEAD, nbits.EMBEDDING)
-        bits = weights.head_bits if outer else weights.body_bits
-        if name in weights.sensitive:
-            bits = 8
-        return blocks.nearest(
-            weight, bits=bits, block_size=weights.block_size, symmetric=weights.symmetric
-        )
+def quantize(
+    weights: Weights, calibrated: CalibratedWeights | None, node: str, weight: Tensor
+) -> blocks.Blocks | None:
+    """Quantize one weight `[out, in]`; None leaves it as it is."""
+    bits = {nbits.HEAD: weights.head_bits, nbits.EMBEDDING: weights.embedding_bits}.get(
+        node, weights.body_bits
+    )
+    size = weights.block_size
+    if node == nbits.EMBEDDING:
+        # GatherBlockQuantized takes whole blocks only.
+        size = next((each for each in (size, 32, 16) if weight.shape[1] % each == 0), 0)
+        if size == 0:
+            return None
+    linears = calibrated.linears(node) if calibrated else _names(node)
+    if any(linear in weights.sensitive for linear in linears):
+        bits = 8
+    found = calibrated.find(node, weight) if calibrated and bits < 8 else None
+    if found is not None:
+        return found
+    if weights.algorithm == "nearest" or bits == 8:
+        return blocks.nearest(weight, bits=bits, block_size=size, symmetric=weights.symmetric)
+    return kquant.fit(weight, bits=bits, block_size=size)
 
-    return quantize
+
+def _names(node: str) -> list[str]:
+    place = layer_and_name(node)
+    return [f"{place[0]}.{place[1]}"] if place else []
 
 
 if __name__ == "__main__":
-    build(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Job))
+    build(msgspec.json.decode(sys.argv[1], type=Job))
