@@ -38,6 +38,18 @@ class QuantizeError(PackagerError):
     exit_code = 5
 
 
+class QualityError(PackagerError):
+    """No recipe keeps the profile's limits."""
+
+    exit_code = 11
+
+
+class EvaluationError(PackagerError):
+    """A text or a model cannot be evaluated."""
+
+    exit_code = 12
+
+
 class KitError(PackagerError):
     """A frozen runtime cannot be made or found."""
 
