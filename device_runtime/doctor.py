@@ -162,11 +162,7 @@ def gpu(capability: str | None, problem: str, cuda: CudaFacts) -> Check:
     if capability is None:
         advice = "Check the driver: nvidia-smi, and who may use /dev/nv*."
         return Check(name="GPU", status="fail", found=problem, advice=advice)
-    number = float(capability)
-    if not any(
-        number >= float(each[:-1]) if each.endswith("+") else capability == each
-        for each in cuda.gpus
-    ):
+    if not cuda.serves(capability):
         return Check(
             name="GPU",
             status="fail",

@@ -102,6 +102,17 @@ class CudaFacts(_Struct, frozen=True, kw_only=True):
     libraries: tuple[str, ...]
     gpus: tuple[str, ...]
 
+    def serves(self, gpu: str) -> bool:
+        """Whether the runtime has code for a GPU of that compute capability, `8.7`.
+
+        Machine code is for one capability: others of the same generation could run some of it on
+        a graphics card, never on the GPU of a Jetson.
+        """
+        return any(
+            float(gpu) >= float(each[:-1]) if each.endswith("+") else gpu == each
+            for each in self.gpus
+        )
+
 
 class KitFacts(_Struct, frozen=True, kw_only=True):
     """The frozen runtime in a bundle.

@@ -107,7 +107,9 @@ def _runtime(request: BuildRequest) -> kit.Kit | None:
             "ONNX Runtime GenAI itself.",
         )
     with console.step(f"Getting the runtime {name}"):
-        return kit.ensure(name)
+        made = kit.ensure(name)
+    kit.warn(made.facts, request.profile.compatible)
+    return made
 
 
 def _runtime_component(_path: str) -> Component:

@@ -7,6 +7,7 @@ another machine as a file (`export`, `import_`).
 from packager.kit.archive import export, import_
 from packager.kit.collection import Kit, ensure, installed
 from packager.kit.contents import Package, frozen_modules
+from packager.kit.cuda import warn
 from packager.kit.platforms import PLATFORMS, Platform
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "frozen_modules",
     "import_",
     "installed",
+    "warn",
 ]

@@ -2,14 +2,32 @@
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from device_runtime.manifest import CudaFacts
+from device_runtime.manifest import CudaFacts, KitFacts
+from packager import console
 from packager.errors import KitError
 from packager.kit.platforms import Cuda
 
 _NVIDIA = re.compile(r"lib(cuda|cudart|cublas|cublasLt|curand|cufft|cudnn|nvrtc)\.so\.\d+")
+
+# Compute capabilities of the GPUs that are part of a chip, by the chip's name in a device tree.
+_GPUS = {"nvidia,tegra234": "8.7", "nvidia,tegra264": "11.0"}
+
+
+def warn(kit: KitFacts, compatible: Iterable[str]) -> None:
+    """Say so when a device is known to have a GPU that the kit has no code for."""
+    if kit.cuda is None:
+        return
+    for chip in compatible:
+        capability = _GPUS.get(chip)
+        if capability is not None and not kit.cuda.serves(capability):
+            console.warn(
+                f"the GPU of {chip} has compute capability {capability}, and the ONNX Runtime in "
+                f"the kit {kit.name} has code for {', '.join(kit.cuda.gpus)} only: the model will "
+                "not run there until ONNX Runtime's packages have code for it"
+            )
 
 
 def facts(frozen: Path, cuda: Cuda) -> CudaFacts:
