@@ -160,7 +160,9 @@ def test_run_of_what_cannot_run_here(tmp_path: Path) -> None:
 
 
 def test_kit_that_is_not_available(tmp_path: Path, tiny_hf: Path) -> None:
-    refused(build(tiny_hf, tmp_path, "jetson-orin"), 6, "linux-aarch64-cuda", "--model-only")
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "mobile"\nname = "mine"\nkit = "linux-riscv64-cpu"\n')
+    refused(build(tiny_hf, tmp_path, str(mine)), 6, "linux-riscv64-cpu", "--model-only")
 
 
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:

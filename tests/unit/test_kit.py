@@ -1,9 +1,12 @@
 """Kits without freezing one: what goes in, how it is found, moved and refused."""
 
 import importlib.metadata
+import importlib.util
 import io
 import os
+import re
 import shutil
+import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +15,12 @@ import msgspec
 import pytest
 from packaging.requirements import Requirement
 
-from device_runtime.manifest import KitFacts
+from device_runtime.manifest import CudaFacts, KitFacts
 from packager import cache, kit
 from packager.errors import CommandError, KitError
-from packager.kit import collection, contents, freeze, rootfs
+from packager.kit import collection, contents, cuda, freeze, rootfs
 from packager.kit.collection import Description
+from packager.run import run
 
 NAME = "linux-aarch64-cpu"
 
@@ -108,6 +112,48 @@ def test_min_glibc_is_the_newest_that_any_file_needs(tmp_path: Path) -> None:
     (tmp_path / "b.so").write_bytes(b"\x7fELF\0GLIBC_2.9\0GLIBC_PRIVATE\0")
     (tmp_path / "text").write_bytes(b"\0GLIBC_2.99\0")
     assert contents.min_glibc(tmp_path) == "2.34"
+
+
+def test_needed_libraries_are_those_that_readelf_sees() -> None:
+    package = importlib.util.find_spec("onnxruntime_genai")
+    assert package is not None
+    assert package.origin is not None
+    for library in Path(package.origin).parent.glob("*.so"):
+        shown = run(["readelf", "--dynamic", "--wide", library], what="Reading the library")
+        expected = re.findall(r"\(NEEDED\).*\[(.*)\]", shown)
+        assert expected
+        assert cuda.needed_libraries(library.read_bytes()) == expected
+
+
+def fat_binary(*entries: tuple[int, int]) -> bytes:
+    """Entries of a kind for a compute capability, each with 24 bytes of content."""
+    content = b"".join(
+        struct.pack("<HHIQ12xI32x", kind, 0x101, 64, 24, tenths) + b"c" * 24
+        for kind, tenths in entries
+    )
+    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(content)) + content
+
+
+def test_gpus_are_those_of_all_fat_binaries() -> None:
+    library = b"\x7fELF" + b"x" * 9 + fat_binary((2, 87), (2, 120)) + b"yy" + fat_binary((1, 90))
+    assert sorted(set(cuda.gpus(library))) == ["12.0", "8.7", "9.0+"]
+    assert list(cuda.gpus(b"\x7fELF" + b"x" * 100)) == []
+    assert set(cuda.gpus(library[:100])) <= {"8.7", "12.0"}
+
+
+def test_device_whose_gpu_has_no_code_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    needs = CudaFacts(version="13", jetpack="7", libraries=(), gpus=("8.9", "9.0+"))
+    plain = KitFacts(name="k", machine="aarch64", digest="0" * 64, min_glibc="2.36")
+    kit.warn(plain, ["nvidia,tegra234"])
+    kit.warn(msgspec.structs.replace(plain, cuda=needs), ["nvidia,tegra264", "other"])
+    assert capsys.readouterr().err == ""
+    kit.warn(msgspec.structs.replace(plain, cuda=needs), ["nvidia,tegra234"])
+    assert "8.7" in capsys.readouterr().err
+
+
+def test_kit_of_an_older_edgepack_has_no_cuda() -> None:
+    old = b'{"name":"k","machine":"aarch64","digest":"0","min_glibc":"2.36"}'
+    assert msgspec.json.decode(old, type=KitFacts).cuda is None
 
 
 def test_unknown_kit_suggests_the_nearest() -> None:

@@ -1,0 +1,45 @@
+"""A small arm64 Debian in a folder, its programs run by qemu."""
+
+import subprocess
+from pathlib import Path
+
+from packager.kit import rootfs
+from packager.kit.platforms import PLATFORMS
+from tests.commands import Outcome, edgepack
+
+
+def device(bundle: Path, root: Path, *packages: str) -> Path:
+    """Unpack a minimal Debian (it has no Python) and flash a bundle into it; returns its root."""
+    cross = PLATFORMS["linux-aarch64-cpu"].cross
+    assert cross is not None
+    rootfs.register_emulator(cross)
+    subprocess.run(
+        [
+            *("mmdebstrap", "--variant=extract", "--architectures=arm64", "--quiet"),
+            "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+            f"--include={','.join(('base-files', 'dash', 'coreutils', 'libc-bin', *packages))}",
+            *(cross.suite, str(root), *rootfs.debian_sources(cross.suite)),
+        ],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    flashed = edgepack("flash", bundle, root)
+    assert flashed.status == 0, flashed.err
+    return root
+
+
+def on_device(root: Path, *argv: str) -> Outcome:
+    """Run a program of the device; its mounts vanish with it."""
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c"),
+            'mount -t proc proc "$1/proc" && exec chroot "$@"',
+            *("enter", str(root), *argv),
+        ],
+        env={"PATH": "/usr/local/bin:/usr/bin:/usr/sbin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)

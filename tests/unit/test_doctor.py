@@ -1,0 +1,120 @@
+"""What `edgepack-runtime doctor` makes of a device."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from device_runtime import doctor
+from device_runtime.manifest import CudaFacts, KitFacts
+from tests import bundles
+from tests.commands import edgepack_runtime
+
+CUDA = CudaFacts(
+    version="13", jetpack="7", libraries=("libcudart.so.13",), gpus=("8.7", "9.0", "12.0+")
+)
+KIT = KitFacts(name="linux-aarch64-cuda", machine="aarch64", digest="0" * 64, min_glibc="2.36")
+MEMINFO = (
+    "MemTotal:        1000000 kB\nMemFree: 1 kB\nMemAvailable:     500000 kB\nSwapTotal: 0 kB\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("needed_kb", "status"), [(500_000, "ok"), (500_001, "warn"), (1_000_001, "fail")]
+)
+def test_memory(needed_kb: int, status: str) -> None:
+    check = doctor.memory(MEMINFO, needed_kb << 10)
+    assert check.status == status
+    assert bool(check.advice) == (status != "ok")
+
+
+def test_disk_without_room_for_an_update_keeps_nothing_from_running() -> None:
+    assert doctor.disk(100, 100).status == "ok"
+    assert doctor.disk(99, 100).status == "warn"
+
+
+def test_architecture() -> None:
+    assert doctor.machine("aarch64", KIT).status == "ok"
+    assert doctor.machine("x86_64", KIT).status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [("glibc 2.36", "ok"), ("glibc 2.100", "ok"), ("glibc 2.9", "fail"), ("none", "fail")],
+)
+def test_c_library(found: str, status: str) -> None:
+    assert doctor.c_library(found, KIT).status == status
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        ("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic", "fail", "6 (Jetson"),
+        (
+            "# R39 (release), REVISION: 2.0, GCID: 1, BOARD: generic",
+            "ok",
+            "7 (Jetson Linux 39.2.0)",
+        ),
+        ("# R99 (release), REVISION: 1.0, GCID: 1, BOARD: generic", "warn", "R99"),
+        ("something else\n", "warn", "something else"),
+        (None, "warn", "no Jetson"),
+    ],
+)
+def test_jetpack(text: str | None, status: str, words: str) -> None:
+    check = doctor.jetpack(text, CUDA)
+    assert check.status == status
+    assert words in check.found
+
+
+def test_libraries_that_cannot_be_loaded_are_named() -> None:
+    assert doctor.libraries(["libc.so.6"], CUDA).status == "ok"
+    check = doctor.libraries(["libc.so.6", "libno-such.so.1"], CUDA)
+    assert check.status == "fail"
+    assert "libno-such.so.1" in check.found
+    assert "libc.so.6" not in check.found
+
+
+@pytest.mark.parametrize(
+    ("capability", "status"),
+    [("8.7", "ok"), ("8.6", "fail"), ("8.9", "fail"), ("11.0", "fail"), ("12.1", "ok")],
+)
+def test_gpu_must_be_one_that_the_runtime_has_code_for(capability: str, status: str) -> None:
+    assert doctor.gpu(capability, "", CUDA).status == status
+
+
+def test_missing_gpu_says_why() -> None:
+    check = doctor.gpu(None, "no driver", CUDA)
+    assert (check.status, check.found) == ("fail", "no driver")
+
+
+def test_damaged_release_is_a_failure_with_advice(tmp_path: Path) -> None:
+    from device_runtime.bundle import open_bundle
+
+    path = bundles.draft(None).write(tmp_path / "b.epk")
+    (tmp_path / "release").mkdir()
+    with open_bundle(path) as bundle:
+        release = bundle.unpack(tmp_path / "release")
+    well = edgepack_runtime("doctor", "--release", release.folder)
+    assert well.status == 0, well.out + well.err
+    assert "whole" in well.out
+    (release.model_folder / "empty").write_bytes(b"x")
+    damaged = edgepack_runtime("doctor", "--json", "--release", release.folder)
+    assert damaged.status == 9
+    (check,) = (c for c in json.loads(damaged.out)["checks"] if c["status"] == "fail")
+    assert check["name"] == "release"
+    assert "model/empty" in check["found"]
+    assert check["advice"]
+    shown = edgepack_runtime("doctor", "--release", release.folder)
+    assert "->" in shown.out
+
+
+def test_foreign_kit_is_a_failure(tmp_path: Path) -> None:
+    from device_runtime.bundle import open_bundle
+
+    path = bundles.draft("riscv64").write(tmp_path / "b.epk")
+    (tmp_path / "release").mkdir()
+    with open_bundle(path) as bundle:
+        release = bundle.unpack(tmp_path / "release")
+    outcome = edgepack_runtime("doctor", "--release", release.folder)
+    assert outcome.status == 9
+    assert "riscv64" in outcome.out
