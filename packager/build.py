@@ -8,10 +8,12 @@ from pathlib import Path
 import device_runtime
 from device_runtime import manifest as schema
 from device_runtime.manifest import Blob, Component, Manifest, ModelFacts, Settings
-from packager import bundle, cache, console, kit, sbom
+from packager import build_report, bundle, cache, console, kit, sbom
 from packager.errors import KitError
 from packager.profile import DeviceProfile
-from packager.quantize.model import QuantizedModel, builder_versions, component, quantize
+from packager.quantize.candidate import Candidate, builder_versions
+from packager.quantize.genai_folder import component
+from packager.quantize.model import QuantizeRequest, quantize
 from packager.source import ModelSource, resolve
 
 
@@ -24,6 +26,10 @@ class BuildRequest:
         model: catalog name, hub id or path.
         output: the bundle's path; None for NAME-VERSION-PROFILE.epk in the working folder.
         model_only: leave the runtime out.
+        recipe: name of a recipe, or `auto`; None for the profile's.
+        eval_text: text file to measure on; None for text that the model itself writes.
+        calibration_text: text file to calibrate with; None likewise.
+        allow_quality_loss: take the best recipe if none keeps the profile's limits.
         version: version of the bundle, for people.
         sequence: version of the bundle, for machines: grows with each release.
         trust_remote_code: run Python code that comes with the model.
@@ -33,6 +39,10 @@ class BuildRequest:
     model: str
     output: Path | None = None
     model_only: bool = False
+    recipe: str | None = None
+    eval_text: Path | None = None
+    calibration_text: Path | None = None
+    allow_quality_loss: bool = False
     version: str = "1.0.0"
     sequence: int = 1
     trust_remote_code: bool = False
@@ -57,7 +67,18 @@ def build(request: BuildRequest) -> BuildResult:
     with console.step(f"Finding the model {request.model}"):
         source = resolve(request.model, trust_remote_code=request.trust_remote_code)
     runtime = _runtime(request)
-    model = quantize(source, profile, trust_remote_code=request.trust_remote_code)
+    quantized = quantize(
+        QuantizeRequest(
+            source=source,
+            profile=profile,
+            recipe=request.recipe or profile.recipe,
+            eval_text=request.eval_text,
+            calibration_text=request.calibration_text,
+            allow_quality_loss=request.allow_quality_loss,
+            trust_remote_code=request.trust_remote_code,
+        )
+    )
+    model = quantized.choice.chosen
     with console.step("Packing"):
         parts = bundle.pack(model.folder, schema.MODEL_FOLDER, {"model": model.digest}, component)
         if runtime is not None:
@@ -75,7 +96,7 @@ def build(request: BuildRequest) -> BuildResult:
         compatible=tuple(profile.compatible),
         kit=runtime.facts if runtime else None,
         model=facts,
-        quantization=model.facts,
+        quantization=quantized.facts,
         context_length=model.context_length,
         memory_bytes=model.memory_bytes,
         settings=_settings(profile, model),
@@ -92,7 +113,10 @@ def build(request: BuildRequest) -> BuildResult:
     )
     with console.step(f"Writing and verifying {output}"):
         digest = bundle.write(output, manifest, bill, parts)
-    return BuildResult(path=output, digest=digest, manifest=manifest)
+    result = BuildResult(path=output, digest=digest, manifest=manifest)
+    if quantized.facts.tried:
+        build_report.write(request, result, quantized.choice)
+    return result
 
 
 def _runtime(request: BuildRequest) -> kit.Kit | None:
@@ -127,7 +151,7 @@ def _model_facts(source: ModelSource) -> ModelFacts:
     )
 
 
-def _settings(profile: DeviceProfile, model: QuantizedModel) -> Settings:
+def _settings(profile: DeviceProfile, model: Candidate) -> Settings:
     return Settings(
         listen=profile.listen,
         threads=profile.threads,

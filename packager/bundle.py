@@ -19,7 +19,8 @@ from device_runtime import manifest as schema
 from device_runtime.bundle import END, MAX_MEMBER, member_header, open_bundle, padding
 from device_runtime.manifest import Blob, Component, Manifest, Record
 from packager import cache, console
-from packager.errors import PackagerError, ResourceError
+from packager.aside import written_aside
+from packager.errors import PackagerError
 
 LEVEL = 19
 CHUNK = 1 << 20
@@ -124,31 +125,12 @@ def write(path: Path, manifest: Manifest, sbom: bytes, parts: Iterable[Part]) ->
         ResourceError: the folder cannot be written to, or its disk is full.
     """
     stored = {part.record.blob.sha256: part.stored for part in parts if part.record.blob}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            aside = Path(file.name)
-            try:
-                _write_members(file, manifest, sbom, stored)
-                with open_bundle(aside) as bundle:
-                    bundle.verify()
-                aside.chmod(0o644)
-                aside.rename(path)
-            except BaseException:
-                aside.unlink(missing_ok=True)
-                raise
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise ResourceError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="Free some space there, or choose another place with -o FILE.epk.",
-        ) from None
+    hint = "Free some space there, or choose another place with -o FILE.epk."
+    with written_aside(path, hint) as file:
+        _write_members(file, manifest, sbom, stored)
+        file.flush()
+        with open_bundle(Path(file.name)) as bundle:
+            bundle.verify()
     return bundle.digest
 
 
@@ -176,5 +158,3 @@ def _write_members(
                     advance(len(chunk))
             file.write(padding(blob.size))
     file.write(END)
-    file.flush()
-    os.fsync(file.fileno())

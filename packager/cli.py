@@ -46,7 +46,7 @@ def completion(shell: str) -> None:
 for command in (
     *(build.build, build.demo),
     *(bundle.run, bundle.flash, bundle.inspect, bundle.verify),
-    *(known.profiles, known.models),
+    *(known.profiles, known.models, known.recipes),
     kit.kit,
 ):
     cli.add_command(command)

@@ -18,6 +18,21 @@ from packager.suggest import suggest
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What quantization may cost and a model may take; None means no limit.
+
+    Attributes:
+        max_kl: KL divergence from the original model, nats a token.
+        min_top1: share of tokens for which both models' first choice is the same.
+        max_model_mb: size of the ONNX model, MB (10^6 bytes).
+    """
+
+    max_kl: float | None = None
+    min_top1: float | None = None
+    max_model_mb: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceProfile:
     """A device, as the build sees it.
 
@@ -27,8 +42,10 @@ class DeviceProfile:
         kit: the frozen runtime; None for a bundle of the model alone.
         compatible: hardware it fits, most specific first, as in a device tree.
         execution_provider: as the model builder names it.
-        precision: of the weights, as the model builder names it.
-        quantization: extra options of the model builder.
+        recipe: how weights are quantized: the name of a recipe, or `auto`.
+        quantization: what of the quantized graph the device asks for (`block_size`,
+            `accuracy_level`, ...).
+        limits: what a recipe must keep to be chosen.
         context_length: prompt and answer together, tokens.
         memory_budget_mb: what serving may take, MiB.
         threads: of the inference process; 0 leaves it to ONNX Runtime.
@@ -42,8 +59,9 @@ class DeviceProfile:
     kit: str | None
     compatible: tuple[str, ...]
     execution_provider: str
-    precision: str
-    quantization: Mapping[str, str]
+    recipe: str
+    quantization: Mapping[str, Any]
+    limits: Limits
     context_length: int
     memory_budget_mb: int
     threads: int
@@ -52,9 +70,10 @@ class DeviceProfile:
     status_interval_s: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as JSON has them; `kit` is left out where there is none."""
+        """The values as JSON has them; what is None is left out."""
         values = asdict(self)
         values["compatible"] = list(self.compatible)
+        values["limits"] = {k: v for k, v in values["limits"].items() if v is not None}
         return {key: value for key, value in values.items() if value is not None}
 
 
@@ -101,10 +120,7 @@ def load(name_or_path: str) -> DeviceProfile:
             f"the profile {name_or_path} is not valid:\n" + "\n".join(lines),
             hint="`edgepack profiles show NAME` shows a valid one, key by key.",
         )
-    values["quantization"] = {
-        key: str(value).lower() if isinstance(value, bool) else str(value)
-        for key, value in values["quantization"].items()
-    }
+    values["limits"] = Limits(**values.get("limits", {}))
     values["compatible"] = tuple(values["compatible"])
     return DeviceProfile(**{"kit": None, **values})
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from packager.quantize.recipes import AUTO, RECIPES, Recipe
 from packager.suggest import nearest
 
 PRECISIONS = {
@@ -15,13 +16,24 @@ PRECISIONS = {
 }
 """Execution providers, and the precisions that the model builder makes for each."""
 
-QUANTIZATION_OPTIONS = (
-    *("accuracy_level", "algo_config", "block_size", "enable_cuda_graph", "is_symmetric"),
-    *("matmul_mixed_precision", "matmulnbits_weights_prepacked", "moe_quant_type"),
-    *("nodes_to_exclude", "op_types_to_quantize", "prune_lm_head", "qmoe_block_size"),
-    *("shared_embeddings", "use_cuda_bf16", "use_qdq", "use_webgpu_fp32"),
-)
-"""The extra options of the model builder that shape weights and graph."""
+QUANTIZATION_OPTIONS = {
+    "block_size": (16, 32, 64, 128),
+    "accuracy_level": (0, 1, 2, 3, 4),
+    "enable_cuda_graph": (True, False),
+    "use_cuda_bf16": (True, False),
+    "use_webgpu_fp32": (True, False),
+}
+"""What of the quantized graph belongs to the device and not to the recipe, and the valid values."""
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "max_kl": (0, 100),
+    "min_top1": (0, 1),
+    "max_model_mb": (1, 1 << 20),
+}
+"""What a recipe must keep to be chosen: lowest and highest sensible value."""
+
+PASS_PROVIDERS = ("cpu", "cuda")
+"""Execution providers for which edgepack quantizes; for the others the model builder does."""
 
 
 def _integer(low: int, high: int) -> Callable[[Any], str]:
@@ -69,6 +81,20 @@ def _listen(value: Any) -> str:
     return "" if right else 'must be "host:port" with a port up to 65535'
 
 
+def _choice(value: Any, valid: tuple[Any, ...]) -> str:
+    right = value in valid and isinstance(value, bool) == isinstance(valid[0], bool)
+    says = ", ".join(
+        "true" if one is True else "false" if one is False else str(one) for one in valid
+    )
+    return "" if right else f"must be one of {says}, not {value!r}"
+
+
+def _between(value: Any, valid: tuple[float, float]) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    right = number and valid[0] <= value <= valid[1]
+    return "" if right else f"must be a number from {valid[0]} to {valid[1]}, not {value!r}"
+
+
 def _table(value: Any) -> str:
     return "" if isinstance(value, dict) else "must be a table"
 
@@ -79,8 +105,9 @@ _RULES: dict[str, Callable[[Any], str]] = {
     "kit": _text(r"[a-z0-9][a-z0-9_-]*", 'the name of a kit, such as "linux-aarch64-cpu"'),
     "compatible": _compatible,
     "execution_provider": _one_of(list(PRECISIONS)),
-    "precision": _one_of(sorted({each for valid in PRECISIONS.values() for each in valid})),
+    "recipe": _one_of([AUTO, *RECIPES]),
     "quantization": _table,
+    "limits": _table,
     "context_length": _integer(16, 1 << 20),
     "memory_budget_mb": _integer(64, 1 << 20),
     "threads": _integer(0, 1024),
@@ -88,6 +115,19 @@ _RULES: dict[str, Callable[[Any], str]] = {
     "max_tokens": _integer(1, 1 << 20),
     "status_interval_s": _seconds,
 }
+
+
+def refusal(recipe: Recipe, provider: str) -> str:
+    """Why a recipe cannot be built for an execution provider; empty if it can."""
+
+    def fits(one: Recipe) -> bool:
+        by_builder = one.algorithm is None or one.plain
+        return one.precision in PRECISIONS[provider] and (by_builder or provider in PASS_PROVIDERS)
+
+    if fits(recipe):
+        return ""
+    valid = ", ".join(one.name for one in RECIPES.values() if fits(one))
+    return f"{provider} takes {valid}, not {recipe.name!r}"
 
 
 def problems(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -98,20 +138,34 @@ def problems(values: Mapping[str, Any]) -> list[tuple[str, str]]:
             wrong = rule(values[key])
             if wrong:
                 found.append((key, f"{wrong}, not {values[key]!r}"))
-        elif key != "kit":
+        elif key not in ("kit", "limits"):
             found.append((key, "is missing"))
-    provider, precision = values.get("execution_provider"), values.get("precision")
-    valid = PRECISIONS.get(provider, ()) if isinstance(provider, str) else ()
-    if valid and isinstance(precision, str) and precision not in valid:
-        found.append(("precision", f"{provider} takes {', '.join(valid)}, not {precision!r}"))
-    options = values.get("quantization")
-    for option, value in options.items() if isinstance(options, dict) else ():
-        key = f"quantization.{option}"
-        if option not in QUANTIZATION_OPTIONS:
-            found.append((key, f"unknown option{nearest(option, QUANTIZATION_OPTIONS)}"))
-        elif not isinstance(value, str | int):
-            found.append((key, f"must be a string, a whole number or true/false, not {value!r}"))
+    provider, name = values.get("execution_provider"), values.get("recipe")
+    if isinstance(provider, str) and provider in PRECISIONS and name in RECIPES:
+        wrong = refusal(RECIPES[name], provider)
+        if wrong:
+            found.append(("recipe", wrong))
+    found += _table_problems("quantization", values, QUANTIZATION_OPTIONS, _choice)
+    found += _table_problems("limits", values, LIMITS, _between)
     length, tokens = values.get("context_length"), values.get("max_tokens")
     if isinstance(length, int) and isinstance(tokens, int) and tokens >= length > 0:
         found.append(("max_tokens", f"must be below context_length ({length}), not {tokens}"))
+    return found
+
+
+def _table_problems(
+    table: str,
+    values: Mapping[str, Any],
+    keys: Mapping[str, Any],
+    rule: Callable[[Any, Any], str],
+) -> list[tuple[str, str]]:
+    """What is wrong with the keys of a table."""
+    found = []
+    options = values.get(table)
+    for option, value in options.items() if isinstance(options, dict) else ():
+        key = f"{table}.{option}"
+        if option not in keys:
+            found.append((key, f"unknown option{nearest(option, keys)}"))
+        elif wrong := rule(value, keys[option]):
+            found.append((key, wrong))
     return found

@@ -1,6 +1,7 @@
 """How results look: tables for people, plain data for `--json`."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from packager.build import BuildResult
 from packager.kit import Kit
 from packager.models import ARCHITECTURES, CATALOG
 from packager.profile import DeviceProfile
+from packager.quantize.recipes import LADDER, RECIPES
 
 MEGA = 1_000_000
 
@@ -98,7 +100,7 @@ def profiles_text(profiles: Iterable[DeviceProfile]) -> None:
                 one.name,
                 one.description,
                 one.kit or "none (model only)",
-                f"{one.precision} {one.execution_provider}",
+                f"{one.recipe} {one.execution_provider}",
                 f"{one.context_length} tokens",
                 f"{one.memory_budget_mb} MiB",
             ]
@@ -170,3 +172,16 @@ def models_text() -> None:
         "Also: a hub id (ORG/NAME), a Hugging Face folder with safetensors, a GGUF file or an "
         "ONNX GenAI folder.\nArchitectures: " + ", ".join(ARCHITECTURES)
     )
+
+
+def recipes_json() -> list[dict[str, Any]]:
+    """All recipes, and whether `auto` tries them."""
+    return [{**asdict(one), "auto": one.name in LADDER} for one in RECIPES.values()]
+
+
+def recipes_text() -> None:
+    """One line a recipe."""
+    rows = [
+        [one.name, one.description, "yes" if one.name in LADDER else ""] for one in RECIPES.values()
+    ]
+    console.table("", ["recipe", "what it is", "tried by auto"], rows)

@@ -56,7 +56,7 @@ def make(folder: Path, layers: int = 32) -> Path:
         # One shard a layer, and one for all else.
         part = name.split(".")[2] if name.startswith("model.layers.") else "rest"
         shards.setdefault(part, {})[name] = parameter
-    index = {}
+    index: dict[str, str] = {}
     for number, (part, parameters) in enumerate(shards.items()):
         file = f"model-{number:05}.safetensors"
         filled = {

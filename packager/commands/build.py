@@ -5,7 +5,15 @@ from pathlib import Path
 import click
 
 from packager import console
-from packager.commands.options import as_json, model_option, profile_option, trust_option
+from packager.commands.options import (
+    as_json,
+    calibration_text_option,
+    eval_text_option,
+    model_option,
+    profile_option,
+    recipe_names,
+    trust_option,
+)
 
 
 def _version(_context: click.Context, _option: click.Parameter, value: str) -> str:
@@ -23,6 +31,19 @@ def _version(_context: click.Context, _option: click.Parameter, value: str) -> s
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The bundle to write."
 )
 @click.option("--model-only", is_flag=True, help="Leave the runtime out.")
+@click.option(
+    "--recipe",
+    shell_complete=recipe_names,
+    help="How to quantize: a name (edgepack recipes), or auto: the smallest that keeps the "
+    "profile's limits.  [default: the profile's]",
+)
+@eval_text_option
+@calibration_text_option
+@click.option(
+    "--allow-quality-loss",
+    is_flag=True,
+    help="Take the best recipe if none keeps the profile's limits.",
+)
 @click.option(
     "--bundle-version",
     default="1.0.0",
@@ -44,6 +65,10 @@ def build(
     model: str,
     output: Path | None,
     model_only: bool,
+    recipe: str | None,
+    eval_text: Path | None,
+    calibration_text: Path | None,
+    allow_quality_loss: bool,
     bundle_version: str,
     sequence: int,
     trust_remote_code: bool,
@@ -56,16 +81,21 @@ def build(
       edgepack build --profile raspberry-pi
       edgepack build --profile jetson-orin --model-only -o jetson.epk
       edgepack build --profile ./mine.toml --model ./my-finetune
+      edgepack build --profile raspberry-pi --recipe int4-gptq --allow-quality-loss
     """
-    from packager import build as recipe
+    from packager import build as bundle
     from packager import profile, report
 
-    result = recipe.build(
-        recipe.BuildRequest(
+    result = bundle.build(
+        bundle.BuildRequest(
             profile=profile.load(profile_name),
             model=model,
             output=output,
             model_only=model_only,
+            recipe=recipe,
+            eval_text=eval_text,
+            calibration_text=calibration_text,
+            allow_quality_loss=allow_quality_loss,
             version=bundle_version,
             sequence=sequence,
             trust_remote_code=trust_remote_code,

@@ -1,4 +1,4 @@
-"""What edgepack knows by name: `profiles`, `models`."""
+"""What edgepack knows by name: `profiles`, `models`, `recipes`."""
 
 import click
 
@@ -46,3 +46,15 @@ def models(as_json: bool) -> None:
         console.result_json(report.models_json())
     else:
         report.models_text()
+
+
+@click.command()
+@as_json
+def recipes(as_json: bool) -> None:
+    """List the recipes that --recipe takes: how weights are quantized."""
+    from packager import report
+
+    if as_json:
+        console.result_json(report.recipes_json())
+    else:
+        report.recipes_text()

@@ -29,6 +29,13 @@ def _kit_names(_context: click.Context, _option: click.Parameter, typed: str) ->
     return [name for name in PLATFORMS if name.startswith(typed)]
 
 
+def recipe_names(_context: click.Context, _option: click.Parameter, typed: str) -> list[str]:
+    """Completion: recipes."""
+    from packager.quantize.recipes import AUTO, RECIPES
+
+    return [name for name in (AUTO, *RECIPES) if name.startswith(typed)]
+
+
 model_option = click.option(
     "--model",
     default=DEFAULT_MODEL,
@@ -46,4 +53,14 @@ profile_option = click.option(
 )
 trust_option = click.option(
     "--trust-remote-code", is_flag=True, help="Run Python code that comes with the model. Beware."
+)
+eval_text_option = click.option(
+    "--eval-text",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Measure on this text (UTF-8) instead of text that the model itself writes.",
+)
+calibration_text_option = click.option(
+    "--calibration-text",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Calibrate with this text (UTF-8) instead of text that the model itself writes.",
 )

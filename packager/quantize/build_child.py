@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from packager.quantize import blocks, kquant, nbits
+from packager.quantize import blocks, corrections, kquant, nbits
 from packager.quantize.linears import layer_and_name
 from packager.quantize.recipes import Algorithm
 
@@ -106,6 +106,7 @@ def build(job: Job) -> None:
             return model
 
         builder.Model.to_nbits = to_nbits
+    corrections.correct(builder, options["hf_details"]["hf_config"])
     builder.create_model(*place, **options)
 
 

@@ -4,11 +4,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from packager import console
 from packager.child import run_module
 from packager.errors import QuantizeError
+from packager.quantize.build_child import Job, Weights
 
-HINT = "Try another precision in the profile; `edgepack models` lists what is supported."
+HINT = "Try another recipe; `edgepack models` lists what is supported."
 
 
 def build(
@@ -20,17 +23,19 @@ def build(
     execution_provider: str,
     options: Mapping[str, str],
     trust_remote_code: bool,
+    weights: Weights | None = None,
 ) -> None:
     """Build an ONNX GenAI folder from a Hugging Face folder.
 
     Args:
         source: Hugging Face folder.
         target: the folder to fill.
-        work: scratch folder for the builder.
+        work: scratch folder for the builder; made and removed.
         precision: `int4`, `int8`, `fp16` or `fp32`.
         execution_provider: as the builder names it (`cpu`, `cuda`).
         options: the builder's extra options.
         trust_remote_code: run Python code that comes with the model.
+        weights: how to quantize; None leaves it to the builder.
 
     Raises:
         QuantizeError: the builder failed.
@@ -38,16 +43,20 @@ def build(
     """
     # The builder takes "no token" for local folders only if it is told so.
     extra = {"hf_token": "false", "hf_remote": str(trust_remote_code).lower(), **options}
+    job = Job(
+        source=str(source),
+        target=str(target),
+        work=str(work),
+        precision=precision,
+        execution_provider=execution_provider,
+        options=extra,
+        weights=weights,
+    )
     layers = json.loads((source / "config.json").read_text()).get("num_hidden_layers", 0)
     with console.progress("Reading layers", layers, "layers") as advance:
         run_module(
-            "onnxruntime_genai.models.builder",
-            [
-                *("-i", source, "-o", target, "-c", work),
-                *("-p", precision, "-e", execution_provider),
-                "--extra_options",
-                *(f"{name}={value}" for name, value in sorted(extra.items())),
-            ],
+            "packager.quantize.build_child",
+            [msgspec.json.encode(job).decode()],
             what="Building the ONNX model",
             error=QuantizeError,
             hint=HINT,

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_RELATIVE_ERROR = 0.5
-"""Squared error of a calibrated weight, relative to the float one, above which the two cannot belong
-together: 4 bits leave about 0.01 of it, another layer's weight 2."""
+"""Squared error of a calibrated weight, relative to the float one, above which the two cannot
+belong together: 4 bits leave about 0.01 of it, another layer's weight 2."""
 
 
 class CalibratedWeights:

@@ -8,30 +8,56 @@ a JSON object on the last line of stdout.
 """
 
 import json
+import math
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+LARGE = 1 << 16
+"""Elements of a weight from which on it must be in a kernel that is fast on the target."""
+
 
 def look(folder: Path) -> dict[str, Any]:
-    """What a graph consists of: operators, and the settings of its quantized MatMuls."""
+    """What a graph consists of: its operators, its quantized weights and its large float ones."""
     import onnx
 
     config = json.loads((folder / "genai_config.json").read_text())
     decoder = config["model"]["decoder"]
     graph = onnx.load(str(folder / decoder["filename"]), load_external_data=False).graph
-    quantized = [
-        {attribute.name: attribute.i for attribute in node.attribute}
-        for node in graph.node
-        if node.op_type == "MatMulNBits"
-    ]
+    weights = {tensor.name: tensor for tensor in graph.initializer}
     providers = decoder["session_options"]["provider_options"]
     return {
         "operators": dict(sorted(Counter(node.op_type for node in graph.node).items())),
-        "bits": sorted({node.get("bits", 4) for node in quantized}),
-        "accuracy_levels": sorted({node.get("accuracy_level", 0) for node in quantized}),
+        "quantized": [
+            _quantized(node, weights)
+            for node in graph.node
+            if node.op_type in ("MatMulNBits", "GatherBlockQuantized")
+        ],
+        "large_floats": [
+            node.name
+            for node in graph.node
+            if node.op_type in ("MatMul", "Gather", "Gemm")
+            for name in node.input
+            if name in weights and math.prod(weights[name].dims) >= LARGE
+        ],
         "execution_provider": next(iter(providers[0])).lower() if providers else "cpu",
+    }
+
+
+def _quantized(node: Any, weights: dict[str, Any]) -> dict[str, Any]:
+    """How one weight is stored; zeros is the element type of its zero points, empty for none."""
+    import onnx
+
+    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    zeros = weights.get(node.input[3]) if len(node.input) > 3 else None
+    return {
+        "node": node.name,
+        "operator": node.op_type,
+        "bits": attributes.get("bits", 4),
+        "block_size": attributes["block_size"],
+        "accuracy_level": attributes.get("accuracy_level", 0),
+        "zeros": onnx.TensorProto.DataType.Name(zeros.data_type) if zeros is not None else "",
     }
 
 
@@ -41,7 +67,13 @@ def answer(folder: Path, prompt: str, max_tokens: int) -> str:
 
     og.disable_telemetry_events()
     model = og.Model(str(folder))
-    tokenizer = og.Tokenizer(model)
+    return say(model, og.Tokenizer(model), folder, prompt, max_tokens)
+
+
+def say(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) -> str:
+    """What a loaded model of a folder says to a prompt, greedily."""
+    import onnxruntime_genai as og
+
     if has_chat_template(folder):
         messages = json.dumps([{"role": "user", "content": prompt}])
         prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)

@@ -32,7 +32,8 @@ def fit(weight: Tensor, *, bits: int, block_size: int) -> Blocks:
     out, width = weight.shape
     count = -(-width // block_size)
     padded = torch.nn.functional.pad(weight.float(), (0, count * block_size - width))
-    parts = [_fit(blocks, bits) for blocks in padded.reshape(-1, block_size).split(AT_A_TIME // block_size)]
+    pieces = torch.split(padded.reshape(-1, block_size), AT_A_TIME // block_size)
+    parts = [_fit(blocks, bits) for blocks in pieces]
     codes, scales, zeros = (torch.cat(each) for each in zip(*parts, strict=True))
     return Blocks(
         codes=codes.reshape(out, -1)[:, :width].contiguous(),

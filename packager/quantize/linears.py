@@ -1,8 +1,8 @@
 """Which linear layers of the Hugging Face model a node of the built graph holds.
 
-The model builder joins query, key and value into one MatMul where it can, splits Phi-3's joined gate
-and up projections, and calls Phi-2's `dense` an output projection. A calibrated weight belongs to
-the linear layer it was found for, so the way back is needed.
+The model builder joins query, key and value into one MatMul where it can, splits Phi-3's joined
+gate and up projections, and calls Phi-2's `dense` an output projection. A calibrated weight belongs
+to the linear layer it was found for, so the way back is needed.
 """
 
 import re

@@ -1,0 +1,145 @@
+"""What a recipe needs to know of a model before its weights are quantized: calibrated codes, and
+which layers are sensitive."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packager import cache, console
+from packager.child import run_module
+from packager.errors import QuantizeError
+from packager.quantize.recipes import Recipe
+
+if TYPE_CHECKING:
+    from packager.quantize import gptq
+    from packager.quantize.candidate import Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What there is before weights are quantized.
+
+    Attributes:
+        folder: that `gptq` filled; None without calibration.
+        sensitive: `LAYER.NAME` of the layers that get 8 bits.
+        layers: errors of the linear layers, fields as `report_page.LayerError` has them.
+    """
+
+    folder: Path | None = None
+    sensitive: tuple[str, ...] = ()
+    layers: list[dict[str, Any]] = field(default_factory=list)
+
+
+def prepare(subject: Subject, recipe: Recipe, source: Path, block_size: int) -> Prepared:
+    """Calibrate, if the recipe wants it, and choose the sensitive layers.
+
+    Args:
+        subject: model, device and text.
+        recipe: what is wanted.
+        source: the model as a Hugging Face folder.
+        block_size: inputs that share a scale.
+    """
+    layers = int(json.loads((source / "config.json").read_text())["num_hidden_layers"])
+    if not recipe.calibrated:
+        return Prepared(sensitive=usual(layers) if recipe.sensitive == "usual" else ())
+    from packager.quantize import gptq
+
+    folder = _calibrated(subject, source, layers, block_size)
+    share = recipe.sensitive
+    assert not isinstance(share, str)
+    errors = gptq.errors(folder)
+    sensitive = most_sensitive(errors, share)
+    found = [
+        {
+            "layer": error.layer,
+            "name": error.name,
+            "relative": error.relative,
+            "sensitive": f"{error.layer}.{error.name}" in sensitive,
+        }
+        for error in errors
+    ]
+    return Prepared(folder=folder, sensitive=sensitive, layers=found)
+
+
+def usual(layers: int) -> tuple[str, ...]:
+    """The layers that are sensitive in most models: values and down projections of the first and
+    last eighth of the decoder and of every third layer between (the choice of llama.cpp's
+    k-quant mixes)."""
+    edge = layers / 8
+    chosen = [
+        layer
+        for layer in range(layers)
+        if layer < edge or layer >= 7 * edge or (layer - round(edge)) % 3 == 2
+    ]
+    names = ("self_attn.qkv_proj", "self_attn.v_proj", "mlp.down_proj", "mlp.fc2")
+    return tuple(f"{layer}.{name}" for layer in chosen for name in names)
+
+
+def most_sensitive(errors: list[gptq.LinearError], share: float) -> tuple[str, ...]:
+    """The linear layers with the largest error for the bytes that 8 bits would take.
+
+    Args:
+        errors: of each linear layer after calibration.
+        share: part of all their weights to choose.
+    """
+    budget = share * sum(error.parameters for error in errors)
+    groups: dict[tuple[int, str], list[gptq.LinearError]] = defaultdict(list)
+    for error in errors:
+        # One node of the graph holds query, key and value: they go together.
+        kind = error.name
+        if kind.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj"):
+            kind = "self_attn.qkv"
+        groups[error.layer, kind].append(error)
+    chosen: list[str] = []
+    for members in sorted(groups.values(), key=_error_for_bytes, reverse=True):
+        size = sum(error.parameters for error in members)
+        if size <= budget:
+            budget -= size
+            chosen += [f"{error.layer}.{error.name}" for error in members]
+    return tuple(sorted(chosen))
+
+
+def _error_for_bytes(members: list[gptq.LinearError]) -> float:
+    return sum(error.relative for error in members) / sum(error.parameters for error in members)
+
+
+def _calibrated(subject: Subject, source: Path, layers: int, block_size: int) -> Path:
+    """Run GPTQ, or take what it left; goes on where an interrupted run stopped."""
+    assert subject.text is not None
+    inputs = {
+        "source": subject.source.digest,
+        "calibration": cache.file_digest(subject.text / "calibration.npy"),
+        "block_size": block_size,
+        "gptq": [
+            cache.file_digest(Path(__file__).parent / name) for name in ("gptq.py", "blocks.py")
+        ],
+    }
+    windows = subject.text / "calibration.npy"
+
+    def make(target: Path) -> None:
+        # Layers that are done stay when the work is interrupted.
+        unfinished = cache.root() / "unfinished" / cache.key(inputs)
+        unfinished.mkdir(parents=True, exist_ok=True)
+        done = len(list(unfinished.glob("layer-*")))
+        if done:
+            console.note(f"going on at layer {done + 1} of {layers}")
+        with console.progress("Calibrating", layers, "layers") as advance:
+            run_module(
+                "packager.quantize.gptq",
+                [source, windows, unfinished, str(block_size)],
+                what="Calibrating (GPTQ)",
+                error=QuantizeError,
+                hint="Try a recipe without calibration, for instance int4-kquant.",
+                on_line=lambda line: advance(1) if line.startswith("Layer ") else None,
+            )
+        for path in unfinished.iterdir():
+            path.rename(target / path.name)
+        shutil.rmtree(unfinished)
+
+    with console.step("Calibrating (GPTQ)"):
+        return cache.stage("gptq", inputs, make)
