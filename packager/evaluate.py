@@ -1,9 +1,29 @@
-"""How far a quantized model is from its original: KL divergence, top-1 agreement, perplexity."""
+"""How far a quantized model is from its original: KL divergence, top-1 agreement, perplexity.
 
-from collections.abc import Sequence
+Both see the same tokens. These are the figures that llama.cpp's perplexity program prints as mean
+KLD, "same top p" and PPL. The KL divergence is the one to choose by: it compares all
+probabilities, where top-1 agreement is coarse, and where perplexity can stay the same, or improve,
+while the answers change.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from device_runtime.manifest import PromptAnswer, Quality
+from packager import console
+from packager.child import run_module
+from packager.errors import EvaluationError
+from packager.evaluation_text import ANSWER_TOKENS
+
+SPEED_TOKENS = 64
+SPEED_ROUNDS = 5
+
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
+"""Quantiles 0.975 of Student's t distribution for 1, 2, ... degrees of freedom."""
 
 
 def evaluate(model: Path, reference: Path) -> Quality:
@@ -17,7 +37,56 @@ def evaluate(model: Path, reference: Path) -> Quality:
         EvaluationError: the model does not run, has another vocabulary, or gives the logits of
             the last token only.
     """
-    raise NotImplementedError
+    provider = _provider(model)
+    if provider != "cpu":
+        raise EvaluationError(
+            f"the model is for {provider}, and models are measured on the CPU",
+            hint="Build it for the CPU with the same recipe.",
+        )
+    windows = _windows(reference)
+    with console.progress("Measuring", windows, "windows") as advance:
+        found = _child(
+            ["measure", model, reference],
+            "Measuring the model",
+            lambda line: advance(1) if line == "window" else None,
+        )
+    return quality(found)
+
+
+def quality(found: dict[str, Any]) -> Quality:
+    """The figures over all windows, from the means of each.
+
+    Args:
+        found: lists `kl`, `top1`, `nll` and `reference_nll`, one value a window; and `tokens`,
+            the number of tokens in all of them.
+    """
+    kl, top1 = statistics.fmean(found["kl"]), statistics.fmean(found["top1"])
+    kl_low, kl_high = interval(found["kl"])
+    top1_low, top1_high = interval(found["top1"])
+    return Quality(
+        kl=kl,
+        kl_interval=(max(kl_low, 0.0), kl_high),
+        top1=top1,
+        top1_interval=(max(top1_low, 0.0), min(top1_high, 1.0)),
+        perplexity=math.exp(statistics.fmean(found["nll"])),
+        reference_perplexity=math.exp(statistics.fmean(found["reference_nll"])),
+        tokens=found["tokens"],
+    )
+
+
+def interval(windows: Sequence[float]) -> tuple[float, float]:
+    """Where the mean lies with 95 % confidence, from the means of two or more windows.
+
+    Student's t over windows. The tokens of a window hang together (they share their context, and
+    often their prompt), so the window is the sample, and a normal distribution or a bootstrap over
+    single tokens would promise too much. A bootstrap over a dozen windows would do so, too: its
+    percentiles are too narrow for so few, where Student's t has the right width for the nearly
+    normal means of 255 tokens, and needs no random numbers.
+    """
+    mean = statistics.fmean(windows)
+    freedom = min(len(windows) - 1, len(T_975))
+    half = T_975[freedom - 1] * statistics.stdev(windows) / math.sqrt(len(windows))
+    return mean - half, mean + half
 
 
 def answers(model: Path, reference: Path) -> tuple[PromptAnswer, ...]:
@@ -30,7 +99,8 @@ def answers(model: Path, reference: Path) -> tuple[PromptAnswer, ...]:
     Raises:
         EvaluationError: the model does not run, or has another tokenizer.
     """
-    raise NotImplementedError
+    found = _child(["answer", model, reference, str(ANSWER_TOKENS)], "Letting the model answer")
+    return tuple(PromptAnswer(**one) for one in found)
 
 
 def decode_speed(models: Sequence[Path]) -> list[float]:
@@ -41,4 +111,42 @@ def decode_speed(models: Sequence[Path]) -> list[float]:
     Raises:
         EvaluationError: a model does not run.
     """
-    raise NotImplementedError
+    found: list[float] = _child(
+        ["time", str(SPEED_TOKENS), str(SPEED_ROUNDS), *models], "Timing the models"
+    )
+    return found
+
+
+def _child(
+    arguments: list[str | Path], what: str, on_line: Callable[[str], None] | None = None
+) -> Any:
+    output = run_module(
+        "packager.evaluate_child",
+        arguments,
+        what=what,
+        error=EvaluationError,
+        hint="See whether `edgepack run` or onnxruntime-genai can use the model.",
+        on_line=on_line,
+    )
+    found = json.loads(output.splitlines()[-1])
+    if "refused" in found:
+        raise EvaluationError(found["refused"], hint=REFUSED_HINT)
+    return found
+
+
+REFUSED_HINT = (
+    "Give the original that the model was made from (--reference), and build models that are to "
+    "be measured without prune_lm_head."
+)
+
+
+def _provider(model: Path) -> str:
+    config = json.loads((model / "genai_config.json").read_text())
+    options = config["model"]["decoder"].get("session_options", {}).get("provider_options", [])
+    return next(iter(options[0])).lower() if options else "cpu"
+
+
+def _windows(reference: Path) -> int:
+    import numpy as np
+
+    return len(np.load(reference / "evaluation.npy", mmap_mode="r"))

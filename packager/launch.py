@@ -12,7 +12,7 @@ from packager.errors import PackagerError
 
 
 def unpacked(path: Path) -> Release:
-    """The bundle's release in the cache: unpacked if it is not there, verified in any case.
+    """The release of a bundle that this machine can start, as `release_of` gives it.
 
     Raises:
         BundleError: the bundle is damaged.
@@ -21,28 +21,39 @@ def unpacked(path: Path) -> Release:
     """
     with open_bundle(path) as bundle:
         kit = bundle.manifest.kit
-        if kit is None:
-            raise PackagerError(
-                f"{path.name} holds only a model, no runtime to start",
-                hint="Build it without --model-only, with a profile that has a runtime.",
-            )
-        if kit.machine != platform.machine():
-            raise PackagerError(
-                f"the runtime of {path.name} is for {kit.machine}, this is {platform.machine()}",
-                hint="Run it on the device, or build a bundle for this machine: "
-                f"edgepack build --profile cpu-{platform.machine()}",
-            )
+    if kit is None:
+        raise PackagerError(
+            f"{path.name} holds only a model, no runtime to start",
+            hint="Build it without --model-only, with a profile that has a runtime.",
+        )
+    if kit.machine != platform.machine():
+        raise PackagerError(
+            f"the runtime of {path.name} is for {kit.machine}, this is {platform.machine()}",
+            hint="Run it on the device, or build a bundle for this machine: "
+            f"edgepack build --profile cpu-{platform.machine()}",
+        )
+    return release_of(path)
+
+
+def release_of(path: Path) -> Release:
+    """A bundle's release in the cache: unpacked if it is not there, verified in any case.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        ResourceError: too little space in the cache.
+    """
+    with open_bundle(path) as bundle:
         inputs = {"digest": bundle.digest}
-        with console.step(f"Unpacking and verifying {path.name}"):
+    with console.step(f"Unpacking and verifying {path.name}"):
+        folder = cache.stage("release", inputs, lambda target: _unpack(path, target))
+        try:
+            release = open_release(folder)
+            release.verify()
+        except BundleError:
+            console.warn("the unpacked release in the cache is damaged; unpacking it again")
+            shutil.rmtree(folder)
             folder = cache.stage("release", inputs, lambda target: _unpack(path, target))
-            try:
-                release = open_release(folder)
-                release.verify()
-            except BundleError:
-                console.warn("the unpacked release in the cache is damaged; unpacking it again")
-                shutil.rmtree(folder)
-                folder = cache.stage("release", inputs, lambda target: _unpack(path, target))
-                release = open_release(folder)
+            release = open_release(folder)
     return release
 
 

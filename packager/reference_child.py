@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from packager import prompts
 from packager.quantize.check import has_chat_template
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     trust_remote_code: bool
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A text will not do; the message is for the user."""
 
 
@@ -100,7 +99,7 @@ class Reference:
         one.
 
         Raises:
-            Refused: a file is too short.
+            RefusedError: a file is too short.
         """
         width = self.job.window - len(self.start)
         if text.file is None:
@@ -112,7 +111,7 @@ class Reference:
             count = min(text.windows, len(stream) // width)
             least = MIN_FILE_WINDOWS[name]
             if count < least:
-                raise Refused(
+                raise RefusedError(
                     f"{Path(text.file).name} is too short: {len(stream)} tokens, where "
                     f"{name} takes {least * width} or more"
                 )
@@ -198,9 +197,7 @@ def _tell(ids: Tensor, _scores: Any, **_: Any) -> Tensor:
     return torch.zeros(len(ids), dtype=torch.bool)
 
 
-def save_log_probabilities(
-    reference: Reference, windows: NDArray[np.int64], folder: Path
-) -> None:
+def save_log_probabilities(reference: Reference, windows: NDArray[np.int64], folder: Path) -> None:
     """Write `logprobs.npy` and `top1.npy`, one window at a time.
 
     Half precision is enough: its rounding, at most 2^-11 of a logarithm, changes the KL divergence
@@ -226,13 +223,13 @@ def check_disjoint(calibration: NDArray[np.int64], evaluation: NDArray[np.int64]
     """Refuse an evaluation text that the calibration text contains, wherever windows begin.
 
     Raises:
-        Refused: most of an evaluation window is in the calibration windows.
+        RefusedError: most of an evaluation window is in the calibration windows.
     """
     known = {run for window in calibration for run in _runs(window)}
     for number, window in enumerate(evaluation):
         runs = list(_runs(window))
         if 2 * sum(run in known for run in runs) > len(runs):
-            raise Refused(
+            raise RefusedError(
                 f"the texts overlap: window {number + 1} of the evaluation text is in the "
                 "calibration text"
             )
@@ -246,7 +243,7 @@ def make(job: Job, folder: Path) -> None:
     """Fill the folder.
 
     Raises:
-        Refused: a text will not do.
+        RefusedError: a text will not do.
     """
     reference = Reference(job)
     calibration = reference.windows("calibration", job.calibration)
@@ -269,6 +266,6 @@ if __name__ == "__main__":
     result = {}
     try:
         make(msgspec.json.decode(sys.argv[1], type=Job), Path(sys.argv[2]))
-    except Refused as error:
+    except RefusedError as error:
         result["refused"] = str(error)
     sys.stdout.write("\n" + json.dumps(result) + "\n")
