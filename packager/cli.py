@@ -12,7 +12,7 @@ import click
 import device_runtime
 from device_runtime.errors import DeviceError
 from packager import console
-from packager.commands import build, bundle, kit, known
+from packager.commands import build, bundle, evaluate, kit, known
 from packager.errors import PackagerError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -47,7 +47,7 @@ for command in (
     *(build.build, build.demo),
     *(bundle.run, bundle.flash, bundle.inspect, bundle.verify),
     *(known.profiles, known.models, known.recipes),
-    kit.kit,
+    *(evaluate.evaluate, kit.kit),
 ):
     cli.add_command(command)
 

@@ -10,20 +10,105 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from device_runtime.manifest import PromptAnswer, Quality
-from packager import console
+from device_runtime.manifest import ModelFacts, PromptAnswer, Quality
+from packager import console, evaluation_text, launch
 from packager.child import run_module
 from packager.errors import EvaluationError
 from packager.evaluation_text import ANSWER_TOKENS
+from packager.models import CATALOG, DEFAULT_MODEL
+from packager.source import ModelSource, resolve
 
 SPEED_TOKENS = 64
 SPEED_ROUNDS = 5
 
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
 """Quantiles 0.975 of Student's t distribution for 1, 2, ... degrees of freedom."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What the user wants to know.
+
+    Attributes:
+        model: ONNX GenAI folder or bundle.
+        reference: the original, as `source.resolve` takes it; None for the one that a bundle
+            names, or the default model for a folder.
+        eval_text: text file to measure on; None for text that the original writes.
+        trust_remote_code: run Python code that comes with the original.
+    """
+
+    model: Path
+    reference: str | None = None
+    eval_text: Path | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The figures and the answers; `reference` is the original's name."""
+
+    reference: str
+    quality: Quality
+    answers: tuple[PromptAnswer, ...]
+
+
+def compare(request: EvaluateRequest) -> Evaluation:
+    """Measure a built model or a bundle against its original.
+
+    Raises:
+        EvaluationError: the model is no built one, or not one of this original; or a text cannot
+            be used.
+        ModelSourceError: the original cannot be found.
+        BundleError: the bundle is damaged.
+    """
+    trust = request.trust_remote_code
+    if request.model.is_dir():
+        model = resolve(str(request.model))
+        if model.kind != "onnx":
+            raise EvaluationError(
+                f"{request.model} is no built model but one to build from",
+                hint="Give an ONNX GenAI folder or a bundle; `edgepack build` makes one.",
+            )
+        folder = model.path
+        original = resolve(request.reference or DEFAULT_MODEL, trust_remote_code=trust)
+    else:
+        release = launch.release_of(request.model)
+        folder = release.model_folder
+        if request.reference is not None:
+            original = resolve(request.reference, trust_remote_code=trust)
+        else:
+            original = _named(release.manifest.model, trust)
+    with console.step(f"Asking the original model, {original.name}"):
+        reference = evaluation_text.prepare(
+            original, eval_text=request.eval_text, trust_remote_code=trust
+        )
+    with console.step("Letting the model answer"):
+        said = answers(folder, reference)
+    with console.step("Measuring the model"):
+        measured = evaluate(folder, reference)
+    return Evaluation(reference=original.name, quality=measured, answers=said)
+
+
+def _named(facts: ModelFacts, trust_remote_code: bool) -> ModelSource:
+    """The original that a bundle names, if it can be found again."""
+    kind, _, place = facts.source.partition(": ")
+    name = facts.name if facts.name in CATALOG else place if kind == "hub" else None
+    if name is None:
+        raise EvaluationError(
+            f"the bundle's original ({facts.source}) cannot be found by its name alone",
+            hint="Give it: --reference with the folder or file that the bundle was built from.",
+        )
+    source = resolve(name, trust_remote_code=trust_remote_code)
+    if source.digest != facts.source_sha256:
+        raise EvaluationError(
+            f"{name} is not, or no longer, what the bundle was built from",
+            hint="Give its original: --reference with the folder or file it was built from.",
+        )
+    return source
 
 
 def evaluate(model: Path, reference: Path) -> Quality:

@@ -104,8 +104,7 @@ def prepare(
             hint = OVERLAP_HINT if "overlap" in refused else "Give a longer text."
             raise EvaluationError(refused, hint=hint)
 
-    with console.step("Asking the original model"):
-        return cache.stage("reference", inputs, make)
+    return cache.stage("reference", inputs, make)
 
 
 OVERLAP_HINT = (

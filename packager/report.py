@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from device_runtime.bundle import Bundle
-from device_runtime.manifest import Manifest
+from device_runtime.manifest import Manifest, Quality
 from packager import console
 from packager.build import BuildResult
+from packager.evaluate import Evaluation
 from packager.kit import Kit
 from packager.models import ARCHITECTURES, CATALOG
 from packager.profile import DeviceProfile
@@ -47,6 +48,33 @@ def build_text(result: BuildResult) -> None:
         )
     size = megabytes(result.path.stat().st_size)
     console.result(f"{result.path} ({size}, {result.digest[:12]})")
+
+
+def quality_rows(quality: Quality) -> list[list[str]]:
+    """What was measured, how much of it, and where it lies with 95 % confidence."""
+    kl_low, kl_high = quality.kl_interval
+    low, high = quality.top1_interval
+    return [
+        ["mean KL divergence (nats)", f"{quality.kl:.4f}", f"{kl_low:.4f} to {kl_high:.4f}"],
+        ["same top-1 token", f"{quality.top1:.1%}", f"{low:.1%} to {high:.1%}"],
+        ["perplexity", f"{quality.perplexity:.2f}", ""],
+        ["perplexity of the original", f"{quality.reference_perplexity:.2f}", ""],
+    ]
+
+
+def evaluation_text(model: Path, result: Evaluation) -> None:
+    """What was measured of a model, and what it and its original answered."""
+    for answer in result.answers:
+        console.table(
+            answer.prompt,
+            ["model", "answer"],
+            [["original", answer.reference], [model.name, answer.quantized]],
+        )
+    console.table(
+        f"{model.name} against {result.reference} in fp32, {result.quality.tokens} tokens",
+        ["", "", "95 % confidence"],
+        quality_rows(result.quality),
+    )
 
 
 def inspect_text(path: Path, bundle: Bundle) -> None:
