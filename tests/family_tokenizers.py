@@ -80,7 +80,9 @@ def make(
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, number)]
         )
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in first])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in first]
+    )
     tokenizer.add_special_tokens(
         [AddedToken(token, special=True, normalized=False, rstrip=rstrip) for token in markup]
     )
@@ -102,7 +104,9 @@ def make(
     return dict(tokenizer.get_vocab())
 
 
-def _train(kind: Kind, first: list[str], pattern: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _train(
+    kind: Kind, first: list[str], pattern: str
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges; `first`, then all bytes, then what was learned."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from packager.quantize import blocks, corrections, kquant, nbits
+from packager.quantize import blocks, corrections, kquant, nbits, tokenizer_files
 from packager.quantize.linears import layer_and_name
 from packager.quantize.recipes import Algorithm
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from packager.quantize.calibrated import CalibratedWeights
+
+
+WARNING = "edgepack warning: "
+"""How a line begins that is for the user."""
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +112,11 @@ def build(job: Job) -> None:
         builder.Model.to_nbits = to_nbits
     corrections.correct(builder, options["hf_details"]["hf_config"])
     builder.create_model(*place, **options)
+    trust = job.options.get("hf_remote") == "true"
+    tokenizer_files.adapt(Path(job.target))
+    wrong = tokenizer_files.differences(Path(job.source), Path(job.target), trust_remote_code=trust)
+    for conversation, reason in wrong.items():
+        print(f"{WARNING}for {conversation}, {reason}")  # noqa: T201
 
 
 def quantize(

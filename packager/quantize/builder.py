@@ -9,7 +9,7 @@ import msgspec
 from packager import console
 from packager.child import run_module
 from packager.errors import QuantizeError
-from packager.quantize.build_child import Job, Weights
+from packager.quantize.build_child import WARNING, Job, Weights
 
 HINT = "Try another recipe; `edgepack models` lists what is supported."
 
@@ -53,15 +53,25 @@ def build(
         weights=weights,
     )
     layers = json.loads((source / "config.json").read_text()).get("num_hidden_layers", 0)
+    warnings: list[str] = []
     with console.progress("Reading layers", layers, "layers") as advance:
+
+        def on_line(line: str) -> None:
+            if line.startswith("Reading layer"):
+                advance(1)
+            elif line.startswith(WARNING):
+                warnings.append(line.removeprefix(WARNING))
+
         run_module(
             "packager.quantize.build_child",
             [msgspec.json.encode(job).decode()],
             what="Building the ONNX model",
             error=QuantizeError,
             hint=HINT,
-            on_line=lambda line: advance(1) if line.startswith("Reading layer") else None,
+            on_line=on_line,
         )
+    for warning in warnings:
+        console.warn(warning)
     if not (target / "genai_config.json").is_file():
         raise QuantizeError(
             "the model builder ended without an error and without a model", hint=HINT

@@ -25,7 +25,10 @@ from packager.source import ModelSource, as_hf_folder
 BLOCK_SIZE = 32
 PROMPT = "What is the capital of France?"
 MAX_TOKENS = 24
-SHAPING = ("blocks.py", "build_child.py", "calibrated.py", "kquant.py", "linears.py", "nbits.py")
+SHAPING = (
+    *("blocks.py", "build_child.py", "calibrated.py", "corrections.py", "kquant.py", "linears.py"),
+    *("nbits.py", "tokenizer_files.py"),
+)
 """The modules that shape what a recipe gives: a change in one of them is another result."""
 
 

@@ -1,8 +1,8 @@
 """What the model builder gets wrong of a model, put right.
 
-Each correction was found by comparing a tiny model of a family with transformers, token by token and
-logit by logit (`tests/integration/test_families.py`), and is named after what went wrong without it
-in version 0.18. They change the builder's classes in the process that builds, nothing on disk.
+Each correction was found by comparing a tiny model of a family with transformers, token by token
+and logit by logit (`tests/integration/test_families.py`), and says what went wrong without it in
+version 0.18. They change the builder's classes in the process that builds, nothing on disk.
 """
 
 from __future__ import annotations
