@@ -8,7 +8,7 @@ from pathlib import Path
 import device_runtime
 from device_runtime import manifest as schema
 from device_runtime.manifest import Blob, Component, Manifest, ModelFacts, Settings
-from packager import build_report, bundle, cache, console, kit, sbom
+from packager import adapter, build_report, bundle, cache, console, kit, sbom
 from packager.errors import KitError
 from packager.profile import DeviceProfile
 from packager.quantize.candidate import Candidate, builder_versions
@@ -32,6 +32,7 @@ class BuildRequest:
         allow_quality_loss: take the best recipe if none keeps the profile's limits.
         version: version of the bundle, for people.
         sequence: version of the bundle, for machines: grows with each release.
+        adapter: folder of a LoRA adapter to merge into the model; None for the model as it is.
         trust_remote_code: run Python code that comes with the model.
     """
 
@@ -45,6 +46,7 @@ class BuildRequest:
     allow_quality_loss: bool = False
     version: str = "1.0.0"
     sequence: int = 1
+    adapter: Path | None = None
     trust_remote_code: bool = False
 
 
@@ -66,6 +68,11 @@ def build(request: BuildRequest) -> BuildResult:
     profile = request.profile
     with console.step(f"Finding the model {request.model}"):
         source = resolve(request.model, trust_remote_code=request.trust_remote_code)
+    if request.adapter is not None:
+        with console.step(f"Merging the adapter {request.adapter}"):
+            source = adapter.merge(
+                source, request.adapter, trust_remote_code=request.trust_remote_code
+            )
     runtime = _runtime(request)
     quantized = quantize(
         QuantizeRequest(

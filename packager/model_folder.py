@@ -74,7 +74,7 @@ def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
     _check_tokenizer(folder)
     return FolderFacts(
         architecture=str(architecture),
-        license=_readme_license(folder / "README.md"),
+        license=readme_license(folder / "README.md"),
         parameters=sum(map(_safetensors_elements, weights)),
     )
 
@@ -179,7 +179,7 @@ def _safetensors_elements(path: Path) -> int:
     return elements
 
 
-def _readme_license(readme: Path) -> str:
+def readme_license(readme: Path) -> str:
     """The licence in the front matter of a model card."""
     if not readme.is_file():
         return ""

@@ -30,6 +30,12 @@ def _version(_context: click.Context, _option: click.Parameter, value: str) -> s
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The bundle to write."
 )
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Merge this LoRA adapter (PEFT) into the model first.",
+)
 @click.option("--model-only", is_flag=True, help="Leave the runtime out.")
 @click.option(
     "--recipe",
@@ -64,6 +70,7 @@ def build(
     profile_name: str,
     model: str,
     output: Path | None,
+    adapter: Path | None,
     model_only: bool,
     recipe: str | None,
     eval_text: Path | None,
@@ -81,6 +88,7 @@ def build(
       edgepack build --profile raspberry-pi
       edgepack build --profile jetson-orin --model-only -o jetson.epk
       edgepack build --profile ./mine.toml --model ./my-finetune
+      edgepack build --profile raspberry-pi --model ./base --adapter ./my-lora
       edgepack build --profile raspberry-pi --recipe int4-gptq --allow-quality-loss
     """
     from packager import build as bundle
@@ -91,6 +99,7 @@ def build(
             profile=profile.load(profile_name),
             model=model,
             output=output,
+            adapter=adapter,
             model_only=model_only,
             recipe=recipe,
             eval_text=eval_text,
