@@ -3,9 +3,10 @@
 import json
 import os
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -31,7 +32,21 @@ PROMPT_STEP = 128
 """Tokens of a prompt processed at once: cancelling takes effect between two steps, and on a CPU
 smaller steps are slower while larger ones are not faster."""
 
+LONG_ROPE_FROM = 4096
+"""Tokens beyond which Phi-3.5 uses its long rotary factors, for all that came before as well: a
+longer prompt must be processed at once, for nothing of it may be in the cache with short ones."""
+
+_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 _HINT = "edgepack-runtime doctor says what is missing or damaged."
+
+
+class _Normalizer(msgspec.Struct):
+    type: str = ""
+    normalizers: tuple["_Normalizer", ...] = ()
+
+
+class _TokenizerFile(msgspec.Struct):
+    normalizer: _Normalizer | None = None
 
 
 class GenAIEngine:
@@ -60,6 +75,8 @@ class GenAIEngine:
             if "cuda" in str(error).lower():
                 what = "this model runs on an NVIDIA GPU, which cannot be used here"
             raise EngineError(f"{what}: {_first_line(error)}", hint=_HINT) from None
+        self._normal_form = _normal_form(model_folder / "tokenizer.json")
+        self._long_rope = str(self._model.type).startswith("phi3")
         self._context_length = context_length
         self._end_tokens = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
 
@@ -73,10 +90,12 @@ class GenAIEngine:
         yield GenerationChunk()
         try:
             generator = self._start(request, limit)
-            for start in range(0, len(prompt), PROMPT_STEP):
+            whole = self._long_rope and len(prompt) > LONG_ROPE_FROM
+            step = len(prompt) if whole else PROMPT_STEP
+            for start in range(0, len(prompt), step):
                 if cancelled():
                     break
-                generator.append_tokens(prompt[start : start + PROMPT_STEP])
+                generator.append_tokens(prompt[start : start + step])
             yield from self._decode(generator, request, len(prompt), started, cancelled)
         except RuntimeError as error:
             raise EngineError(f"the model failed: {_first_line(error)}", hint=_HINT) from None
@@ -138,6 +157,11 @@ class GenAIEngine:
                     f"the model's chat template refuses these messages: {_first_line(error)}",
                     hint="A model without a chat template takes raw prompts only.",
                 ) from None
+        if self._normal_form is not None:
+            text = unicodedata.normalize(self._normal_form, text)
+        # A chat template writes the token that begins a text itself.
+        raw = isinstance(request.prompt, str)
+        self._tokenizer.update_options(add_special_tokens=str(raw).lower())
         tokens = self._tokenizer.encode(text)
         if len(tokens) == 0:
             raise RequestError("the prompt is empty", hint="Give it some text.")
@@ -169,6 +193,18 @@ class GenAIEngine:
         params = og.GeneratorParams(self._model)
         params.set_search_options(**options)
         return og.Generator(self._model, params)
+
+
+def _normal_form(tokenizer: Path) -> Literal["NFC", "NFD", "NFKC", "NFKD"] | None:
+    """The Unicode form that a tokenizer wants its text in; the runtime leaves that to us."""
+    try:
+        found = msgspec.json.decode(tokenizer.read_bytes(), type=_TokenizerFile).normalizer
+    except (OSError, msgspec.DecodeError):
+        return None
+    for each in (found, *found.normalizers) if found is not None else ():
+        if each.type in _FORMS:
+            return cast(Literal["NFC", "NFD", "NFKC", "NFKD"], each.type)
+    return None
 
 
 def _first_line(error: Exception) -> str:
