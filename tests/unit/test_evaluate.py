@@ -1,0 +1,386 @@
+"""What is measured, against direct computation; the texts; models of which the truth is known."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from packager import evaluate, evaluation_text, prompts
+from packager.errors import EvaluationError
+from packager.evaluate_child import compare, divergence, log_softmax
+from packager.evaluation_text import CALIBRATION_WINDOWS, EVALUATION_WINDOWS, WINDOW
+from packager.quantize import builder
+from packager.reference_child import Job, RefusedError, Text, check_disjoint, make
+from packager.source import resolve
+from tests import tiny_model
+
+
+@pytest.fixture(scope="module")
+def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPACK_CACHE", str(cache_root))
+
+
+@pytest.fixture
+def reference(own_cache: None, tiny_hf: Path) -> Path:
+    """The tiny model's own text; made once, then from the cache."""
+    return evaluation_text.prepare(resolve(str(tiny_hf)))
+
+
+def job(folder: Path, calibration: Text, evaluation: Text) -> Job:
+    return Job(
+        source=str(folder),
+        window=64,
+        calibration=calibration,
+        evaluation=evaluation,
+        shown=("Hello",),
+        answer_tokens=4,
+        trust_remote_code=False,
+    )
+
+
+def written(seed: int = 0) -> Text:
+    return Text(windows=2, prompts=("Good morning", "Where is it?"), seed=seed)
+
+
+def read(path: Path, windows: int = 4) -> Text:
+    return Text(windows=windows, prompts=(), seed=0, file=str(path))
+
+
+# The figures
+
+
+def test_divergence_is_that_of_torch() -> None:
+    import torch
+
+    generator = np.random.default_rng(0)
+    p, q = generator.normal(0, 3, (2, 5, 1000)).astype(np.float32)
+    expected = torch.nn.functional.kl_div(
+        torch.log_softmax(torch.from_numpy(q).double(), -1),
+        torch.log_softmax(torch.from_numpy(p).double(), -1),
+        reduction="none",
+        log_target=True,
+    ).sum(-1)
+    found = divergence(log_softmax(p), log_softmax(q))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4)
+    assert (found > 0).all()
+
+
+def test_divergence_is_not_symmetric_and_is_that_from_the_reference() -> None:
+    half, quarter = math.log(0.5), math.log(0.25)
+    reference = np.array([half, half], np.float32)
+    candidate = np.array([quarter, math.log(0.75)], np.float32)
+    expected = 0.5 * (half - quarter) + 0.5 * (half - math.log(0.75))
+    assert divergence(reference, candidate) == pytest.approx(expected)
+
+
+def test_a_token_that_the_reference_rules_out_adds_nothing() -> None:
+    reference = np.array([0.0, -np.inf], np.float32)
+    assert divergence(reference, log_softmax(np.zeros(2, np.float32))) == pytest.approx(math.log(2))
+    assert divergence(reference, reference) == 0
+
+
+def test_half_precision_of_the_reference_hardly_matters() -> None:
+    generator = np.random.default_rng(0)
+    # Peaked, as a language model is: most tokens have next to no probability.
+    p = log_softmax(generator.gumbel(0, 3, (255, 20_000)).astype(np.float32))
+    q = p + generator.normal(0, 0.3, p.shape).astype(np.float32)
+    following = np.zeros(255, np.int64)
+    found = compare(q, p.astype(np.float16), p.argmax(-1), following)
+    exact = divergence(p, log_softmax(q))
+    assert found["kl"].mean() == pytest.approx(exact.mean(), abs=2e-5)
+    # Nothing at all is lost where the models are the same.
+    assert compare(p, p.astype(np.float16), p.argmax(-1), following)["kl"].mean() < 1e-6
+
+
+def test_perplexity_is_of_the_tokens_that_follow() -> None:
+    logits = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], np.float32))
+    found = compare(logits, logits.astype(np.float16), np.array([0, 1]), np.array([1, 2]))
+    np.testing.assert_allclose(np.exp(-found["nll"]), [0.25, 0.8], rtol=1e-5)
+    np.testing.assert_allclose(np.exp(-found["reference_nll"]), [0.25, 0.8], rtol=1e-3)
+    assert found["top1"].tolist() == [True, False]
+
+
+def test_interval_contains_the_mean_and_shrinks_with_more_windows() -> None:
+    few, many = [0.1, 0.3, 0.2], [0.1, 0.3, 0.2] * 4
+    assert evaluate.interval([0.0, 1.0]) == pytest.approx((0.5 - 6.353, 0.5 + 6.353), abs=1e-3)
+    low, high = evaluate.interval(few)
+    lower, higher = evaluate.interval(many)
+    assert low < lower < 0.2 < higher < high
+
+
+@pytest.mark.parametrize("windows", [2, 3, 6, 12])
+def test_interval_holds_the_truth_95_times_in_100(windows: int) -> None:
+    generator = np.random.default_rng(windows)
+    held = 0
+    for _ in range(4000):
+        low, high = evaluate.interval(generator.normal(1.0, 0.2, windows).tolist())
+        held += low < 1.0 < high
+    assert 0.94 < held / 4000 < 0.96
+
+
+def test_intervals_stay_within_what_is_possible() -> None:
+    found = evaluate.quality(
+        {"kl": [0.0, 0.1], "top1": [1.0, 0.9], "nll": [1.0, 2.0], "reference_nll": [1.0, 1.0]}
+        | {"tokens": 510}
+    )
+    assert found.kl_interval[0] == 0
+    assert found.top1_interval[1] == 1
+    assert found.perplexity == pytest.approx(math.exp(1.5))
+    assert found.reference_perplexity == pytest.approx(math.e)
+    assert found.tokens == 510
+
+
+# The texts
+
+
+def test_no_prompt_is_in_two_lists() -> None:
+    every = [*prompts.CALIBRATION, *prompts.EVALUATION, *prompts.SHOWN]
+    assert len(set(every)) == len(every)
+    assert len(prompts.CALIBRATION) + len(prompts.EVALUATION) == 64
+
+
+def test_text_that_the_model_writes(reference: Path, tiny_hf: Path) -> None:
+    calibration = np.load(reference / "calibration.npy")
+    evaluation = np.load(reference / "evaluation.npy")
+    assert calibration.shape == (CALIBRATION_WINDOWS, WINDOW)
+    assert evaluation.shape == (EVALUATION_WINDOWS, WINDOW)
+    assert calibration.dtype == evaluation.dtype == np.int64
+    check_disjoint(calibration, evaluation)
+    # The chat markup is in it.
+    text = "<|im_start|>user\n" + prompts.EVALUATION[0]
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_hf)
+    assert tokenizer.decode(evaluation[0]).startswith(text)
+
+
+def test_log_probabilities_are_those_of_the_original(reference: Path, tiny_hf: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_hf, dtype=torch.float32)
+    window = torch.from_numpy(np.load(reference / "evaluation.npy")[-1])
+    with torch.inference_mode():
+        expected = torch.log_softmax(model(window[None]).logits[0, :-1], -1).numpy()
+    stored = np.load(reference / "logprobs.npy", mmap_mode="r")
+    assert stored.dtype == np.float16
+    np.testing.assert_allclose(stored[-1], expected, rtol=1e-3)
+    assert (np.load(reference / "top1.npy")[-1] == expected.argmax(-1)).all()
+
+
+def test_the_same_seed_gives_the_same_text(tiny_hf: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, seed in {"a": 1, "b": 1, "c": 2}.items():
+        (tmp_path / name).mkdir()
+        make(job(tiny_hf, written(), written(seed)), tmp_path / name)
+        found[name] = np.load(tmp_path / name / "evaluation.npy")
+    assert (found["a"] == found["b"]).all()
+    assert (found["a"] != found["c"]).any()
+
+
+def test_calibration_is_the_same_whatever_is_measured_on(tiny_hf: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("".join(f"{number} times {number} is {number**2}. " for number in range(60)))
+    found = []
+    for name, evaluation in {"a": written(1), "b": read(text)}.items():
+        (tmp_path / name).mkdir()
+        make(job(tiny_hf, written(), evaluation), tmp_path / name)
+        found.append(np.load(tmp_path / name / "calibration.npy"))
+    assert (found[0] == found[1]).all()
+    assert len(np.load(tmp_path / "b" / "evaluation.npy")) == 4
+
+
+def test_windows_are_from_all_over_a_file(tiny_hf: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("a" * 300 + "b" * 300)
+    make(job(tiny_hf, written(), read(text, 2)), tmp_path)
+    first, second = np.load(tmp_path / "evaluation.npy")
+    assert len(set(first)) == len(set(second)) == 1
+    assert first[0] != second[0]
+
+
+def test_windows_begin_as_the_model_wants_it(tiny_hf: Path, tmp_path: Path) -> None:
+    """Without the start token that its tokenizer adds, Gemma predicts nothing sensible."""
+    folder = tmp_path / "hf"
+    shutil.copytree(tiny_hf, folder)
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [],
+        "special_tokens": {
+            "<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}
+        },
+    }
+    path.write_text(json.dumps(tokenizer))
+    text = tmp_path / "text"
+    text.write_text("".join(f"{number} " for number in range(100)))
+    make(job(folder, written(), read(text)), tmp_path)
+    for name in ("calibration", "evaluation"):
+        windows = np.load(tmp_path / f"{name}.npy")
+        assert windows.shape[1] == 64
+        assert (windows[:, 0] == 0).all()
+        assert (windows[:, 1] != 0).all()
+
+
+@pytest.mark.parametrize(("kind", "length"), [("evaluation", 2 * 64 - 1), ("calibration", 64 - 1)])
+def test_text_that_is_too_short_is_refused(
+    tiny_hf: Path, tmp_path: Path, kind: str, length: int
+) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("x" * length)
+    texts = {"calibration": written(), "evaluation": written(1), kind: read(text)}
+    with pytest.raises(RefusedError, match=rf"short.txt is too short: {length} tokens"):
+        make(job(tiny_hf, **texts), tmp_path)
+    text.write_text("x" * length + "y")
+    make(job(tiny_hf, **texts), tmp_path)
+
+
+def test_evaluation_text_out_of_the_calibration_text_is_refused(
+    tiny_hf: Path, tmp_path: Path
+) -> None:
+    whole = "".join(f"Line {number} of the manual. " for number in range(40))
+    calibration, evaluation = tmp_path / "whole", tmp_path / "part"
+    calibration.write_text(whole)
+    # Not at a border of the other's windows.
+    evaluation.write_text(whole[100:400])
+    with pytest.raises(RefusedError, match="overlap"):
+        make(job(tiny_hf, read(calibration, 16), read(evaluation)), tmp_path)
+
+
+def test_phrases_may_occur_in_both_texts() -> None:
+    generator = np.random.default_rng(0)
+    calibration, evaluation = generator.integers(0, 1000, (2, 3, 256))
+    evaluation[:, 20:100] = calibration[:, 150:230]
+    check_disjoint(calibration, evaluation)
+    evaluation[1, 20:180] = calibration[2, 50:210]
+    with pytest.raises(RefusedError, match="window 2"):
+        check_disjoint(calibration, evaluation)
+
+
+@pytest.mark.parametrize("option", ["eval_text", "calibration_text"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b" \n\t\n", "is empty"),
+        ("Grüße".encode("latin1") * 1000, r"is no UTF-8 text \(byte 2\)"),
+        (b"a" * (evaluation_text.MAX_TEXT_BYTES + 1), "has more than 10 MB"),
+    ],
+)
+def test_file_that_is_no_text_is_refused(
+    tiny_hf: Path, tmp_path: Path, option: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    with pytest.raises(EvaluationError, match=message) as caught:
+        evaluation_text.prepare(resolve(str(tiny_hf)), **{option: path})
+    assert caught.value.hint
+
+
+def test_the_same_file_for_both_is_refused(tiny_hf: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    for path in (first, second):
+        path.write_text("word " * 2000)
+    with pytest.raises(EvaluationError, match="overlap"):
+        evaluation_text.prepare(resolve(str(tiny_hf)), eval_text=first, calibration_text=second)
+
+
+# The models
+
+
+def test_a_model_against_itself(reference: Path, tiny_onnx: Path) -> None:
+    quality = evaluate.evaluate(tiny_onnx, reference)
+    assert quality.kl < 1e-6
+    assert quality.top1 == 1
+    assert quality.perplexity == pytest.approx(quality.reference_perplexity, rel=1e-4)
+    assert quality.tokens == EVALUATION_WINDOWS * (WINDOW - 1)
+    for answer in evaluate.answers(tiny_onnx, reference):
+        assert answer.reference
+        assert answer.quantized == answer.reference
+
+
+def test_int4_is_further_away_and_another_model_much_further(
+    reference: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    int4 = tiny_model.make_onnx(tiny_hf, tmp_path / "int4", tmp_path / "work", "int4")
+    hf = tiny_model.make_hf(tmp_path / "hf", seed=1)
+    other = tiny_model.make_onnx(hf, tmp_path / "other", tmp_path / "work")
+    near, far = (evaluate.evaluate(folder, reference) for folder in (int4, other))
+    assert 1e-5 < near.kl < far.kl / 2
+    assert far.top1 < near.top1 < 1
+    assert near.kl_interval[0] < near.kl < near.kl_interval[1]
+
+
+def test_model_without_all_logits_is_refused(
+    reference: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    builder.build(
+        tiny_hf,
+        tmp_path / "pruned",
+        tmp_path / "work",
+        precision="fp32",
+        execution_provider="cpu",
+        options={"prune_lm_head": "true"},
+        trust_remote_code=False,
+    )
+    with pytest.raises(EvaluationError, match="logits of the last token only"):
+        evaluate.evaluate(tmp_path / "pruned", reference)
+
+
+def test_another_vocabulary_is_refused(reference: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    smaller = tmp_path / "reference"
+    shutil.copytree(reference, smaller)
+    np.save(smaller / "logprobs.npy", np.load(reference / "logprobs.npy")[..., :-32])
+    with pytest.raises(EvaluationError, match="vocabulary of 288 tokens, the original one of 256"):
+        evaluate.evaluate(tiny_onnx, smaller)
+
+
+def test_another_tokenizer_is_refused(reference: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx"
+    shutil.copytree(tiny_onnx, folder)
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(EvaluationError, match="another tokenizer"):
+        evaluate.answers(folder, reference)
+
+
+def test_damaged_model_is_refused(reference: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx"
+    shutil.copytree(tiny_onnx, folder)
+    (folder / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(EvaluationError, match="Measuring the model failed") as caught:
+        evaluate.evaluate(folder, reference)
+    assert caught.value.hint
+
+
+def test_model_for_a_gpu_is_refused(reference: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx"
+    shutil.copytree(tiny_onnx, folder)
+    path = folder / "genai_config.json"
+    config = json.loads(path.read_text())
+    config["model"]["decoder"]["session_options"]["provider_options"] = [{"cuda": {}}]
+    path.write_text(json.dumps(config))
+    with pytest.raises(EvaluationError, match="the model is for cuda"):
+        evaluate.evaluate(folder, reference)
+
+
+def test_decode_speed_of_several(tiny_onnx: Path) -> None:
+    first, second = evaluate.decode_speed([tiny_onnx, tiny_onnx])
+    assert first > 10
+    assert 0.2 < first / second < 5
