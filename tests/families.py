@@ -1,12 +1,12 @@
 """Tiny random models of every family that edgepack promises, each with a tokenizer of its kind.
 
-The configurations are those of the real models, scaled down; what makes a family special (windows,
-soft caps, norms of queries and keys, layers without positions, two sets of rotary factors) stays, and
-comes into play within the few tokens of a test.
+The configurations are those of the real models, scaled down. What makes a family special stays, and
+comes into play within the few tokens of a test: windows, soft caps, norms of queries and keys,
+layers without positions, two sets of rotary factors.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Family:
         specials: tokenizer_config.json: class and special tokens.
         template: chat template; None for a model that knows no chat.
         system: whether the template takes a system message.
-        prompt_tokens: length of the prompt of the greedy test.
+        prompt_tokens: lengths of the prompts of the greedy test.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Family:
     specials: dict[str, Any]
     template: str | None
     system: bool = True
-    prompt_tokens: int = 40
+    prompt_tokens: tuple[int, ...] = (40,)
 
 
 _SENTENCEPIECE = {
@@ -159,6 +159,8 @@ FAMILIES = {
         ),
         Family(
             name="Phi-3.5",
+            # Before the switch, across it, and after it from the start.
+            prompt_tokens=(40, SWITCH - 16, SWITCH + 4),
             examples="Phi-3.5-mini-instruct, Phi-3-mini-128k-instruct",
             architecture="Phi3ForCausalLM",
             model_type="phi3",
@@ -404,6 +406,94 @@ FAMILIES = {
         ),
     )
 }
+
+
+def _variant(name: str, family: str, **config: Any) -> Family:
+    base = FAMILIES[family]
+    return replace(base, name=name, config={**base.config, **config})
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        _variant(
+            "Llama, positions scaled",
+            "Llama 2",
+            rope_scaling={"rope_type": "linear", "factor": 4.0},
+        ),
+        _variant(
+            "Llama, positions scaled when long",
+            "Llama 2",
+            rope_scaling={"rope_type": "dynamic", "factor": 4.0},
+        ),
+        _variant("Llama, with biases", "Llama 2", attention_bias=True, mlp_bias=True),
+        _variant("Mistral, no window", "Mistral", sliding_window=None, head_dim=32),
+        _variant(
+            "Phi-4-mini",
+            "Phi-3.5",
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            partial_rotary_factor=0.5,
+            tie_word_embeddings=True,
+        ),
+        _variant(
+            "Gemma 3, global positions scaled",
+            "Gemma 3",
+            hidden_size=64,
+            rope_scaling={"rope_type": "linear", "factor": 8.0},
+        ),
+        _variant(
+            "Qwen2, YaRN",
+            "Qwen2",
+            rope_scaling={
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+            },
+        ),
+        _variant(
+            "Qwen2, window in some layers", "Qwen2", use_sliding_window=True, max_window_layers=1
+        ),
+        _variant(
+            "Qwen3, untied, with biases", "Qwen3", tie_word_embeddings=False, attention_bias=True
+        ),
+        _variant(
+            "SmolLM3, YaRN",
+            "SmolLM3",
+            rope_scaling={
+                "rope_type": "yarn",
+                "factor": 2.0,
+                "original_max_position_embeddings": 256,
+            },
+        ),
+    )
+}
+"""Models of the families that differ in something that the builder must see."""
+
+_ASK = "What is  the capital of France?\n\nSay \"yes\" & <b>no</b> — c'est ça, n'est-ce pas?"
+_ANSWER = "Paris, of course!  你好,世界 🤖 Straße\tfin"
+_ASK_AGAIN = 'Привет! ¿Dónde está 今日は? 12345 {"a": [1, 2]}  '
+_CHAT = [
+    {"role": "user", "content": _ASK},
+    {"role": "assistant", "content": _ANSWER},
+    {"role": "user", "content": _ASK_AGAIN},
+]
+_MARKUP = "<s>x</s><|im_end|>\n<|end|> <end_of_turn> [INST] <|eot_id|> ﬁ \u00a0 \u3000 \u200d"
+CONVERSATIONS = {
+    "a question": _CHAT[:1],
+    "a conversation": _CHAT,
+    "a system message": [{"role": "system", "content": "You're a pirate: 'arr' 100%."}, *_CHAT],
+    "a system message with a switch": [{"role": "system", "content": "Arr. /no_think"}, *_CHAT[:1]],
+    "thoughts in an earlier answer": [
+        _CHAT[0],
+        {"role": "assistant", "content": "<think>\nHm, Paris?\n</think>\n\nParis."},
+        _CHAT[2],
+    ],
+    "markup in the text": [{"role": "user", "content": _MARKUP}],
+    "an empty question": [{"role": "user", "content": ""}],
+    "white space around": [{"role": "user", "content": "  \n hello \n\n"}],
+}
+TEXTS = ("Hello, world! 100%", _ASK, _ANSWER, _ASK_AGAIN)
 
 
 def make_hf(family: Family, folder: Path, *, seed: int = 0) -> Path:

@@ -1,4 +1,4 @@
-"""Small tokenizers in the manner of the model families: trained here, files as real models have them.
+"""Small tokenizers in the manner of the model families: trained here, files as models have them.
 
 Four kinds are enough: byte-level BPE as OpenAI's tokenizers (Phi-2), the same with a splitting
 expression (Llama 3, Qwen, SmolLM3), and byte-fallback BPE as SentencePiece makes it, with a space

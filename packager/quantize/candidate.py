@@ -26,8 +26,8 @@ BLOCK_SIZE = 32
 PROMPT = "What is the capital of France?"
 MAX_TOKENS = 24
 SHAPING = (
-    *("blocks.py", "build_child.py", "calibrated.py", "corrections.py", "kquant.py", "linears.py"),
-    *("nbits.py", "tokenizer_files.py"),
+    *("blocks.py", "build_child.py", "calibrated.py", "chat_template.py", "corrections.py"),
+    *("kquant.py", "linears.py", "nbits.py", "tokenizer_files.py"),
 )
 """The modules that shape what a recipe gives: a change in one of them is another result."""
 

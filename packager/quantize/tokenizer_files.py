@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from packager.quantize import chat_template
+
 _NEVER = {"pattern": {"String": "<!never!>"}}
 _WHOLE = {"pattern": {"Regex": r"[\s\S]+"}}
 
@@ -19,9 +21,11 @@ _QUESTION = {
     "content": 'What is  the capital?\n\nSay "yes" & <b>no</b> — ça va? 你好,世界!',
 }
 _ANSWER = {"role": "assistant", "content": "Of course: {1, 2, 30}!\n\nПривет 🤖"}
+_THOUGHTS = {"role": "assistant", "content": "<think>\nHm.\n</think>\n\nOf course."}
 CONVERSATIONS: dict[str, list[dict[str, str]]] = {
     "a question": [_QUESTION],
     "a longer conversation": [_QUESTION, _ANSWER, _QUESTION],
+    "an answer with thoughts": [_QUESTION, _THOUGHTS, _QUESTION],
     "a system message": [_SYSTEM, _QUESTION],
 }
 
@@ -34,7 +38,7 @@ def adapt(folder: Path) -> None:
     """
     template = folder / "chat_template.jinja"
     if template.is_file():
-        template.write_text(without_replace(template.read_text()))
+        template.write_text(chat_template.readable(template.read_text()))
     path = folder / "tokenizer.json"
     if path.is_file():
         tokenizer = json.loads(path.read_text())
@@ -62,66 +66,6 @@ def _splitter(tokenizer: dict[str, Any], *, chat: bool) -> dict[str, Any] | None
         scheme = current["prepend_scheme"]
         return _WHOLE if scheme == "always" or (scheme == "first" and not chat) else _NEVER
     return None
-
-
-def without_replace(template: str) -> str:
-    """A chat template in which `x.replace(a, b)`, unknown to the runtime, is a split and a join."""
-    from jinja2 import Environment
-
-    # Only its lexer: nothing is rendered, so nothing to escape.
-    tokens = [value for _, _, value in Environment().lex(template)]  # noqa: S701
-    while (call := _find(tokens, (".", "replace", "("))) is not None:
-        begin, end = _expression_start(tokens, call), _closing(tokens, call + 2)
-        arguments = _arguments(tokens[call + 3 : end])
-        if begin == call or len(arguments) != 2:
-            return template
-        subject, (old, new) = tokens[begin:call], arguments
-        split = ["(", *subject, ".", "split", "(", *old, ")"]
-        tokens[begin : end + 1] = [*split, " | ", "join", "(", *new, ")", ")"]
-    return "".join(tokens)
-
-
-def _find(tokens: list[str], wanted: tuple[str, ...]) -> int | None:
-    for at in range(len(tokens)):
-        if tuple(tokens[at : at + len(wanted)]) == wanted:
-            return at
-    return None
-
-
-def _expression_start(tokens: list[str], end: int) -> int:
-    """Where the names, texts, calls and subscripts that end before `end` begin."""
-    at, depth = end, 0
-    while at > 0:
-        token = tokens[at - 1]
-        depth += (token in (")", "]")) - (token in ("(", "["))
-        operand = token in (")", "]", ".") or token[0] in "('\"" or token.isidentifier()
-        if depth < 0 or (depth == 0 and not operand and token not in ("(", "[")):
-            break
-        at -= 1
-    return at
-
-
-def _closing(tokens: list[str], opening: int) -> int:
-    """Where the parenthesis that opens at `opening` closes."""
-    depth = 0
-    for at in range(opening, len(tokens)):
-        depth += (tokens[at] in ("(", "[", "{")) - (tokens[at] in (")", "]", "}"))
-        if depth == 0:
-            return at
-    return len(tokens)
-
-
-def _arguments(tokens: list[str]) -> list[list[str]]:
-    """The arguments of a call."""
-    found: list[list[str]] = [[]]
-    depth = 0
-    for part in tokens:
-        depth += (part in ("(", "[", "{")) - (part in (")", "]", "}"))
-        if part == "," and depth == 0:
-            found.append([])
-        elif found[-1] or not part.isspace():
-            found[-1].append(part)
-    return found
 
 
 def differences(source: Path, folder: Path, *, trust_remote_code: bool) -> dict[str, str]:

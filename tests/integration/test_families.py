@@ -1,0 +1,182 @@
+"""Every family of models: what is built of it does as transformers does, and its chat likewise.
+
+docs/families.md is the table of what is tested here.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device_runtime.engine import GenerationRequest, Message
+from device_runtime.genai_engine import GenAIEngine
+from packager.child import OFFLINE
+from packager.models import ARCHITECTURES
+from packager.quantize import builder, check
+from tests import families
+from tests.families import CONVERSATIONS, FAMILIES, VARIANTS
+from tests.family_builds import PRECISIONS, TOKENS
+
+pytestmark = pytest.mark.slow
+
+CASES = [
+    (family.name, length)
+    for family in (*FAMILIES.values(), *VARIANTS.values())
+    for length in family.prompt_tokens
+]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All tiny models, built in one process."""
+    folder = tmp_path_factory.mktemp("families")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.family_builds", folder],
+        env={**os.environ, **OFFLINE},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder
+
+
+def generate(folder: Path, prompt: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """Greedy tokens, whatever ends a text, and the logits of the first."""
+    import onnxruntime_genai as og
+
+    model = og.Model(str(folder))
+    params = og.GeneratorParams(model)
+    length = len(prompt) + TOKENS
+    params.set_search_options(do_sample=False, max_length=length, min_length=length)
+    generator = og.Generator(model, params)
+    generator.append_tokens(prompt.astype(np.int32))
+    logits = np.array(generator.get_logits()).reshape(-1)
+    while not generator.is_done():
+        generator.generate_next_token()
+    return generator.get_sequence(0)[len(prompt) :].tolist(), logits
+
+
+@pytest.mark.parametrize(("name", "length"), CASES, ids=[f"{n}-{length}" for n, length in CASES])
+def test_fp32_generates_the_tokens_of_transformers(built: Path, name: str, length: int) -> None:
+    expected = np.load(built / name / "expected.npz")
+    # Else the test would tell of rounding, or of nothing.
+    assert expected[f"margin-{length}"] > 1e-3
+    assert len(set(expected[f"tokens-{length}"].tolist())) > TOKENS / 8
+    tokens, logits = generate(built / name / "fp32", expected[f"prompt-{length}"])
+    assert tokens == expected[f"tokens-{length}"].tolist()
+    finite = np.isfinite(logits)
+    wanted = expected[f"logits-{length}"][finite]
+    assert np.abs(logits[finite] - wanted).max() < 1e-4 * wanted.std()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_quantized_model_loads_and_generates(built: Path, name: str, precision: str) -> None:
+    folder = built / name / precision
+    found = check.look(folder)
+    bits = {one["bits"] for one in found["quantized"]}
+    assert bits == {int(precision.removeprefix("int"))}
+    assert "MatMul" not in found["operators"]
+    assert found["operators"]["GatherBlockQuantized"] == 1
+    expected = np.load(built / name / "expected.npz")
+    tokens, logits = generate(folder, expected["prompt-40"])
+    assert len(tokens) == TOKENS
+    finite = np.isfinite(logits)
+    likeness = np.corrcoef(logits[finite], expected["logits-40"][finite])[0, 1]
+    assert likeness > {"int8": 0.99, "int4": 0.7}[precision]
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+@pytest.mark.parametrize("name", [name for name, each in FAMILIES.items() if each.template])
+def test_chat_template_gives_the_tokens_of_transformers(
+    built: Path, name: str, conversation: str
+) -> None:
+    import onnxruntime_genai as og
+
+    tokenizer = og.Tokenizer(str(built / name / "fp32"))
+    messages = CONVERSATIONS[conversation]
+    expected = json.loads((built / name / "templates.json").read_text())[conversation]
+    if expected is None:
+        assert not FAMILIES[name].system
+        assert messages[0]["role"] == "system"
+        with pytest.raises(RuntimeError, match="System role not supported"):
+            tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+    else:
+        text = tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+        assert tokenizer.encode(text).tolist() == expected
+
+
+# Llama 2's tokenizer puts a space before a plain text that it puts before no text of a chat; of the
+# two the runtime can do one.
+@pytest.mark.parametrize("text", families.TEXTS)
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "Llama 2"])
+def test_plain_text_gives_the_tokens_of_transformers(built: Path, name: str, text: str) -> None:
+    import onnxruntime_genai as og
+
+    tokenizer = og.Tokenizer(str(built / name / "fp32"))
+    tokenizer.update_options(add_special_tokens="true")
+    expected = json.loads((built / name / "templates.json").read_text())[text]
+    assert tokenizer.encode(text).tolist() == expected
+
+
+def test_device_normalizes_text_as_the_tokenizer_wants_it(built: Path) -> None:
+    decomposed = "Cafe\u0301, u\u0308ber"
+    counts = {}
+    for text in (decomposed, "Caf\u00e9, \u00fcber"):
+        engine = GenAIEngine(built / "Qwen2" / "int4", context_length=256, threads=1)
+        request = GenerationRequest(prompt=(Message(role="user", content=text),), max_tokens=1)
+        *_, last = engine.generate(request, lambda: False)
+        assert last.usage is not None
+        counts[text] = last.usage.prompt_tokens
+    assert len(set(counts.values())) == 1
+
+
+def test_device_reads_a_long_prompt_as_transformers_does(built: Path) -> None:
+    import onnxruntime_genai as og
+
+    folder = built / "Phi-3.5" / "fp32"
+    tokenizer = og.Tokenizer(str(folder))
+    tokenizer.update_options(add_special_tokens="true")
+    text = "word 1 and " * 900
+    prompt = tokenizer.encode(text)
+    assert len(prompt) > families.SWITCH
+    engine = GenAIEngine(folder, context_length=8192, threads=1)
+    request = GenerationRequest(prompt=text, max_tokens=8)
+    answer = "".join(chunk.text for chunk in engine.generate(request, lambda: False))
+    at_once = generate(folder, prompt)[0][:8]
+    # The last characters may be incomplete, and are then withheld.
+    wanted = str(tokenizer.decode(np.array(at_once, np.int32))).rstrip("\ufffd").strip()
+    assert answer.strip() == wanted
+
+
+def test_template_that_the_runtime_cannot_read_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hf = families.make_hf(FAMILIES["Qwen2"], tmp_path / "hf")
+    path = hf / "tokenizer_config.json"
+    config: dict[str, Any] = json.loads(path.read_text())
+    marks = "{% if messages[0].role == 'system' %}{{ messages[0].content.swapcase() }}{% endif %}"
+    path.write_text(json.dumps({**config, "chat_template": marks + config["chat_template"]}))
+    builder.build(
+        hf,
+        tmp_path / "onnx",
+        tmp_path / "work",
+        precision="fp32",
+        execution_provider="cpu",
+        options={},
+        trust_remote_code=False,
+    )
+    said = capsys.readouterr().err
+    assert "for a system message, its chat template cannot be read" in said
+    assert "swapcase" in said
+    assert "for a question" not in said
+
+
+def test_all_families_are_of_known_architectures() -> None:
+    assert {family.architecture for family in FAMILIES.values()} <= set(ARCHITECTURES)
