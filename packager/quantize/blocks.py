@@ -84,7 +84,9 @@ def encode(blocks: Tensor, scales: Tensor, zeros: Tensor, *, bits: int) -> Tenso
     return (blocks / scales + zeros).round_().clamp_(0, 2**bits - 1).to(torch.uint8)
 
 
-def grid(blocks: Tensor, *, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+def grid(
+    blocks: Tensor, *, bits: int, symmetric: bool, importance: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
     """The scale and zero point of each block that give the smallest squared error.
 
     Args:
@@ -92,6 +94,7 @@ def grid(blocks: Tensor, *, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]
         bits: 4 or 8.
         symmetric: fix the zero point in the middle of the codes; the sign of the scale then
             follows the largest weight, which makes use of the one code more on the negative side.
+        importance: weight of each squared error; its shape must broadcast to that of `blocks`.
 
     Returns:
         scales and zeros, float32 `[..., 1]`; scales are never 0.
@@ -117,7 +120,7 @@ def grid(blocks: Tensor, *, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]
             else (-shrink * low / scale).round_().clamp_(0, top)
         )
         codes = (blocks / scale + zero).round_().clamp_(0, top)
-        error = ((codes - zero) * scale - blocks).square_().sum(-1, keepdim=True)
+        error = ((codes - zero) * scale - blocks).square_().mul_(importance).sum(-1, keepdim=True)
         if best is None:
             best = (error, scale, zero)
         else:

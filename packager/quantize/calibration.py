@@ -116,7 +116,8 @@ def _calibrated(subject: Subject, source: Path, layers: int, block_size: int) ->
         "calibration": cache.file_digest(subject.text / "calibration.npy"),
         "block_size": block_size,
         "gptq": [
-            cache.file_digest(Path(__file__).parent / name) for name in ("gptq.py", "blocks.py")
+            cache.file_digest(Path(__file__).parent / name)
+            for name in ("gptq.py", "gptq_solve.py", "layers.py", "blocks.py")
         ],
     }
     windows = subject.text / "calibration.npy"
