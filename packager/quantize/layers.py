@@ -1,0 +1,194 @@
+"""A Hugging Face causal language model, one decoder layer in memory at a time.
+
+The model is made without weights; its embedding, one decoder layer after the other and its final
+norm get theirs, as float32, when they are needed. What a layer is called with (masks, rotary
+tables, positions) is whatever the model's own code gives it, so no family needs a case of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+AT_A_TIME = 4
+"""Windows that go through a layer together."""
+
+
+class _StopError(Exception):
+    """All that was wanted of a forward pass is there."""
+
+
+class LayerwiseModel:
+    """A model of which the weights come and go.
+
+    Attributes:
+        count: number of decoder layers.
+    """
+
+    def __init__(self, source: Path) -> None:
+        """Make the model of a Hugging Face folder (safetensors), without weights.
+
+        Raises:
+            ValueError: the folder's weights are not of the layout that transformers gives them.
+        """
+        import torch
+        from accelerate import init_empty_weights
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.from_pretrained(source)
+        # Buffers are computed, not loaded: they must be real.
+        with init_empty_weights(include_buffers=False):
+            self._model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        self._model.eval()
+        self._weights = _Weights(source)
+        self._layers: Any = self._model.get_decoder().layers
+        self.count = len(self._layers)
+        self._names = {module: name for name, module in self._model.named_modules()}
+        self._calls: list[dict[str, Any]] = []
+
+    def start(self, windows: Tensor) -> Tensor:
+        """What the first layer gets for token ids `[windows, length]`: `[windows, length, hidden]`.
+
+        Also learns what each layer is called with besides.
+        """
+        import torch
+
+        outside = [
+            module for module in self._model.modules() if not self._inside_layer_or_head(module)
+        ]
+        for module in outside:
+            self._fill(module, recurse=False)
+        calls: list[dict[str, Any]] = [{} for _ in range(self.count)]
+        first: list[Tensor] = []
+
+        def learn(index: int, hidden: Tensor, keywords: dict[str, Any]) -> Tensor:
+            calls[index] = keywords
+            if index == 0:
+                first.append(hidden)
+            if index == self.count - 1:
+                raise _StopError
+            return hidden
+
+        with self._instead_of_layers(learn):
+            for window in windows:
+                self._forward(input_ids=window[None])
+        self._calls = calls
+        self._model.get_input_embeddings().to("meta")
+        return torch.cat(first)
+
+    def run(self, index: int, hidden: Tensor) -> Iterator[Tensor]:
+        """Send hidden states `[windows, length, hidden]` through a layer that is filled.
+
+        Yields:
+            Its outputs, in pieces of some windows.
+        """
+        import torch
+
+        for piece in torch.split(hidden, AT_A_TIME):
+            with torch.inference_mode():
+                output = self._layers[index](piece, **self._calls[index])
+            yield output[0] if isinstance(output, tuple) else output
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[nn.Module]:
+        """A decoder layer with its weights, for as long as the block lasts."""
+        layer = self._layers[index]
+        self._fill(layer, recurse=True)
+        try:
+            yield layer
+        finally:
+            layer.to("meta")
+
+    def head_inputs(self, hidden: Tensor) -> Iterator[Tensor]:
+        """What the head gets for the last layer's outputs `[windows, length, hidden]`.
+
+        Yields:
+            `[1, length, hidden]` for each window.
+        """
+        found: list[Tensor] = []
+
+        def stop(_module: Any, arguments: tuple[Tensor, ...]) -> None:
+            found.append(arguments[0])
+            raise _StopError
+
+        hook = self._model.get_output_embeddings().register_forward_pre_hook(stop)
+        try:
+            for window in hidden:
+                with self._instead_of_layers(lambda *_, last=window: last[None]):
+                    self._forward(inputs_embeds=window[None])
+                yield found.pop()
+        finally:
+            hook.remove()
+
+    def head_weight(self) -> Tensor:
+        """The head's weight, float32 `[vocabulary, hidden]`."""
+        for module in (self._model.get_output_embeddings(), self._model.get_input_embeddings()):
+            name = f"{self._names[module]}.weight"
+            if name in self._weights:
+                return self._weights[name]
+        raise ValueError("the model has no weights for its head")
+
+    def _inside_layer_or_head(self, module: nn.Module) -> bool:
+        name = self._names[module]
+        layers = self._names[self._layers] + "."
+        return name.startswith(layers) or module is self._model.get_output_embeddings()
+
+    def _fill(self, module: nn.Module, *, recurse: bool) -> None:
+        prefix = self._names[module]
+        wanted = [name for name, _ in module.named_parameters(recurse=recurse)]
+        values = {name: self._weights[f"{prefix}.{name}".lstrip(".")] for name in wanted}
+        module.load_state_dict(values, strict=False, assign=True)
+        module.requires_grad_(False)
+
+    def _forward(self, **inputs: Tensor) -> None:
+        import torch
+
+        try:
+            with torch.inference_mode():
+                self._model(**inputs, use_cache=False)
+        except _StopError:
+            return
+
+    @contextmanager
+    def _instead_of_layers(
+        self, function: Callable[[int, Tensor, dict[str, Any]], Tensor]
+    ) -> Iterator[None]:
+        """Call a function with a layer's index, hidden states and keywords in each layer's place.
+
+        Models call their layers with the hidden states first, and all else by name.
+        """
+
+        def stand_in(index: int) -> Callable[..., Tensor]:
+            return lambda hidden, **keywords: function(index, hidden, keywords)
+
+        with ExitStack() as undo:
+            for index, layer in enumerate(self._layers):
+                layer.forward = stand_in(index)
+                undo.callback(delattr, layer, "forward")
+            yield
+
+
+class _Weights:
+    """Tensors of a folder's safetensors files by name, read when asked for."""
+
+    def __init__(self, source: Path) -> None:
+        from safetensors import safe_open
+
+        self._files: dict[str, Any] = {}
+        for path in sorted(source.glob("*.safetensors")):
+            file: Any = safe_open(path, framework="pt")
+            self._files.update(dict.fromkeys(file.keys(), file))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self:
+            raise ValueError(f"the model's files have no tensor {name}")
+        tensor: Tensor = self._files[name].get_tensor(name)
+        return tensor.float()
