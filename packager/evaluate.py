@@ -84,7 +84,7 @@ def compare(request: EvaluateRequest) -> Evaluation:
             original = _named(release.manifest.model, trust)
     with console.step(f"Asking the original model, {original.name}"):
         reference = evaluation_text.prepare(
-            original, eval_text=request.eval_text, trust_remote_code=trust
+            original, eval_text=request.eval_text, calibrate=False, trust_remote_code=trust
         )
     with console.step("Letting the model answer"):
         said = answers(folder, reference)

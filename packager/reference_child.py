@@ -3,7 +3,7 @@ for the memory it takes:
 
     python -m packager.reference_child JOB FOLDER
 
-JOB is a `Job` as JSON; FOLDER is filled as `evaluation_text.prepare` tells. Progress is on stdout,
+JOB is a `Cut`, `Write` or `Refer` as JSON; its files are written to FOLDER. Progress is on stdout,
 `tokens N` for N tokens that went through the model; the last line is a JSON object, `refused` in it
 says what is wrong with a text.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,47 +25,67 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-MIN_FILE_WINDOWS = {"calibration": 1, "evaluation": 2}
-RUN = 32
-"""Tokens in a row from which on two texts have a passage in common, rather than a phrase."""
+SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
+"""What chats commonly use. With all of a small model's distribution its text becomes a chain of
+unlikely tokens that no user sees; greedily it repeats itself."""
 
 
-class Text(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the windows of one set come from.
-
-    Attributes:
-        windows: how many, at most.
-        prompts: what the model answers, until there is enough text.
-        seed: of the sampling.
-        file: a UTF-8 text instead; it may give fewer windows.
-    """
-
-    windows: int
-    prompts: tuple[str, ...]
-    seed: int
-    file: str | None = None
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do.
+class _Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What all jobs need.
 
     Attributes:
         source: Hugging Face folder.
-        window: tokens of a window.
-        calibration: its text.
-        evaluation: its text.
-        shown: prompts to answer greedily.
-        answer_tokens: length of these answers.
         trust_remote_code: run Python code that comes with the model.
     """
 
     source: str
+    trust_remote_code: bool
+
+
+class Cut(_Job, frozen=True, kw_only=True):
+    """Cut a UTF-8 text into windows, `windows.npy`: int64 `[windows, window]`.
+
+    Attributes:
+        text: the file.
+        least: fewer windows are too few.
+        most: more are not taken.
+        window: tokens of a window.
+    """
+
+    text: str
+    least: int
+    most: int
     window: int
-    calibration: Text
-    evaluation: Text
+
+
+class Write(_Job, frozen=True, kw_only=True):
+    """Let the model write the text, and cut that: `windows.npy` likewise.
+
+    Attributes:
+        prompts: what it answers, until there is enough text.
+        seed: of the sampling.
+        windows: how many.
+        window: tokens of a window.
+    """
+
+    prompts: tuple[str, ...]
+    seed: int
+    windows: int
+    window: int
+
+
+class Refer(_Job, frozen=True, kw_only=True):
+    """Write `logprobs.npy`, `top1.npy` and `answers.json`, as `evaluation_text.prepare` tells.
+
+    Attributes:
+        windows: file that a `Cut` or `Write` has made.
+        shown: prompts to answer greedily.
+        answer_tokens: length of these answers.
+    """
+
+    windows: str
     shown: tuple[str, ...]
     answer_tokens: int
-    trust_remote_code: bool
 
 
 class RefusedError(Exception):
@@ -74,67 +95,78 @@ class RefusedError(Exception):
 class Reference:
     """The original model in fp32, and its tokenizer."""
 
-    def __init__(self, job: Job) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    def __init__(self, job: Cut | Write | Refer) -> None:
+        from transformers import AutoTokenizer
 
-        folder = Path(job.source)
-        trust = job.trust_remote_code
-        self.job = job
-        self.chat = has_chat_template(folder)
+        self._folder, self._trust = Path(job.source), job.trust_remote_code
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=trust, padding_side="left"
+            self._folder, trust_remote_code=self._trust
         )
-        self.model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=trust
-        ).eval()
-        ends = self.model.generation_config.eos_token_id
-        self.ends: list[int] = [ends] if isinstance(ends, int) else list(ends or ())
-        first = self.tokenizer("a")["input_ids"][:1]
-        # Some models (Gemma) predict nothing sensible in a text that does not begin like that.
-        self.start = first if first == [self.tokenizer.bos_token_id] else []
 
-    def windows(self, name: str, text: Text) -> NDArray[np.int64]:
-        """Cut a text into windows `[windows, window]`, each with the model's start token if it has
-        one.
+    @cached_property
+    def model(self) -> Any:
+        """The model; read when it is first needed."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(
+            self._folder, dtype=torch.float32, trust_remote_code=self._trust
+        ).eval()
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """The tokens that end an answer."""
+        ends = self.model.generation_config.eos_token_id
+        return [ends] if isinstance(ends, int) else list(ends or ())
+
+    @cached_property
+    def start(self) -> list[int]:
+        """What the tokenizer puts before a text: the start token, or nothing.
+
+        Some models (Gemma) predict nothing sensible in a text that does not begin like that.
+        """
+        first: list[int] = self.tokenizer("a")["input_ids"][:1]
+        return first if first == [self.tokenizer.bos_token_id] else []
+
+    def cut(self, job: Cut) -> NDArray[np.int64]:
+        """Windows from all over a file, int64 `[windows, window]`.
 
         Raises:
-            RefusedError: a file is too short.
+            RefusedError: it is too short.
         """
-        width = self.job.window - len(self.start)
-        if text.file is None:
-            stream = self.write(text, text.windows * width)
-            count = text.windows
-        else:
-            content = Path(text.file).read_text(encoding="utf-8")
-            stream = self.tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
-            count = min(text.windows, len(stream) // width)
-            least = MIN_FILE_WINDOWS[name]
-            if count < least:
-                raise RefusedError(
-                    f"{Path(text.file).name} is too short: {len(stream)} tokens, where "
-                    f"{name} takes {least * width} or more"
-                )
-        # From all over a long file, not from its beginning.
-        starts = [number * (len(stream) // count) for number in range(count)]
-        return np.array([self.start + stream[at : at + width] for at in starts], np.int64)
+        text = Path(job.text).read_text(encoding="utf-8")
+        tokens = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        width = job.window - len(self.start)
+        count = min(job.most, len(tokens) // width)
+        if count < job.least:
+            raise RefusedError(
+                f"{Path(job.text).name} is too short: it has {len(tokens)} tokens, where "
+                f"{job.least * width} are the least"
+            )
+        return self._windows(tokens, count, width)
 
-    def write(self, text: Text, tokens: int) -> list[int]:
-        """Let the model answer the prompts, again and again until there are enough tokens.
+    def write(self, job: Write) -> NDArray[np.int64]:
+        """Let the model answer the prompts, again and again until there are enough tokens; cut it.
 
-        Sampled from the model's own distribution, so that what is measured on it is the divergence
-        along the paths that the original would take.
+        Returns:
+            int64 `[windows, window]`.
         """
         import torch
 
+        width = job.window - len(self.start)
+        wanted = job.windows * width
         # So long that one answer to each is usually enough, and shorter than a window.
-        length = min(-(-tokens // len(text.prompts)), self.job.window - 1)
-        stream: list[int] = []
-        torch.manual_seed(text.seed)
-        while len(stream) < tokens:
-            for prompt, answer in self.answer(text.prompts, length, sample=True):
-                stream += prompt + answer
-        return stream[:tokens]
+        length = min(-(-wanted // len(job.prompts)), job.window - 1)
+        tokens: list[int] = []
+        torch.manual_seed(job.seed)
+        while len(tokens) < wanted:
+            for prompt, answer in self.answer(job.prompts, length, sample=True):
+                tokens += prompt + answer
+        return self._windows(tokens[:wanted], job.windows, width)
+
+    def _windows(self, tokens: list[int], count: int, width: int) -> NDArray[np.int64]:
+        starts = [number * (len(tokens) // count) for number in range(count)]
+        return np.array([self.start + tokens[at : at + width] for at in starts], np.int64)
 
     def answer(
         self, questions: tuple[str, ...], length: int, *, sample: bool
@@ -147,9 +179,7 @@ class Reference:
         longest = max(map(len, encoded))
         ids = torch.tensor([[0] * (longest - len(one)) + one for one in encoded])
         mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in encoded])
-        settings: dict[str, Any] = {"do_sample": False}
-        if sample:
-            settings = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+        settings: dict[str, Any] = SAMPLING if sample else {"do_sample": False}
         config = GenerationConfig(
             max_new_tokens=length, eos_token_id=self.ends or None, pad_token_id=0, **settings
         )
@@ -166,7 +196,7 @@ class Reference:
     def encode(self, question: str) -> list[int]:
         """A question's token ids, through the chat template if there is one."""
         ids: list[int]
-        if not self.chat:
+        if not has_chat_template(self._folder):
             ids = self.tokenizer(question)["input_ids"]
             return ids
         messages = [{"role": "user", "content": question}]
@@ -219,40 +249,9 @@ def save_log_probabilities(reference: Reference, windows: NDArray[np.int64], fol
     np.save(folder / "top1.npy", np.stack(top1))
 
 
-def check_disjoint(calibration: NDArray[np.int64], evaluation: NDArray[np.int64]) -> None:
-    """Refuse an evaluation text that the calibration text contains, wherever windows begin.
-
-    Raises:
-        RefusedError: most of an evaluation window is in the calibration windows.
-    """
-    known = {run for window in calibration for run in _runs(window)}
-    for number, window in enumerate(evaluation):
-        runs = list(_runs(window))
-        if 2 * sum(run in known for run in runs) > len(runs):
-            raise RefusedError(
-                f"the texts overlap: window {number + 1} of the evaluation text is in the "
-                "calibration text"
-            )
-
-
-def _runs(window: NDArray[np.int64]) -> list[bytes]:
-    return [window[at : at + RUN].tobytes() for at in range(len(window) - RUN + 1)]
-
-
-def make(job: Job, folder: Path) -> None:
-    """Fill the folder.
-
-    Raises:
-        RefusedError: a text will not do.
-    """
-    reference = Reference(job)
-    calibration = reference.windows("calibration", job.calibration)
-    evaluation = reference.windows("evaluation", job.evaluation)
-    if job.calibration.file or job.evaluation.file:
-        check_disjoint(calibration, evaluation)
-    np.save(folder / "calibration.npy", calibration)
-    np.save(folder / "evaluation.npy", evaluation)
-    save_log_probabilities(reference, evaluation, folder)
+def refer(reference: Reference, job: Refer, folder: Path) -> None:
+    """Write what a `Refer` asks for."""
+    save_log_probabilities(reference, np.load(job.windows), folder)
     shown = []
     found = reference.answer(job.shown, job.answer_tokens, sample=False)
     for prompt, (_, ids) in zip(job.shown, found, strict=True):
@@ -262,10 +261,26 @@ def make(job: Job, folder: Path) -> None:
     (folder / "answers.json").write_text(json.dumps(shown))
 
 
+def do(job: Cut | Write | Refer, folder: Path) -> None:
+    """Do a job; its files are written to the folder.
+
+    Raises:
+        RefusedError: a text will not do.
+    """
+    reference = Reference(job)
+    match job:
+        case Cut():
+            np.save(folder / "windows.npy", reference.cut(job))
+        case Write():
+            np.save(folder / "windows.npy", reference.write(job))
+        case Refer():
+            refer(reference, job, folder)
+
+
 if __name__ == "__main__":
     result = {}
     try:
-        make(msgspec.json.decode(sys.argv[1], type=Job), Path(sys.argv[2]))
+        do(msgspec.json.decode(sys.argv[1], type=Cut | Write | Refer), Path(sys.argv[2]))
     except RefusedError as error:
         result["refused"] = str(error)
     sys.stdout.write("\n" + json.dumps(result) + "\n")

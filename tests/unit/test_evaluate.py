@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from packager import evaluate, evaluation_text, prompts
 from packager.errors import EvaluationError
 from packager.evaluate_child import compare, divergence, log_softmax
-from packager.evaluation_text import CALIBRATION_WINDOWS, EVALUATION_WINDOWS, WINDOW
+from packager.evaluation_text import CALIBRATION, EVALUATION, WINDOW, check_disjoint
 from packager.quantize import builder
-from packager.reference_child import Job, RefusedError, Text, check_disjoint, make
+from packager.reference_child import Cut, RefusedError, Write, do
 from packager.source import resolve
 from tests import tiny_model
 
@@ -34,24 +35,38 @@ def reference(own_cache: None, tiny_hf: Path) -> Path:
     return evaluation_text.prepare(resolve(str(tiny_hf)))
 
 
-def job(folder: Path, calibration: Text, evaluation: Text) -> Job:
-    return Job(
+def written(folder: Path, target: Path, seed: int = 0) -> NDArray[np.int64]:
+    """What a model writes, two windows of 64 tokens."""
+    job = Write(
         source=str(folder),
-        window=64,
-        calibration=calibration,
-        evaluation=evaluation,
-        shown=("Hello",),
-        answer_tokens=4,
         trust_remote_code=False,
+        prompts=("Good morning", "Where is it?"),
+        seed=seed,
+        windows=2,
+        window=64,
     )
+    return windows_of(job, target)
 
 
-def written(seed: int = 0) -> Text:
-    return Text(windows=2, prompts=("Good morning", "Where is it?"), seed=seed)
+def cut(
+    folder: Path, target: Path, text: Path, *, least: int = 1, most: int = 4
+) -> NDArray[np.int64]:
+    """Windows of 64 tokens from a file."""
+    job = Cut(
+        source=str(folder),
+        trust_remote_code=False,
+        text=str(text),
+        least=least,
+        most=most,
+        window=64,
+    )
+    return windows_of(job, target)
 
 
-def read(path: Path, windows: int = 4) -> Text:
-    return Text(windows=windows, prompts=(), seed=0, file=str(path))
+def windows_of(job: Cut | Write, target: Path) -> NDArray[np.int64]:
+    do(job, target)
+    found: NDArray[np.int64] = np.load(target / "windows.npy")
+    return found
 
 
 # The figures
@@ -150,8 +165,8 @@ def test_no_prompt_is_in_two_lists() -> None:
 def test_text_that_the_model_writes(reference: Path, tiny_hf: Path) -> None:
     calibration = np.load(reference / "calibration.npy")
     evaluation = np.load(reference / "evaluation.npy")
-    assert calibration.shape == (CALIBRATION_WINDOWS, WINDOW)
-    assert evaluation.shape == (EVALUATION_WINDOWS, WINDOW)
+    assert calibration.shape == (CALIBRATION.windows, WINDOW)
+    assert evaluation.shape == (EVALUATION.windows, WINDOW)
     assert calibration.dtype == evaluation.dtype == np.int64
     check_disjoint(calibration, evaluation)
     # The chat markup is in it.
@@ -177,32 +192,35 @@ def test_log_probabilities_are_those_of_the_original(reference: Path, tiny_hf: P
 
 
 def test_the_same_seed_gives_the_same_text(tiny_hf: Path, tmp_path: Path) -> None:
-    found = {}
-    for name, seed in {"a": 1, "b": 1, "c": 2}.items():
-        (tmp_path / name).mkdir()
-        make(job(tiny_hf, written(), written(seed)), tmp_path / name)
-        found[name] = np.load(tmp_path / name / "evaluation.npy")
-    assert (found["a"] == found["b"]).all()
-    assert (found["a"] != found["c"]).any()
+    first, again, other = (written(tiny_hf, tmp_path, seed) for seed in (1, 1, 2))
+    assert first.shape == (2, 64)
+    assert (first == again).all()
+    assert (first != other).any()
 
 
-def test_calibration_is_the_same_whatever_is_measured_on(tiny_hf: Path, tmp_path: Path) -> None:
+def test_calibration_is_the_same_whatever_is_measured_on(
+    reference: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
     text = tmp_path / "text"
     text.write_text("".join(f"{number} times {number} is {number**2}. " for number in range(60)))
-    found = []
-    for name, evaluation in {"a": written(1), "b": read(text)}.items():
-        (tmp_path / name).mkdir()
-        make(job(tiny_hf, written(), evaluation), tmp_path / name)
-        found.append(np.load(tmp_path / name / "calibration.npy"))
-    assert (found[0] == found[1]).all()
-    assert len(np.load(tmp_path / "b" / "evaluation.npy")) == 4
+    other = evaluation_text.prepare(resolve(str(tiny_hf)), eval_text=text)
+    before, after = (np.load(folder / "calibration.npy") for folder in (reference, other))
+    assert (before == after).all()
+    assert len(np.load(other / "evaluation.npy")) == len(text.read_text()) // WINDOW
+
+
+def test_evaluation_alone_is_the_same(reference: Path, tiny_hf: Path) -> None:
+    alone = evaluation_text.prepare(resolve(str(tiny_hf)), calibrate=False)
+    names = {path.name for path in reference.iterdir()}
+    assert {path.name for path in alone.iterdir()} == names - {"calibration.npy"}
+    for name in ("evaluation.npy", "logprobs.npy"):
+        assert (np.load(alone / name) == np.load(reference / name)).all()
 
 
 def test_windows_are_from_all_over_a_file(tiny_hf: Path, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("a" * 300 + "b" * 300)
-    make(job(tiny_hf, written(), read(text, 2)), tmp_path)
-    first, second = np.load(tmp_path / "evaluation.npy")
+    first, second = cut(tiny_hf, tmp_path, text, most=2)
     assert len(set(first)) == len(set(second)) == 1
     assert first[0] != second[0]
 
@@ -227,37 +245,44 @@ def test_windows_begin_as_the_model_wants_it(tiny_hf: Path, tmp_path: Path) -> N
     path.write_text(json.dumps(tokenizer))
     text = tmp_path / "text"
     text.write_text("".join(f"{number} " for number in range(100)))
-    make(job(folder, written(), read(text)), tmp_path)
-    for name in ("calibration", "evaluation"):
-        windows = np.load(tmp_path / f"{name}.npy")
+    for windows in (written(folder, tmp_path), cut(folder, tmp_path, text)):
         assert windows.shape[1] == 64
         assert (windows[:, 0] == 0).all()
         assert (windows[:, 1] != 0).all()
 
 
-@pytest.mark.parametrize(("kind", "length"), [("evaluation", 2 * 64 - 1), ("calibration", 64 - 1)])
-def test_text_that_is_too_short_is_refused(
-    tiny_hf: Path, tmp_path: Path, kind: str, length: int
-) -> None:
+@pytest.mark.parametrize("least", [1, 2])
+def test_text_that_is_too_short_is_refused(tiny_hf: Path, tmp_path: Path, least: int) -> None:
     text = tmp_path / "short.txt"
+    length = 64 * least
+    text.write_text("x" * (length - 1))
+    with pytest.raises(RefusedError, match=rf"{length - 1} tokens, where {length} are the least"):
+        cut(tiny_hf, tmp_path, text, least=least)
     text.write_text("x" * length)
-    texts = {"calibration": written(), "evaluation": written(1), kind: read(text)}
-    with pytest.raises(RefusedError, match=rf"short.txt is too short: {length} tokens"):
-        make(job(tiny_hf, **texts), tmp_path)
-    text.write_text("x" * length + "y")
-    make(job(tiny_hf, **texts), tmp_path)
+    assert len(cut(tiny_hf, tmp_path, text, least=least)) == least
+
+
+def test_short_calibration_text_is_refused(tiny_hf: Path, tmp_path: Path) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("x" * (WINDOW - 1))
+    with pytest.raises(EvaluationError, match=r"short\.txt is too short") as caught:
+        evaluation_text.prepare(resolve(str(tiny_hf)), calibration_text=text)
+    assert caught.value.hint
 
 
 def test_evaluation_text_out_of_the_calibration_text_is_refused(
     tiny_hf: Path, tmp_path: Path
 ) -> None:
-    whole = "".join(f"Line {number} of the manual. " for number in range(40))
+    whole = "".join(f"Line {number} of the manual. " for number in range(400))
     calibration, evaluation = tmp_path / "whole", tmp_path / "part"
     calibration.write_text(whole)
     # Not at a border of the other's windows.
-    evaluation.write_text(whole[100:400])
-    with pytest.raises(RefusedError, match="overlap"):
-        make(job(tiny_hf, read(calibration, 16), read(evaluation)), tmp_path)
+    evaluation.write_text(whole[100:1000])
+    with pytest.raises(EvaluationError, match="the texts overlap") as caught:
+        evaluation_text.prepare(
+            resolve(str(tiny_hf)), eval_text=evaluation, calibration_text=calibration
+        )
+    assert "two different texts" in caught.value.hint
 
 
 def test_phrases_may_occur_in_both_texts() -> None:
@@ -266,7 +291,7 @@ def test_phrases_may_occur_in_both_texts() -> None:
     evaluation[:, 20:100] = calibration[:, 150:230]
     check_disjoint(calibration, evaluation)
     evaluation[1, 20:180] = calibration[2, 50:210]
-    with pytest.raises(RefusedError, match="window 2"):
+    with pytest.raises(EvaluationError, match="window 2"):
         check_disjoint(calibration, evaluation)
 
 
@@ -285,8 +310,13 @@ def test_file_that_is_no_text_is_refused(
 ) -> None:
     path = tmp_path / "text.txt"
     path.write_bytes(content)
+    texts = {"eval_text": None, "calibration_text": None, option: path}
     with pytest.raises(EvaluationError, match=message) as caught:
-        evaluation_text.prepare(resolve(str(tiny_hf)), **{option: path})
+        evaluation_text.prepare(
+            resolve(str(tiny_hf)),
+            eval_text=texts["eval_text"],
+            calibration_text=texts["calibration_text"],
+        )
     assert caught.value.hint
 
 
@@ -306,7 +336,7 @@ def test_a_model_against_itself(reference: Path, tiny_onnx: Path) -> None:
     assert quality.kl < 1e-6
     assert quality.top1 == 1
     assert quality.perplexity == pytest.approx(quality.reference_perplexity, rel=1e-4)
-    assert quality.tokens == EVALUATION_WINDOWS * (WINDOW - 1)
+    assert quality.tokens == EVALUATION.windows * (WINDOW - 1)
     for answer in evaluate.answers(tiny_onnx, reference):
         assert answer.reference
         assert answer.quantized == answer.reference

@@ -1,0 +1,115 @@
+"""`edgepack eval`, as a user sees it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_model
+from tests.commands import edgepack, refused
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def bundle(cache: Path, tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "tiny.epk"
+    outcome = edgepack(
+        *("build", "--profile", "mobile", "--recipe", "int4-rtn", "--allow-quality-loss"),
+        *("--model", tiny_hf, "--model-only", "-o", path),
+        cache=cache,
+    )
+    assert outcome.status == 0, outcome.err
+    return path
+
+
+def test_folder_against_its_original(cache: Path, tiny_hf: Path, tiny_onnx: Path) -> None:
+    outcome = edgepack("eval", tiny_onnx, "--reference", tiny_hf, "--json", cache=cache)
+    assert outcome.status == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["model"] == str(tiny_onnx)
+    assert found["reference"] == tiny_hf.name
+    quality = found["quality"]
+    assert quality["kl"] < 1e-6
+    assert quality["top1"] == 1
+    low, high = quality["kl_interval"]
+    assert 0 <= low <= quality["kl"] <= high
+    assert found["answers"][0]["prompt"] == "What is the capital of France?"
+
+
+def test_table_has_figures_intervals_and_answers(
+    cache: Path, tiny_hf: Path, tiny_onnx: Path
+) -> None:
+    outcome = edgepack("eval", tiny_onnx, "--reference", tiny_hf, cache=cache)
+    assert outcome.status == 0, outcome.err
+    for words in (
+        *("mean KL divergence (nats)", "same top-1 token", "95 % confidence", "3060 tokens"),
+        *("100.0%", "perplexity of the original", "What is the capital of France?"),
+    ):
+        assert words in outcome.out
+
+
+def test_bundle_gives_what_its_manifest_says(cache: Path, bundle: Path, tiny_hf: Path) -> None:
+    outcome = edgepack("eval", bundle, "--reference", tiny_hf, "--json", cache=cache)
+    assert outcome.status == 0, outcome.err
+    head = edgepack("inspect", bundle, "--json")
+    stated = json.loads(head.out)["manifest"]["quantization"]["quality"]
+    assert json.loads(outcome.out)["quality"]["kl"] == pytest.approx(stated["kl"])
+
+
+def test_text_file(cache: Path, tiny_hf: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"Step {number}: turn the valve. " for number in range(40)))
+    arguments = ("eval", tiny_onnx, "--reference", tiny_hf, "--eval-text", text)
+    outcome = edgepack(*arguments, "--json", cache=cache)
+    assert outcome.status == 0, outcome.err
+    # As many whole windows as there are in it.
+    assert json.loads(outcome.out)["quality"]["tokens"] == len(text.read_text()) // 256 * 255
+
+
+def test_text_too_short(cache: Path, tiny_hf: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("Too short.")
+    arguments = ("eval", tiny_onnx, "--reference", tiny_hf, "--eval-text", text)
+    refused(edgepack(*arguments, cache=cache), 12, "short.txt is too short: 10 tokens", "512")
+
+
+def test_text_empty(cache: Path, tiny_hf: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    text = tmp_path / "empty.txt"
+    text.touch()
+    arguments = ("eval", tiny_onnx, "--reference", tiny_hf, "--eval-text", text)
+    refused(edgepack(*arguments, cache=cache), 12, "empty.txt is empty")
+
+
+def test_original_that_is_not_named(cache: Path, bundle: Path) -> None:
+    refused(edgepack("eval", bundle, cache=cache), 12, "folder: hf", "--reference")
+
+
+def test_original_instead_of_a_built_model(cache: Path, tiny_hf: Path) -> None:
+    refused(edgepack("eval", tiny_hf, cache=cache), 12, "no built model", "edgepack build")
+
+
+def test_built_model_as_the_original(cache: Path, tiny_onnx: Path) -> None:
+    outcome = edgepack("eval", tiny_onnx, "--reference", tiny_onnx, cache=cache)
+    refused(outcome, 4, "is ONNX: its original weights are not there")
+
+
+def test_file_that_is_no_bundle(cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.epk"
+    path.write_text("nothing")
+    refused(edgepack("eval", path, cache=cache), 7, "bundle")
+
+
+def test_another_original(cache: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    """Of the same shape, but its letters have other numbers."""
+    other = tiny_model.make_hf(tmp_path / "other")
+    path = other / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
+    path.write_text(json.dumps(tokenizer))
+    outcome = edgepack("eval", tiny_onnx, "--reference", other, cache=cache)
+    refused(outcome, 12, "the model has another tokenizer than the original", "--reference")
