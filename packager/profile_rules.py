@@ -14,7 +14,20 @@ PRECISIONS = {
     "webgpu": ("int8", "int4"),
     "NvTensorRtRtx": ("fp16", "bf16"),
 }
-"""Execution providers, and the precisions that the model builder makes for each."""
+"""Execution providers, and the precisions that work: those that the model builder announces for
+them. tests/integration/test_providers.py builds each, and docs/precisions.md is the table."""
+
+NOT_MADE = {
+    ("cpu", "fp16"): "its graph fails as it runs; int8 is smaller, faster and close to exact",
+    ("dml", "fp32"): "the model builder announces fp16 and int4 alone",
+    ("dml", "int8"): "the model builder announces fp16 and int4 alone",
+    ("webgpu", "fp32"): "the model builder announces int8 and int4 alone",
+    ("webgpu", "fp16"): "the model builder announces int8 and int4 alone",
+    ("NvTensorRtRtx", "fp32"): "the model builder announces fp16 and bf16 alone",
+    ("NvTensorRtRtx", "int8"): "the model builder makes no int8 in the form this provider reads",
+    ("NvTensorRtRtx", "int4"): "the model builder makes no int4 embeddings for this provider",
+}
+"""Why there is no model of a precision for an execution provider."""
 
 QUANTIZATION_OPTIONS = {
     "block_size": (16, 32, 64, 128),
@@ -127,7 +140,8 @@ def refusal(recipe: Recipe, provider: str) -> str:
     if fits(recipe):
         return ""
     valid = ", ".join(one.name for one in RECIPES.values() if fits(one))
-    return f"{provider} takes {valid}, not {recipe.name!r}"
+    reason = NOT_MADE.get((provider, recipe.precision), "edgepack's own quantizers do not serve it")
+    return f"{provider} takes {valid}, not {recipe.name!r}: {reason}"
 
 
 def problems(values: Mapping[str, Any]) -> list[tuple[str, str]]:

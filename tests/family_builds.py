@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from packager.profile_rules import PASS_PROVIDERS
 from packager.quantize.build_child import Job, Weights, build
 from packager.quantize.recipes import RECIPES, Recipe
 from tests import families
@@ -28,6 +29,7 @@ def job(hf: Path, target: Path, recipe: Recipe, provider: str = "cpu") -> Job:
     options = {"hf_token": "false", "hf_remote": "false"}
     if recipe.algorithm is not None:
         options |= {"block_size": str(BLOCK_SIZE), "accuracy_level": "4"}
+    if recipe.algorithm is not None and provider in PASS_PROVIDERS:
         weights = Weights(
             algorithm=recipe.algorithm,
             body_bits=recipe.body_bits,

@@ -25,6 +25,7 @@ def correct(builder: Any, config: Any) -> None:
     _local_layers_are_not_scaled(builder.Gemma3Model)
     _embedding_scale_is_exact(builder.GemmaModel)
     _layers_without_positions(builder.SmolLM3Model)
+    _attention_keeps_its_cache(builder.Model)
 
 
 def _rotary_parameters_by_layer_type(config: Any) -> None:
@@ -136,3 +137,9 @@ def _layers_without_positions(smollm3: Any) -> None:
         attributes["use_rope_in_attn"] = before["use_rope_in_attn"]
 
     smollm3.make_attention = make_attention
+
+
+def _attention_keeps_its_cache(model: Any) -> None:
+    """For fp32 on a GPU the builder joins all of the attention in one operator, and then leaves the
+    cache, which the graph promises, unmade: no such graph loads. The separate operators do."""
+    model.is_packed_attn_supported = lambda self: False

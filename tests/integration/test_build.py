@@ -77,6 +77,26 @@ def test_jetson_model_only_has_int4_cuda_graph(cache: Path, tiny_hf: Path, tmp_p
     assert bits == {4}
 
 
+def test_windows_dml_gives_a_model_for_directml(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
+    import onnx
+
+    manifest = build(cache, tiny_hf, "windows-dml", tmp_path / "w.epk")["manifest"]
+    assert manifest["kit"] is None
+    assert manifest["quantization"]["execution_provider"] == "dml"
+    model = unpacked(tmp_path / "w.epk", tmp_path / "release")
+    config = json.loads((model / "genai_config.json").read_text())
+    (provider,) = config["model"]["decoder"]["session_options"]["provider_options"]
+    assert list(provider) == ["dml"]
+    graph = onnx.load(str(model / "model.onnx")).graph
+    operators = [node.op_type for node in graph.node]
+    assert operators.count("MatMulNBits") > 0
+    assert operators.count("GroupQueryAttention") == 2
+    # DirectML has no attention that turns queries and keys itself.
+    assert operators.count("RotaryEmbedding") == 4
+    kinds = {value.type.tensor_type.elem_type for value in graph.output}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+
+
 def test_context_and_settings_come_from_the_profile(
     cache: Path, tiny_hf: Path, tmp_path: Path
 ) -> None:

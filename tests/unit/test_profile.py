@@ -23,7 +23,9 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_there_is_one_for_each_promised_device() -> None:
-    assert profile.names() == ["cpu-aarch64", "cpu-x86_64", "jetson-orin", "mobile", "raspberry-pi"]
+    assert profile.names() == [
+        *("cpu-aarch64", "cpu-x86_64", "jetson-orin", "mobile", "raspberry-pi", "windows-dml"),
+    ]
 
 
 @pytest.mark.parametrize("name", profile.names())
