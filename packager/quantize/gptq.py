@@ -7,8 +7,8 @@ FOLDER gets `layer-000.safetensors` and so on, and `head.safetensors`. Started a
 folder, it goes on after the last layer that is there. `Layer 3/30` tells of each layer done.
 
 In a file, the linear layer `mlp.down_proj` has `mlp.down_proj.codes`, `.scales` and `.zeros` as in
-`blocks.Blocks`; the metadata says what they were made for (`settings`) and how well they keep the
-layer's outputs (`errors`).
+`blocks.Blocks`; the metadata (`about`) says with which settings they were made, and how well they
+keep the layer's outputs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packager.aside import written_aside
 from packager.quantize import blocks, gptq_solve
@@ -113,7 +113,7 @@ def load(folder: Path, layer: int | None, name: str) -> Blocks:
     with safe_open(_path(folder, layer), framework="pt") as file:
         if f"{name}.codes" not in file.keys():  # noqa: SIM118 - no mapping
             raise ValueError(f"{_path(folder, layer)} has no {name}")
-        settings = json.loads(file.metadata()["settings"])
+        settings = _about(file)["settings"]
         return Blocks(
             **{part: file.get_tensor(f"{name}.{part}") for part in ("codes", "scales", "zeros")},
             bits=settings["bits"],
@@ -123,9 +123,12 @@ def load(folder: Path, layer: int | None, name: str) -> Blocks:
 
 def errors(folder: Path) -> list[LinearError]:
     """The errors of all linear layers of the decoder, by layer; not the head's."""
+    from safetensors import safe_open
+
     found = []
     for path in sorted(folder.glob("layer-*.safetensors")):
-        found += [LinearError(**each) for each in json.loads(_metadata(path)["errors"])]
+        with safe_open(path, framework="pt") as file:
+            found += [LinearError(**each) for each in _about(file)["errors"]]
     return found
 
 
@@ -133,29 +136,28 @@ def _path(folder: Path, layer: int | None) -> Path:
     return folder / ("head.safetensors" if layer is None else f"layer-{layer:03}.safetensors")
 
 
-def _settings(source: Path, windows: Tensor, block_size: int, symmetric: bool) -> str:
+def _settings(source: Path, windows: Tensor, block_size: int, symmetric: bool) -> dict[str, Any]:
     """What the files of a folder have in common."""
-    return json.dumps(
-        {
-            "bits": BITS,
-            "block_size": block_size,
-            "symmetric": symmetric,
-            "model": hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
-            "windows": hashlib.sha256(windows.numpy().tobytes()).hexdigest(),
-        }
-    )
+    return {
+        "bits": BITS,
+        "block_size": block_size,
+        "symmetric": symmetric,
+        "model": hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
+        "windows": hashlib.sha256(windows.numpy().tobytes()).hexdigest(),
+    }
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        found: dict[str, str] = file.metadata()
+def _about(file: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.metadata()["about"])
     return found
 
 
-def _check(path: Path, settings: str) -> None:
-    if _metadata(path)["settings"] != settings:
+def _check(path: Path, settings: dict[str, Any]) -> None:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        found = _about(file)["settings"]
+    if found != settings:
         raise ValueError(f"{path} was made with other settings: remove the folder")
 
 
@@ -294,7 +296,9 @@ def _energy(weight: Tensor, hessian: Tensor) -> float:
     return sum(float((rows @ hessian).mul_(rows).sum()) for rows in pieces)
 
 
-def _save(path: Path, made: dict[str, tuple[Blocks, LinearError]], settings: str) -> None:
+def _save(
+    path: Path, made: dict[str, tuple[Blocks, LinearError]], settings: dict[str, Any]
+) -> None:
     from safetensors.torch import save
 
     tensors = {
@@ -302,9 +306,10 @@ def _save(path: Path, made: dict[str, tuple[Blocks, LinearError]], settings: str
         for name, (found, _) in made.items()
         for part in ("codes", "scales", "zeros")
     }
-    lost = json.dumps([asdict(error) for _, error in made.values()])
+    # One entry: of several, the library writes another order each time.
+    about = {"settings": settings, "errors": [asdict(error) for _, error in made.values()]}
     with written_aside(path, _HINT) as file:
-        file.write(save(tensors, metadata={"settings": settings, "errors": lost}))
+        file.write(save(tensors, metadata={"about": json.dumps(about)}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,195 @@
+"""Calibrated weights: better than rounding, in every family, and resumable by layer."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from packager.quantize import gptq, gptq_solve
+from packager.quantize.blocks import Blocks, nearest
+from packager.quantize.layers import LayerwiseModel
+from tests import families, tiny_model
+
+BLOCK = 16
+
+
+def _windows(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(10, 40, (count, 64), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.make_hf(tmp_path_factory.mktemp("model") / "hf")
+
+
+@pytest.fixture(scope="module")
+def done(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("done")
+    gptq.quantize(source, _windows(8), folder, block_size=BLOCK)
+    return folder
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _kl(reference: torch.Tensor, logits: torch.Tensor) -> float:
+    expected, found = torch.log_softmax(reference, -1), torch.log_softmax(logits, -1)
+    return float((expected.exp() * (expected - found)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("block_size", [16, 32, 64, 128])
+def test_outputs_are_kept_better_than_by_rounding(block_size: int, symmetric: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Inputs that go together, as those of real layers do; the last block is a short one.
+    inputs = torch.randn(4096, 40, generator=generator) @ torch.randn(40, 200, generator=generator)
+    inputs += 0.3 * torch.randn(4096, 200, generator=generator)
+    weight = torch.randn(48, 200, generator=generator)
+    hessian = inputs.T @ inputs / len(inputs)
+
+    def lost(made: Blocks) -> float:
+        return float((inputs @ (weight - made.dequantize()).T).square().sum())
+
+    settings: dict[str, Any] = {"bits": 4, "block_size": block_size, "symmetric": symmetric}
+    made = gptq_solve.solve(weight, hessian, **settings)
+    assert lost(made) < 0.5 * lost(nearest(weight, **settings))
+    assert made.codes.shape == (48, 200)
+    assert made.codes.max() <= 15
+    assert torch.unique(made.zeros).tolist() == [8] or not symmetric
+
+
+def test_inputs_that_are_always_zero_do_no_harm() -> None:
+    weight = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+    hessian = torch.eye(32)
+    hessian[3] = hessian[:, 3] = 0
+    for each in (hessian, torch.zeros(32, 32)):
+        made = gptq_solve.solve(weight, each, bits=4, block_size=16, symmetric=False)
+        assert made.dequantize().isfinite().all()
+        assert (made.dequantize() - weight).norm() < 0.2 * weight.norm()
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.filterwarnings("ignore::UserWarning:transformers")
+def test_every_family(name: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    source = families.make_hf(families.FAMILIES[name], tmp_path / "hf")
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    held_out = _windows(6, seed=1)
+    expected = model(held_out).logits.detach()
+
+    # Layer by layer is the same as all at once.
+    layerwise = LayerwiseModel(source)
+    hidden = layerwise.start(held_out)
+    for index in range(layerwise.count):
+        with layerwise.layer(index):
+            hidden = torch.cat(list(layerwise.run(index, hidden)))
+    inputs = torch.cat(list(layerwise.head_inputs(hidden)))
+    seen: list[torch.Tensor] = []
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model(held_out)
+    hook.remove()
+    torch.testing.assert_close(inputs, seen[0].detach())
+    assert torch.equal(layerwise.head_weight(), head.weight)
+
+    folder = tmp_path / "made"
+    folder.mkdir()
+    gptq.quantize(source, _windows(16), folder, block_size=BLOCK)
+    layers = model.get_decoder().layers
+    originals = {
+        (index, part): linear.weight.detach()
+        for index, layer in enumerate(layers)
+        for part, linear in layer.named_modules()
+        if isinstance(linear, torch.nn.Linear)
+    }
+    assert {(error.layer, error.name) for error in gptq.errors(folder)} == set(originals)
+    found = {}
+    for algorithm in ("nearest", "gptq"):
+        for (index, part), weight in originals.items():
+            made = gptq.load(folder, index, part)
+            if algorithm == "nearest":
+                made = nearest(weight, bits=4, block_size=BLOCK, symmetric=False)
+            layers[index].get_submodule(part).weight.data = made.dequantize()
+        found[algorithm] = _kl(expected, model(held_out).logits.detach())
+    assert found["gptq"] < 0.9 * found["nearest"]
+
+
+def test_errors(source: Path, done: Path) -> None:
+    found = gptq.errors(done)
+    assert [error.layer for error in found] == [0] * 7 + [1] * 7
+    assert {error.name for error in found} >= {"self_attn.q_proj", "mlp.down_proj"}
+    for error in found:
+        assert 0 < error.relative < error.nearest < 0.02
+        assert error.absolute > 0
+    assert {error.parameters for error in found if error.name == "mlp.down_proj"} == {64 * 128}
+
+
+def test_the_head_too(source: Path, done: Path) -> None:
+    made = gptq.load(done, None, gptq.HEAD)
+    weight = LayerwiseModel(source).head_weight()
+    assert made.codes.shape == weight.shape
+    assert (made.dequantize() - weight).norm() < 0.15 * weight.norm()
+
+
+def test_what_is_not_there_is_an_error(done: Path) -> None:
+    with pytest.raises(ValueError, match=r"no mlp\.fc1"):
+        gptq.load(done, 0, "mlp.fc1")
+    with pytest.raises(FileNotFoundError):
+        gptq.load(done, 7, "mlp.down_proj")
+
+
+def test_symmetric(source: Path, tmp_path: Path) -> None:
+    gptq.quantize(source, _windows(4), tmp_path, block_size=BLOCK, symmetric=True)
+    made = gptq.load(tmp_path, 1, "mlp.down_proj")
+    assert torch.unique(made.zeros).tolist() == [8]
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+    source: Path, done: Path, tmp_path: Path
+) -> None:
+    windows = tmp_path / "windows.npy"
+    np.save(windows, _windows(8).numpy())
+    folder = tmp_path / "made"
+    folder.mkdir()
+    command = [sys.executable, "-u", "-m", "packager.quantize.gptq"]
+    command += [str(source), str(windows), str(folder), str(BLOCK)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "Layer 1/2\n"
+        process.kill()
+    first = folder / "layer-000.safetensors"
+    assert first.exists()
+    (folder / "head.safetensors").unlink(missing_ok=True)
+    (folder / "layer-001.safetensors").unlink(missing_ok=True)
+    written = first.stat().st_mtime_ns
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert output == "Layer 1/2\nLayer 2/2\n"
+    assert first.stat().st_mtime_ns == written
+    assert _files(folder) == _files(done)
+
+
+@pytest.mark.parametrize("changed", ["block_size", "symmetric", "windows", "model"])
+def test_files_of_other_settings_are_not_mixed_in(
+    changed: str, source: Path, done: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "made"
+    shutil.copytree(done, folder)
+    model, windows, block_size, symmetric = source, _windows(8), BLOCK, False
+    if changed == "block_size":
+        block_size = 32
+    elif changed == "symmetric":
+        symmetric = True
+    elif changed == "windows":
+        windows = _windows(8, seed=3)
+    else:
+        model = families.make_hf(families.FAMILIES["Llama 3"], tmp_path / "hf")
+    with pytest.raises(ValueError, match="other settings"):
+        gptq.quantize(model, windows, folder, block_size=block_size, symmetric=symmetric)
+    assert _files(folder) == _files(done)
