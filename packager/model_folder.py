@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from packager.errors import ModelSourceError
-from packager.models import ARCHITECTURES
+from packager.models import ARCHITECTURES, REFUSED
 
 HF_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py", "README.md")
 """The files of a Hugging Face folder that make the model; the rest is not read."""
@@ -109,7 +109,8 @@ def check_architecture(found: str, where: Path, supported: tuple[str, ...]) -> N
     """
     if found not in supported:
         raise ModelSourceError(
-            f"{where} is of the architecture {found or '(none named)'}, which is not supported",
+            f"{where} is of the architecture {found or '(none named)'}, which is not supported"
+            + (f": {REFUSED[found]}" if found in REFUSED else ""),
             hint=f"Supported architectures: {', '.join(supported)}.",
         )
 

@@ -52,10 +52,15 @@ ARCHITECTURES = (
     *("GraniteMoeHybridForCausalLM", "HunYuanDenseV1ForCausalLM", "InternLM2ForCausalLM"),
     *("Lfm2ForCausalLM", "Lfm2MoeForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"),
     *("NemotronForCausalLM", "OlmoForCausalLM", "Phi3ForCausalLM", "Phi3SmallForCausalLM"),
-    *("PhiForCausalLM", "PhiMoEForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"),
-    "SmolLM3ForCausalLM",
+    *("PhiForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM"),
 )
-"""The text models of onnxruntime-genai's model builder, as config.json names them."""
+"""The text models of onnxruntime-genai's model builder, as config.json names them, without those of
+`REFUSED`. docs/families.md says which are compared with transformers."""
+
+REFUSED = {
+    "PhiMoEForCausalLM": "the model builder makes its experts for CUDA and in its own int4 alone",
+}
+"""Architectures that the model builder takes and edgepack does not, and why."""
 
 GGUF_ARCHITECTURES = {
     "gemma2": "Gemma2ForCausalLM",

@@ -20,12 +20,14 @@ def correct(builder: Any, config: Any) -> None:
     _rotary_parameters_by_layer_type(config)
     _windows_without_layer_types(config)
     _epsilon_of_another_name(config)
+    _clipping_is_left_out(config)
     _vectors_in_full_precision(builder.Model)
     _rotary_frequencies_as_transformers(builder.Model, builder.LlamaModel)
     _local_layers_are_not_scaled(builder.Gemma3Model)
     _embedding_scale_is_exact(builder.GemmaModel)
     _layers_without_positions(builder.SmolLM3Model)
     _attention_keeps_its_cache(builder.Model)
+    _norm_subtracts_the_mean(builder.OLMoModel)
 
 
 def _rotary_parameters_by_layer_type(config: Any) -> None:
@@ -53,11 +55,24 @@ def _windows_without_layer_types(config: Any) -> None:
 
 
 def _epsilon_of_another_name(config: Any) -> None:
-    """The builder reads `rms_norm_eps` alone, and takes 1e-6 for models that call it otherwise."""
+    """The builder reads `rms_norm_eps` alone, and takes 1e-6 for models that call it otherwise.
+
+    OLMo does not say it at all: it has 1e-5.
+    """
     if not hasattr(config, "rms_norm_eps"):
         for name in ("layer_norm_eps", "norm_eps"):
             if hasattr(config, name):
                 config.rms_norm_eps = getattr(config, name)
+    if config.model_type == "olmo":
+        config.rms_norm_eps = 1e-5
+
+
+def _clipping_is_left_out(config: Any) -> None:
+    """Some OLMo models clip queries, keys and values; there is nothing to put that right here."""
+    if getattr(config, "clip_qkv", None) is not None:
+        raise NotImplementedError(
+            "this model clips its queries and keys (clip_qkv), which the model builder leaves out"
+        )
 
 
 def _vectors_in_full_precision(model: Any) -> None:
@@ -143,3 +158,15 @@ def _attention_keeps_its_cache(model: Any) -> None:
     """For fp32 on a GPU the builder joins all of the attention in one operator, and then leaves the
     cache, which the graph promises, unmade: no such graph loads. The separate operators do."""
     model.is_packed_attn_supported = lambda self: False
+
+
+def _norm_subtracts_the_mean(olmo: Any) -> None:
+    """OLMo has layer norms without weights; the builder made norms that only divide."""
+    make = olmo.make_layernorm
+
+    def make_layernorm(
+        self: Any, layer_id: int, layernorm: Any, skip: bool, simple: bool, location: str
+    ) -> None:
+        make(self, layer_id, layernorm, skip, False, location)
+
+    olmo.make_layernorm = make_layernorm
