@@ -130,6 +130,7 @@ def test_tokenizer_and_license_beside_the_adapter_are_taken(
 def test_build_with_an_adapter(tiny_hf: Path, lora: Path, tmp_path: Path) -> None:
     outcome = edgepack(
         *("build", "--profile", "mobile", "--model", tiny_hf, "--adapter", lora, "--json"),
+        *("--recipe", "int4-rtn", "--allow-quality-loss"),
         *("-o", tmp_path / "m.epk"),
         cache=tmp_path / "cache",
     )
