@@ -26,6 +26,8 @@ _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
 # The root is shared by all builds and stays as it is: only the work folder can be written to.
 # The host's /sys must not be there: ONNX Runtime would take the host's processor for its own.
+# The shell stays: a program that is the first process of its namespace does not die of its own
+# crash, and qemu then waits for that for ever.
 _ENTER = """
 set -e
 root=$1 work=$2 wheels=$3; shift 3
@@ -38,7 +40,8 @@ mount --bind "$wheels" "$root/wheels"
 mount -o remount,bind,ro "$root/wheels"
 for device in null urandom; do mount --bind "/dev/$device" "$root/dev/$device"; done
 cd "$root"
-PATH="$PATH:/usr/sbin:/sbin" exec chroot "$root" /usr/bin/env -i "$@"
+PATH="$PATH:/usr/sbin:/sbin" chroot "$root" /usr/bin/env -i "$@"
+exit 0
 """
 
 

@@ -33,7 +33,8 @@ def on_device(root: Path, *argv: str) -> Outcome:
     done = subprocess.run(
         [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c"),
-            'mount -t proc proc "$1/proc" && exec chroot "$@"',
+            # The shell stays: a first process that crashes would not end (see kit/rootfs.py).
+            'mount -t proc proc "$1/proc" && chroot "$@"; exit $?',
             *("enter", str(root), *argv),
         ],
         env={"PATH": "/usr/local/bin:/usr/bin:/usr/sbin"},
