@@ -34,6 +34,7 @@ class Family:
 
     Attributes:
         name: for people.
+        special: what of it must come out right.
         examples: models of it.
         architecture: as config.json names it.
         model_type: likewise.
@@ -46,6 +47,7 @@ class Family:
     """
 
     name: str
+    special: str
     examples: str
     architecture: str
     model_type: str
@@ -105,6 +107,7 @@ FAMILIES = {
     for family in (
         Family(
             name="Phi",
+            special="partial rotary embeddings, biases, attention and MLP side by side",
             examples="phi-1.5, phi-2",
             architecture="PhiForCausalLM",
             model_type="phi",
@@ -135,6 +138,7 @@ FAMILIES = {
         ),
         Family(
             name="Phi-3",
+            special="a window in every layer, joined projections",
             examples="Phi-3-mini-4k-instruct",
             architecture="Phi3ForCausalLM",
             model_type="phi3",
@@ -159,6 +163,7 @@ FAMILIES = {
         ),
         Family(
             name="Phi-3.5",
+            special="LongRoPE: before, across and after its switch at 4,096 tokens",
             # Before the switch, across it, and after it from the start.
             prompt_tokens=(40, SWITCH - 16, SWITCH + 4),
             examples="Phi-3.5-mini-instruct, Phi-3-mini-128k-instruct",
@@ -196,6 +201,7 @@ FAMILIES = {
         ),
         Family(
             name="Llama 2",
+            special="SentencePiece-like tokenizer",
             examples="Llama-2-7b-chat, TinyLlama",
             architecture="LlamaForCausalLM",
             model_type="llama",
@@ -211,6 +217,7 @@ FAMILIES = {
         ),
         Family(
             name="Llama 3",
+            special="rotary frequencies scaled by parts, tied embeddings",
             examples="Llama-3.1-8B-Instruct, Llama-3.2-1B-Instruct",
             architecture="LlamaForCausalLM",
             model_type="llama",
@@ -243,6 +250,7 @@ FAMILIES = {
         ),
         Family(
             name="Mistral",
+            special="a window in every layer",
             examples="Mistral-7B-Instruct",
             architecture="MistralForCausalLM",
             model_type="mistral",
@@ -263,6 +271,7 @@ FAMILIES = {
         ),
         Family(
             name="Gemma",
+            special="norms of 1 + weight, scaled embeddings, heads wider than the hidden size",
             examples="gemma-2b-it",
             architecture="GemmaForCausalLM",
             model_type="gemma",
@@ -274,6 +283,7 @@ FAMILIES = {
         ),
         Family(
             name="Gemma 2",
+            special="soft caps, windows in every other layer, four norms a layer",
             examples="gemma-2-2b-it",
             architecture="Gemma2ForCausalLM",
             model_type="gemma2",
@@ -293,6 +303,7 @@ FAMILIES = {
         ),
         Family(
             name="Gemma 3",
+            special="norms of queries and keys, rotary bases of their own for local layers",
             examples="gemma-3-1b-it, gemma-3-270m-it",
             architecture="Gemma3ForCausalLM",
             model_type="gemma3_text",
@@ -313,6 +324,7 @@ FAMILIES = {
         ),
         Family(
             name="Qwen2",
+            special="biases of queries, keys and values",
             examples="Qwen2.5-0.5B-Instruct",
             architecture="Qwen2ForCausalLM",
             model_type="qwen2",
@@ -344,6 +356,7 @@ FAMILIES = {
         ),
         Family(
             name="Qwen3",
+            special="norms of queries and keys",
             examples="Qwen3-0.6B, Qwen3-4B",
             architecture="Qwen3ForCausalLM",
             model_type="qwen3",
@@ -377,6 +390,7 @@ FAMILIES = {
         ),
         Family(
             name="SmolLM3",
+            special="layers without positions",
             examples="SmolLM3-3B",
             architecture="SmolLM3ForCausalLM",
             model_type="smollm3",
@@ -475,6 +489,7 @@ def _other(name: str, architecture: str, model_type: str, **config: Any) -> Fami
     return replace(
         FAMILIES["Qwen3"],
         name=name,
+        special="",
         architecture=architecture,
         model_type=model_type,
         config={"rope_theta": 10000.0, "tie_word_embeddings": False, **config},

@@ -19,6 +19,7 @@ import pytest
 
 from packager.child import OFFLINE
 from packager.profile_rules import NOT_MADE, PRECISIONS
+from scripts import tables
 from tests.commands import edgepack, refused
 from tests.provider_builds import ASKED, CASES, MADE, expected
 
@@ -182,3 +183,9 @@ def test_reasons_still_hold(built: Path, tmp_path: Path) -> None:
 
 def test_table_asks_for_the_precisions_there_are() -> None:
     assert {p for each in PRECISIONS.values() for p in each} - {"bf16"} == set(ASKED)
+
+
+@pytest.mark.parametrize("document", tables.TABLES)
+def test_tables_of_the_documents_are_current(document: str) -> None:
+    written = (tables.DOCS / document).read_text(encoding="utf-8")
+    assert written == tables.current(document), "run: python -m scripts.tables"

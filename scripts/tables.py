@@ -1,0 +1,105 @@
+"""Write the tables of docs/families.md and docs/precisions.md from what the tests check.
+
+python -m scripts.tables
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from packager.profile_rules import NOT_MADE
+from tests.families import FAMILIES, OTHERS, VARIANTS
+from tests.provider_builds import CASES, MADE, expected
+
+DOCS = Path(__file__).parent.parent / "docs"
+BEGIN, END = "<!-- {} -->", "<!-- end -->"
+
+
+def families() -> str:
+    """The families, of each what it is and what is checked."""
+    rows = [
+        (
+            family.name,
+            family.examples,
+            f"`{family.architecture}`",
+            family.special,
+            *("equal", "yes", "yes"),
+            _chat(family.template, family.system),
+        )
+        for family in FAMILIES.values()
+    ]
+    heads = ("family", "models", "architecture", "what must come out right")
+    return _table((*heads, "fp32 tokens", "int8", "int4", "chat tokens"), rows)
+
+
+def _chat(template: str | None, system: bool) -> str:
+    if template is None:
+        return "no template"
+    return "equal" if system else "equal; no system message"
+
+
+def others() -> str:
+    """The other architectures that are compared."""
+    rows = [(o.name, f"`{o.architecture}`", "equal", "yes", "yes") for o in OTHERS.values()]
+    return _table(("family", "architecture", "fp32 tokens", "int8", "int4"), rows)
+
+
+def variants() -> str:
+    """The variants of families."""
+    return _table(("variant", "fp32 tokens"), [(name, "equal") for name in VARIANTS])
+
+
+def precisions() -> str:
+    """Each precision for each execution provider: what is made of it, or why not."""
+    rows = []
+    for provider, precision in CASES:
+        if (provider, precision) not in MADE:
+            rows.append((provider, precision, "no", NOT_MADE[provider, precision], "", "", ""))
+            continue
+        graph = expected(provider, precision)
+        rotary = " + RotaryEmbedding" if graph.rotary else ""
+        linear = f"MatMulNBits, {graph.bits} bits" if graph.bits else "MatMul"
+        floats = {"FLOAT": "fp32", "FLOAT16": "fp16"}[graph.floats]
+        runs = "runs" if provider == "cpu" else "made; runs on the CPU"
+        rows.append(
+            (
+                *(provider, precision, runs),
+                *(f"{graph.attention}{rotary}", linear, graph.embedding, floats),
+            )
+        )
+    heads = (
+        "provider",
+        "precision",
+        "",
+        "attention",
+        "linear layers",
+        "embedding",
+        "logits, cache",
+    )
+    return _table(heads, rows)
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = tuple(heads)
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "families.md": {"families": families, "others": others, "variants": variants},
+    "precisions.md": {"precisions": precisions},
+}
+
+
+def current(name: str) -> str:
+    """A document with its tables as they should be."""
+    text = (DOCS / name).read_text(encoding="utf-8")
+    for marker, make in TABLES[name].items():
+        head, rest = text.split(BEGIN.format(marker), 1)
+        _, tail = rest.split(END, 1)
+        text = f"{head}{BEGIN.format(marker)}\n{make()}\n{END}{tail}"
+    return text
+
+
+if __name__ == "__main__":
+    for document in TABLES:
+        (DOCS / document).write_text(current(document), encoding="utf-8")
