@@ -77,6 +77,9 @@ def say(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) 
     if has_chat_template(folder):
         messages = json.dumps([{"role": "user", "content": prompt}])
         prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    else:
+        # What a template begins with, a plain text must be given.
+        tokenizer.update_options(add_special_tokens="true")
     tokens = tokenizer.encode(prompt)
     params = og.GeneratorParams(model)
     params.set_search_options(do_sample=False, max_length=len(tokens) + max_tokens)
