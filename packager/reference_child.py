@@ -11,6 +11,7 @@ says what is wrong with a text.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -155,13 +156,18 @@ class Reference:
 
         width = job.window - len(self.start)
         wanted = job.windows * width
-        # So long that one answer to each is usually enough, and shorter than a window.
-        length = min(-(-wanted // len(job.prompts)), job.window - 1)
+        # So long that one answer to each is about enough: then all prompts have their part.
+        asked = sum(len(self.encode(prompt)) for prompt in job.prompts)
+        length = max((wanted - asked) // len(job.prompts), job.window // 4)
         tokens: list[int] = []
+        questions = job.prompts
         torch.manual_seed(job.seed)
         while len(tokens) < wanted:
-            for prompt, answer in self.answer(job.prompts, length, sample=True):
-                tokens += prompt + answer
+            found = self.answer(questions, length, sample=True)
+            tokens += [token for prompt, answer in found for token in prompt + answer]
+            # Answers that ended early leave some to be written: ask as many again as that takes.
+            missing = (wanted - len(tokens)) * len(found) / sum(len(p + a) for p, a in found)
+            questions = job.prompts[: max(math.ceil(missing), 1)]
         return self._windows(tokens[:wanted], job.windows, width)
 
     def _windows(self, tokens: list[int], count: int, width: int) -> NDArray[np.int64]:
