@@ -43,14 +43,21 @@ def _kl(reference: torch.Tensor, logits: torch.Tensor) -> float:
     return float((expected.exp() * (expected - found)).sum(-1).mean())
 
 
+def _correlated(width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A weight, and inputs that go together as those of real layers do."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(4096, 40, generator=generator) @ torch.randn(
+        40, width, generator=generator
+    )
+    inputs += 0.3 * torch.randn(4096, width, generator=generator)
+    return torch.randn(48, width, generator=generator), inputs
+
+
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("block_size", [16, 32, 64, 128])
 def test_outputs_are_kept_better_than_by_rounding(block_size: int, symmetric: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    # Inputs that go together, as those of real layers do; the last block is a short one.
-    inputs = torch.randn(4096, 40, generator=generator) @ torch.randn(40, 200, generator=generator)
-    inputs += 0.3 * torch.randn(4096, 200, generator=generator)
-    weight = torch.randn(48, 200, generator=generator)
+    # The last block is a short one.
+    weight, inputs = _correlated(200)
     hessian = inputs.T @ inputs / len(inputs)
 
     def lost(made: Blocks) -> float:
@@ -62,6 +69,19 @@ def test_outputs_are_kept_better_than_by_rounding(block_size: int, symmetric: bo
     assert made.codes.shape == (48, 200)
     assert made.codes.max() <= 15
     assert torch.unique(made.zeros).tolist() == [8] or not symmetric
+
+
+@pytest.mark.parametrize("rows", [gptq_solve.ROWS, 7])
+def test_each_sweep_makes_it_better(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, inputs = _correlated(256)
+    hessian = inputs.T @ inputs / len(inputs)
+    monkeypatch.setattr(gptq_solve, "ROWS", rows)
+    lost = []
+    for sweeps in range(3):
+        monkeypatch.setattr(gptq_solve, "SWEEPS", sweeps)
+        made = gptq_solve.solve(weight, hessian, bits=4, block_size=32, symmetric=False)
+        lost.append(float((inputs @ (weight - made.dequantize()).T).square().sum()))
+    assert lost[2] < lost[1] < 0.9 * lost[0]
 
 
 def test_inputs_that_are_always_zero_do_no_harm() -> None:
