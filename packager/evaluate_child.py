@@ -52,6 +52,7 @@ class Candidate:
         self._mask = names.get("attention_mask", "attention_mask")
         self._positions = names.get("position_ids", "position_ids")
         self._head_size: int = decoder["head_size"]
+        self._window: int = decoder.get("sliding_window", {}).get("window_size", 0)
         self._logits = decoder.get("outputs", {}).get("logits", "logits")
 
     def logits(self, window: NDArray[np.int64]) -> Floats:
@@ -78,6 +79,9 @@ class Candidate:
             return size
         if "batch" in size:
             return 1
+        if "sliding" in size:
+            # The cache of a layer that sees a window is as long as the window, filled or not.
+            return self._window
         return 0 if "length" in size else self._head_size
 
 

@@ -18,6 +18,7 @@ from device_runtime.engine import GenerationRequest, Message
 from device_runtime.genai_engine import GenAIEngine
 from packager.child import OFFLINE
 from packager.errors import QuantizeError
+from packager.evaluate_child import Candidate
 from packager.model_folder import _REMOTE_CODE
 from packager.models import ARCHITECTURES, REFUSED
 from packager.quantize import builder, check
@@ -77,6 +78,16 @@ def test_fp32_generates_the_tokens_of_transformers(built: Path, name: str, lengt
     finite = np.isfinite(logits)
     wanted = expected[f"logits-{length}"][finite]
     assert np.abs(logits[finite] - wanted).max() < 1e-4 * wanted.std()
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS, *OTHERS])
+def test_evaluation_sees_the_logits_of_transformers(built: Path, name: str) -> None:
+    expected = np.load(built / name / "expected.npz")
+    logits = Candidate(built / name / "fp32").logits(expected["prompt-40"])[-1]
+    wanted = expected["logits-40"]
+    # Tokens that end a text are ruled out in what was expected.
+    finite = np.isfinite(wanted)
+    assert np.abs(logits[finite] - wanted[finite]).max() < 1e-4 * wanted[finite].std()
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
