@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from packager.profile_rules import NOT_MADE
-from tests.families import FAMILIES, OTHERS, VARIANTS
+from tests.family_models import FAMILIES
+from tests.family_variants import OTHERS, VARIANTS
 from tests.provider_builds import CASES, MADE, expected
 
 DOCS = Path(__file__).parent.parent / "docs"

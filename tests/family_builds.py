@@ -4,7 +4,7 @@
 
 One process for all, since importing torch, transformers and the model builder takes longer than
 building a hundred such models. In FOLDER, each family gets a folder with `hf`, `fp32`, `int8`,
-`int4` and `expected.npz`; each of `families.VARIANTS` has no quantized models.
+`int4` and `expected.npz`; each of `family_variants.VARIANTS` has no quantized models.
 """
 
 import json
@@ -16,7 +16,9 @@ from packager.profile_rules import PASS_PROVIDERS
 from packager.quantize.build_child import Job, Weights, build
 from packager.quantize.recipes import RECIPES, Recipe
 from tests import families
-from tests.families import FAMILIES, OTHERS, VARIANTS, Family
+from tests.families import Family
+from tests.family_models import FAMILIES
+from tests.family_variants import OTHERS, VARIANTS
 
 TOKENS = 32
 BLOCK_SIZE = 32

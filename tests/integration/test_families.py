@@ -24,8 +24,10 @@ from packager.models import ARCHITECTURES, REFUSED
 from packager.quantize import builder, check
 from tests import families
 from tests.commands import edgepack, refused
-from tests.families import CONVERSATIONS, FAMILIES, OTHERS, VARIANTS
+from tests.families import CONVERSATIONS
 from tests.family_builds import PRECISIONS, TOKENS
+from tests.family_models import FAMILIES
+from tests.family_variants import OTHERS, VARIANTS
 
 pytestmark = pytest.mark.slow
 
