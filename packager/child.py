@@ -23,8 +23,8 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
     "PYTHONUNBUFFERED": "1",
-    # Threads that wait in a loop cost little on an idle machine and multiply the time on a busy one:
-    # calibrating a layer took 3 s instead of 40 beside other work.
+    # Threads that wait in a loop cost little on an idle machine and multiply the time on a busy
+    # one: calibrating a layer took 3 s instead of 40 beside other work.
     "OMP_WAIT_POLICY": "PASSIVE",
     # The model builder writes the commit of whatever checkout it is installed below into the
     # graph, as its own; without git it takes the one its package was made from.

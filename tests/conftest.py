@@ -20,8 +20,8 @@ PACKAGES = {
 }
 
 
-# A shell starts its background jobs with SIGINT ignored, and what is ignored stays so in the programs
-# that the tests start and interrupt.
+# A shell starts its background jobs with SIGINT ignored, and what is ignored stays so in the
+# programs that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -110,17 +110,16 @@ def _error_for_bytes(members: list[gptq.LinearError]) -> float:
 
 def _calibrated(subject: Subject, source: Path, layers: int, block_size: int) -> Path:
     """Run GPTQ, or take what it left; goes on where an interrupted run stopped."""
-    assert subject.text is not None
+    windows = subject.calibration()
     inputs = {
         "source": subject.source.digest,
-        "calibration": cache.file_digest(subject.text / "calibration.npy"),
+        "calibration": cache.file_digest(windows),
         "block_size": block_size,
         "gptq": [
             cache.file_digest(Path(__file__).parent / name)
             for name in ("gptq.py", "gptq_solve.py", "layers.py", "blocks.py")
         ],
     }
-    windows = subject.text / "calibration.npy"
 
     def make(target: Path) -> None:
         # Layers that are done stay when the work is interrupted.

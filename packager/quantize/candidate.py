@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,15 @@ class Subject:
     Attributes:
         source: the original model.
         profile: the device.
-        text: prepared folder of `evaluation_text`; None measures and calibrates nothing.
+        text: prepared folder of `evaluation_text`; None measures nothing.
+        calibration: gives the file of calibration windows, which may take minutes to write.
         trust_remote_code: run Python code that comes with the model.
     """
 
     source: ModelSource
     profile: DeviceProfile
     text: Path | None
+    calibration: Callable[[], Path]
     trust_remote_code: bool
 
 
@@ -133,8 +136,7 @@ def _built(subject: Subject, recipe: Recipe | None, provider: str) -> Path:
         "prompt": [PROMPT, MAX_TOKENS],
     }
     if recipe is not None and recipe.calibrated:
-        assert subject.text is not None
-        inputs["calibration"] = cache.file_digest(subject.text / "calibration.npy")
+        inputs["calibration"] = cache.file_digest(subject.calibration())
 
     def make(target: Path) -> None:
         model = target / "model"

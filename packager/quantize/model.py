@@ -1,5 +1,6 @@
 """Quantize a model for a profile: prepare the text, try recipes, choose one."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,19 +60,27 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
         EvaluationError: a text cannot be used.
     """
     source, profile = request.source, request.profile
+    prepare = functools.partial(
+        evaluation_text.prepare,
+        source,
+        eval_text=request.eval_text,
+        calibration_text=request.calibration_text,
+        trust_remote_code=request.trust_remote_code,
+    )
     text = None
     recipes: list[Recipe | None] = [None]
     if source.kind != "onnx":
         recipes = [*ladder.recipes(request.recipe, profile.execution_provider)]
         with console.step("Asking the original model"):
-            text = evaluation_text.prepare(
-                source,
-                eval_text=request.eval_text,
-                calibration_text=request.calibration_text,
-                trust_remote_code=request.trust_remote_code,
-            )
+            # What is wrong with the user's own text is said now; the model writes text to calibrate
+            # with, which takes longest, only when a recipe comes that needs it.
+            text = prepare(calibrate=request.calibration_text is not None)
     subject = Subject(
-        source=source, profile=profile, text=text, trust_remote_code=request.trust_remote_code
+        source=source,
+        profile=profile,
+        text=text,
+        calibration=lambda: prepare(calibrate=True) / "calibration.npy",
+        trust_remote_code=request.trust_remote_code,
     )
     choice = ladder.choose(subject, recipes, allow_quality_loss=request.allow_quality_loss)
     chosen = choice.chosen
