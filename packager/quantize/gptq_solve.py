@@ -71,7 +71,8 @@ def _in_order(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Round the columns `[in, rows]` one after the other.
 
-    The grid of a block is searched when the block is reached, for the weights as they are by then.
+    The grid of a block is searched when the block is reached, for the weights as they are by then;
+    what a column's rounding costs, after all that the later ones can make up for, weights it.
 
     Returns:
         codes `[in, rows]`, scales and zeros `[blocks, rows]`, all float32.
@@ -89,8 +90,14 @@ def _in_order(
         errors = torch.empty_like(part)
         for at in range(stop - start):
             if at % block_size == 0:
-                block = part[at : at + block_size].T.contiguous()
-                scale, zero = (each[:, 0] for each in grid(block, bits=bits, symmetric=symmetric))
+                block = slice(at, at + block_size)
+                found = grid(
+                    part[block].T.contiguous(),
+                    bits=bits,
+                    symmetric=symmetric,
+                    importance=local.diagonal()[block].square().reciprocal(),
+                )
+                scale, zero = (each[:, 0] for each in found)
                 scales.append(scale)
                 zeros.append(zero)
             code = codes[start + at]

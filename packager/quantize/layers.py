@@ -140,7 +140,8 @@ class LayerwiseModel:
 
     def _fill(self, module: nn.Module, *, recurse: bool) -> None:
         prefix = self._names[module]
-        wanted = [name for name, _ in module.named_parameters(recurse=recurse)]
+        # Of buffers, those that are stored too.
+        wanted = [name for name in module.state_dict() if recurse or "." not in name]
         values = {name: self._weights[f"{prefix}.{name}".lstrip(".")] for name in wanted}
         module.load_state_dict(values, strict=False, assign=True)
         module.requires_grad_(False)

@@ -14,6 +14,8 @@ from packager.quantize import gptq, gptq_solve
 from packager.quantize.blocks import Blocks, nearest
 from packager.quantize.layers import LayerwiseModel
 from tests import families, tiny_model
+from tests.family_models import FAMILIES
+from tests.family_variants import OTHERS
 
 BLOCK = 16
 
@@ -94,12 +96,12 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
         assert (made.dequantize() - weight).norm() < 0.2 * weight.norm()
 
 
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *OTHERS])
 @pytest.mark.filterwarnings("ignore::UserWarning:transformers")
 def test_every_family(name: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    source = families.make_hf(families.FAMILIES[name], tmp_path / "hf")
+    source = families.make_hf({**FAMILIES, **OTHERS}[name], tmp_path / "hf")
     model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     held_out = _windows(6, seed=1)
     expected = model(held_out).logits.detach()
@@ -209,7 +211,7 @@ def test_files_of_other_settings_are_not_mixed_in(
     elif changed == "windows":
         windows = _windows(8, seed=3)
     else:
-        model = families.make_hf(families.FAMILIES["Llama 3"], tmp_path / "hf")
+        model = families.make_hf(FAMILIES["Llama 3"], tmp_path / "hf")
     with pytest.raises(ValueError, match="other settings"):
         gptq.quantize(model, windows, folder, block_size=block_size, symmetric=symmetric)
     assert _files(folder) == _files(done)
