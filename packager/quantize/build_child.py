@@ -103,7 +103,6 @@ def build(job: Job) -> None:
                 self.model,
                 lambda name, weight: quantize(weights, calibrated, name, weight),
                 tied=tied,
-                symmetric=weights.symmetric,
                 accuracy_level=weights.accuracy_level,
             )
             model: ir.Model = self.model
@@ -138,7 +137,10 @@ def quantize(
     found = calibrated.find(node, weight) if calibrated and bits < 8 else None
     if found is not None:
         return found
-    if weights.algorithm == "nearest" or bits == 8:
+    if bits == 8:
+        # Zero points would gain nothing here that can be measured, and cost speed.
+        return blocks.nearest(weight, bits=bits, block_size=size, symmetric=True)
+    if weights.algorithm == "nearest":
         return blocks.nearest(weight, bits=bits, block_size=size, symmetric=weights.symmetric)
     return kquant.fit(weight, bits=bits, block_size=size)
 

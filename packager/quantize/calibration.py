@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,11 +50,14 @@ def prepare(subject: Subject, recipe: Recipe, source: Path, block_size: int) -> 
         return Prepared(sensitive=usual(layers) if recipe.sensitive == "usual" else ())
     from packager.quantize import gptq
 
+    from packager.quantize import gptq
+
     folder = _calibrated(subject, source, layers, block_size)
-    share = recipe.sensitive
-    assert not isinstance(share, str)
     errors = gptq.errors(folder)
-    sensitive = most_sensitive(errors, share)
+    sensitive: tuple[str, ...] = ()
+    if recipe.sensitive:
+        assert not isinstance(recipe.sensitive, str)
+        sensitive = most_sensitive(errors, _costs(subject, source, folder), recipe.sensitive)
     found = [
         {
             "layer": error.layer,
@@ -80,23 +84,29 @@ def usual(layers: int) -> tuple[str, ...]:
     return tuple(f"{layer}.{name}" for layer in chosen for name in names)
 
 
-def most_sensitive(errors: list[gptq.LinearError], share: float) -> tuple[str, ...]:
-    """The linear layers with the largest error for the bytes that 8 bits would take.
+def most_sensitive(
+    errors: list[gptq.LinearError], costs: Mapping[tuple[int, str], float], share: float
+) -> tuple[str, ...]:
+    """The linear layers that cost the model most, for the bytes that 8 bits would take.
 
     Args:
         errors: of each linear layer after calibration.
+        costs: of each linear layer, by layer and name, as `sensitivity` measures them.
         share: part of all their weights to choose.
     """
     budget = share * sum(error.parameters for error in errors)
     groups: dict[tuple[int, str], list[gptq.LinearError]] = defaultdict(list)
     for error in errors:
         # One node of the graph holds query, key and value: they go together.
-        kind = error.name
-        if kind.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj"):
-            kind = "self_attn.qkv"
-        groups[error.layer, kind].append(error)
+        joined = error.name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj")
+        groups[error.layer, "qkv" if joined else error.name].append(error)
+
+    def gain(members: list[gptq.LinearError]) -> float:
+        cost = sum(costs[error.layer, error.name] for error in members)
+        return cost / sum(error.parameters for error in members)
+
     chosen: list[str] = []
-    for members in sorted(groups.values(), key=_error_for_bytes, reverse=True):
+    for members in sorted(groups.values(), key=gain, reverse=True):
         size = sum(error.parameters for error in members)
         if size <= budget:
             budget -= size
@@ -104,8 +114,28 @@ def most_sensitive(errors: list[gptq.LinearError], share: float) -> tuple[str, .
     return tuple(sorted(chosen))
 
 
-def _error_for_bytes(members: list[gptq.LinearError]) -> float:
-    return sum(error.relative for error in members) / sum(error.parameters for error in members)
+def _costs(subject: Subject, source: Path, calibrated: Path) -> dict[tuple[int, str], float]:
+    inputs = {
+        "source": subject.source.digest,
+        "calibrated": calibrated.name,
+        "child": cache.file_digest(Path(__file__).parent / "sensitivity.py"),
+    }
+
+    def make(target: Path) -> None:
+        with console.progress("Differentiating", 4, "windows") as advance:
+            run_module(
+                "packager.quantize.sensitivity",
+                [source, subject.calibration(), calibrated, target / "costs.json"],
+                what="Finding the sensitive layers",
+                error=QuantizeError,
+                hint="Try a recipe that does not look for them, for instance int4-gptq.",
+                on_line=lambda line: advance(1) if line.startswith("Window ") else None,
+            )
+
+    with console.step("Finding the sensitive layers"):
+        folder = cache.stage("sensitivity", inputs, make)
+    listed = json.loads((folder / "costs.json").read_text())
+    return {(one["layer"], one["name"]): one["cost"] for one in listed}
 
 
 def _calibrated(subject: Subject, source: Path, layers: int, block_size: int) -> Path:

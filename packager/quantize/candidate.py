@@ -226,7 +226,6 @@ def graph_problems(recipe: Recipe, profile: DeviceProfile, found: dict[str, Any]
     """What of a built graph is not as its recipe says, one phrase each."""
     level = int(profile.quantization.get("accuracy_level", 0))
     block_size = int(profile.quantization.get("block_size", BLOCK_SIZE))
-    zeros = "" if recipe.symmetric else "UINT8"
     wrong = [f"{node} has large float weights" for node in found["large_floats"]]
     for one in found["quantized"]:
         embedding = one["operator"] == "GatherBlockQuantized"
@@ -234,7 +233,7 @@ def graph_problems(recipe: Recipe, profile: DeviceProfile, found: dict[str, Any]
             "bits": recipe.bits(one["node"]),
             "block_size": (16, 32, block_size) if embedding else (block_size,),
             "accuracy_level": (0,) if embedding else (level,),
-            "zeros": (zeros,),
+            "zeros": ("",) if recipe.symmetric or one["bits"] == 8 else ("UINT8",),
         }
         wrong += [
             f"{one['node']} has {key} {one[key]!r}, not {valid}"

@@ -31,7 +31,7 @@ Quantizer = Callable[[str, "Tensor"], Blocks | None]
 
 
 def quantize_graph(
-    model: ir.Model, quantizer: Quantizer, *, tied: bool, symmetric: bool, accuracy_level: int
+    model: ir.Model, quantizer: Quantizer, *, tied: bool, accuracy_level: int
 ) -> None:
     """Quantize the weights of a graph, in place.
 
@@ -39,7 +39,6 @@ def quantize_graph(
         model: as the builder made it, with float weights.
         quantizer: asked once for each weight.
         tied: the embedding is the head's weight; both then share one quantized tensor.
-        symmetric: all zero points are in the middle; they are left out.
         accuracy_level: of each MatMulNBits: 4 computes on int8 activations, 0 leaves it open.
     """
     graph = model.graph
@@ -57,7 +56,7 @@ def quantize_graph(
             blocks = quantizer(node.name, _float_weight(node, weight))
             if blocks is None:
                 continue
-            stored = _store(graph, node.name[1:].replace("/", "."), blocks, weight, symmetric)
+            stored = _store(graph, node.name[1:].replace("/", "."), blocks, weight)
             if node.op_type == "MatMul":
                 _make_matmul(node, stored, blocks, accuracy_level)
             else:
@@ -90,10 +89,11 @@ def _float_weight(node: ir.Node, value: ir.Value) -> Tensor:
     return weight.T if node.op_type == "MatMul" else weight
 
 
-def _store(
-    graph: ir.Graph, name: str, blocks: Blocks, weight: ir.Value, symmetric: bool
-) -> list[ir.Value]:
-    """Add codes, scales and zero points to the graph; scales have the weight's float type."""
+def _store(graph: ir.Graph, name: str, blocks: Blocks, weight: ir.Value) -> list[ir.Value]:
+    """Add codes, scales and zero points to the graph; scales have the weight's float type.
+
+    Zero points that are all in the middle are left out: that is what the operators assume then.
+    """
     out, width = blocks.codes.shape
     count = -(-width // blocks.block_size)
     codes = _pack(blocks.codes.numpy(), count * blocks.block_size, blocks.bits)
@@ -102,7 +102,7 @@ def _store(
         _initializer(graph, f"{name}.qweight", codes.reshape(out, count, -1)),
         _initializer(graph, f"{name}.scales", blocks.scales.numpy().astype(weight.dtype.numpy())),
     ]
-    if not symmetric:
+    if (blocks.zeros != 1 << (blocks.bits - 1)).any():
         zeros = _pack(blocks.zeros.numpy(), count, blocks.bits)
         values.append(_initializer(graph, f"{name}.zeros", zeros))
     return values

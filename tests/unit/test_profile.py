@@ -33,7 +33,7 @@ def test_shipped_ones_are_valid_and_render(name: str) -> None:
     loaded = profile.load(name)
     assert loaded.name == name
     assert json.loads(json.dumps(loaded.to_dict()))["name"] == name
-    assert all(isinstance(value, str) for value in loaded.quantization.values())
+    assert None not in loaded.to_dict()["limits"].values()
 
 
 def test_what_the_devices_are() -> None:
@@ -42,8 +42,8 @@ def test_what_the_devices_are() -> None:
         *("linux-aarch64-cpu", "raspberrypi,5-model-b"),
         4,
     )
-    assert (mobile.kit, mobile.precision) == (None, "int4")
-    assert mobile.quantization["accuracy_level"] == "4"
+    assert (mobile.kit, mobile.recipe, mobile.limits.max_kl) == (None, "auto", 0.1)
+    assert mobile.quantization["accuracy_level"] == 4
     assert (jetson.kit, jetson.execution_provider) == ("linux-aarch64-cuda", "cuda")
     assert profile.for_host() == f"cpu-{os.uname().machine}"
 
@@ -51,15 +51,13 @@ def test_what_the_devices_are() -> None:
 def test_own_file_extends_a_shipped_one(tmp_path: Path) -> None:
     mine = written(
         tmp_path / "mine.toml",
-        'extends = "raspberry-pi"\nthreads = 2\n[quantization]\nis_symmetric = true\n',
+        'extends = "raspberry-pi"\nthreads = 2\n[quantization]\nblock_size = 64\n'
+        "[limits]\nmin_top1 = 0.8\n",
     )
     loaded = profile.load(str(mine))
     assert (loaded.name, loaded.threads, loaded.kit) == ("mine", 2, "linux-aarch64-cpu")
-    assert loaded.quantization == {
-        "block_size": "32",
-        "accuracy_level": "4",
-        "is_symmetric": "true",
-    }
+    assert loaded.quantization == {"block_size": 64, "accuracy_level": 4}
+    assert loaded.limits == profile.Limits(max_kl=0.1, min_top1=0.8)
 
 
 def test_extends_a_path_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,15 +101,39 @@ def test_all_mistakes_at_once_each_with_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "precision"), [("dml", "int8"), ("cpu", "fp16"), ("NvTensorRtRtx", "int4")]
+    ("provider", "recipe"),
+    [("dml", "int8"), ("cpu", "fp16"), ("NvTensorRtRtx", "int4-rtn"), ("webgpu", "int4-gptq")],
 )
-def test_impossible_combinations(tmp_path: Path, provider: str, precision: str) -> None:
+def test_impossible_combinations(tmp_path: Path, provider: str, recipe: str) -> None:
     mine = written(
         tmp_path / "mine.toml",
-        f'extends = "mobile"\nexecution_provider = "{provider}"\nprecision = "{precision}"\n',
+        f'extends = "mobile"\nexecution_provider = "{provider}"\nrecipe = "{recipe}"\n',
     )
     message, _ = refused(mine)
-    assert f"precision: {provider} takes" in message
+    assert f"recipe: {provider} takes" in message
+    assert repr(recipe) in message
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ("max_kl = -1", "must be a number from 0 to 100, not -1"),
+        ('max_kl = "low"', "must be a number from 0 to 100, not 'low'"),
+        ("min_top1 = 80", "must be a number from 0 to 1, not 80"),
+        ("max_model_mb = 0", "must be a number from 1"),
+        ("max_kll = 0.1", "unknown option; did you mean max_kl?"),
+    ],
+)
+def test_nonsense_limits(tmp_path: Path, limit: str, says: str) -> None:
+    mine = written(tmp_path / "mine.toml", f'extends = "mobile"\n[limits]\n{limit}\n')
+    message, _ = refused(mine)
+    assert f"limits.{limit.split()[0]}: " in message
+    assert says in message
+
+
+def test_unknown_recipe(tmp_path: Path) -> None:
+    mine = written(tmp_path / "mine.toml", 'extends = "mobile"\nrecipe = "int4-gptk"\n')
+    assert "int4-gptq" in refused(mine)[0]
 
 
 @pytest.mark.parametrize(
