@@ -50,8 +50,6 @@ def prepare(subject: Subject, recipe: Recipe, source: Path, block_size: int) -> 
         return Prepared(sensitive=usual(layers) if recipe.sensitive == "usual" else ())
     from packager.quantize import gptq
 
-    from packager.quantize import gptq
-
     folder = _calibrated(subject, source, layers, block_size)
     errors = gptq.errors(folder)
     sensitive: tuple[str, ...] = ()

@@ -2,15 +2,15 @@
 
     python -m packager.quantize.sensitivity SOURCE WINDOWS CALIBRATED RESULT
 
-SOURCE is a Hugging Face folder, WINDOWS a `.npy` file of token ids, CALIBRATED the folder that `gptq`
-filled; RESULT gets a JSON list of layer, name and cost. Progress: `Window 3/4` on stdout.
+SOURCE is a Hugging Face folder, WINDOWS a `.npy` file of token ids, CALIBRATED the folder that
+`gptq` filled; RESULT gets a JSON list of layer, name and cost. Progress: `Window 3/4` on stdout.
 
-The error of a layer's own outputs says little of what it does to the model's: an error in the values
-of attention is carried on, one in the gate may be lost. So the KL divergence L of the quantized model
-from the original is differentiated. With d the difference that quantization made to a weight, the
-inner product of d and dL/dw is twice the layer's own part of L where L is quadratic in d and the
-errors of the layers do not know of each other. It is taken on the layer's outputs, so that no
-gradient of a weight is ever held.
+The error of a layer's own outputs says little of what it does to the model's: an error in the
+values of attention is carried on, one in the gate may be lost. So the KL divergence L of the
+quantized model from the original is differentiated. With d the difference that quantization made to
+a weight, the inner product of d and dL/dw is twice the layer's own part of L where L is quadratic
+in d and the errors of the layers do not know of each other. It is taken on the layer's outputs, so
+that no gradient of a weight is ever held.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WINDOWS = 4
-"""Windows differentiated, from all over the calibration text: the order of the layers is all that is
-wanted, and it settles early."""
+"""Windows differentiated, from all over the calibration text: the order of the layers is all that
+is wanted, and it settles early."""
 
 
 def costs(source: Path, windows: Tensor, calibrated: Path) -> dict[tuple[int, str], float]:
@@ -64,7 +64,7 @@ def costs(source: Path, windows: Tensor, calibrated: Path) -> dict[tuple[int, st
             def add(gradient: Tensor) -> None:
                 found[place] = found.get(place, 0.0) + float((gradient * error).sum()) / 2
 
-            output.register_hook(add)
+            output.register_hook(add)  # type: ignore[no-untyped-call]
 
         linear.register_forward_hook(see)
 
@@ -82,7 +82,7 @@ def costs(source: Path, windows: Tensor, calibrated: Path) -> dict[tuple[int, st
     for number, (window, log_p) in enumerate(zip(windows, wanted, strict=True)):
         p = log_p.float()
         loss = (p.exp() * (p - log_probabilities(window))).sum(-1).mean() / len(windows)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         sys.stdout.write(f"Window {number + 1}/{len(windows)}\n")
     return found
 
