@@ -103,7 +103,7 @@ def test_disk_full(tmp_path: Path, tiny_hf: Path) -> None:
         subprocess.run(["umount", small], check=True)
 
 
-@pytest.mark.parametrize("moment", ["Quantizing", "Checking the graph"])
+@pytest.mark.parametrize("moment", ["Building int4-rtn", "Checking the graph"])
 def test_interrupted(tmp_path: Path, tiny_hf: Path, moment: str) -> None:
     """Ctrl-C at a terminal reaches the foreground's process group."""
     process = subprocess.Popen(
