@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from packager import cache, console
+from packager import cache, console, plan
 from packager.child import run_module
 from packager.errors import ModelSourceError
 from packager.model_folder import PICKLED, check_hf, listing, readme_license
@@ -49,6 +49,7 @@ def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False)
     }
 
     def make(target: Path) -> None:
+        plan.check(plan.converting(plan.shape(source)), "merging the adapter")
         run_module(
             "packager.adapter_merge",
             [base, folder, target, str(trust_remote_code).lower()],

@@ -18,13 +18,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from packager import cache, console, prompts, reference_child
+from packager import cache, console, machine, plan, prompts, reference_child
 from packager.child import run_module
 from packager.errors import EvaluationError
+from packager.plan import WINDOW, Need
 from packager.reference_child import Cut, Refer, Write
 from packager.source import ModelSource, as_hf_folder
 
-WINDOW = 256
 ANSWER_TOKENS = 48
 MAX_TEXT_BYTES = 10_000_000
 """Of a text file. A few thousand tokens are taken from it, but all of it goes through the
@@ -55,6 +55,7 @@ def prepare(
     calibration_text: Path | None = None,
     calibrate: bool = True,
     trust_remote_code: bool = False,
+    ahead: Need | None = None,
 ) -> Path:
     """Everything that calibration and evaluation need of the original model. Cached.
 
@@ -64,6 +65,8 @@ def prepare(
         calibration_text: UTF-8 text to calibrate with; None likewise.
         calibrate: whether calibration text is needed.
         trust_remote_code: run Python code that comes with the model.
+        ahead: what the work that follows takes; if this machine does not have that, the model is
+            not asked in the first place.
 
     Returns:
         A folder with
@@ -72,20 +75,20 @@ def prepare(
           the same `calibration_text`, whatever `eval_text` is;
         - `evaluation.npy`: int64 `[windows, WINDOW]`, none of them in the calibration;
         - `logprobs.npy`: float16 `[windows, WINDOW - 1, vocabulary]`, natural logarithms of the
-          original model's (fp32) probabilities of the tokens that follow;
+          original model's probabilities of the tokens that follow;
         - `top1.npy`: int64 `[windows, WINDOW - 1]`, its first choices;
         - `answers.json`: what it says to the fixed prompts, greedily.
 
     Raises:
         EvaluationError: a text is empty, too short, too large or no UTF-8, or the two overlap.
         ModelSourceError: the model cannot be read.
-        ResourceError: memory or disk space ran out.
+        ResourceError: memory or disk space ran out, or would.
     """
     wanted = {"evaluation": (EVALUATION, eval_text)}
     if calibrate:
         wanted["calibration"] = (CALIBRATION, calibration_text)
     digests = {name: _checked(path) for name, (_, path) in wanted.items() if path is not None}
-    model = _Original(source, trust_remote_code)
+    model = _Original(source, trust_remote_code, ahead)
     # What is wrong with a file is found before the model works for minutes.
     order = sorted(wanted, key=lambda name: wanted[name][1] is None)
     windows = {name: model.windows(*wanted[name], digests.get(name)) for name in order}
@@ -104,18 +107,51 @@ def prepare(
     return cache.stage("prepared", inputs, join)
 
 
+def need(source: ModelSource) -> Need:
+    """What it takes to ask the original model for everything."""
+    return _need(source, floats=_in_floats(source))
+
+
+def _in_floats(source: ModelSource) -> bool:
+    """Whether the original can be asked in fp32 on this machine: not by the memory that is free
+    just now, or the result would not be the same tomorrow."""
+    return _need(source, floats=True).memory <= machine.memory_total()
+
+
+def _need(source: ModelSource, *, floats: bool) -> Need:
+    shape = plan.shape(source)
+    asking = plan.asking(
+        shape, written=CALIBRATION.windows * WINDOW, read=EVALUATION.windows, floats=floats
+    )
+    return asking.then(plan.converting(shape)) if source.kind == "gguf" else asking
+
+
 class _Original:
     """The original model, asked in child processes."""
 
-    def __init__(self, source: ModelSource, trust_remote_code: bool) -> None:
+    def __init__(self, source: ModelSource, trust_remote_code: bool, ahead: Need | None) -> None:
         self._source = source
         self._trust = trust_remote_code
+        self._ahead = ahead
+        self._floats = _in_floats(source)
         self._inputs = {
             "source": source.digest,
+            "floats": self._floats,
             "trust_remote_code": trust_remote_code,
             "versions": {each: importlib.metadata.version(each) for each in PACKAGES},
             "child": cache.file_digest(Path(reference_child.__file__)),
         }
+
+    def _check(self) -> None:
+        own = need(self._source)
+        if self._ahead is None:
+            plan.check(own, "asking the original model")
+        else:
+            plan.check(own.then(self._ahead), "the build")
+        if not self._floats:
+            console.note(
+                "the original is asked in the type it is stored in: fp32 does not fit here"
+            )
 
     @property
     def _folder(self) -> str:
@@ -124,15 +160,18 @@ class _Original:
     def windows(self, of: Set, text: Path | None, digest: str | None) -> Path:
         """File with the windows of a set, from a text or written by the model."""
         inputs = {**self._inputs, "window": WINDOW, "windows": of.windows}
+        at_once = plan.at_once(plan.shape(self._source), len(of.prompts), of.windows * WINDOW)
         if text is not None:
             inputs |= {"text": digest, "least": of.least}
         else:
-            inputs |= {"prompts": of.prompts, "seed": of.seed}
+            inputs |= {"prompts": of.prompts, "seed": of.seed, "at_once": at_once}
 
         def make(target: Path) -> None:
+            self._check()
             if text is not None:
                 job: Cut | Write = Cut(
                     source=self._folder,
+                    floats=self._floats,
                     trust_remote_code=self._trust,
                     text=str(text.absolute()),
                     least=of.least,
@@ -142,8 +181,10 @@ class _Original:
             else:
                 job = Write(
                     source=self._folder,
+                    floats=self._floats,
                     trust_remote_code=self._trust,
                     prompts=of.prompts,
+                    at_once=at_once,
                     seed=of.seed,
                     windows=of.windows,
                     window=WINDOW,
@@ -161,9 +202,11 @@ class _Original:
         }
 
         def make(target: Path) -> None:
+            self._check()
             shutil.copyfile(windows, target / "evaluation.npy")
             job = Refer(
                 source=self._folder,
+                floats=self._floats,
                 trust_remote_code=self._trust,
                 windows=str(windows),
                 shown=prompts.SHOWN,

@@ -36,10 +36,12 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     Attributes:
         source: Hugging Face folder.
+        floats: compute in fp32, not in the type that the model is stored in.
         trust_remote_code: run Python code that comes with the model.
     """
 
     source: str
+    floats: bool
     trust_remote_code: bool
 
 
@@ -64,12 +66,14 @@ class Write(_Job, frozen=True, kw_only=True):
 
     Attributes:
         prompts: what it answers, until there is enough text.
+        at_once: how many of them it answers together.
         seed: of the sampling.
         windows: how many.
         window: tokens of a window.
     """
 
     prompts: tuple[str, ...]
+    at_once: int
     seed: int
     windows: int
     window: int
@@ -94,12 +98,13 @@ class RefusedError(Exception):
 
 
 class Reference:
-    """The original model in fp32, and its tokenizer."""
+    """The original model and its tokenizer."""
 
     def __init__(self, job: Cut | Write | Refer) -> None:
         from transformers import AutoTokenizer
 
         self._folder, self._trust = Path(job.source), job.trust_remote_code
+        self._floats = job.floats
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             self._folder, trust_remote_code=self._trust
         )
@@ -110,8 +115,10 @@ class Reference:
         import torch
         from transformers import AutoModelForCausalLM
 
+        # In the type it is stored in, a model is mapped from its file and takes no memory.
+        dtype = torch.float32 if self._floats else "auto"
         return AutoModelForCausalLM.from_pretrained(
-            self._folder, dtype=torch.float32, trust_remote_code=self._trust
+            self._folder, dtype=dtype, trust_remote_code=self._trust
         ).eval()
 
     @cached_property
@@ -163,7 +170,11 @@ class Reference:
         questions = job.prompts
         torch.manual_seed(job.seed)
         while len(tokens) < wanted:
-            found = self.answer(questions, length, sample=True)
+            found = [
+                each
+                for at in range(0, len(questions), job.at_once)
+                for each in self.answer(questions[at : at + job.at_once], length, sample=True)
+            ]
             tokens += [token for prompt, answer in found for token in prompt + answer]
             # Answers that ended early leave some to be written: ask as many again as that takes.
             missing = (wanted - len(tokens)) * len(found) / sum(len(p + a) for p, a in found)

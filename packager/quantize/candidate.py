@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from device_runtime.manifest import PromptAnswer, Quality
-from packager import cache, console, evaluate
+from packager import cache, console, evaluate, evaluation_text, plan
 from packager.child import run_module
 from packager.errors import QuantizeError
+from packager.plan import Need
 from packager.profile import DeviceProfile
 from packager.profile_rules import PASS_PROVIDERS, refusal
 from packager.quantize import builder, calibration
@@ -121,6 +122,16 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
     )
 
 
+def need(source: ModelSource, profile: DeviceProfile, recipe: Recipe) -> Need:
+    """What `make` takes for a model that is not ONNX, and a bundle of it."""
+    return plan.building(
+        plan.shape(source),
+        recipe,
+        windows=evaluation_text.CALIBRATION.windows,
+        twice=profile.execution_provider != "cpu",
+    )
+
+
 def _built(subject: Subject, recipe: Recipe | None, provider: str) -> Path:
     """The stage with the folder `model` and what was seen of it, `check.json`."""
     source, profile = subject.source, subject.profile
@@ -144,6 +155,7 @@ def _built(subject: Subject, recipe: Recipe | None, provider: str) -> Path:
         if recipe is None:
             shutil.copytree(source.path, model)
         else:
+            plan.check(need(source, profile, recipe), f"building {recipe.name}")
             layers = _build(subject, recipe, provider, model, target / "work")
         limit_context(model, profile.context_length)
         with console.step("Checking the graph, loading it and generating"):

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DAMPING = 0.05
-"""Added to the Hessian's diagonal, as a part of its mean. On held-out text that the model wrote, 0.01
-and 0.15 were both measured to be worse; on other text the differences were within the noise."""
+"""Added to the Hessian's diagonal, as a part of its mean. On held-out text that the model wrote,
+0.01 and 0.15 were both measured to be worse; on other text the differences were within the
+noise."""
 SWEEPS = 2
 """Rounds of coordinate descent. It never makes the error larger; the first rounds do the most."""
 LAZY = 128

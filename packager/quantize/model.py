@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_runtime.manifest import QuantizationFacts
-from packager import console, evaluation_text
+from packager import console, evaluation_text, plan
 from packager.profile import DeviceProfile
-from packager.quantize import ladder
+from packager.quantize import candidate, ladder
 from packager.quantize.candidate import Subject
 from packager.quantize.ladder import Choice
 from packager.quantize.recipes import Recipe
@@ -70,11 +70,14 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
     text = None
     recipes: list[Recipe | None] = [None]
     if source.kind != "onnx":
-        recipes = [*ladder.recipes(request.recipe, profile.execution_provider)]
+        candidates = ladder.recipes(request.recipe, profile.execution_provider)
+        needs = [candidate.need(source, profile, recipe) for recipe in candidates]
         with console.step("Asking the original model"):
+            plan.announce([evaluation_text.need(source), *needs])
             # What is wrong with the user's own text is said now; the model writes text to calibrate
             # with, which takes longest, only when a recipe comes that needs it.
-            text = prepare(calibrate=request.calibration_text is not None)
+            text = prepare(calibrate=request.calibration_text is not None, ahead=needs[0])
+        recipes = [*candidates]
     subject = Subject(
         source=source,
         profile=profile,

@@ -91,7 +91,7 @@ def test_disk_full(tmp_path: Path, tiny_hf: Path) -> None:
             *("build", "--profile", "mobile", "--model", tiny_hf, "-o", tmp_path / "o.epk"),
             cache=small / "cache",
         )
-        refused(into_cache, 9, "disk is full")
+        refused(into_cache, 9, "of disk", "are free")
         assert left_behind(small, tmp_path) == []
         output = edgepack(
             *("build", "--profile", "mobile", "--model", tiny_hf, "-o", small / "o.epk"),
@@ -99,6 +99,38 @@ def test_disk_full(tmp_path: Path, tiny_hf: Path) -> None:
         )
         refused(output, 9, "o.epk", "No space left")
         assert left_behind(small) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.requires("root")
+def test_disk_that_fills_up(tmp_path: Path, tiny_hf: Path) -> None:
+    """There was enough space when the build began, and something else took it."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", small], check=True)
+    try:
+        with subprocess.Popen(
+            [
+                *(sys.executable, "-m", "packager", "build", "--profile", "mobile"),
+                *("--model", str(tiny_hf), "-o", str(tmp_path / "o.epk")),
+            ],
+            env=environment(small / "cache"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stderr is not None
+            said = ""
+            for line in process.stderr:
+                said += line
+                if "Building int4-rtn" in line:
+                    filler = small / "filler"
+                    subprocess.run(
+                        ["dd", "if=/dev/zero", f"of={filler}"], capture_output=True, check=False
+                    )
+        refused(Outcome(process.returncode, "", said), 9, "disk is full", "EDGEPACK_CACHE")
+        assert left_behind(small, tmp_path) == []
     finally:
         subprocess.run(["umount", small], check=True)
 

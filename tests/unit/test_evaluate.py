@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from packager import evaluate, evaluation_text, prompts
 from packager.errors import EvaluationError
 from packager.evaluate_child import compare, divergence, log_softmax
-from packager.evaluation_text import CALIBRATION, EVALUATION, WINDOW, check_disjoint
+from packager.evaluation_text import CALIBRATION, EVALUATION, check_disjoint
+from packager.plan import WINDOW
 from packager.quantize import builder
 from packager.reference_child import Cut, RefusedError, Write, do
 from packager.source import resolve
@@ -35,12 +36,14 @@ def reference(own_cache: None, tiny_hf: Path) -> Path:
     return evaluation_text.prepare(resolve(str(tiny_hf)))
 
 
-def written(folder: Path, target: Path, seed: int = 0) -> NDArray[np.int64]:
+def written(folder: Path, target: Path, seed: int = 0, at_once: int = 2) -> NDArray[np.int64]:
     """What a model writes, two windows of 64 tokens."""
     job = Write(
         source=str(folder),
+        floats=True,
         trust_remote_code=False,
         prompts=("Good morning", "Where is it?"),
+        at_once=at_once,
         seed=seed,
         windows=2,
         window=64,
@@ -54,6 +57,7 @@ def cut(
     """Windows of 64 tokens from a file."""
     job = Cut(
         source=str(folder),
+        floats=True,
         trust_remote_code=False,
         text=str(text),
         least=least,

@@ -1,0 +1,42 @@
+"""The forecast of a build against what it takes, with a limit in force."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.build_memory import measured, number
+from tests import phi_shape
+from tests.commands import Outcome, refused
+
+
+@pytest.mark.slow
+@pytest.mark.requires("root")
+def test_forecast_and_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = phi_shape.make(tmp_path / "model", layers=1)
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(str(number) for number in range(2000)))
+    build = (
+        *(sys.executable, "-m", "packager", "build", "--profile", "mobile", "--model", model),
+        *("--recipe", "int4-rtn", "--allow-quality-loss", "--eval-text", text),
+        *("-o", tmp_path / "out.epk"),
+    )
+    found, output = measured(build, 1_600_000_000)
+    assert found["status"] == 0, output
+    # Too little for fp32, enough for the type that the model is stored in.
+    assert "fp32 does not fit here" in output
+    assert number(r"takes up to (.*) GB of memory", output) == pytest.approx(
+        found["peak_anonymous_gb"], rel=0.2
+    )
+    assert (tmp_path / "out.epk").is_file()
+
+
+@pytest.mark.requires("root")
+def test_too_little_memory(tmp_path: Path, tiny_hf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    output = tmp_path / "out.epk"
+    build = ("-m", "packager", "build", "--profile", "mobile", "--model", tiny_hf, "-o", output)
+    found, said = measured((sys.executable, *build), 400_000_000)
+    refused(Outcome(found["status"], "", said), 9, "the build takes 0.6 GB of memory", "smaller")
+    assert list(tmp_path.glob("*.epk")) == []

@@ -1,0 +1,85 @@
+"""What a build is said to take, and the refusal."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from packager import machine, plan
+from packager.errors import ResourceError
+from packager.plan import Need
+from packager.quantize.recipes import RECIPES
+from packager.source import resolve
+from tests import tiny_gguf, tiny_model
+
+GIB = 1 << 30
+
+
+def test_shape_is_the_same_from_a_folder_and_from_gguf(tiny_hf: Path, tmp_path: Path) -> None:
+    of = plan.shape(resolve(str(tiny_hf)))
+    config = json.loads((tiny_hf / "config.json").read_text())
+    assert of.layers == config["num_hidden_layers"]
+    assert of.hidden == config["hidden_size"]
+    assert of.vocabulary == config["vocab_size"]
+    assert of.queries == of.hidden
+    assert of.keys * config["num_attention_heads"] == of.queries * config["num_key_value_heads"]
+    assert 4 <= of.stored < 4.1
+    gguf = plan.shape(resolve(str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf"))))
+    assert gguf.stored == 4
+    assert min(gguf.layers, gguf.hidden, gguf.vocabulary, gguf.parameters) > 0
+
+
+def test_what_a_configuration_leaves_out_is_what_is_usual(tmp_path: Path) -> None:
+    folder = tiny_model.make_hf(tmp_path / "hf")
+    config = json.loads((folder / "config.json").read_text())
+    del config["num_key_value_heads"], config["intermediate_size"]
+    (folder / "config.json").write_text(json.dumps(config))
+    of = plan.shape(resolve(str(folder)))
+    assert of.keys == of.queries
+    assert of.intermediate == 4 * of.hidden
+
+
+def test_more_work_takes_more(tiny_hf: Path) -> None:
+    of = plan.shape(resolve(str(tiny_hf)))
+    plain, calibrated, mixed, float_ = (
+        plan.building(of, RECIPES[name], windows=32, twice=False)
+        for name in ("int4-rtn", "int4-gptq", "int4-gptq-mixed", "fp32")
+    )
+    assert plain.disk < calibrated.disk < mixed.disk < float_.disk
+    assert plain.memory <= calibrated.memory <= mixed.memory
+    twice = plan.building(of, RECIPES["int4-rtn"], windows=32, twice=True)
+    assert twice.disk > plain.disk
+
+
+def test_work_one_after_the_other() -> None:
+    whole = Need(memory=3, disk=5).then(Need(memory=7, disk=1), Need(memory=2, disk=2))
+    assert whole == Need(memory=7, disk=8)
+
+
+def test_long_texts_are_written_in_parts(tiny_hf: Path) -> None:
+    of = plan.shape(resolve(str(tiny_hf)))
+    assert plan.at_once(of, 24, 8192) == 24
+    some = plan.at_once(of, 24, 1 << 27)
+    assert 1 <= some < 24
+    assert plan.at_once(of, 24, 1 << 40) == 1
+
+
+@pytest.mark.parametrize(
+    ("need", "says"),
+    [
+        (Need(memory=3 * GIB, disk=0), "takes 3.2 GB of memory, and 2.1 GB are available"),
+        (Need(memory=0, disk=5 * GIB), "takes 5.4 GB of disk, and 4.3 GB are free"),
+    ],
+)
+def test_refused(need: Need, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory_available", lambda: 2 * GIB)
+    monkeypatch.setattr(machine, "disk_free", lambda _: 4 * GIB)
+    plan.check(Need(memory=2 * GIB, disk=4 * GIB), "the build")
+    with pytest.raises(ResourceError, match=says) as refused:
+        plan.check(need, "the build")
+    assert refused.value.hint
+
+
+def test_machine(tmp_path: Path) -> None:
+    assert 0 < machine.memory_available() <= machine.memory_total()
+    assert machine.disk_free(tmp_path / "not" / "yet") > 0
