@@ -73,6 +73,7 @@ def _command(request: BuildRequest, path: Path) -> str:
     if request.recipe is not None:
         parts += ["--recipe", request.recipe]
     for option, file in (
+        ("--adapter", request.adapter),
         ("--eval-text", request.eval_text),
         ("--calibration-text", request.calibration_text),
     ):

@@ -138,6 +138,8 @@ def test_build_with_an_adapter(tiny_hf: Path, lora: Path, tmp_path: Path) -> Non
     manifest = json.loads(outcome.out)["manifest"]
     assert manifest["model"]["name"].endswith("+polite")
     assert "polite" in manifest["id"]
+    # The report tells how to make it again.
+    assert f"--adapter {lora}" in (tmp_path / "m.report.html").read_text()
 
 
 def merging_fails(base: Path, folder: Path, *words: str) -> None:
