@@ -23,7 +23,7 @@ from packager.models import CATALOG, DEFAULT_MODEL
 from packager.source import ModelSource, resolve
 
 SPEED_TOKENS = 64
-SPEED_ROUNDS = 5
+SPEED_ROUNDS = 11
 
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
 """Quantiles 0.975 of Student's t distribution for 1, 2, ... degrees of freedom."""

@@ -94,10 +94,10 @@ RECIPES = {
         ),
         Recipe(
             name="int4-gptq-mixed",
-            description="calibrated 4 bits; the quarter that costs the model most 8 bits",
+            description="calibrated 4 bits; the fifth that costs the model most 8 bits",
             precision="int4",
             algorithm="gptq",
-            sensitive=0.25,
+            sensitive=0.2,
         ),
         Recipe(
             name="int8",
