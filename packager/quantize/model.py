@@ -82,7 +82,7 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
         source=source,
         profile=profile,
         text=text,
-        calibration=lambda: prepare(calibrate=True) / "calibration.npy",
+        calibration=functools.cache(lambda: prepare(calibrate=True) / "calibration.npy"),
         trust_remote_code=request.trust_remote_code,
     )
     choice = ladder.choose(subject, recipes, allow_quality_loss=request.allow_quality_loss)
