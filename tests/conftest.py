@@ -32,6 +32,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if tool == "root":
                 missing = os.geteuid() != 0
                 reason = "needs root"
+            elif tool == "cgroups":
+                missing = not os.access("/sys/fs/cgroup", os.W_OK)
+                reason = "needs control groups that can be written"
             else:
                 missing = shutil.which(tool) is None
                 reason = f"needs {tool}: apt-get install {PACKAGES.get(tool, tool)}"

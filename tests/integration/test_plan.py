@@ -11,7 +11,7 @@ from tests.commands import Outcome, refused
 
 
 @pytest.mark.slow
-@pytest.mark.requires("root")
+@pytest.mark.requires("root", "cgroups")
 def test_forecast_and_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = phi_shape.make(tmp_path / "model", layers=1)
     monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
@@ -32,7 +32,7 @@ def test_forecast_and_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (tmp_path / "out.epk").is_file()
 
 
-@pytest.mark.requires("root")
+@pytest.mark.requires("root", "cgroups")
 def test_too_little_memory(tmp_path: Path, tiny_hf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
     output = tmp_path / "out.epk"
