@@ -7,6 +7,7 @@ measured peaks of anonymous memory, for SmolLM2-135M and models of Phi-3.5-mini'
 their pages when it needs the memory.
 """
 
+import functools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Need:
         return Need(memory=max(one.memory for one in every), disk=sum(one.disk for one in every))
 
 
+@functools.cache
 def shape(source: ModelSource) -> Shape:
     """The sizes of a model that is not ONNX, from its configuration."""
     if source.kind == "gguf":

@@ -83,3 +83,30 @@ def test_refused(need: Need, says: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_machine(tmp_path: Path) -> None:
     assert 0 < machine.memory_available() <= machine.memory_total()
     assert machine.disk_free(tmp_path / "not" / "yet") > 0
+
+
+@pytest.mark.parametrize(
+    ("line", "inside", "files", "limit"),
+    [
+        ("0::/a/b", "a", {"memory.max": "5000", "memory.stat": "anon 1200\nfile 90"}, 5000),
+        ("0::/of/the/host", "", {"memory.max": "5000", "memory.stat": "anon 1200"}, 5000),
+        (
+            "4:memory:/a/b",
+            "memory/a/b",
+            {"memory.limit_in_bytes": "5000", "memory.stat": "cache 7\ntotal_rss 1200"},
+            5000,
+        ),
+        ("0::/a/b", "a", {"memory.max": "max", "memory.stat": "anon 1200"}, None),
+        ("1:cpu:/a/b", "a", {"memory.max": "5000", "memory.stat": "anon 1200"}, None),
+    ],
+)
+def test_limits_of_control_groups(
+    line: str, inside: str, files: dict[str, str], limit: int | None, tmp_path: Path
+) -> None:
+    own, groups = tmp_path / "own", tmp_path / "groups"
+    own.write_text(f"{line}\n")
+    for folder in ("a/b", "memory/a/b"):
+        (groups / folder).mkdir(parents=True)
+    for name, content in files.items():
+        (groups / inside / name).write_text(f"{content}\n")
+    assert list(machine.limits(own, groups)) == ([(limit, 1200)] if limit else [])
