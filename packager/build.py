@@ -86,6 +86,8 @@ def build(request: BuildRequest) -> BuildResult:
         )
     )
     model = quantized.choice.chosen
+    # Before the bundle is there: an interrupt leaves nothing.
+    speeds = build_report.speeds(quantized.choice)
     with console.step("Packing"):
         parts = bundle.pack(model.folder, schema.MODEL_FOLDER, {"model": model.digest}, component)
         if runtime is not None:
@@ -122,7 +124,7 @@ def build(request: BuildRequest) -> BuildResult:
         digest = bundle.write(output, manifest, bill, parts)
     result = BuildResult(path=output, digest=digest, manifest=manifest)
     if quantized.facts.tried:
-        build_report.write(request, result, quantized.choice)
+        build_report.write(request, result, quantized.choice, speeds)
     return result
 
 

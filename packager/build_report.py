@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from packager.build import BuildRequest, BuildResult
 
 
-def write(request: BuildRequest, result: BuildResult, choice: Choice) -> Path:
+def write(
+    request: BuildRequest, result: BuildResult, choice: Choice, speeds: Mapping[str, float]
+) -> Path:
     """Write `NAME.report.html` beside the bundle; returns its path.
 
     Raises:
@@ -32,7 +35,7 @@ def write(request: BuildRequest, result: BuildResult, choice: Choice) -> Path:
         digest=result.digest,
         bundle=result.path.name,
         bundle_bytes=result.path.stat().st_size,
-        speeds=_speeds(choice),
+        speeds=speeds,
         limits=limits,
         layer_errors=_layer_errors(choice),
         command=_command(request, result.path),
@@ -42,7 +45,7 @@ def write(request: BuildRequest, result: BuildResult, choice: Choice) -> Path:
     return path
 
 
-def _speeds(choice: Choice) -> dict[str, float]:
+def speeds(choice: Choice) -> dict[str, float]:
     """Decode speed of all that was tried, tokens/s, measured in one run. Cached."""
     models = {made.recipe: made for made, _ in choice.tried if made.measured is not None}
     if not models:

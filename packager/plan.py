@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from packager import cache, console, gguf_file, machine
 from packager.errors import ResourceError
 from packager.quantize.recipes import Recipe
-from packager.source import ModelSource
+from packager.source import ModelSource, check_original
 
 WINDOW = 256
 """Tokens that go through a model together where it is calibrated and measured."""
@@ -83,7 +83,12 @@ class Need:
 
 @functools.cache
 def shape(source: ModelSource) -> Shape:
-    """The sizes of a model that is not ONNX, from its configuration."""
+    """The sizes of an original model, from its configuration.
+
+    Raises:
+        ModelSourceError: it is ONNX.
+    """
+    check_original(source)
     if source.kind == "gguf":
         found = gguf_file.read(source.path).metadata
         prefix = found["general.architecture"]

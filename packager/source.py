@@ -78,19 +78,28 @@ def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
     raise ModelSourceError(f"there is no model {model!r}, by that name or path", hint=hint)
 
 
+def check_original(source: ModelSource) -> None:
+    """Refuse a model that came as ONNX where the original is needed.
+
+    Raises:
+        ModelSourceError: it did.
+    """
+    if source.kind == "onnx":
+        raise ModelSourceError(
+            f"{source.name} is ONNX: its original weights are not there",
+            hint="Give the Hugging Face model that it was made from.",
+        )
+
+
 def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
     """The source as a Hugging Face folder: itself, or converted from GGUF (cached).
 
     Raises:
         ModelSourceError: it cannot be converted.
     """
+    check_original(source)
     if source.kind == "hf":
         return source.path
-    if source.kind == "onnx":
-        raise ModelSourceError(
-            f"{source.name} is ONNX: its original weights are not there",
-            hint="Give the Hugging Face model that it was made from.",
-        )
 
     def make(folder: Path) -> None:
         with console.step(f"Converting {source.path.name}"):
