@@ -122,6 +122,8 @@ def main() -> None:
             ],
             limit,
         )
+    if plain["status"] or ours["status"]:
+        sys.exit("a build failed, see above")
     ours |= {
         "building_s": number(r"done Building int4-rtn for cpu \((.*) s\)", output),
         "forecast_gb": number(r"takes up to (.*) GB of memory", output),

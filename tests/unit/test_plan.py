@@ -1,5 +1,6 @@
 """What a build is said to take, and the refusal."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def test_shape_is_the_same_from_a_folder_and_from_gguf(tiny_hf: Path, tmp_path: 
     gguf = plan.shape(resolve(str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf"))))
     assert gguf.stored == 4
     assert min(gguf.layers, gguf.hidden, gguf.vocabulary, gguf.parameters) > 0
+    assert gguf == dataclasses.replace(of, stored=4, parameters=gguf.parameters)
 
 
 def test_what_a_configuration_leaves_out_is_what_is_usual(tmp_path: Path) -> None:
