@@ -35,6 +35,7 @@ RUNTIME_PACKAGES = (
     "msgspec",
     "numpy",
     "paho-mqtt",
+    "prometheus-client",
     "starlette",
     "typing_extensions",
     "uvicorn",
