@@ -16,6 +16,7 @@ import msgspec
 from device_runtime.bundle import Release
 from device_runtime.errors import BundleError
 from device_runtime.manifest import CudaFacts, KitFacts
+from device_runtime.memory import parse_meminfo
 
 # Jetson Linux (L4T) by its major version: the JetPack it is the base of.
 _JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
@@ -79,8 +80,7 @@ def memory(meminfo: str, needed: int) -> Check:
         meminfo: content of /proc/meminfo (man 5 proc), kB.
         needed: by the model while it is served, bytes.
     """
-    kilobytes = dict(re.findall(r"^(MemTotal|MemAvailable): +(\d+) kB$", meminfo, re.MULTILINE))
-    total, available = (int(kilobytes[name]) << 10 for name in ("MemTotal", "MemAvailable"))
+    total, available = parse_meminfo(meminfo)
     found = f"{available >> 20} of {total >> 20} MiB free, the model takes {needed >> 20}"
     if total < needed:
         advice = "Use a smaller model, or a profile with a smaller context_length."

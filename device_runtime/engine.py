@@ -5,26 +5,50 @@ The structs here cross the boundary between the two processes, so they hold plai
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from device_runtime.errors import RequestError
+from device_runtime.errors import RequestError, ServiceError
 
 
 class FinishReason(StrEnum):
-    """Why an answer ended; the first two are OpenAI's words."""
+    """Why an answer ended; all but the last are OpenAI's words."""
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
     CANCELLED = "cancelled"
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn of a conversation."""
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One turn of a conversation, as chat templates take it.
 
-    role: Literal["system", "user", "assistant"]
+    Attributes:
+        role: who speaks.
+        content: the text; empty in a turn that only calls tools.
+        tool_calls: the calls an assistant made, in the form the model's template expects.
+        tool_call_id: in a `tool` turn, the call that this is the result of.
+        name: in a `tool` turn, the tool's name.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+
+class Guidance(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer must look like, as `GeneratorParams.set_guidance` takes it.
+
+    Attributes:
+        kind: how it is written.
+        data: a JSON schema, a regular expression or a grammar in llguidance's dialect of Lark.
+    """
+
+    kind: Literal["json_schema", "regex", "lark_grammar"]
+    data: str
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,31 +56,54 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         prompt: a conversation, which goes through the model's chat template, or raw text.
-        max_tokens: most tokens of the answer; the context may end it earlier.
+        tools: JSON array of the tools, for templates that know tools; empty for none.
+        max_tokens: most tokens of an answer; the context may end it earlier.
+        n: how many answers; answer number i has seed + i.
         temperature: 0 takes the most likely token each time (greedy).
         top_p: sample from the most likely tokens that together have this probability, 0 to 1.
         top_k: sample from this many most likely tokens; 0 for all.
-        repetition_penalty: above 1 makes tokens that are already there less likely.
+        min_p: sample from tokens at least this share as likely as the most likely one; 0 for all.
+        repetition_penalty: above 1 makes tokens that are already there less likely (CTRL,
+            arXiv:1909.05858).
+        frequency_penalty: taken from a token's score for each time the answer has it already.
+        presence_penalty: taken from a token's score if the answer has it already.
+        logit_bias: token numbers, and what is added to their scores.
+        logprobs: how many most likely alternatives to tell with each token; None for none, and not
+            the token's own log probability either.
+        num_beams: width of a beam search; 1 for none.
         stop: texts before which the answer ends.
         seed: same seed, same answer; None for a new one each time.
+        guidance: what the answer must look like; None for anything.
+        adapter: name of an adapter of the release; empty for the model itself.
     """
 
     prompt: tuple[Message, ...] | str
     max_tokens: int
+    tools: str = ""
+    n: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    num_beams: int = 1
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    guidance: Guidance | None = None
+    adapter: str = ""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer took.
+    """What a request took.
 
     Attributes:
         prompt_tokens: length of the prompt.
-        completion_tokens: tokens generated, the end token included.
+        completion_tokens: tokens generated, end tokens included, of all answers.
+        cached_tokens: tokens of the prompt that were remembered from an earlier request.
         first_token_s: seconds from the start of work to the first token; waiting in a queue is
             not in it.
         decode_s: seconds from the first token to the last.
@@ -64,6 +111,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
     first_token_s: float
     decode_s: float
 
@@ -75,24 +123,50 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         return (self.completion_tokens - 1) / self.decode_s
 
 
-class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True):
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
+    """How likely the model found a token, before temperature, penalties and bias.
+
+    Attributes:
+        data: the token's bytes, which may be a part of a character.
+        logprob: natural logarithm of its probability.
+        top: the most likely tokens here, each with its bytes and logarithm.
+    """
+
+    data: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
+class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A piece of an answer.
 
     Attributes:
+        index: which answer, from 0; they come one after the other.
         text: whole characters; may be empty.
-        tokens: tokens generated so far.
-        finish_reason: only in the last chunk.
-        usage: only in the last chunk.
+        tokens: tokens of this answer generated so far.
+        logprobs: of the tokens that this chunk adds, if asked for.
+        finish_reason: only in an answer's last chunk.
+        usage: only in the last chunk of all.
     """
 
+    index: int = 0
     text: str = ""
     tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
 
 
 class PromptTooLongError(RequestError):
     """The prompt leaves no room for an answer in the model's context."""
+
+
+class OutOfMemoryError(RequestError):
+    """The memory for KV caches cannot hold this request, whatever else is running."""
+
+
+class NoMemoryNowError(ServiceError):
+    """The device has too little memory free for this request at the moment."""
 
 
 class Engine(Protocol):
@@ -103,8 +177,9 @@ class Engine(Protocol):
     ) -> Iterator[GenerationChunk]:
         """Answer a request.
 
-        The first chunk is empty and comes before the work starts: the request is accepted. The
-        last one has a finish reason and the usage.
+        The first chunk is empty and comes before the work starts: the request is accepted. More
+        empty ones may come while the prompt is read, so that other work can be done between two
+        steps. The last one has the usage.
 
         Args:
             request: what to answer.
@@ -114,6 +189,10 @@ class Engine(Protocol):
             RequestError: before the first chunk, if the model cannot take this request.
             EngineError: the model fails.
         """
+        ...
+
+    def idle(self) -> bool:
+        """Do a small piece of work that makes later requests faster; False if there is none."""
         ...
 
 

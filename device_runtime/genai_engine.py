@@ -1,32 +1,30 @@
-"""The engine on ONNX Runtime GenAI; nothing else on the device imports that package."""
+"""The engine: requests in, chunks out, on a model in ONNX Runtime GenAI."""
 
-import json
-import os
+import logging
 import time
-import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
 
-import msgspec
+import numpy as np
 
+from device_runtime import memory
 from device_runtime.engine import (
     FinishReason,
     GenerationChunk,
     GenerationRequest,
-    PromptTooLongError,
+    Message,
+    NoMemoryNowError,
+    OutOfMemoryError,
     StopStrings,
+    TokenLogprob,
     Usage,
 )
 from device_runtime.errors import EngineError, RequestError
+from device_runtime.genai_model import ENGINE_HINT, GenAIModel, first_line
+from device_runtime.kv_cache import LEAST_READ, Kind, KvCache, Slot, Tokens, step
+from device_runtime.sampling import Sampler, Scores, log_probabilities, most_likely
 
-# Official packages report to their maker unless told not to, from the moment of import.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-os.environ["ORT_TELEMETRY_DISABLED"] = "1"
-
-import onnxruntime_genai as og
-
-og.disable_telemetry_events()
+log = logging.getLogger(__name__)
 
 PROMPT_STEP = 128
 """Tokens of a prompt processed at once: cancelling takes effect between two steps, and on a CPU
@@ -36,177 +34,304 @@ LONG_ROPE_FROM = 4096
 """Tokens beyond which Phi-3.5 uses its long rotary factors, for all that came before as well: a
 longer prompt must be processed at once, for nothing of it may be in the cache with short ones."""
 
-_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-_HINT = "edgepack-runtime doctor says what is missing or damaged."
+CONVERSATIONS = 4
+"""KV caches of the whole context that are kept where memory allows it."""
+
+FIRST_TURN = 1024
+"""Tokens for which a warmed KV cache has room: a first question and its answer."""
 
 
-class _Normalizer(msgspec.Struct):
-    type: str = ""
-    normalizers: tuple["_Normalizer", ...] = ()
+class _Progress:
+    """What is counted of one request while it is answered."""
 
+    def __init__(self, prompt_tokens: int) -> None:
+        self.cached_tokens = 0
+        self._prompt_tokens = prompt_tokens
+        self._tokens = 0
+        self._started = time.monotonic()
+        self._first_at = self._last_at = self._started
 
-class _TokenizerFile(msgspec.Struct):
-    normalizer: _Normalizer | None = None
+    def add(self, tokens: int = 1) -> None:
+        """So many tokens were generated just now."""
+        self._last_at = time.monotonic()
+        if not self._tokens:
+            self._first_at = self._last_at
+        self._tokens += tokens
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._tokens,
+            cached_tokens=self.cached_tokens,
+            first_token_s=self._first_at - self._started,
+            decode_s=self._last_at - self._first_at,
+        )
 
 
 class GenAIEngine:
-    """A model that ONNX Runtime GenAI has loaded."""
+    """Implements `Engine`."""
 
-    def __init__(self, model_folder: Path, *, context_length: int, threads: int) -> None:
+    def __init__(
+        self, model_folder: Path, *, context_length: int, threads: int, kv_cache_bytes: int = 0
+    ) -> None:
         """Load the model.
 
         Args:
             model_folder: holds genai_config.json, the graph and the tokenizer.
             context_length: most tokens of prompt and answer together.
             threads: of ONNX Runtime; 0 leaves the number to it.
+            kv_cache_bytes: memory for the KV caches of running and remembered conversations; 0
+                for what `CONVERSATIONS` of them need, or half of what is free.
 
         Raises:
             EngineError: the model does not load.
         """
-        try:
-            config = og.Config(str(model_folder))
-            if threads:
-                options = {"intra_op_num_threads": threads}
-                config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
-            self._model = og.Model(config)
-            self._tokenizer = og.Tokenizer(self._model)
-        except Exception as error:
-            what = f"the model in {model_folder} does not load"
-            if "cuda" in str(error).lower():
-                what = "this model runs on an NVIDIA GPU, which cannot be used here"
-            raise EngineError(f"{what}: {_first_line(error)}", hint=_HINT) from None
-        self._normal_form = _normal_form(model_folder / "tokenizer.json")
-        self._long_rope = str(self._model.type).startswith("phi3")
-        self._context_length = context_length
-        self._end_tokens = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
+        self._model = GenAIModel(model_folder, context_length=context_length, threads=threads)
+        whole = context_length * self._model.kv_bytes
+        self._budget = kv_cache_bytes or min(CONVERSATIONS * whole, memory.available() // 2)
+        self._cache = KvCache(
+            self._model.generator,
+            token_bytes=self._model.kv_bytes,
+            budget=self._budget,
+            context_length=context_length,
+            available=memory.available,
+        )
+        self._warm = np.empty(0, np.int32)
 
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
     ) -> Iterator[GenerationChunk]:
         """See `Engine.generate`."""
-        started = time.monotonic()
-        prompt = self._encode(request)
-        limit = min(len(prompt) + request.max_tokens, self._context_length)
+        prompt = self._model.encode(request)
+        length = min(len(prompt) + request.max_tokens, self._model.context_length)
+        self._check(request, length)
+        progress = _Progress(len(prompt))
+        slot = self._slot(request, prompt, length)
         yield GenerationChunk()
+        while slot is None:
+            if cancelled():
+                yield _end(0, FinishReason.CANCELLED, progress)
+                return
+            # Others have the memory; they get on meanwhile.
+            yield GenerationChunk()
+            slot = self._slot(request, prompt, length)
+        answer = self._beams if request.num_beams > 1 else self._answers
         try:
-            generator = self._start(request, limit)
-            whole = self._long_rope and len(prompt) > LONG_ROPE_FROM
-            step = len(prompt) if whole else PROMPT_STEP
-            for start in range(0, len(prompt), step):
-                if cancelled():
-                    break
-                generator.append_tokens(prompt[start : start + step])
-            yield from self._decode(generator, request, len(prompt), started, cancelled)
+            yield from answer(slot, request, prompt, length, progress, cancelled)
         except RuntimeError as error:
-            raise EngineError(f"the model failed: {_first_line(error)}", hint=_HINT) from None
+            self._cache.drop(slot)
+            raise EngineError(f"the model failed: {first_line(error)}", hint=ENGINE_HINT) from None
+        finally:
+            if self._stands_alone(request, length):
+                self._cache.drop(slot)
+            self._cache.give_back(slot)
+
+    def warm(self, system: str) -> None:
+        """Have the KV cache of what conversations begin with ready, from the next idle time on.
+
+        Args:
+            system: the system prompt; empty for what the chat template itself begins with.
+        """
+        turns = (Message(role="system", content=system),) if system else ()
+        try:
+            first, second = (
+                self._model.encode(
+                    GenerationRequest(
+                        prompt=(*turns, Message(role="user", content=other)), max_tokens=1
+                    )
+                )
+                for other in "ab"
+            )
+        except RequestError as error:
+            log.info("event=not_warmed reason=%r", str(error))
+            return
+        shorter = min(len(first), len(second))
+        differs = np.flatnonzero(first[:shorter] != second[:shorter])
+        self._warm = first[: differs[0] if len(differs) else shorter]
+
+    def idle(self) -> bool:
+        """Read again what was generated, then what new conversations begin with."""
+        try:
+            for slot in reversed(self._cache.slots):
+                if not slot.busy and slot.reread(PROMPT_STEP):
+                    return True
+            return self._cache.warm(self._warm, FIRST_TURN, PROMPT_STEP)
+        except RuntimeError:
+            # A model that cannot rewind: nothing can be prepared for it.
+            self._warm = self._warm[:0]
+            self._cache.clear()
+            return False
+
+    def _check(self, request: GenerationRequest, length: int) -> None:
+        """What can be refused before any work is done."""
+        if not self._cache.fits(length * request.num_beams):
+            needed = length * request.num_beams * self._model.kv_bytes
+            raise OutOfMemoryError(
+                f"prompt and answer of {length} tokens take {needed >> 20} MiB of KV cache; this "
+                f"device has {self._budget >> 20} MiB for it",
+                hint="Lower max_tokens, or shorten the prompt.",
+            )
+        for token, _ in request.logit_bias:
+            if token >= self._model.vocabulary:
+                raise RequestError(
+                    f"logit_bias names token {token}; this model has {self._model.vocabulary}"
+                )
+
+    def _stands_alone(self, request: GenerationRequest, length: int) -> bool:
+        """Whether a request shares no KV cache with others."""
+        return request.num_beams > 1 or (self._model.long_rope and length > LONG_ROPE_FROM)
+
+    def _slot(self, request: GenerationRequest, prompt: Tokens, length: int) -> Slot | None:
+        """A slot for a request; None while running ones have the memory.
+
+        Raises:
+            NoMemoryNowError: it is not them who have it.
+        """
+        kind = Kind(guidance=request.guidance, adapter=request.adapter)
+        if self._stands_alone(request, length):
+            slot = self._cache.reserve(length * request.num_beams, kind)
+            if slot is not None:
+                slot.generator = self._model.generator(length, kind, request.num_beams)
+        else:
+            slot = self._cache.take(prompt.tolist(), length, kind)
+        if slot is None and self._cache.idle:
+            raise NoMemoryNowError(
+                "the device has no memory left for this request",
+                hint="Lower max_tokens, or end other programs on the device.",
+            )
+        return slot
+
+    def _answers(
+        self,
+        slot: Slot,
+        request: GenerationRequest,
+        prompt: Tokens,
+        length: int,
+        progress: _Progress,
+        cancelled: Callable[[], bool],
+    ) -> Iterator[GenerationChunk]:
+        """All answers, one after the other, each from the same prompt."""
+        progress.cached_tokens = len(slot.tokens)
+        for index in range(request.n):
+            if index:
+                slot.rewind(max(0, len(prompt) - LEAST_READ))
+            while len(slot.tokens) < len(prompt):
+                if cancelled():
+                    yield _end(index, FinishReason.CANCELLED, progress)
+                    return
+                rest = prompt[len(slot.tokens) :]
+                whole = self._stands_alone(request, length)
+                slot.append(rest if whole else rest[: step(len(rest), PROMPT_STEP)])
+                yield GenerationChunk()
+            most = length - len(prompt)
+            reason = yield from self._decode(
+                slot, request, prompt, index, most, progress, cancelled
+            )
+            if reason is FinishReason.CANCELLED:
+                return
 
     def _decode(
         self,
-        generator: Any,
+        slot: Slot,
         request: GenerationRequest,
-        prompt_tokens: int,
-        started: float,
+        prompt: Tokens,
+        index: int,
+        most: int,
+        progress: _Progress,
         cancelled: Callable[[], bool],
-    ) -> Iterator[GenerationChunk]:
-        stream = self._tokenizer.create_stream()
+    ) -> Generator[GenerationChunk, None, FinishReason]:
+        """One answer, token by token; returns why it ended."""
+        generator = slot.generator
+        stream = self._model.stream()
         stops = StopStrings(request.stop)
+        sampler = Sampler(request, prompt, index)
         text = ""
         tokens = 0
-        first_at = last_at = started
         reason: FinishReason | None = None
         while reason is None:
             if cancelled():
                 reason = FinishReason.CANCELLED
                 break
+            logits: Scores | None = None
+            if sampler.changes_scores or request.logprobs is not None:
+                logits = generator.get_logits()[0, -1]
+                if sampler.changes_scores:
+                    generator.set_logits(sampler.scores(logits)[None, None])
             generator.generate_next_token()
             token = int(generator.get_next_tokens()[0])
             tokens += 1
-            last_at = time.monotonic()
-            first_at = last_at if tokens == 1 else first_at
-            text, stopped = "", token in self._end_tokens
-            if not stopped:
-                text, stopped = stops.push(stream.decode(token))
-                reason = FinishReason.LENGTH if generator.is_done() else None
+            slot.add(token)
+            sampler.add(token)
+            progress.add()
+            if token in self._model.end_tokens:
+                reason = FinishReason.STOP
+                break
+            text, stopped = stops.push(stream.decode(token))
             if stopped:
                 reason = FinishReason.STOP
-            else:
-                yield GenerationChunk(text=text, tokens=tokens)
-                text = ""
-        yield GenerationChunk(
-            text=text + stops.rest(),
-            tokens=tokens,
-            finish_reason=reason,
-            usage=Usage(
-                prompt_tokens=prompt_tokens,
-                completion_tokens=tokens,
-                first_token_s=first_at - started,
-                decode_s=last_at - first_at,
-            ),
+                break
+            if tokens == most:
+                reason = FinishReason.LENGTH
+            logprobs = self._logprobs(logits, token, request)
+            yield GenerationChunk(index=index, text=text, tokens=tokens, logprobs=logprobs)
+            text = ""
+        last = index == request.n - 1
+        yield _end(index, reason, progress, text + stops.rest(), tokens, last=last)
+        return reason
+
+    def _logprobs(
+        self, logits: Scores | None, token: int, request: GenerationRequest
+    ) -> tuple[TokenLogprob, ...]:
+        if logits is None or request.logprobs is None:
+            return ()
+        found = log_probabilities(logits)
+        names = self._model.token_bytes
+        top = tuple(
+            (names[int(other)], float(found[other]))
+            for other in most_likely(found, request.logprobs)
         )
+        return (TokenLogprob(data=names[token], logprob=float(found[token]), top=top),)
 
-    def _encode(self, request: GenerationRequest) -> Any:
-        """The prompt's tokens, an int32 array [tokens]."""
-        if isinstance(request.prompt, str):
-            text = request.prompt
-        else:
-            messages = json.dumps([msgspec.structs.asdict(turn) for turn in request.prompt])
-            try:
-                text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-            except RuntimeError as error:
-                raise RequestError(
-                    f"the model's chat template refuses these messages: {_first_line(error)}",
-                    hint="A model without a chat template takes raw prompts only.",
-                ) from None
-        if self._normal_form is not None:
-            text = unicodedata.normalize(self._normal_form, text)
-        # A chat template writes the token that begins a text itself.
-        raw = isinstance(request.prompt, str)
-        self._tokenizer.update_options(add_special_tokens=str(raw).lower())
-        tokens = self._tokenizer.encode(text)
-        if len(tokens) == 0:
-            raise RequestError("the prompt is empty", hint="Give it some text.")
-        if len(tokens) >= self._context_length:
-            raise PromptTooLongError(
-                f"the prompt has {len(tokens)} tokens; this model's context has room for "
-                f"{self._context_length}, prompt and answer together",
-                hint="Shorten the prompt.",
-            )
-        return tokens
-
-    def _start(self, request: GenerationRequest, max_length: int) -> Any:
-        """A generator with the request's options; its KV cache has room for max_length tokens."""
-        options: dict[str, Any] = {
-            "max_length": max_length,
-            "do_sample": False,
-            "repetition_penalty": request.repetition_penalty,
-        }
-        # ONNX Runtime GenAI takes a top_p or temperature of 0 for "not set".
-        if request.temperature > 0 and request.top_p > 0:
-            options |= {
-                "do_sample": True,
-                "temperature": request.temperature,
-                "top_p": request.top_p,
-                "top_k": request.top_k,
-                # Its seed has 31 bits, and a negative one means a random one.
-                "random_seed": -1 if request.seed is None else request.seed % 2**31,
-            }
-        params = og.GeneratorParams(self._model)
-        params.set_search_options(**options)
-        return og.Generator(self._model, params)
+    def _beams(
+        self,
+        slot: Slot,
+        request: GenerationRequest,
+        prompt: Tokens,
+        length: int,
+        progress: _Progress,
+        cancelled: Callable[[], bool],
+    ) -> Iterator[GenerationChunk]:
+        """The best answer of a beam search, at once."""
+        generator = slot.generator
+        generator.append_tokens(prompt)
+        while not generator.is_done():
+            if cancelled():
+                yield _end(0, FinishReason.CANCELLED, progress)
+                return
+            generator.generate_next_token()
+            yield GenerationChunk()
+        found = [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
+        ends = [place for place, token in enumerate(found) if token in self._model.end_tokens]
+        answer = found[: ends[0]] if ends else found
+        tokens = len(answer) + bool(ends)
+        progress.add(tokens)
+        stops = StopStrings(request.stop)
+        text, stopped = stops.push(self._model.decode(answer))
+        reason = FinishReason.STOP if ends or stopped else FinishReason.LENGTH
+        yield _end(0, reason, progress, text + stops.rest(), tokens)
 
 
-def _normal_form(tokenizer: Path) -> Literal["NFC", "NFD", "NFKC", "NFKD"] | None:
-    """The Unicode form that a tokenizer wants its text in; the runtime leaves that to us."""
-    try:
-        found = msgspec.json.decode(tokenizer.read_bytes(), type=_TokenizerFile).normalizer
-    except (OSError, msgspec.DecodeError):
-        return None
-    for each in (found, *found.normalizers) if found is not None else ():
-        if each.type in _FORMS:
-            return cast(Literal["NFC", "NFD", "NFKC", "NFKD"], each.type)
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    """The start of a native error: template errors go on with a drawing of where they are."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+def _end(
+    index: int,
+    reason: FinishReason,
+    progress: _Progress,
+    text: str = "",
+    tokens: int = 0,
+    *,
+    last: bool = True,
+) -> GenerationChunk:
+    """An answer's last chunk."""
+    over = last or reason is FinishReason.CANCELLED
+    usage = progress.usage if over else None
+    return GenerationChunk(index=index, text=text, tokens=tokens, finish_reason=reason, usage=usage)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime import memory
 from packager import machine, plan
 from packager.errors import ResourceError
 from packager.plan import Need
@@ -111,4 +112,4 @@ def test_limits_of_control_groups(
         (groups / folder).mkdir(parents=True)
     for name, content in files.items():
         (groups / inside / name).write_text(f"{content}\n")
-    assert list(machine.limits(own, groups)) == ([(limit, 1200)] if limit else [])
+    assert list(memory.limits(own, groups)) == ([(limit, 1200)] if limit else [])
