@@ -327,7 +327,16 @@ def install(bundle: Path, root: Path, as_json: bool) -> None:
 @click.option("--model", type=click.Path(path_type=Path), required=True)
 @click.option("--context-length", type=int, required=True)
 @click.option("--threads", type=int, required=True)
-def worker(parent: int, model: Path, context_length: int, threads: int) -> int:
+@click.option("--kv-cache-mib", type=int, required=True)
+@click.option("--system-prompt-file", type=click.Path(path_type=Path))
+def worker(
+    parent: int,
+    model: Path,
+    context_length: int,
+    threads: int,
+    kv_cache_mib: int,
+    system_prompt_file: Path | None,
+) -> int:
     """Hold the model for a `serve` process."""
     from device_runtime import worker as process
     from device_runtime.engine import Engine
@@ -335,7 +344,14 @@ def worker(parent: int, model: Path, context_length: int, threads: int) -> int:
     def load() -> Engine:
         from device_runtime.genai_engine import GenAIEngine
 
-        return GenAIEngine(model, context_length=context_length, threads=threads)
+        engine = GenAIEngine(
+            model,
+            context_length=context_length,
+            threads=threads,
+            kv_cache_bytes=kv_cache_mib << 20,
+        )
+        engine.warm(system_prompt_file.read_text() if system_prompt_file else "")
+        return engine
 
     return process.run(load, parent)
 

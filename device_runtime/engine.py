@@ -3,7 +3,7 @@
 The structs here cross the boundary between the two processes, so they hold plain data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
@@ -174,7 +174,7 @@ class Engine(Protocol):
 
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
-    ) -> Iterator[GenerationChunk]:
+    ) -> Generator[GenerationChunk]:
         """Answer a request.
 
         The first chunk is empty and comes before the work starts: the request is accepted. More

@@ -101,7 +101,7 @@ class GenAIEngine:
 
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
-    ) -> Iterator[GenerationChunk]:
+    ) -> Generator[GenerationChunk]:
         """See `Engine.generate`."""
         prompt = self._model.encode(request)
         length = min(len(prompt) + request.max_tokens, self._model.context_length)

@@ -8,11 +8,18 @@ from typing import BinaryIO, Literal, TypeVar
 
 import msgspec
 
-from device_runtime.engine import GenerationChunk, GenerationRequest
+from device_runtime.engine import (
+    GenerationChunk,
+    GenerationRequest,
+    NoMemoryNowError,
+    OutOfMemoryError,
+    PromptTooLongError,
+)
+from device_runtime.errors import DeviceError, EngineError, RequestError
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Parent to child: answer this request. One at a time."""
+    """Parent to child: answer this request, beside those that are not finished."""
 
     id: int
     request: GenerationRequest
@@ -37,18 +44,33 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     chunk: GenerationChunk
 
 
+ErrorKind = Literal["length", "memory", "no_memory_now", "request", "engine"]
+
+ERRORS: dict[ErrorKind, type[DeviceError]] = {
+    "length": PromptTooLongError,
+    "memory": OutOfMemoryError,
+    "no_memory_now": NoMemoryNowError,
+    "request": RequestError,
+    "engine": EngineError,
+}
+
+
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Child to parent: a request (`id`), or loading the model (no `id`), ended with an error.
 
     Attributes:
-        kind: `length` for a prompt too long, `request` for another fault of the request,
-            `engine` for one of the model.
+        kind: what became of it.
     """
 
-    kind: Literal["length", "request", "engine"]
+    kind: ErrorKind
     message: str
     hint: str
     id: int | None = None
+
+    @property
+    def error(self) -> DeviceError:
+        """The error itself."""
+        return ERRORS[self.kind](self.message, hint=self.hint)
 
 
 ToChild = Generate | Cancel

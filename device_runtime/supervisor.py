@@ -1,4 +1,4 @@
-"""Keeps one inference process running and gives it one request after the other."""
+"""Keeps one inference process running and gives it the requests in the order they came."""
 
 import asyncio
 import logging
@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 
-from device_runtime.engine import GenerationChunk, GenerationRequest, PromptTooLongError
-from device_runtime.errors import DeviceError, EngineError, RequestError, ServiceError
+from device_runtime.engine import GenerationChunk, GenerationRequest
+from device_runtime.errors import DeviceError, EngineError, ServiceError
 from device_runtime.messages import (
     FOR_PARENT,
     Cancel,
@@ -27,8 +27,6 @@ from device_runtime.status import Health
 
 log = logging.getLogger(__name__)
 
-QUEUE_LIMIT = 8
-"""Requests that wait while one is answered; a device answers them one by one."""
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 30.0
 FAILING_AFTER = 3
@@ -51,8 +49,27 @@ class QueueFullError(BusyError):
     """As many requests wait as may."""
 
 
-def worker_command(model_folder: Path, context_length: int, threads: int) -> list[str]:
-    """How to start the inference process: this program again, frozen or from source."""
+class DeadlineError(ServiceError):
+    """A request took longer than it may."""
+
+
+def worker_command(
+    model_folder: Path,
+    context_length: int,
+    threads: int,
+    *,
+    kv_cache_mib: int = 0,
+    system_prompt_file: Path | None = None,
+) -> list[str]:
+    """How to start the inference process: this program again, frozen or from source.
+
+    Args:
+        model_folder: as `GenAIEngine` takes it, like the next two.
+        context_length: tokens.
+        threads: of ONNX Runtime.
+        kv_cache_mib: memory for KV caches; 0 leaves it to the engine.
+        system_prompt_file: what conversations begin with.
+    """
     program = [sys.executable, "-m", "device_runtime"]
     if getattr(sys, "frozen", False):
         # Resolved now: once an update has moved the link `current`, its name means another release.
@@ -60,6 +77,8 @@ def worker_command(model_folder: Path, context_length: int, threads: int) -> lis
     return [
         *(*program, "worker", "--parent", str(os.getpid()), "--model", str(model_folder)),
         *("--context-length", str(context_length), "--threads", str(threads)),
+        *("--kv-cache-mib", str(kv_cache_mib)),
+        *(("--system-prompt-file", str(system_prompt_file)) if system_prompt_file else ()),
     ]
 
 
@@ -79,8 +98,14 @@ class _Job:
 class Supervisor:
     """The inference process, its queue and its restarts.
 
-    A process that ends takes the request it worked on with it: that one fails, those that wait go
+    A process that ends takes the requests it worked on with it: those fail, the ones that wait go
     to its successor. Restarts back off, so a model that cannot load does not keep a device busy.
+
+    Args:
+        command: starts the process, as `worker_command` gives it.
+        parallel: requests that are answered at the same time.
+        queue_limit: requests that wait beside them.
+        timeout_s: how long a request may take from its coming to its end, seconds.
 
     Attributes:
         health: how the process is.
@@ -88,15 +113,25 @@ class Supervisor:
         last_error: why the last one ended; empty if none did.
     """
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        parallel: int = 2,
+        queue_limit: int = 8,
+        timeout_s: float = 600,
+    ) -> None:
         self.health = Health.STARTING
         self.restarts = 0
         self.last_error = ""
         self._command = command
+        self._parallel = parallel
+        self._queue_limit = queue_limit
+        self._timeout_s = timeout_s
         self._child: asyncio.subprocess.Process | None = None
         self._loaded = False
         self._waiting: deque[_Job] = deque()
-        self._running: _Job | None = None
+        self._running: dict[int, _Job] = {}
         self._number = 0
         self._failures = 0
         self._first_load: asyncio.Future[None] | None = None
@@ -109,8 +144,13 @@ class Supervisor:
 
     @property
     def queue_length(self) -> int:
-        """Requests that wait; the one being answered is not counted."""
+        """Requests that wait; those being answered are not counted."""
         return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests that are being answered."""
+        return len(self._running)
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded the model; then keep it running.
@@ -140,15 +180,26 @@ class Supervisor:
 
         Raises:
             BusyError: the queue is full, or no process can load the model.
+            DeadlineError: it took too long, waiting included.
             RequestError: the model cannot take the request.
             EngineError: the process failed while it worked on this request.
         """
         if self.health in (Health.FAILING, Health.STOPPING):
             raise BusyError("the model is not available", retry_after_s=30)
-        if len(self._waiting) >= QUEUE_LIMIT:
-            raise QueueFullError(f"{QUEUE_LIMIT} requests are waiting already", retry_after_s=5)
+        if len(self._waiting) >= self._queue_limit and not self._may_start():
+            raise QueueFullError(
+                f"{len(self._running)} requests are being answered and {len(self._waiting)} wait",
+                retry_after_s=5,
+            )
         self._number += 1
         job = _Job(self._number, request)
+        late = DeadlineError(
+            f"the request took more than {self._timeout_s:g} s",
+            hint="Ask for less, or raise request_timeout.",
+        )
+        deadline = asyncio.get_running_loop().call_later(
+            self._timeout_s, job.events.put_nowait, late
+        )
         self._waiting.append(job)
         self._advance()
         try:
@@ -157,37 +208,40 @@ class Supervisor:
                 if isinstance(event, DeviceError):
                     raise event
                 yield event
-                if event.finish_reason is not None:
+                if event.usage is not None:
                     return
         finally:
+            deadline.cancel()
             self._abandon(job)
 
     def _abandon(self, job: _Job) -> None:
         """Nobody waits for this job any more; does nothing if it has ended."""
         if job in self._waiting:
             self._waiting.remove(job)
-        elif job is self._running:
+        elif job.number in self._running:
             self._send(Cancel(id=job.number))
 
+    def _may_start(self) -> bool:
+        return self._loaded and len(self._running) < self._parallel
+
     def _advance(self) -> None:
-        """Hand the next request to the process if both are there."""
-        if self._loaded and self._running is None and self._waiting:
-            self._running = self._waiting.popleft()
-            self._send(Generate(id=self._running.number, request=self._running.request))
+        """Hand the next requests to the process if it takes them."""
+        while self._waiting and self._may_start():
+            job = self._waiting.popleft()
+            self._running[job.number] = job
+            self._send(Generate(id=job.number, request=job.request))
 
     def _send(self, message: ToChild) -> None:
         if self._child is not None and self._child.stdin is not None:
             self._child.stdin.write(frame(message))
 
-    def _finish(self, event: GenerationChunk | DeviceError) -> None:
-        """The running job's last event."""
-        assert self._running is not None
-        self._running.events.put_nowait(event)
-        self._running = None
+    def _fail_running(self, error: DeviceError) -> None:
+        for job in self._running.values():
+            job.events.put_nowait(error)
+        self._running.clear()
 
     def _fail_all(self, error: DeviceError) -> None:
-        if self._running is not None:
-            self._finish(error)
+        self._fail_running(error)
         while self._waiting:
             self._waiting.popleft().events.put_nowait(error)
 
@@ -204,8 +258,7 @@ class Supervisor:
                 self._fail_all(error)
                 self._first_load.set_exception(error)
                 return
-            if self._running is not None:
-                self._finish(error)
+            self._fail_running(error)
             if self._failures >= FAILING_AFTER:
                 self.health = Health.FAILING
                 self._fail_all(error)
@@ -258,18 +311,15 @@ class Supervisor:
             self._first_load.set_result(None)
 
     def _on_event(self, message: Chunk | Failed) -> None:
-        job = self._running
-        if job is None or message.id != job.number:
+        job = self._running.get(message.id) if message.id is not None else None
+        if job is None:
             return
-        if isinstance(message, Chunk):
-            if message.chunk.finish_reason is None:
-                job.events.put_nowait(message.chunk)
-            else:
-                self._failures = 0
-                self._finish(message.chunk)
-        else:
-            kinds = {"length": PromptTooLongError, "request": RequestError, "engine": EngineError}
-            self._finish(kinds[message.kind](message.message, hint=message.hint))
+        event = message.chunk if isinstance(message, Chunk) else message.error
+        job.events.put_nowait(event)
+        if isinstance(event, DeviceError) or event.usage is not None:
+            del self._running[job.number]
+        if not isinstance(event, DeviceError) and event.usage is not None:
+            self._failures = 0
 
 
 def _describe(status: int) -> str:

@@ -1,4 +1,4 @@
-"""The inference process: holds the model, answers one request at a time over its pipes.
+"""The inference process: holds the model, answers requests over its pipes.
 
 It is a process of its own because ONNX Runtime GenAI holds Python's lock while it works on a
 prompt: in one process, health checks and MQTT would stand still for seconds. And a crash of
@@ -13,12 +13,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from functools import partial
+from typing import BinaryIO
 
-from device_runtime.engine import Engine, PromptTooLongError
-from device_runtime.errors import DeviceError, RequestError
+from device_runtime.engine import Engine, GenerationChunk
+from device_runtime.errors import DeviceError
 from device_runtime.messages import (
+    ERRORS,
     FOR_CHILD,
     Cancel,
     Chunk,
@@ -31,6 +34,9 @@ from device_runtime.messages import (
 )
 
 log = logging.getLogger(__name__)
+
+LEAST_STEP_S = 0.001
+"""What a step counts as at least."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -60,49 +66,101 @@ def run(load: Callable[[], Engine], parent: int) -> int:
         _send(outbox, _failure(error, None))
         return error.exit_code
     _send(outbox, Loaded(seconds=time.monotonic() - started))
-    _Conversation(engine, inbox, outbox).run()
+    _Schedule(engine, inbox, outbox).run()
     return 0
 
 
-class _Conversation:
-    """Reads in one thread, so that a cancellation is seen while the other one works."""
+class _Task:
+    """A request that is being answered.
+
+    Attributes:
+        spent: seconds of the engine that it has had, more or less: see `_Schedule`.
+    """
+
+    def __init__(self, number: int, chunks: Generator[GenerationChunk], spent: float) -> None:
+        self.number = number
+        self.chunks = chunks
+        self.spent = spent
+        self.accepted = False
+
+
+class _Schedule:
+    """Shares the engine among the requests, which come in one thread and are worked on in another.
+
+    Always that request goes on which has had the engine for the shortest time, for one step: some
+    tokens of a prompt, or one of an answer. So a short request is not kept waiting by a long prompt
+    for longer than one step, and two answers come equally fast. A new request starts with as much
+    time as the least of the others has had.
+    """
 
     def __init__(self, engine: Engine, inbox: BinaryIO, outbox: BinaryIO) -> None:
         self._engine = engine
         self._inbox = inbox
         self._outbox = outbox
-        self._requests: queue.SimpleQueue[Generate] = queue.SimpleQueue()
-        self._cancelled = -1
+        self._new: queue.SimpleQueue[Generate] = queue.SimpleQueue()
+        self._tasks: list[_Task] = []
+        self._cancelled: set[int] = set()
 
     def run(self) -> None:
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
-            self._answer(self._requests.get())
+            self._take_new()
+            if self._tasks:
+                self._advance(min(self._tasks, key=lambda task: task.spent))
 
     def _listen(self) -> None:
         while (message := read(self._inbox, FOR_CHILD)) is not None:
             if isinstance(message, Generate):
-                self._requests.put(message)
+                self._new.put(message)
             elif isinstance(message, Cancel):
-                self._cancelled = message.id
+                self._cancelled.add(message.id)
         # The parent is gone. Native code may be at work and nothing here needs tidying.
         os._exit(0)
 
-    def _answer(self, message: Generate) -> None:
+    def _take_new(self) -> None:
+        """Take what has come; with nothing at all to do, wait for it."""
+        wait = not self._tasks and not self._engine.idle()
+        with suppress(queue.Empty):
+            while True:
+                message = self._new.get(block=wait)
+                wait = False
+                cancelled = partial(self._is_cancelled, message.id)
+                chunks = self._engine.generate(message.request, cancelled)
+                spent = min((task.spent for task in self._tasks), default=0.0)
+                self._tasks.append(_Task(message.id, chunks, spent))
+
+    def _advance(self, task: _Task) -> None:
+        """One step of a request."""
+        started = time.monotonic()
         try:
-            for chunk in self._engine.generate(
-                message.request, lambda: self._cancelled == message.id
-            ):
-                _send(self._outbox, Chunk(id=message.id, chunk=chunk))
+            chunk = next(task.chunks)
         except DeviceError as error:
-            _send(self._outbox, _failure(error, message.id))
+            _send(self._outbox, _failure(error, task.number))
+            self._end(task)
+            return
+        # A request that waits for memory takes no time, and shall not be all that is asked.
+        task.spent += max(time.monotonic() - started, LEAST_STEP_S)
+        if not task.accepted or chunk.text or chunk.logprobs or chunk.finish_reason is not None:
+            task.accepted = True
+            _send(self._outbox, Chunk(id=task.number, chunk=chunk))
+        if chunk.usage is not None:
+            self._end(task)
+
+    def _end(self, task: _Task) -> None:
+        # The parent takes the last message for the end, and so may nothing of it be left here.
+        task.chunks.close()
+        self._tasks.remove(task)
+        # Numbers grow. One may have been given up when its answer had ended already.
+        oldest = min((task.number for task in self._tasks), default=task.number + 1)
+        self._cancelled -= {number for number in list(self._cancelled) if number < oldest}
+
+    def _is_cancelled(self, number: int) -> bool:
+        return number in self._cancelled
 
 
 def _failure(error: DeviceError, request: int | None) -> Failed:
-    kind: Any = "engine"
-    if isinstance(error, RequestError):
-        kind = "length" if isinstance(error, PromptTooLongError) else "request"
-    return Failed(id=request, kind=kind, message=str(error), hint=error.hint)
+    kinds = (kind for kind, its in ERRORS.items() if isinstance(error, its))
+    return Failed(id=request, kind=next(kinds, "engine"), message=str(error), hint=error.hint)
 
 
 def _send(outbox: BinaryIO, message: ToParent) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 
 from device_runtime import worker
@@ -39,7 +39,7 @@ class FakeEngine:
 
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
-    ) -> Iterator[GenerationChunk]:
+    ) -> Generator[GenerationChunk]:
         prompt = request.prompt
         assert isinstance(prompt, str)
         if prompt == "refuse":
@@ -61,6 +61,9 @@ class FakeEngine:
             yield GenerationChunk(text="x", tokens=tokens)
             reason = FinishReason.CANCELLED
         yield GenerationChunk(tokens=tokens, finish_reason=reason, usage=usage(tokens))
+
+    def idle(self) -> bool:
+        return False
 
 
 class FakeGenerator:

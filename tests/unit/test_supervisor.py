@@ -12,14 +12,21 @@ from device_runtime import supervisor
 from device_runtime.engine import PromptTooLongError
 from device_runtime.errors import EngineError, ServiceError
 from device_runtime.status import Health
-from device_runtime.supervisor import QUEUE_LIMIT, BusyError, QueueFullError, Supervisor
+from device_runtime.supervisor import BusyError, DeadlineError, QueueFullError, Supervisor
 from tests import fakes
 from tests.serving import is_gone
 
 
 @asynccontextmanager
-async def running(mode: str = "") -> AsyncIterator[Supervisor]:
-    found = Supervisor(fakes.worker_command(mode))
+async def running(
+    mode: str = "", *, parallel: int = 1, queue_limit: int = 8, timeout_s: float = 60
+) -> AsyncIterator[Supervisor]:
+    found = Supervisor(
+        fakes.worker_command(mode),
+        parallel=parallel,
+        queue_limit=queue_limit,
+        timeout_s=timeout_s,
+    )
     try:
         await found.start()
         yield found
@@ -134,15 +141,68 @@ def test_waiting_requests_can_be_given_up() -> None:
 
 def test_queue_is_bounded() -> None:
     async def test() -> None:
-        async with running() as one:
-            tasks = [asyncio.create_task(answer(one, "long")) for _ in range(QUEUE_LIMIT + 1)]
-            await until(lambda: one.queue_length == QUEUE_LIMIT)
+        async with running(queue_limit=3) as one:
+            tasks = [asyncio.create_task(answer(one, "long")) for _ in range(4)]
+            await until(lambda: one.queue_length == 3)
             with pytest.raises(QueueFullError) as caught:
                 await answer(one, "a")
             assert caught.value.retry_after_s > 0
             one.refuse()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert {type(result) for result in results} == {ServiceError}
+
+    run(test)
+
+
+def test_no_queue_still_lets_a_request_in_that_can_start() -> None:
+    async def test() -> None:
+        async with running(queue_limit=0) as one:
+            assert await answer(one, "a") == "a "
+            long = asyncio.create_task(answer(one, "long"))
+            await until(lambda: one.running == 1)
+            with pytest.raises(QueueFullError):
+                await answer(one, "a")
+            long.cancel()
+            await asyncio.gather(long, return_exceptions=True)
+
+    run(test)
+
+
+def test_short_request_is_answered_beside_a_long_one() -> None:
+    async def test() -> None:
+        async with running(parallel=2) as one:
+            long = asyncio.create_task(answer(one, "long"))
+            await until(lambda: one.running == 1)
+            assert await answer(one, "a b c") == "a b c "
+            assert not long.done()
+            long.cancel()
+            await asyncio.gather(long, return_exceptions=True)
+
+    run(test)
+
+
+def test_crash_fails_all_that_run_and_none_that_wait() -> None:
+    async def test() -> None:
+        async with running(parallel=2) as one:
+            long = asyncio.create_task(answer(one, "long"))
+            await until(lambda: one.running == 1)
+            results = await asyncio.gather(
+                long, answer(one, "crash"), answer(one, "a"), return_exceptions=True
+            )
+            assert [type(result) for result in results[:2]] == [EngineError, EngineError]
+            assert results[2] == "a "
+
+    run(test)
+
+
+def test_request_that_takes_too_long_is_ended_and_cancelled() -> None:
+    async def test() -> None:
+        async with running(timeout_s=0.3) as one:
+            tasks = [asyncio.create_task(answer(one, "long")) for _ in range(2)]
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(result) for result in results} == {DeadlineError}
+            await until(lambda: one.running == 0)
+            assert await answer(one, "a") == "a "
 
     run(test)
 
