@@ -1,0 +1,83 @@
+"""Grammars for answers that call tools, in llguidance's dialect of Lark.
+
+https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from device_runtime.tool_definitions import Tools
+from device_runtime.tool_dialects import Dialect
+from device_runtime.tool_syntax import PYTHON_TAG
+
+MAX_CALLS = 8
+"""Most calls in an answer that a grammar allows."""
+
+_ANY_OBJECT: dict[str, Any] = {"type": "object"}
+# The white space that `tojson` writes, and no more: a model could go on with it for ever.
+_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+def grammar(
+    dialect: Dialect,
+    request: Tools,
+    bounded: Callable[[dict[str, Any]], dict[str, Any]],
+) -> str:
+    """What the answer must look like.
+
+    Where calls are not required, the answer is text, or text and then, from a marker on, calls
+    whose arguments keep to their schemas. A tool that is not strict and whose schema the engine
+    cannot keep to may get any object.
+
+    Args:
+        dialect: of the model.
+        request: at least one tool.
+        bounded: gives a schema in the form that the engine can keep to, or raises ValueError.
+    """
+    syntax = dialect.syntax
+    rules = []
+    for number, tool in enumerate(request.tools):
+        try:
+            schema = bounded(tool.parameters)
+        except ValueError:
+            schema = bounded(_ANY_OBJECT)
+        head, tail = _literal(dialect, syntax.head(tool.name)), _literal(dialect, syntax.tail)
+        rules.append(f"call_{number}: {head} args_{number} {tail}")
+        rules.append(f"args_{number}: %json {json.dumps(schema | {'x-guidance': _COMPACT})}")
+    rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(request.tools))))
+    calls = "call"
+    if request.parallel and not syntax.single:
+        calls += f" ({_literal(dialect, syntax.between)} call){{0,{MAX_CALLS - 1}}}"
+    begin = _literal(dialect, syntax.begin.removeprefix(syntax.marker))
+    rules.append(f"rest: {begin} {calls} {_literal(dialect, syntax.end)}")
+    return "\n".join([*rules, *_start(dialect, request)]) + "\n"
+
+
+def _start(dialect: Dialect, request: Tools) -> list[str]:
+    marker, special = dialect.syntax.marker, dialect.special
+    if request.required:
+        return [f"start: {_literal(dialect, marker)} rest"]
+    # By itself the engine ends an answer with the first of the end tokens only.
+    ends = " | ".join(f"<[{token}]>" for token in dialect.end_tokens[1:])
+    end = f"({ends})?" if ends else ""
+    anything = "TEXT: /(?s:.+)/"
+    if marker in special:
+        return [f"start: TEXT? ({_literal(dialect, marker)} rest)? {end}", anything]
+    if marker:
+        until = f"until[lazy]: /(?s:.*)/ {json.dumps(marker)}"
+        return [f"start: (TEXT | until rest)? {end}", anything, until]
+    tag = f"<[{special[PYTHON_TAG]}]>?" if PYTHON_TAG in special else ""
+    names = "|".join(re.escape(tool.name) for tool in request.tools)
+    call = rf'/\s*\{{\s*"name"\s*:\s*"({names})"(?s:.*)/'
+    return [f"start: (TEXT | {tag} rest)? {end}", f"{anything} & ~{call}"]
+
+
+def _literal(dialect: Dialect, text: str) -> str:
+    """A text in a grammar: special tokens in it are written as their numbers."""
+    special = dialect.special
+    parts = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
+    return " ".join(
+        f"<[{special[part]}]>" if part in special else json.dumps(part) for part in parts if part
+    )

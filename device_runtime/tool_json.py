@@ -1,0 +1,106 @@
+"""JSON of tool calls: where it ends in a text that grows, and what it says."""
+
+import msgspec
+
+SPACE = " \t\n\r"
+"""JSON's white space."""
+
+_OPEN, _CLOSE = "{[", "}]"
+# Outside of strings: numbers, true, false and null.
+_BARE = frozenset("0123456789+-.eEtrufalsn")
+
+
+class _Function(msgspec.Struct):
+    name: str
+    arguments: msgspec.Raw = msgspec.Raw()
+    parameters: msgspec.Raw = msgspec.Raw()
+
+
+class JsonEnd:
+    """Finds the end of an object or array in a text that grows.
+
+    Attributes:
+        at: how much of the text was looked at; up to the character that shows it broken.
+        broken: it is no such value, as far as can be told from its characters alone.
+    """
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.at = 0
+        self._open: list[str] = []
+        self._in_string = False
+        self._escaped = False
+
+    def push(self, text: str) -> int | None:
+        """Look at the text, of which `at` characters are known.
+
+        Returns:
+            Where the value ends; None if it does not yet.
+        """
+        for at in range(self.at, len(text)):
+            letter = text[at]
+            if self._in_string:
+                self._read_in_string(letter)
+            elif letter == '"' and self._open:
+                self._in_string = True
+            elif letter in _OPEN:
+                self._open.append(_CLOSE[_OPEN.index(letter)])
+            elif letter in _CLOSE:
+                self.broken = not self._open or self._open.pop() != letter
+                if not self._open and not self.broken:
+                    self.at = at + 1
+                    return at + 1
+            elif letter not in SPACE:
+                self.broken = not self._open or (letter not in _BARE and letter not in ",:")
+            if self.broken:
+                self.at = at
+                return None
+        self.at = len(text)
+        return None
+
+    def _read_in_string(self, letter: str) -> None:
+        if self._escaped:
+            self._escaped = False
+        elif letter == "\\":
+            self._escaped = True
+        elif letter == '"':
+            self._in_string = False
+        else:
+            self.broken = letter < " "
+
+
+def read_calls(value: str, name: str | None) -> list[tuple[str, str]]:
+    """Read a call or an array of calls.
+
+    Args:
+        value: JSON; with a name, that of its arguments.
+        name: of the tool, where it is written before the JSON.
+
+    Returns:
+        Names, and arguments as JSON text; empty for what is no call.
+    """
+    try:
+        data = value.encode()
+        if name is not None:
+            return [(name, _object(data))]
+        found = msgspec.json.decode(data, type=_Function | list[_Function])
+        made = found if isinstance(found, list) else [found]
+        return [(call.name, _object(call.arguments or call.parameters)) for call in made]
+    except (ValueError, RecursionError):
+        return []
+
+
+def _object(data: bytes | msgspec.Raw) -> str:
+    """JSON text of an object, which a model may have put into a string or left out.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = bytes(data) or b"{}"
+    value = msgspec.json.decode(text)
+    if isinstance(value, str):
+        text = value.encode()
+        value = msgspec.json.decode(text)
+    if not isinstance(value, dict):
+        raise ValueError("arguments are an object")
+    return text.decode()
