@@ -62,10 +62,11 @@ LLAMA = """\
 """
 
 MISTRAL = """\
-{{- bos_token }}
+{{- bos_token }}{%- set state = namespace(told=false) %}
 {%- for message in messages %}
     {%- if message.role == 'user' %}
-        {%- if tools is defined and loop.first %}
+        {%- if tools is defined and not state.told %}
+            {%- set state.told = true %}
             {{- '[AVAILABLE_TOOLS] [' }}
             {%- for tool in tools %}
                 {{- '{"type": "function", "function": {' }}
