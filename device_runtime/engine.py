@@ -25,14 +25,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One turn of a conversation, as chat templates take it.
 
     Attributes:
-        role: who speaks.
+        role: who speaks, as the template names it.
         content: the text; empty in a turn that only calls tools.
         tool_calls: the calls an assistant made, in the form the model's template expects.
         tool_call_id: in a `tool` turn, the call that this is the result of.
         name: in a `tool` turn, the tool's name.
     """
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: str
     content: str
     tool_calls: tuple[dict[str, Any], ...] = ()
     tool_call_id: str = ""
@@ -57,6 +57,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         prompt: a conversation, which goes through the model's chat template, or raw text.
         tools: JSON array of the tools, for templates that know tools; empty for none.
+        template: a chat template to use instead of the model's own; empty for that.
         max_tokens: most tokens of an answer; the context may end it earlier.
         n: how many answers; answer number i has seed + i.
         temperature: 0 takes the most likely token each time (greedy).
@@ -80,6 +81,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: tuple[Message, ...] | str
     max_tokens: int
     tools: str = ""
+    template: str = ""
     n: int = 1
     temperature: float = 0.0
     top_p: float = 1.0

@@ -147,7 +147,8 @@ class GenAIModel:
         return str(self._tokenizer.decode(np.array(tokens, np.int32))) if tokens else ""
 
     def _rendered(self, request: GenerationRequest) -> str:
-        options = {"tools": request.tools} if request.tools else {}
+        options = {"tools": request.tools, "template_str": request.template}
+        options = {name: value for name, value in options.items() if value}
         messages = msgspec.json.encode(request.prompt).decode()
         try:
             return str(

@@ -1,8 +1,7 @@
-"""The HTTP side: an OpenAI-compatible API, health and status."""
+"""The HTTP side: OpenAI's API, health, status and metrics."""
 
 import asyncio
 import json
-import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -21,16 +20,25 @@ from device_runtime.engine import (
     FinishReason,
     GenerationChunk,
     GenerationRequest,
+    NoMemoryNowError,
+    OutOfMemoryError,
     PromptTooLongError,
 )
 from device_runtime.errors import DeviceError, RequestError, ServiceError
-from device_runtime.openai_api import Answer, ApiError, ChatRequest, model_list, parse_chat
+from device_runtime.metrics import CONTENT_TYPE, Metrics
+from device_runtime.openai_answers import (
+    Answer,
+    ChatAnswer,
+    CompletionAnswer,
+    Head,
+    model_entry,
+    model_list,
+)
+from device_runtime.openai_api import ApiError
+from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
 from device_runtime.status import Figures, Health, RuntimeStatus
-from device_runtime.supervisor import BusyError, QueueFullError
-
-log = logging.getLogger(__name__)
-
-MAX_BODY_BYTES = 1 << 20
+from device_runtime.supervisor import BusyError, DeadlineError, QueueFullError
+from device_runtime.tool_calls import ToolCallParser
 
 T = TypeVar("T")
 
@@ -50,7 +58,8 @@ class Api:
         generator: answers requests.
         figures: gets the outcome of each.
         status: how everything is, now.
-        max_tokens: length of an answer for which a request gives none.
+        served: what is there to answer.
+        max_body_bytes: longest body of a request.
     """
 
     def __init__(
@@ -58,14 +67,17 @@ class Api:
         generator: Generator,
         figures: Figures,
         status: Callable[[], RuntimeStatus],
+        served: Served,
         *,
-        max_tokens: int,
+        max_body_bytes: int = 1 << 20,
     ) -> None:
         self._generator = generator
         self._figures = figures
         self._status = status
-        self._max_tokens = max_tokens
-        self._identity = status().identity
+        self._served = served
+        self._max_body_bytes = max_body_bytes
+        self._metrics = Metrics(status)
+        self._fingerprint = f"fp_{status().identity.release[:12]}"
         self._created = int(time.time())
 
     def app(self) -> Starlette:
@@ -73,13 +85,16 @@ class Api:
         return Starlette(
             routes=[
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/completions", self._completion, methods=["POST"]),
                 Route("/v1/models", self._models),
+                Route("/v1/models/{model:path}", self._model),
                 Route("/v1/status", self._full_status),
+                Route("/metrics", self._metrics_text),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
             ],
             exception_handlers={
-                ApiError: _on_api_error,
+                ApiError: on_api_error,
                 HTTPException: _on_http_error,
                 ClientDisconnect: _on_disconnect,
                 Exception: _on_error,
@@ -87,10 +102,19 @@ class Api:
         )
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse(model_list(self._identity.model, self._created))
+        return JSONResponse(model_list(self._served.models, self._created))
+
+    async def _model(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        if name not in self._served.models:
+            raise ApiError(f"the model {name!r} does not exist", status=404, code="model_not_found")
+        return JSONResponse(model_entry(name, self._created))
 
     async def _full_status(self, request: Request) -> Response:
         return Response(msgspec.json.encode(self._status()), media_type="application/json")
+
+    async def _metrics_text(self, request: Request) -> Response:
+        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _healthz(self, request: Request) -> Response:
         """Liveness: 200 as long as this process works."""
@@ -103,59 +127,127 @@ class Api:
         return JSONResponse(_health(status), status_code=200 if ready else 503)
 
     async def _chat(self, request: Request) -> Response:
+        def answer(head: Head, asked: Asked) -> Answer:
+            names = [tool.name for tool in asked.tools.tools]
+            dialect = self._served.dialect
+            return ChatAnswer(head, asked, lambda: ToolCallParser(dialect, names, guided=True))
+
+        return await self._answer(request, "chat", parse_chat, answer)
+
+    async def _completion(self, request: Request) -> Response:
+        return await self._answer(request, "completion", parse_completion, CompletionAnswer)
+
+    async def _answer(
+        self,
+        request: Request,
+        endpoint: str,
+        parse: Callable[[bytes, Served], Asked],
+        answer: Callable[[Head, Asked], Answer],
+    ) -> Response:
+        observed = _Observed(endpoint, self._figures, self._metrics, request)
         try:
-            asked = parse_chat(
-                await _body(request), model=self._identity.model, max_tokens=self._max_tokens
-            )
+            asked = parse(await self._body(request), self._served)
         except ApiError:
-            self._figures.rejected()
+            observed.end("rejected")
             raise
-        answer = Answer(
+        head = Head(
             number=uuid.uuid4().hex,
             created=int(time.time()),
-            model=self._identity.model,
-            fingerprint=f"fp_{self._identity.release[:12]}",
+            model=asked.model,
+            fingerprint=self._fingerprint,
         )
-        chunks = self._observed(asked.generation)
+        chunks = observed.chunks(self._generator.generate(asked.generation))
         try:
             # The first chunk only says that the request is accepted: until then, an error can
             # still be an HTTP status.
             await _while_connected(request, anext(chunks))
             if not asked.stream:
-                return await _while_connected(request, _collect(chunks, answer))
+                whole = _collect(chunks, answer(head, asked))
+                return JSONResponse(await _while_connected(request, whole))
         except BaseException:
             await chunks.aclose()
             raise
-        return _EventStream(chunks, answer, asked)
+        return _EventStream(chunks, answer(head, asked))
 
-    async def _observed(self, asked: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
-        """The engine's chunks; counts how the request ends and words its errors for HTTP."""
+    async def _body(self, request: Request) -> bytes:
+        """The request's body, of which no more is read than may be there."""
+        too_large = ApiError(
+            f"the body is larger than {self._max_body_bytes} bytes",
+            status=413,
+            code="request_too_large",
+        )
+        length = request.headers.get("content-length", "0")
+        if int(length) > self._max_body_bytes:
+            raise too_large
+        data = bytearray()
+        async for piece in request.stream():
+            data += piece
+            if len(data) > self._max_body_bytes:
+                raise too_large
+        return bytes(data)
+
+
+class _Observed:
+    """Counts how one request goes, from the moment it came."""
+
+    def __init__(self, endpoint: str, figures: Figures, metrics: Metrics, request: Request) -> None:
+        self._endpoint = endpoint
+        self._figures = figures
+        self._metrics = metrics
+        self._log: dict[str, Any] = request.scope.get("state", {}).get("log", {})
+        self._last_token = time.monotonic()
+        self._answering = False
+
+    async def chunks(
+        self, generated: AsyncGenerator[GenerationChunk]
+    ) -> AsyncGenerator[GenerationChunk]:
+        """Pass the engine's chunks on; its errors become those of the API."""
         outcome = "cancelled"
         try:
-            async with aclosing(self._generator.generate(asked)) as chunks:
-                async for chunk in chunks:
+            async with aclosing(generated):
+                async for chunk in generated:
+                    self._token(chunk)
                     if chunk.usage is not None and chunk.finish_reason != FinishReason.CANCELLED:
                         outcome = "completed"
                         self._figures.completed(chunk.usage)
+                        self._metrics.used(chunk.usage)
+                        self._log |= {
+                            "prompt_tokens": chunk.usage.prompt_tokens,
+                            "cached_tokens": chunk.usage.cached_tokens,
+                            "completion_tokens": chunk.usage.completion_tokens,
+                        }
                     yield chunk
         except DeviceError as error:
-            refused = isinstance(error, RequestError | BusyError)
+            refused = isinstance(error, RequestError | BusyError | NoMemoryNowError)
             outcome = "rejected" if refused else "failed"
             raise _api_error(error) from None
         finally:
-            if outcome != "completed":
-                getattr(self._figures, outcome)()
-            log.info("event=chat outcome=%s", outcome)
+            self.end(outcome)
+
+    def end(self, outcome: str) -> None:
+        """The request is over."""
+        if outcome != "completed":
+            getattr(self._figures, outcome)()
+        self._metrics.ended(self._endpoint, outcome)
+        self._log["outcome"] = outcome
+
+    def _token(self, chunk: GenerationChunk) -> None:
+        if not chunk.tokens or chunk.finish_reason is not None:
+            return
+        now = time.monotonic()
+        if self._answering:
+            self._metrics.next_token(now - self._last_token)
+        else:
+            self._metrics.first_token(now - self._last_token)
+        self._answering, self._last_token = True, now
 
 
 class _EventStream(StreamingResponse):
     """Server-sent events of one answer; ends the generation however the response ends."""
 
-    def __init__(
-        self, chunks: AsyncGenerator[GenerationChunk], answer: Answer, asked: ChatRequest
-    ) -> None:
+    def __init__(self, chunks: AsyncGenerator[GenerationChunk], answer: Answer) -> None:
         super().__init__(
-            _events(chunks, answer, asked.include_usage),
+            _events(chunks, answer),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache"},
         )
@@ -168,18 +260,11 @@ class _EventStream(StreamingResponse):
             await self._chunks.aclose()
 
 
-async def _events(
-    chunks: AsyncIterator[GenerationChunk], answer: Answer, include_usage: bool
-) -> AsyncIterator[bytes]:
-    yield _event(answer.opening())
+async def _events(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> AsyncIterator[bytes]:
     try:
         async for chunk in chunks:
-            if chunk.text:
-                yield _event(answer.piece(chunk.text))
-            if chunk.finish_reason is not None:
-                yield _event(answer.closing(chunk.finish_reason))
-                if include_usage and chunk.usage is not None:
-                    yield _event(answer.totals(chunk.usage))
+            if pieces := answer.push(chunk):
+                yield b"".join(map(_event, pieces))
     except ApiError as error:
         yield _event(error.body)
     else:
@@ -190,13 +275,10 @@ def _event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
-async def _collect(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> Response:
-    text = ""
+async def _collect(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> dict[str, Any]:
     async for chunk in chunks:
-        text += chunk.text
-        if chunk.finish_reason is not None and chunk.usage is not None:
-            return JSONResponse(answer.whole(text, chunk.finish_reason, chunk.usage))
-    raise AssertionError("the last chunk has no finish reason")
+        answer.push(chunk)
+    return answer.whole()
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -223,38 +305,24 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _body(request: Request) -> bytes:
-    """The request's body, of which no more is read than may be there."""
-    too_large = ApiError(
-        f"the body is larger than {MAX_BODY_BYTES} bytes", status=413, code="request_too_large"
-    )
-    length = request.headers.get("content-length", "0")
-    if int(length) > MAX_BODY_BYTES:
-        raise too_large
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > MAX_BODY_BYTES:
-            raise too_large
-    return bytes(data)
-
-
 def _api_error(error: DeviceError) -> ApiError:
     message = f"{error}. {error.hint}".strip() if error.hint else str(error)
-    if isinstance(error, PromptTooLongError):
-        return ApiError(message, param="messages", code="context_length_exceeded")
-    if isinstance(error, RequestError):
-        return ApiError(message, param="messages", code="invalid_value")
-    if isinstance(error, BusyError):
-        full = isinstance(error, QueueFullError)
-        return ApiError(
-            message,
-            status=429 if full else 503,
-            code="queue_full" if full else "model_unavailable",
-            retry_after_s=error.retry_after_s,
-        )
-    if isinstance(error, ServiceError):
-        return ApiError(message, status=503, code="stopping")
+    retry_after_s = error.retry_after_s if isinstance(error, BusyError) else None
+    known: list[tuple[type[DeviceError], int, str, str | None]] = [
+        (PromptTooLongError, 400, "context_length_exceeded", "messages"),
+        (OutOfMemoryError, 400, "kv_cache_too_small", "max_tokens"),
+        (RequestError, 400, "invalid_value", "messages"),
+        (QueueFullError, 429, "queue_full", None),
+        (BusyError, 503, "model_unavailable", None),
+        (NoMemoryNowError, 503, "insufficient_memory", None),
+        (DeadlineError, 504, "deadline_exceeded", None),
+        (ServiceError, 503, "stopping", None),
+    ]
+    for kind, status, code, param in known:
+        if isinstance(error, kind):
+            return ApiError(
+                message, status=status, code=code, param=param, retry_after_s=retry_after_s
+            )
     return ApiError(message, status=500, code="engine_failed")
 
 
@@ -263,12 +331,14 @@ def _health(status: RuntimeStatus) -> dict[str, Any]:
         "health": status.health.value,
         "uptime_s": status.uptime_s,
         "queue_length": status.queue_length,
+        "running": status.running,
         "worker_restarts": status.worker_restarts,
         "last_error": status.last_error,
     }
 
 
-def _on_api_error(request: Request, error: Exception) -> Response:
+def on_api_error(request: Request, error: Exception) -> Response:
+    """The error as an HTTP response."""
     assert isinstance(error, ApiError)
     headers = {}
     if error.retry_after_s is not None:

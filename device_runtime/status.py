@@ -94,6 +94,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         ts: RFC 3339, UTC.
         uptime_s: since this program started, seconds.
         queue_length: requests that wait.
+        running: requests that are being answered.
         tokens_per_s: speed of decoding.
         first_token_s: from the start of work on a request to its first token, seconds.
         worker_restarts: inference processes that replaced one that had ended.
@@ -111,6 +112,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     uptime_s: float
     identity: Identity
     queue_length: int
+    running: int
     requests: Requests
     tokens_per_s: Figure
     first_token_s: Figure

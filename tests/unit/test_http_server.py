@@ -7,15 +7,20 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from device_runtime.engine import PromptTooLongError
+from device_runtime.engine import NoMemoryNowError, OutOfMemoryError, PromptTooLongError
 from device_runtime.errors import DeviceError, EngineError, ResourceError, ServiceError
 from device_runtime.http_server import Api
 from device_runtime.listener import bind, is_loopback, url_of
+from device_runtime.openai_requests import Served
 from device_runtime.status import Figure, Figures, Health, Identity, RuntimeStatus
-from device_runtime.supervisor import BusyError, QueueFullError
+from device_runtime.supervisor import BusyError, DeadlineError, QueueFullError
+from device_runtime.tool_dialects import Dialect
 from tests.fakes import FakeGenerator
 from tests.serving import chat_body
+
+SERVED = Served(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",))
 
 
 class App:
@@ -25,7 +30,7 @@ class App:
         self.generator = FakeGenerator()
         self.figures = Figures()
         self.health = Health.READY
-        self._app = Api(self.generator, self.figures, self.status, max_tokens=64).app()
+        self._app = Api(self.generator, self.figures, self.status, SERVED).app()
 
     def status(self) -> RuntimeStatus:
         requests, tokens_per_s, first_token_s = self.figures.snapshot()
@@ -39,6 +44,7 @@ class App:
                 model="tiny", release="abc", version="1", profile="cpu", kit=None, runtime="0"
             ),
             queue_length=0,
+            running=1,
             requests=requests,
             tokens_per_s=tokens_per_s,
             first_token_s=first_token_s,
@@ -96,6 +102,9 @@ def test_streamed_answer(app: App) -> None:
     ("error", "status", "code", "count"),
     [
         (PromptTooLongError("too long"), 400, "context_length_exceeded", "rejected"),
+        (OutOfMemoryError("too much"), 400, "kv_cache_too_small", "rejected"),
+        (NoMemoryNowError("no memory"), 503, "insufficient_memory", "rejected"),
+        (DeadlineError("too late"), 504, "deadline_exceeded", "failed"),
         (QueueFullError("full", retry_after_s=5), 429, "queue_full", "rejected"),
         (BusyError("no model", retry_after_s=30), 503, "model_unavailable", "rejected"),
         (EngineError("it broke"), 500, "engine_failed", "failed"),
@@ -170,3 +179,42 @@ def test_bind_names_a_port_in_use() -> None:
         assert caught.value.hint
     with bind("0.0.0.0:0") as bound:
         assert not is_loopback(bound)
+
+
+def test_completion_of_raw_text(app: App) -> None:
+    answer = app.ask("POST", "/v1/completions", json={"prompt": "Once"}).json()
+    assert answer["object"] == "text_completion"
+    assert answer["choices"][0]["text"] == "Hello there"
+    streamed = events(app.ask("POST", "/v1/completions", json={"prompt": "Once", "stream": True}))
+    assert "".join(each["choices"][0]["text"] for each in streamed[:-1]) == "Hello there"
+
+
+def test_models_are_the_model_and_its_adapters(app: App) -> None:
+    models = app.ask("GET", "/v1/models").json()["data"]
+    assert [model["id"] for model in models] == ["tiny", "tiny:a"]
+    assert app.ask("GET", "/v1/models/tiny:a").json()["id"] == "tiny:a"
+    assert app.ask("GET", "/v1/models/gpt").status_code == 404
+
+
+def test_metrics_count_requests_tokens_and_time(app: App) -> None:
+    app.chat()
+    app.chat(temperature="hot")
+    app.generator.error = EngineError("it broke")
+    app.chat()
+    response = app.ask("GET", "/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+    assert found["edgepack_requests_total", "chat", "completed"] == 1
+    assert found["edgepack_requests_total", "chat", "rejected"] == 1
+    assert found["edgepack_requests_total", "chat", "failed"] == 1
+    assert found["edgepack_prompt_tokens_total",] == 2
+    assert found["edgepack_completion_tokens_total",] == 3
+    assert found["edgepack_first_token_seconds_count",] == 1
+    assert found["edgepack_next_token_seconds_count",] == 1
+    assert found["edgepack_worker_restarts_total",] == 2
+    assert found["edgepack_health", "ready"] == 1
+    assert found["edgepack_health", "failing"] == 0

@@ -1,0 +1,124 @@
+"""What Prometheus is told: https://prometheus.io/docs/instrumenting/exposition_formats/."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from device_runtime.engine import Usage
+from device_runtime.status import Health, RuntimeStatus
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_FIRST_TOKEN_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_NEXT_TOKEN_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+
+
+class Metrics:
+    """Counters and histograms of this server, in a registry of their own.
+
+    Args:
+        status: how everything is, now; asked at each scrape.
+    """
+
+    def __init__(self, status: Callable[[], RuntimeStatus]) -> None:
+        # Without the library's default collectors: they tell of the parent process alone.
+        self._registry = CollectorRegistry(auto_describe=True)
+        self._requests = Counter(
+            "edgepack_requests",
+            "Requests for an answer by how they ended.",
+            ("endpoint", "outcome"),
+            registry=self._registry,
+        )
+        self._prompt_tokens = self._counter("prompt_tokens", "Tokens of all prompts.")
+        self._cached_tokens = self._counter(
+            "cached_tokens", "Tokens of prompts that were remembered from an earlier request."
+        )
+        self._completion_tokens = self._counter("completion_tokens", "Tokens generated.")
+        self._first_token = Histogram(
+            "edgepack_first_token_seconds",
+            "From the coming of a request to its first token, waiting included.",
+            buckets=_FIRST_TOKEN_S,
+            registry=self._registry,
+        )
+        self._next_token = Histogram(
+            "edgepack_next_token_seconds",
+            "From one token of an answer to the next.",
+            buckets=_NEXT_TOKEN_S,
+            registry=self._registry,
+        )
+        self._registry.register(_Status(status))
+
+    def ended(self, endpoint: str, outcome: str) -> None:
+        """A request ended."""
+        self._requests.labels(endpoint, outcome).inc()
+
+    def used(self, usage: Usage) -> None:
+        """What a request took."""
+        self._prompt_tokens.inc(usage.prompt_tokens)
+        self._cached_tokens.inc(usage.cached_tokens)
+        self._completion_tokens.inc(usage.completion_tokens)
+
+    def first_token(self, seconds: float) -> None:
+        """A request had to wait so long for its first token."""
+        self._first_token.observe(seconds)
+
+    def next_token(self, seconds: float) -> None:
+        """The next token came so long after the one before."""
+        self._next_token.observe(seconds)
+
+    def text(self) -> bytes:
+        """All of it, in the format of `CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, about: str) -> Counter:
+        return Counter(f"edgepack_{name}", about, registry=self._registry)
+
+
+class _Status(Collector):
+    """What the status tells, read at each scrape."""
+
+    def __init__(self, status: Callable[[], RuntimeStatus]) -> None:
+        self._status = status
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing, so that the registry does not ask for the status to learn the names."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        status = self._status()
+        gauges = {
+            "queue_length": ("Requests that wait.", status.queue_length),
+            "running_requests": ("Requests that are being answered.", status.running),
+            "memory_bytes": ("Resident memory of both processes.", status.memory_bytes),
+            "worker_memory_bytes": (
+                "Resident memory of the inference process.",
+                status.worker_memory_bytes,
+            ),
+            "uptime_seconds": ("Since the service started.", status.uptime_s),
+        }
+        for name, (about, value) in gauges.items():
+            yield GaugeMetricFamily(f"edgepack_{name}", about, value=value)
+        if status.temperature_c is not None:
+            yield GaugeMetricFamily(
+                "edgepack_temperature_celsius", "Of the hottest sensor.", value=status.temperature_c
+            )
+        health = GaugeMetricFamily(
+            "edgepack_health", "1 for the state that the service is in.", labels=("health",)
+        )
+        for each in Health:
+            health.add_metric((each.value,), float(each is status.health))
+        yield health
+        identity = GaugeMetricFamily(
+            "edgepack_release_info", "What is served.", labels=("model", "version", "release")
+        )
+        found = status.identity
+        identity.add_metric((found.model, found.version, found.release), 1)
+        yield identity
+        yield CounterMetricFamily(
+            "edgepack_worker_restarts",
+            "Inference processes that replaced one that had ended.",
+            value=status.worker_restarts,
+        )

@@ -1,0 +1,448 @@
+"""OpenAI's requests, read: JSON in, what the engine is to do out. Pure functions.
+
+A request gets what it asks for or an error that names the field: a field that would change the
+answer and that this runtime does not know is never passed over in silence.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from device_runtime.engine import GenerationRequest, Guidance, Message
+from device_runtime.openai_api import ApiError, check_fields, decoded, wrong_value
+from device_runtime.structured_output import UnsupportedSchemaError, bounded, json_object
+from device_runtime.tool_definitions import Tools, check_tool_turns, read_tools
+from device_runtime.tool_dialects import Dialect
+from device_runtime.tool_grammar import grammar
+
+_ZERO = (0, 0.0)
+# Fields that say nothing about the answer itself.
+_IGNORED = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
+# Fields whose function is missing here, and the values that ask for nothing.
+_CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "modalities": (["text"],),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+}
+_COMPLETION_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"best_of": (1,), "suffix": ("",)}
+# What OpenAI's clients send back with an earlier answer.
+_MESSAGE_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "refusal": (),
+    "annotations": ([],),
+    "audio": (),
+    "function_call": (),
+}
+
+_Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+_Penalty = Annotated[float, Meta(ge=-2, le=2)]
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A piece of a turn; only text is known."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part] | None = None
+    tool_calls: list[Any] | None = None
+    tool_call_id: str | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a streamed answer has beside its text."""
+
+    include_usage: bool | None = None
+
+
+class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The form of an answer."""
+
+    name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+    schema: Any = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """What both kinds of request have. The descriptions are those of the API's document."""
+
+    model: Annotated[
+        str | None,
+        Meta(description="The device's model, or `MODEL:ADAPTER`; without it, the model."),
+    ] = None
+    stream: Annotated[bool | None, Meta(description="Answer in server-sent events.")] = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[
+        _Tokens | None,
+        Meta(description="Most tokens of an answer; the model's context may end it earlier."),
+    ] = None
+    n: Annotated[
+        Annotated[int, Meta(ge=1, le=16)] | None,
+        Meta(description="How many answers; they are given one after the other."),
+    ] = None
+    temperature: Annotated[
+        Annotated[float, Meta(ge=0, le=2)] | None,
+        Meta(
+            description="0 takes the most likely token each time. That is what a request gets "
+            "which has none of temperature, top_p, top_k, min_p and seed; with one of them, it "
+            "is 1."
+        ),
+    ] = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[
+        Annotated[int, Meta(ge=0, le=2**31 - 1)] | None,
+        Meta(description="Sample from this many most likely tokens; 0 for all."),
+    ] = None
+    min_p: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="Sample from tokens at least this share as likely as the likeliest."),
+    ] = None
+    seed: Annotated[
+        Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None,
+        Meta(description="Same seed, same answer."),
+    ] = None
+    frequency_penalty: _Penalty | None = None
+    presence_penalty: _Penalty | None = None
+    repetition_penalty: Annotated[
+        Annotated[float, Meta(gt=0, le=10)] | None,
+        Meta(description="Above 1, tokens of prompt and answer become less likely."),
+    ] = None
+    logit_bias: Annotated[
+        dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None,
+        Meta(description="Added to the scores of tokens, which are named by number."),
+    ] = None
+    num_beams: Annotated[
+        Annotated[int, Meta(ge=1, le=8)] | None,
+        Meta(description="Width of a beam search; neither streamed nor sampled."),
+    ] = None
+    stop: Annotated[
+        Annotated[str, Meta(min_length=1)]
+        | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=4)]
+        | None,
+        Meta(description="Texts before which the answer ends."),
+    ] = None
+
+
+class ChatBody(_Sampling, frozen=True, kw_only=True):
+    """A request for a chat completion."""
+
+    messages: Annotated[list[Turn], Meta(min_length=1)]
+    max_completion_tokens: Annotated[
+        _Tokens | None, Meta(description="Another name of max_tokens.")
+    ] = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+
+
+class CompletionBody(_Sampling, frozen=True, kw_only=True):
+    """A request for a completion of raw text."""
+
+    prompt: (
+        Annotated[str, Meta(min_length=1)]
+        | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=1)]
+    )
+    echo: Annotated[bool | None, Meta(description="Begin the answer with the prompt.")] = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+
+
+NO_TOOLS = Tools()
+
+B = TypeVar("B", bound=_Sampling)
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What is there to answer.
+
+    Attributes:
+        model: its name.
+        adapters: names of its adapters.
+        dialect: how it writes tool calls.
+        max_tokens: length of an answer for which the request gives none.
+        max_messages: most turns of a conversation.
+        system_prompt: begins conversations that have no system turn; empty for none.
+    """
+
+    model: str
+    dialect: Dialect
+    max_tokens: int
+    adapters: tuple[str, ...] = ()
+    max_messages: int = 1000
+    system_prompt: str = ""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All that a request's `model` may be."""
+        return (self.model, *(f"{self.model}:{adapter}" for adapter in self.adapters))
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, read.
+
+    Attributes:
+        generation: what the engine gets.
+        model: its name as the request has it.
+        stream: answer in pieces.
+        include_usage: a streamed answer ends with its usage.
+        tools: the tools that may be called.
+        echo: text that the answer begins with.
+    """
+
+    generation: GenerationRequest
+    model: str
+    stream: bool
+    include_usage: bool
+    tools: Tools = NO_TOOLS
+    echo: str = ""
+
+
+def parse_chat(data: bytes, served: Served) -> Asked:
+    """Read the body of a request for a chat completion.
+
+    Args:
+        data: JSON.
+        served: what is there to answer.
+
+    Raises:
+        ApiError: what is wrong, and in which field.
+    """
+    fields = decoded(data)
+    check_fields(fields, ChatBody, _CHAT_WITHOUT_EFFECT, ignored=_IGNORED)
+    turns = fields.get("messages")
+    turns = turns if isinstance(turns, list) else []
+    if len(turns) > served.max_messages:
+        raise ApiError(
+            f"messages: {len(turns)} messages; the most is {served.max_messages}",
+            param="messages",
+            code="array_above_max_length",
+        )
+    for number, turn in enumerate(turns):
+        if isinstance(turn, dict):
+            check_fields(turn, Turn, _MESSAGE_WITHOUT_EFFECT, where=f"messages[{number}].")
+    body = _converted(fields, ChatBody)
+    tools = read_tools(body.tools, body.tool_choice, body.parallel_tool_calls, bounded)
+    check_tool_turns([turn for turn in turns if isinstance(turn, dict)])
+    if body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise ApiError("give max_tokens or max_completion_tokens, not both", param="max_tokens")
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError("top_logprobs: it is allowed only with logprobs", param="top_logprobs")
+    messages = [_message(turn, number) for number, turn in enumerate(body.messages)]
+    if served.system_prompt and messages[0].role != "system":
+        messages.insert(0, Message(role="system", content=served.system_prompt))
+    guidance = _response_guidance(body.response_format)
+    if guidance is not None and tools.tools:
+        raise ApiError(
+            "response_format: it cannot be kept together with tools; give tool_choice none",
+            param="response_format",
+            code="unsupported_value",
+        )
+    if tools.tools:
+        guidance = Guidance(kind="lark_grammar", data=grammar(served.dialect, tools, bounded))
+    template = ""
+    if tools.tools or any(turn.tool_calls or turn.role == "tool" for turn in body.messages):
+        turns = served.dialect.messages(msgspec.to_builtins(messages), tools.tools)
+        messages = msgspec.convert(turns, list[Message])
+        template = served.dialect.template if served.dialect.native else ""
+    definitions = [tool.definition for tool in tools.tools] if template else []
+    return _asked(
+        body,
+        served,
+        tools=tools,
+        prompt=tuple(messages),
+        template=template,
+        tool_definitions=msgspec.json.encode(definitions).decode() if definitions else "",
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        guidance=guidance,
+    )
+
+
+def parse_completion(data: bytes, served: Served) -> Asked:
+    """Read the body of a request for a completion of raw text.
+
+    Args:
+        data: JSON.
+        served: what is there to answer.
+
+    Raises:
+        ApiError: what is wrong, and in which field.
+    """
+    fields = decoded(data)
+    check_fields(fields, CompletionBody, _COMPLETION_WITHOUT_EFFECT, ignored=_IGNORED)
+    body = _converted(fields, CompletionBody)
+    prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
+    if body.echo and body.logprobs is not None:
+        raise ApiError(
+            "echo: it cannot be kept together with logprobs", param="echo", code="unsupported_value"
+        )
+    return _asked(
+        body,
+        served,
+        prompt=prompt,
+        max_tokens=body.max_tokens,
+        logprobs=body.logprobs,
+        echo=prompt if body.echo else "",
+    )
+
+
+def _asked(
+    body: _Sampling,
+    served: Served,
+    *,
+    prompt: tuple[Message, ...] | str,
+    max_tokens: int | None,
+    logprobs: int | None,
+    tools: Tools = NO_TOOLS,
+    template: str = "",
+    tool_definitions: str = "",
+    guidance: Guidance | None = None,
+    echo: str = "",
+) -> Asked:
+    name = body.model or served.model
+    if name not in served.models:
+        there = ", ".join(repr(each) for each in served.models)
+        raise ApiError(
+            f"the model {name!r} does not exist; this device has {there}",
+            status=404,
+            param="model",
+            code="model_not_found",
+        )
+    temperature = body.temperature
+    if temperature is None:
+        # A device repeats itself unless it is asked not to.
+        sampling = (body.top_p, body.top_k, body.min_p, body.seed)
+        temperature = 0.0 if all(option is None for option in sampling) else 1.0
+    stop = body.stop or ()
+    asked = Asked(
+        generation=GenerationRequest(
+            prompt=prompt,
+            tools=tool_definitions,
+            template=template,
+            max_tokens=max_tokens or served.max_tokens,
+            n=body.n or 1,
+            temperature=temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            top_k=body.top_k or 0,
+            min_p=body.min_p or 0.0,
+            repetition_penalty=body.repetition_penalty or 1.0,
+            frequency_penalty=body.frequency_penalty or 0.0,
+            presence_penalty=body.presence_penalty or 0.0,
+            logit_bias=_bias(body.logit_bias or {}),
+            logprobs=logprobs,
+            num_beams=body.num_beams or 1,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            seed=body.seed,
+            guidance=guidance,
+            adapter=name.removeprefix(served.model).removeprefix(":"),
+        ),
+        model=name,
+        stream=bool(body.stream),
+        include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
+        tools=tools,
+        echo=echo,
+    )
+    if asked.generation.num_beams > 1:
+        _check_beams(asked)
+    return asked
+
+
+def _check_beams(asked: Asked) -> None:
+    """A beam search looks for the likeliest answer: nothing that changes scores goes with it."""
+    generation = asked.generation
+    conflicts: dict[str, Callable[[], bool]] = {
+        "temperature": lambda: generation.temperature > 0,
+        "stream": lambda: asked.stream,
+        "n": lambda: generation.n > 1,
+        "logprobs": lambda: generation.logprobs is not None,
+        "logit_bias": lambda: bool(generation.logit_bias),
+        "repetition_penalty": lambda: generation.repetition_penalty != 1,
+        "frequency_penalty": lambda: generation.frequency_penalty != 0,
+        "presence_penalty": lambda: generation.presence_penalty != 0,
+        "response_format": lambda: generation.guidance is not None and not asked.tools.tools,
+        "tools": lambda: bool(asked.tools.tools),
+    }
+    for name, is_there in conflicts.items():
+        if is_there():
+            raise ApiError(
+                f"num_beams: a beam search cannot be kept together with {name}",
+                param="num_beams",
+                code="unsupported_value",
+            )
+
+
+def _bias(given: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    for name in given:
+        if not (name.isascii() and name.isdecimal() and len(name) < 10):
+            raise ApiError(
+                f"logit_bias: {name[:20]!r} is not the number of a token",
+                param="logit_bias",
+                code="invalid_value",
+            )
+    return tuple((int(name), value) for name, value in given.items())
+
+
+def _response_guidance(wanted: ResponseFormat | None) -> Guidance | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return _guidance(json_object())
+    if wanted.json_schema is None:
+        raise ApiError(
+            "response_format.json_schema: it is required",
+            param="response_format.json_schema",
+            code="invalid_value",
+        )
+    if wanted.json_schema.schema is None:
+        return _guidance(json_object())
+    try:
+        return _guidance(bounded(wanted.json_schema.schema))
+    except UnsupportedSchemaError as error:
+        place = "response_format.json_schema.schema" + error.path.removeprefix("$")
+        raise ApiError(f"{place}: {error}", param=place, code="unsupported_schema") from None
+
+
+def _guidance(schema: dict[str, Any]) -> Guidance:
+    return Guidance(kind="json_schema", data=msgspec.json.encode(schema).decode())
+
+
+def _message(turn: Turn, number: int) -> Message:
+    content = turn.content
+    if content is None and not turn.tool_calls:
+        where = f"messages[{number}].content"
+        raise ApiError(f"{where}: it is required", param=where, code="invalid_value")
+    if isinstance(content, list):
+        content = "".join(part.text for part in content)
+    # OpenAI's newer name for the same role; chat templates know the older one.
+    role = "system" if turn.role == "developer" else turn.role
+    return Message(
+        role=role,
+        content=content or "",
+        tool_calls=tuple(turn.tool_calls or ()),
+        tool_call_id=turn.tool_call_id or "",
+    )
+
+
+def _converted(fields: dict[str, Any], kind: type[B]) -> B:
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise wrong_value(error) from None

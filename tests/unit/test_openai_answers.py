@@ -1,0 +1,184 @@
+"""OpenAI's answers, written, whole and in pieces."""
+
+import json
+from typing import Any
+
+import pytest
+
+from device_runtime.engine import FinishReason, GenerationChunk, TokenLogprob, Usage
+from device_runtime.openai_answers import ChatAnswer, CompletionAnswer, Head
+from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
+from device_runtime.tool_calls import ToolCallParser
+from device_runtime.tool_dialects import Dialect
+
+HEAD = Head(number="1", created=5, model="tiny", fingerprint="fp")
+DIALECT = Dialect.of("")
+SERVED = Served(model="tiny", dialect=DIALECT, max_tokens=64)
+USAGE = Usage(prompt_tokens=9, completion_tokens=3, cached_tokens=4, first_token_s=1, decode_s=1)
+TOOL = {"type": "function", "function": {"name": "add"}}
+
+
+def asked(**fields: Any) -> Asked:
+    body = {"messages": [{"role": "user", "content": "Hi"}], **fields}
+    return parse_chat(json.dumps(body).encode(), SERVED)
+
+
+def chat(request: Asked) -> ChatAnswer:
+    names = [tool.name for tool in request.tools.tools]
+    return ChatAnswer(HEAD, request, lambda: ToolCallParser(DIALECT, names, guided=True))
+
+
+def completion(**fields: Any) -> CompletionAnswer:
+    body = {"prompt": "Once", **fields}
+    return CompletionAnswer(HEAD, parse_completion(json.dumps(body).encode(), SERVED))
+
+
+def token(text: str) -> TokenLogprob:
+    return TokenLogprob(data=text.encode(), logprob=-0.5, top=((text.encode(), -0.5), (b"x", -2)))
+
+
+def end(index: int = 0, *, last: bool = True, reason: str = "stop") -> GenerationChunk:
+    return GenerationChunk(
+        index=index, finish_reason=FinishReason(reason), usage=USAGE if last else None
+    )
+
+
+def deltas(pieces: list[dict[str, Any]]) -> list[Any]:
+    return [piece["choices"][0]["delta"] for piece in pieces]
+
+
+def test_whole_chat_answer() -> None:
+    answer = chat(asked())
+    for chunk in (GenerationChunk(text="Hel"), GenerationChunk(text="lo"), end(reason="length")):
+        answer.push(chunk)
+    assert answer.whole() == {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 5,
+        "model": "tiny",
+        "system_fingerprint": "fp",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hello", "refusal": None},
+                "logprobs": None,
+                "finish_reason": "length",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 9,
+            "completion_tokens": 3,
+            "total_tokens": 12,
+            "prompt_tokens_details": {"cached_tokens": 4},
+        },
+    }
+
+
+def test_chat_answer_in_pieces() -> None:
+    answer = chat(asked())
+    pieces = answer.push(GenerationChunk(text="Hi")) + answer.push(end())
+    assert {piece["object"] for piece in pieces} == {"chat.completion.chunk"}
+    assert deltas(pieces) == [{"role": "assistant", "content": ""}, {"content": "Hi"}, {}]
+    assert [piece["choices"][0]["finish_reason"] for piece in pieces] == [None, None, "stop"]
+    assert all("usage" not in piece for piece in pieces)
+
+
+def test_usage_is_a_piece_of_its_own_if_asked_for() -> None:
+    answer = chat(asked(stream=True, stream_options={"include_usage": True}))
+    *pieces, totals = answer.push(GenerationChunk(text="Hi")) + answer.push(end())
+    assert all(piece["usage"] is None for piece in pieces)
+    assert totals["choices"] == []
+    assert totals["usage"]["total_tokens"] == 12
+
+
+def test_several_answers_have_their_numbers() -> None:
+    answer = chat(asked(n=2))
+    pieces = [
+        *answer.push(GenerationChunk(text="a")),
+        *answer.push(end(last=False)),
+        *answer.push(GenerationChunk(index=1, text="b")),
+        *answer.push(end(1)),
+    ]
+    assert [piece["choices"][0]["index"] for piece in pieces] == [0, 0, 0, 1, 1, 1]
+    choices = answer.whole()["choices"]
+    assert [(each["index"], each["message"]["content"]) for each in choices] == [(0, "a"), (1, "b")]
+
+
+def test_log_probabilities_come_with_their_tokens() -> None:
+    answer = chat(asked(logprobs=True, top_logprobs=2))
+    pieces = [
+        *answer.push(GenerationChunk(text="", logprobs=(token("é"),))),
+        *answer.push(GenerationChunk(text="é!", logprobs=(token("!"),))),
+        *answer.push(end()),
+    ]
+    shown = [piece["choices"][0]["logprobs"] for piece in pieces]
+    assert [[each["token"] for each in logprobs["content"]] for logprobs in shown if logprobs] == [
+        ["é"],
+        ["!"],
+    ]
+    content = answer.whole()["choices"][0]["logprobs"]["content"]
+    assert content[0] == {
+        "token": "é",
+        "logprob": -0.5,
+        "bytes": [0xC3, 0xA9],
+        "top_logprobs": [
+            {"token": "é", "logprob": -0.5, "bytes": [0xC3, 0xA9]},
+            {"token": "x", "logprob": -2, "bytes": [0x78]},
+        ],
+    }
+
+
+def test_part_of_a_character_has_its_bytes() -> None:
+    answer = chat(asked(logprobs=True))
+    answer.push(GenerationChunk(logprobs=(TokenLogprob(data=b"\xc3", logprob=-1),)))
+    answer.push(end())
+    (shown,) = answer.whole()["choices"][0]["logprobs"]["content"]
+    assert (shown["token"], shown["bytes"]) == ("\ufffd", [0xC3])
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_tool_calls_whole_and_in_pieces(size: int) -> None:
+    text = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    answer = chat(asked(tools=[TOOL], tool_choice="required"))
+    pieces = []
+    for start in range(0, len(text), size):
+        pieces += answer.push(GenerationChunk(text=text[start : start + size]))
+    pieces += answer.push(end())
+    calls = [delta["tool_calls"][0] for delta in deltas(pieces) if "tool_calls" in delta]
+    assert calls[0]["function"]["name"] == "add"
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"a": 1}'
+    assert pieces[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    choice = answer.whole()["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    (call,) = choice["message"]["tool_calls"]
+    assert call["id"] == calls[0]["id"]
+    assert call["function"] == {"name": "add", "arguments": '{"a": 1}'}
+
+
+def test_completion_whole_and_in_pieces() -> None:
+    answer = completion(echo=True)
+    pieces = answer.push(GenerationChunk(text=" upon")) + answer.push(end())
+    assert [piece["choices"][0]["text"] for piece in pieces] == ["Once upon", ""]
+    whole = answer.whole()
+    assert (whole["object"], whole["id"]) == ("text_completion", "cmpl-1")
+    assert whole["choices"][0] == {
+        "index": 0,
+        "text": "Once upon",
+        "logprobs": None,
+        "finish_reason": "stop",
+    }
+    assert whole["usage"]["total_tokens"] == 12
+
+
+def test_log_probabilities_of_a_completion() -> None:
+    answer = completion(logprobs=2)
+    answer.push(GenerationChunk(text="é", logprobs=(token("é"),)))
+    answer.push(GenerationChunk(text="!", logprobs=(token("!"),)))
+    answer.push(end())
+    assert answer.whole()["choices"][0]["logprobs"] == {
+        "tokens": ["é", "!"],
+        "token_logprobs": [-0.5, -0.5],
+        "top_logprobs": [{"é": -0.5, "x": -2}, {"!": -0.5, "x": -2}],
+        "text_offset": [0, 1],
+    }
