@@ -6,13 +6,20 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import device_runtime
+from device_runtime import identity, mqtt_status
+from device_runtime.access_log import AccessLog
+from device_runtime.api_keys import KeyRing
+from device_runtime.auth import OPEN_PATHS, protect
 from device_runtime.bundle import Release
+from device_runtime.config import RuntimeConfig
+from device_runtime.errors import ServiceError
 from device_runtime.http_server import Api
-from device_runtime.listener import Server, bind, is_loopback, url_of
-from device_runtime.mqtt_status import Broker, MqttReporter
+from device_runtime.listener import Server, bind, is_loopback, tls_context, url_of
+from device_runtime.logs import event
+from device_runtime.mqtt_status import MqttReporter
+from device_runtime.served import served
 from device_runtime.status import (
     BOOT_ID,
     Figures,
@@ -31,31 +38,32 @@ DRAIN_S = 10
 """How long running answers may go on after the service was told to stop, seconds."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServeOptions:
-    """How to serve.
+class Service:
+    """One release, served until a signal.
 
-    Attributes:
-        listen: `host:port`.
-        broker: where to report; None for no reports.
-        device_id: name of this device in reports.
-        status_interval_s: seconds between two reports of the figures.
+    Args:
+        release: what to serve.
+        config: how to serve it.
         announce: called with the URL as soon as it answers.
     """
 
-    listen: str
-    broker: Broker | None
-    device_id: str
-    status_interval_s: float
-    announce: Callable[[str], None]
+    def __init__(
+        self, release: Release, config: RuntimeConfig, announce: Callable[[str], None]
+    ) -> None:
+        """Look at everything that a start needs and take nothing yet.
 
-
-class Service:
-    """One release, served until a signal."""
-
-    def __init__(self, release: Release, options: ServeOptions) -> None:
+        Raises:
+            ServiceError: some part of the configuration is of no use.
+        """
         manifest = release.manifest
-        self._options = options
+        self._config = config
+        self._announce = announce
+        self._device_id = identity.device_id(config.device_id)
+        self._broker = (
+            mqtt_status.broker(config.mqtt, config.mqtt_password_file) if config.mqtt else None
+        )
+        self._keys = KeyRing(config.api_keys_file) if config.api_keys_file else None
+        self._tls = tls_context(config.tls_certificate, config.tls_key)
         self._figures = Figures()
         self._identity = Identity(
             model=manifest.model.name,
@@ -66,12 +74,31 @@ class Service:
             runtime=device_runtime.__version__,
         )
         self._supervisor = Supervisor(
-            worker_command(release.model_folder, manifest.context_length, manifest.settings.threads)
+            worker_command(
+                release.model_folder,
+                manifest.context_length,
+                config.threads,
+                kv_cache_mib=config.kv_cache_mib,
+                system_prompt_file=config.system_prompt_file,
+            ),
+            parallel=config.parallel,
+            queue_limit=config.queue_limit,
+            timeout_s=config.request_timeout,
         )
-        api = Api(
-            self._supervisor, self._figures, self.status, max_tokens=manifest.settings.max_tokens
+        self._api = Api(
+            self._supervisor,
+            self._figures,
+            self.status,
+            served(
+                manifest.model.name,
+                release.model_folder,
+                max_tokens=config.max_tokens,
+                max_messages=config.max_messages,
+                system_prompt=config.system_prompt(),
+            ),
+            max_body_bytes=config.max_body_kib << 10,
         )
-        self._server = Server(api.app(), self._on_started)
+        self._server: Server | None = None
         self._socket: socket.socket | None = None
         self._reporter: MqttReporter | None = None
 
@@ -80,6 +107,7 @@ class Service:
 
         Raises:
             ResourceError: the address is taken.
+            ServiceError: others could reach the address, and nobody said that they may.
             EngineError: the model does not load.
         """
         try:
@@ -90,28 +118,59 @@ class Service:
 
     def startup(self) -> None:
         """Take the address, and start to report."""
-        self._socket = bind(self._options.listen)
-        if not is_loopback(self._socket):
-            log.warning(
-                "event=open_to_network url=%s detail='anyone who reaches this address can use the "
-                "model: there is no authentication'",
-                url_of(self._socket),
-            )
+        self._socket = bind(self._config.listen)
+        loopback = is_loopback(self._socket)
+        if not loopback:
+            self._check_exposure(url_of(self._socket, tls=self._tls is not None))
+        app = protect(
+            self._api.app(),
+            keys=self._keys,
+            open_paths=OPEN_PATHS,
+            origins=self._config.cors_origins,
+            loopback=loopback,
+        )
+        self._server = Server(
+            AccessLog(app),
+            self._on_started,
+            max_connections=self._config.max_connections,
+            client_timeout_s=self._config.client_timeout,
+            tls=self._tls,
+        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        if self._options.broker is not None:
+        if self._broker is not None:
             self._reporter = MqttReporter(
-                self._options.broker,
-                device_id=self._options.device_id,
-                interval_s=self._options.status_interval_s,
+                self._broker,
+                device_id=self._device_id,
+                interval_s=self._config.status_interval,
                 snapshot=self.status,
             )
             self._reporter.start()
 
+    def _check_exposure(self, url: str) -> None:
+        """Other machines reach this address: is that meant?
+
+        Raises:
+            ServiceError: without API keys nobody said so.
+        """
+        if self._keys is None and not self._config.insecure_no_auth:
+            raise ServiceError(
+                f"{url} is open to the network, and no API key is required there",
+                hint="Make a key with edgepack-runtime api-key new NAME --file FILE and give "
+                "--api-keys-file FILE; or let anyone in with --insecure-no-auth.",
+            )
+        if self._keys is None:
+            detail = "anyone who reaches this address can use the model: there is no authentication"
+            event(log, logging.WARNING, "open_to_network", url=url, detail=detail)
+        elif self._tls is None:
+            detail = "API keys, prompts and answers cross the network unencrypted"
+            event(log, logging.WARNING, "no_tls", url=url, detail=detail)
+
     async def serve(self) -> None:
         """Answer until a signal, then let running answers finish."""
         assert self._socket is not None
+        assert self._server is not None
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         loading = asyncio.create_task(self._supervisor.start())
         await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
@@ -138,11 +197,12 @@ class Service:
         return RuntimeStatus(
             ts=now(),
             boot_id=BOOT_ID,
-            device_id=self._options.device_id,
+            device_id=self._device_id,
             health=self._supervisor.health,
             uptime_s=uptime_s(),
             identity=self._identity,
             queue_length=self._supervisor.queue_length,
+            running=self._supervisor.running,
             requests=requests,
             tokens_per_s=tokens_per_s,
             first_token_s=first_token_s,
@@ -155,11 +215,12 @@ class Service:
 
     def _on_started(self) -> None:
         assert self._socket is not None
-        self._options.announce(url_of(self._socket))
+        self._announce(url_of(self._socket, tls=self._tls is not None))
 
     def _on_signal(self) -> None:
         """The first one lets running answers finish, within a bound; a second one does not."""
-        log.info("event=stopping")
+        assert self._server is not None
+        event(log, logging.INFO, "stopping")
         wait_s = 0 if self._server.should_exit else DRAIN_S
         asyncio.get_running_loop().call_later(wait_s, self._supervisor.refuse)
         self._server.should_exit = True

@@ -1,0 +1,145 @@
+"""What several commands take, and how their configuration is put together."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from device_runtime import config_sources
+from device_runtime.bundle import Release, open_release, own_release
+from device_runtime.config import OPTIONS
+from device_runtime.config_option import Option
+from device_runtime.config_sources import Resolved
+from device_runtime.errors import BundleError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+release = click.option(
+    "--release",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar=config_sources.RELEASE_VARIABLE,
+    show_envvar=True,
+    help="Folder of the release.  [default: the one this program is part of]",
+)
+config_file = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=config_sources.FILE_VARIABLE,
+    show_envvar=True,
+    help=f"Configuration file.  [default: {config_sources.FILE}, if it is there]",
+)
+api_key_file = click.option(
+    "--api-key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=config_sources.API_KEY_VARIABLE,
+    show_envvar=True,
+    help="File with the API key to use, where the service requires one.",
+)
+
+
+def configured(*names: str) -> Callable[[Command], Command]:
+    """Give a command the flags of these options of the configuration, or of all.
+
+    The command gets them by name; None, or an empty tuple for a list, says it was not given.
+    """
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names or tuple(OPTIONS)):
+            command = _flag(OPTIONS[name])(command)
+        return command
+
+    return decorate
+
+
+def _flag(option: Option) -> Callable[[Command], Command]:
+    about = option.about
+    kinds: dict[type, Any] = {
+        str: click.Choice(option.choices) if option.choices else str,
+        Path: click.Path(path_type=Path, dir_okay=False),
+        int: click.IntRange(int(about.low), int(about.high)),
+        float: click.FloatRange(about.low, about.high),
+        tuple: str,
+    }
+    metavars = {Path: "FILE", int: "N", float: "SECONDS"}
+    text = about.help
+    if about.setting:
+        text += "  [default: the release's]"
+    elif option.kind in (int, float):
+        text += f"  [default: {option.default:g}]"
+    elif option.choices:
+        text += f"  [default: {option.default}]"
+    if option.kind is bool:
+        return click.option(
+            option.flag, option.name, is_flag=True, default=None, help=text, cls=_GroupedOption
+        )
+    return click.option(
+        option.flag,
+        option.name,
+        type=kinds[option.kind],
+        multiple=option.kind is tuple,
+        metavar=about.metavar or metavars.get(option.kind),
+        help=text,
+        cls=_GroupedOption,
+    )
+
+
+class _GroupedOption(click.Option):
+    """An option of the configuration; `Grouped` puts it below its heading."""
+
+
+class Grouped(click.Command):
+    """A command whose help has the options of the configuration below headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options of the configuration by group, then the others."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        others = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            if isinstance(parameter, _GroupedOption) and parameter.name is not None:
+                groups.setdefault(OPTIONS[parameter.name].about.group, []).append(record)
+            else:
+                others.append(record)
+        for heading, records in (groups | {"Other options": others}).items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def open_or_own(folder: Path | None) -> Release:
+    """The release in a folder, else the one that this program is part of.
+
+    Raises:
+        BundleError: there is none, or it is damaged.
+    """
+    return open_release(folder) if folder is not None else own_release()
+
+
+def resolve(release: Release | None, file: Path | None, **flags: Any) -> Resolved:
+    """The configuration for a release.
+
+    Raises:
+        ServiceError: says what is wrong with it.
+    """
+    settings = release.manifest.settings if release is not None else None
+    return config_sources.resolve(settings, file=file, flags=flags)
+
+
+def resolve_anywhere(folder: Path | None, file: Path | None, **flags: Any) -> Resolved:
+    """The configuration, also where no release is installed (on another machine, say).
+
+    Raises:
+        BundleError: the folder given holds no release.
+        ServiceError: says what is wrong with the configuration.
+    """
+    try:
+        release = open_or_own(folder)
+    except BundleError:
+        if folder is not None:
+            raise
+        release = None
+    return resolve(release, file, **flags)

@@ -1,0 +1,85 @@
+"""Commands about bundles and releases: verify, doctor, install."""
+
+import json
+from pathlib import Path
+
+import click
+from msgspec.structs import asdict
+
+from device_runtime.commands.options import as_json, open_or_own, release
+from device_runtime.errors import ResourceError
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path), required=False)
+@as_json
+def verify(path: Path | None, as_json: bool) -> None:
+    """Check every byte of a bundle or a release against its manifest.
+
+    PATH is a .epk file or the folder of a release; without it, the release of this program.
+    """
+    from device_runtime.bundle import open_bundle
+
+    if path is None or path.is_dir():
+        opened = open_or_own(path)
+        opened.verify()
+        manifest, digest = opened.manifest, opened.digest
+    else:
+        with open_bundle(path) as bundle:
+            bundle.verify()
+            manifest, digest = bundle.manifest, bundle.digest
+    if as_json:
+        result = {"ok": True, "id": manifest.id, "version": manifest.version, "digest": digest}
+        click.echo(json.dumps(result))
+    else:
+        click.echo(
+            f"{manifest.id} {manifest.version} is whole: {len(manifest.records)} files, "
+            f"digest {digest}"
+        )
+
+
+@click.command()
+@release
+@as_json
+def doctor(release: Path | None, as_json: bool) -> int:
+    """Check that this device can run the release; says what to do where it cannot."""
+    from device_runtime.doctor import examine
+
+    checks = examine(open_or_own(release))
+    well = all(check.status != "fail" for check in checks)
+    if as_json:
+        click.echo(json.dumps({"ok": well, "checks": [asdict(check) for check in checks]}))
+    else:
+        for check in checks:
+            click.echo(f"{check.status:<5} {check.name:<15} {check.found}")
+            if check.advice:
+                click.echo(f"{'':<21} -> {check.advice}")
+    return 0 if well else ResourceError.exit_code
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="/",
+    show_default=True,
+    help="Root file system to install into: this device's, or a mounted one.",
+)
+@as_json
+def install(bundle: Path, root: Path, as_json: bool) -> None:
+    """Verify a BUNDLE and make it this device's current release; the old one stays until then.
+
+    \b
+    Example:
+      sudo edgepack-runtime install new.epk && sudo systemctl restart edgepack
+    """
+    from device_runtime.install import install as put
+
+    release = put(bundle, root)
+    manifest = release.manifest
+    if as_json:
+        result = {"id": manifest.id, "version": manifest.version, "digest": release.digest}
+        click.echo(json.dumps(result))
+    else:
+        click.echo(f"{manifest.id} {manifest.version} is installed: {release.digest}")

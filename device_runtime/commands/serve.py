@@ -1,0 +1,91 @@
+"""`edgepack-runtime serve`, and the inference process that it starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from device_runtime.commands.options import (
+    Grouped,
+    config_file,
+    configured,
+    open_or_own,
+    release,
+    resolve,
+)
+
+
+@click.command(cls=Grouped)
+@configured()
+@release
+@config_file
+@click.option("--json", "as_json", is_flag=True, help='Print {"url": ...} when it answers.')
+def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags: Any) -> None:
+    """Serve the model over an OpenAI-compatible HTTP API until SIGTERM or Ctrl-C.
+
+    Options can also be set in /etc/edgepack/runtime.toml (--queue-limit 4 is `queue_limit = 4`) and
+    in the environment (EDGEPACK_QUEUE_LIMIT=4). Flags go before the environment, and that goes
+    before the file; `edgepack-runtime config show` says what is set where.
+
+    \b
+    Examples:
+      edgepack-runtime serve
+      edgepack-runtime serve --listen 127.0.0.1:8080 --threads 4 --parallel 1
+      edgepack-runtime serve --mqtt mqtt://broker.local --device-id kitchen
+
+    \b
+    For other machines, with a key:
+      edgepack-runtime api-key new laptop --file api-keys
+      edgepack-runtime serve --listen 0.0.0.0:8443 --api-keys-file api-keys \\
+        --tls-certificate cert.pem --tls-key key.pem
+    """
+    import asyncio
+
+    from device_runtime import logs
+    from device_runtime.service import Service
+
+    opened = open_or_own(release)
+    config = resolve(opened, config_file, **flags).config
+    logs.set_up(config.log_format)
+
+    def announce(url: str) -> None:
+        click.echo(f"listening on {url}", err=True)
+        if as_json:
+            click.echo(json.dumps({"url": url}))
+
+    asyncio.run(Service(opened, config, announce).run())
+
+
+@click.command(hidden=True)
+@click.option("--parent", type=int, required=True)
+@click.option("--model", type=click.Path(path_type=Path), required=True)
+@click.option("--context-length", type=int, required=True)
+@click.option("--threads", type=int, required=True)
+@click.option("--kv-cache-mib", type=int, required=True)
+@click.option("--system-prompt-file", type=click.Path(path_type=Path))
+def worker(
+    parent: int,
+    model: Path,
+    context_length: int,
+    threads: int,
+    kv_cache_mib: int,
+    system_prompt_file: Path | None,
+) -> int:
+    """Hold the model for a `serve` process."""
+    from device_runtime import worker as process
+    from device_runtime.engine import Engine
+
+    def load() -> Engine:
+        from device_runtime.genai_engine import GenAIEngine
+
+        engine = GenAIEngine(
+            model,
+            context_length=context_length,
+            threads=threads,
+            kv_cache_bytes=kv_cache_mib << 20,
+        )
+        engine.warm(system_prompt_file.read_text() if system_prompt_file else "")
+        return engine
+
+    return process.run(load, parent)
