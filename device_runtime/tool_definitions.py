@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeGuard
 
 import msgspec
 
+from device_runtime import structured_output
 from device_runtime.openai_api import ApiError
 
 MAX_TOOLS = 128
@@ -65,7 +66,7 @@ def read_tools(
     tools: object,
     choice: object,
     parallel: object,
-    bounded: Callable[[dict[str, Any]], dict[str, Any]],
+    bounded: Callable[[dict[str, Any]], dict[str, Any]] = structured_output.bounded,
 ) -> Tools:
     """Read `tools`, `tool_choice` and `parallel_tool_calls`; None for a field that is not given.
 
@@ -75,8 +76,8 @@ def read_tools(
         tools: as decoded from JSON.
         choice: likewise.
         parallel: likewise.
-        bounded: gives a schema in the form that the engine can keep to, or raises a ValueError
-            that says what it cannot keep to. Asked about strict tools.
+        bounded: gives a schema in the form that the engine can keep to, or raises
+            UnsupportedSchemaError. Asked about strict tools.
 
     Raises:
         ApiError: what is wrong, and in which field.
@@ -89,7 +90,7 @@ def read_tools(
         if tool.strict:
             try:
                 bounded(tool.parameters)
-            except ValueError as error:
+            except structured_output.UnsupportedSchemaError as error:
                 where = f"tools[{number}].function.parameters"
                 reason = f"this schema cannot be kept to strictly: {error}"
                 raise _error(where, reason, "unsupported_schema") from None

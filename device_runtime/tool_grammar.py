@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from device_runtime import structured_output
 from device_runtime.tool_definitions import Tools
 from device_runtime.tool_dialects import Dialect
 from device_runtime.tool_syntax import PYTHON_TAG
@@ -15,7 +16,6 @@ from device_runtime.tool_syntax import PYTHON_TAG
 MAX_CALLS = 8
 """Most calls in an answer that a grammar allows."""
 
-_ANY_OBJECT: dict[str, Any] = {"type": "object"}
 # The white space that `tojson` writes, and no more: a model could go on with it for ever.
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -23,7 +23,7 @@ _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator
 def grammar(
     dialect: Dialect,
     request: Tools,
-    bounded: Callable[[dict[str, Any]], dict[str, Any]],
+    bounded: Callable[[dict[str, Any]], dict[str, Any]] = structured_output.bounded,
 ) -> str:
     """What the answer must look like.
 
@@ -34,15 +34,16 @@ def grammar(
     Args:
         dialect: of the model.
         request: at least one tool.
-        bounded: gives a schema in the form that the engine can keep to, or raises ValueError.
+        bounded: gives a schema in the form that the engine can keep to, or raises
+            UnsupportedSchemaError.
     """
     syntax = dialect.syntax
     rules = []
     for number, tool in enumerate(request.tools):
         try:
             schema = bounded(tool.parameters)
-        except ValueError:
-            schema = bounded(_ANY_OBJECT)
+        except structured_output.UnsupportedSchemaError:
+            schema = structured_output.json_object()
         head, tail = _literal(dialect, syntax.head(tool.name)), _literal(dialect, syntax.tail)
         rules.append(f"call_{number}: {head} args_{number} {tail}")
         rules.append(f"args_{number}: %json {json.dumps(schema | {'x-guidance': _COMPACT})}")

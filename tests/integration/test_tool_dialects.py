@@ -1,6 +1,5 @@
 """Tools with ONNX Runtime GenAI itself: its template engine, its grammars, small models."""
 
-import itertools
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from device_runtime.structured_output import UnsupportedSchemaError
 from device_runtime.tool_calls import CallArguments, CallStarted, Text, ToolCallParser
 from device_runtime.tool_definitions import Tool, Tools
 from device_runtime.tool_dialects import Dialect
@@ -283,3 +283,171 @@ def test_forced_calls_are_calls(
         counts.add(len(calls))
         assert all(name == "get_weather" for name, _ in calls) or not named
     assert counts == {1} if named or family == "llama" else max(counts) <= 8 and len(counts) > 1
+
+
+def allowed(model: Model, rules: str, text: str, end: int | None = None) -> bool:
+    """Whether a grammar lets the model answer with a text, and end then."""
+    wanted = [int(token) for token in model.tokenizer.encode(text)]
+    wanted.append(model.end_tokens[0] if end is None else end)
+    return model.follows(rules, wanted) == wanted
+
+
+CALL = {"function": {"name": "get_weather", "arguments": '{"city": "Paris", "unit": "°C"}'}}
+NOON = {"function": {"name": "clock-2", "arguments": "{}"}}
+
+
+def test_grammar_for_auto_lets_text_and_right_calls_through_and_no_others(tiny: Model) -> None:
+    dialect = Dialect.of(TEMPLATES["hermes"])
+    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    right = dialect.syntax.written([CALL])
+    for answer in ("", "Hello.\n", "a <tool_ca b <tool_call", right, f"Well,\n{right}"):
+        assert allowed(tiny, rules, answer), answer
+    assert allowed(tiny, rules, dialect.syntax.written([CALL, NOON, CALL]))
+    for wrong in (
+        "<tool_call>",
+        right.replace("get_weather", "get_whether"),
+        right.replace("Paris", "Paris and then some"),
+        right.replace('"city"', '"town"'),
+        right.replace(": {", ":  {"),
+        right.replace('{"city"', '{ "city"'),
+        right.replace("\n</tool_call>", ""),
+        dialect.syntax.written([CALL] * 9),
+    ):
+        assert not allowed(tiny, rules, wrong), wrong
+
+
+def test_grammar_for_auto_without_parallel_calls_lets_one_through(tiny: Model) -> None:
+    dialect = Dialect.of(TEMPLATES["hermes"])
+    rules = grammar(dialect, Tools(tools=TOOLS, parallel=False), as_it_is)
+    assert allowed(tiny, rules, dialect.syntax.written([CALL]))
+    assert not allowed(tiny, rules, dialect.syntax.written([CALL, NOON]))
+
+
+def test_grammar_for_auto_of_calls_that_are_the_whole_answer(tiny: Model) -> None:
+    dialect = Dialect.of(TEMPLATES["llama"])
+    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    right = dialect.syntax.written([CALL])
+    for answer in ("", "Hello", '{"city": "Paris"}', '{"name": "Ann"}', right):
+        assert allowed(tiny, rules, answer), answer
+    for wrong in (right.replace('"city"', '"town"'), right + " is it"):
+        assert not allowed(tiny, rules, wrong), wrong
+
+
+@pytest.mark.parametrize("family", ["mistral", "mistral-args", "phi4"])
+def test_grammar_for_auto_with_marks_that_are_special_tokens(
+    marked: tuple[Model, dict[str, int]], family: str
+) -> None:
+    model, special = marked
+    dialect = Dialect.of(TEMPLATES[family], special=special, end_tokens=model.end_tokens)
+    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    right = dialect.syntax.written([CALL, NOON])
+    for answer in ("Hello [TOOL_", "", right, f"Well, {right}"):
+        for end in model.end_tokens:
+            assert allowed(model, rules, answer, end), (answer, end)
+    for wrong in (dialect.syntax.marker, right.replace('"city"', '"town"'), f"{right} is it"):
+        assert not allowed(model, rules, wrong), wrong
+
+
+def test_answers_under_the_grammar_for_auto_end_with_any_of_the_end_tokens(
+    marked: tuple[Model, dict[str, int]],
+) -> None:
+    model, special = marked
+    for family in ("hermes", "llama"):
+        dialect = Dialect.of(TEMPLATES[family], special=special, end_tokens=model.end_tokens)
+        rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+        for answer in ("Hello", dialect.syntax.written([CALL])):
+            for end in model.end_tokens:
+                assert allowed(model, rules, answer, end), (family, answer, end)
+
+
+def test_llama_may_put_its_tag_before_a_call(marked: tuple[Model, dict[str, int]]) -> None:
+    model, special = marked
+    dialect = Dialect.of(TEMPLATES["llama"], special=special, end_tokens=model.end_tokens)
+    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    assert allowed(model, rules, "<|python_tag|>" + dialect.syntax.written([CALL]))
+    assert not allowed(model, rules, "<|python_tag|>print(1)")
+
+
+@families
+def test_text_or_right_calls_come_of_sampling_under_the_grammar_for_auto(
+    tiny: Model, family: str
+) -> None:
+    dialect = Dialect.of(TEMPLATES[family])
+    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    for seed in range(6):
+        pieces, _ = tiny.pieces(dialect, rules, "Hi", seed=seed, tokens=200)
+        text, calls = calls_of(dialect, pieces)
+        check(calls)
+        assert calls or text == "".join(pieces)
+
+
+def test_tool_whose_schema_cannot_be_kept_to_gets_any_object(tiny: Model) -> None:
+    def bounded(schema: dict[str, Any]) -> dict[str, Any]:
+        if "not" in schema:
+            raise UnsupportedSchemaError("not: it cannot be kept to")
+        return schema
+
+    tool = Tool(name="odd", parameters={"type": "object", "not": {"required": ["a"]}})
+    dialect = Dialect.of(TEMPLATES["hermes"])
+    rules = grammar(dialect, Tools(tools=(tool,), required=True), bounded)
+    for arguments in ("{}", '{"b": [1, null]}'):
+        call = {"function": {"name": "odd", "arguments": arguments}}
+        assert allowed(tiny, rules, dialect.syntax.written([call]))
+
+
+def test_many_tools_make_a_grammar_that_the_engine_takes(tiny: Model) -> None:
+    tools = tuple(
+        Tool(name=f"tool-{number}", parameters=WEATHER.parameters) for number in range(128)
+    )
+    dialect = Dialect.of(TEMPLATES["hermes"])
+    for required in (False, True):
+        rules = grammar(dialect, Tools(tools=tools, required=required), as_it_is)
+        call = {"function": {"name": "tool-99", "arguments": CALL["function"]["arguments"]}}
+        assert allowed(tiny, rules, dialect.syntax.written([call, call]))
+
+
+@pytest.fixture(scope="module")
+def real(default_model: Path) -> Model:
+    return Model(default_model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", [False, True], ids=["required", "named"])
+def test_default_model_makes_right_calls_when_it_must(
+    real: Model, default_model: Path, named: bool
+) -> None:
+    dialect = Dialect.of((default_model / "chat_template.jinja").read_text())
+    tools = TOOLS[:1] if named else TOOLS
+    rules = grammar(dialect, Tools(tools=tools, required=True, parallel=False), as_it_is)
+    question = [{"role": "user", "content": "What is the weather in Paris, in °C?"}]
+    prompt = real.render(dialect, question, tools)
+    for seed in (None, *range(10)):
+        pieces, ended = real.pieces(dialect, rules, prompt, seed=seed)
+        assert ended
+        text, calls = calls_of(dialect, pieces)
+        assert (text, len(calls)) == ("", 1)
+        check(calls)
+        assert calls[0][0] == "get_weather" or not named
+
+
+@pytest.mark.slow
+def test_default_model_answers_with_the_result_it_is_given(
+    real: Model, default_model: Path
+) -> None:
+    dialect = Dialect.of((default_model / "chat_template.jinja").read_text())
+    question = [{"role": "user", "content": "What is the weather in Paris, in °C?"}]
+    made = {"id": "call_1", "type": "function", **CALL}
+    later: list[dict[str, Any]] = [
+        *question,
+        {"role": "assistant", "content": None, "tool_calls": [made]},
+        {"role": "tool", "tool_call_id": "call_1", "content": '{"temperature": 31}'},
+    ]
+    prompt = real.render(dialect, later, TOOLS)
+    assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", ' in prompt
+    assert '<tool_response>\n{"temperature": 31}\n</tool_response>' in prompt
+    assert prompt.endswith("<|im_start|>assistant\n")
+    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    pieces, _ = real.pieces(dialect, rules, prompt, seed=None, tokens=60)
+    text, calls = calls_of(dialect, pieces)
+    check(calls)
+    assert text or calls
