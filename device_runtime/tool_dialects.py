@@ -44,6 +44,11 @@ class Dialect:
     special: Mapping[str, int] = field(default_factory=dict)
     end_tokens: tuple[int, ...] = ()
 
+    @property
+    def shown(self) -> dict[int, str]:
+        """Numbers and texts of the special tokens that an answer's text must have."""
+        return {number: text for text, number in self.special.items()}
+
     @classmethod
     def of(
         cls,
@@ -156,10 +161,10 @@ def _instructions(tools: Sequence[Tool], syntax: Syntax) -> str:
     listed = "\n".join(to_json(tool.definition) for tool in tools)
     example = syntax.begin + '{"name": <name>, "arguments": <object>}' + syntax.end
     return (
-        "You can call functions. These are the functions, each with the JSON schema of its "
-        f"arguments:\n<tools>\n{listed}\n</tools>\n\n"
-        "To call a function, answer with its name and its arguments as JSON, in this form:\n"
-        f"{example}\n\nIts result comes back between <tool_response> and </tool_response>."
+        "You have these functions, each with the JSON schema of its arguments:\n"
+        f"<tools>\n{listed}\n</tools>\n\n"
+        "When a function can do what is asked, answer with nothing but its name and its "
+        f"arguments, as JSON between these tags:\n{example}"
     )
 
 

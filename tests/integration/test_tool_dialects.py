@@ -111,7 +111,7 @@ class Model:
     ) -> tuple[list[str], bool]:
         """The answer's pieces, and whether it came to its end."""
         generator = self.generator(rules, prompt, tokens)
-        shown = {number: text for text, number in dialect.special.items()}
+        shown = dialect.shown
         stream = self.tokenizer.create_stream()
         random = np.random.default_rng(seed)
         pieces = []

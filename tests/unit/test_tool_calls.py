@@ -367,3 +367,8 @@ def test_template_with_tools_in_a_form_unknown_here_is_given_the_hermes_form() -
 def test_template_without_a_system_turn() -> None:
     assert not Dialect.of(GEMMA).system_turn
     assert PLAIN.system_turn
+
+
+def test_special_tokens_that_an_answer_must_show() -> None:
+    special = {"[TOOL_CALLS]": 5, "<s>": 1, "<|im_end|>": 2}
+    assert Dialect.of(tool_templates.MISTRAL, special=special).shown == {5: "[TOOL_CALLS]"}
