@@ -141,7 +141,7 @@ def _from_toml(option: Option, value: Any, folder: Path) -> Any:
     # bool is a kind of int to isinstance.
     elif type(value) is option.kind:
         return value
-    shown = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+    shown = "a table" if isinstance(value, dict) else repr(value)
     raise ValueError(f"{shown} is not {option.wanted}")
 
 

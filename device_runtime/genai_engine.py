@@ -88,13 +88,14 @@ class GenAIEngine:
             EngineError: the model does not load.
         """
         self._model = GenAIModel(model_folder, context_length=context_length, threads=threads)
-        whole = context_length * self._model.kv_bytes
+        whole = max(context_length, self._model.least_capacity) * self._model.kv_bytes
         self._budget = kv_cache_bytes or min(CONVERSATIONS * whole, memory.available() // 2)
         self._cache = KvCache(
             self._model.generator,
             token_bytes=self._model.kv_bytes,
             budget=self._budget,
             context_length=context_length,
+            least=self._model.least_capacity,
             available=memory.available,
         )
         self._warm = np.empty(0, np.int32)
@@ -190,9 +191,10 @@ class GenAIEngine:
         """
         kind = Kind(guidance=request.guidance, adapter=request.adapter)
         if self._stands_alone(request, length):
-            slot = self._cache.reserve(length * request.num_beams, kind)
+            capacity = max(length, self._model.least_capacity)
+            slot = self._cache.reserve(capacity * request.num_beams, kind)
             if slot is not None:
-                slot.generator = self._model.generator(length, kind, request.num_beams)
+                slot.generator = self._model.generator(capacity, kind, request.num_beams)
         else:
             slot = self._cache.take(prompt.tolist(), length, kind)
         if slot is None and self._cache.idle:
@@ -305,11 +307,13 @@ class GenAIEngine:
         """The best answer of a beam search, at once."""
         generator = slot.generator
         generator.append_tokens(prompt)
-        while not generator.is_done():
+        for _ in range(length - len(prompt)):
             if cancelled():
                 yield _end(0, FinishReason.CANCELLED, progress)
                 return
             generator.generate_next_token()
+            if generator.is_done():
+                break
             yield GenerationChunk()
         found = [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
         ends = [place for place, token in enumerate(found) if token in self._model.end_tokens]

@@ -26,6 +26,9 @@ ADAPTER_FOLDER = "adapters"
 """Folder in the model's own, with NAME.onnx_adapter files."""
 ADAPTER_SUFFIX = ".onnx_adapter"
 
+LEAST_CAPACITY = 8
+"""Tokens; enough for the first run."""
+
 ENGINE_HINT = "edgepack-runtime doctor says what is missing or damaged."
 
 _FORMS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -46,6 +49,8 @@ class GenAIModel:
     Attributes:
         context_length: most tokens of prompt and answer together.
         end_tokens: numbers of the tokens that end an answer.
+        least_capacity: tokens that a KV cache must have room for at least; attention with a sliding
+            window needs the whole window.
         kv_bytes: size of the KV cache of one token; 0 for a model that does not tell.
         long_rope: it has other rotary factors for long texts.
         token_bytes: the bytes of each token.
@@ -76,7 +81,10 @@ class GenAIModel:
                 self._adapters.load(str(path), path.stem)
                 self._adapter_names.add(path.stem)
             self.context_length = context_length
-            self.vocabulary, self.kv_bytes = self._shapes(folder)
+            decoder = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
+            window = decoder.get("sliding_window") or {}
+            self.least_capacity = max(LEAST_CAPACITY, window.get("window_size") or 0)
+            self.vocabulary, self.kv_bytes = self._shapes(decoder)
         except Exception as error:
             what = f"the model in {folder} does not load"
             if "cuda" in str(error).lower():
@@ -160,14 +168,11 @@ class GenAIModel:
                 hint="A model without a chat template takes raw prompts only.",
             ) from None
 
-    def _shapes(self, folder: Path) -> tuple[int, int]:
+    def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int]:
         """Size of the vocabulary, and bytes of KV cache for each token, as seen in a first run."""
-        capacity = 8
-        generator = self.generator(capacity, Kind())
+        generator = self.generator(self.least_capacity, Kind())
         generator.append_tokens(np.zeros(2, np.int32))
         vocabulary = generator.get_logits().shape[-1]
-        config = json.loads((folder / "genai_config.json").read_bytes())
-        decoder = config["model"]["decoder"]
         total = 0
         for layer in range(decoder["num_hidden_layers"]):
             for kind in ("past_key_names", "past_value_names"):
@@ -177,7 +182,7 @@ class GenAIModel:
                     # Layers without one, as those with a state of fixed size.
                     continue
                 total += found.nbytes
-        return vocabulary, total // capacity
+        return vocabulary, total // self.least_capacity
 
 
 def _normal_form(tokenizer: Path) -> Literal["NFC", "NFD", "NFKC", "NFKD"] | None:

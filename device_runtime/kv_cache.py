@@ -28,6 +28,9 @@ SMALLEST = 512
 LEAST_READ = 2
 """The least tokens that are read at once, where a prompt has as many."""
 
+MOST_SLOTS = 16
+"""Also where a model does not tell the size of its KV cache."""
+
 RESERVE = 64 << 20
 """Memory that a new KV cache must leave free, bytes."""
 
@@ -124,7 +127,8 @@ class KvCache:
         make: makes a generator for a capacity (tokens) and a kind.
         token_bytes: size of the KV cache of one token.
         budget: most bytes of all slots together; 0 where size and budget are not known.
-        context_length: most tokens of a slot.
+        context_length: most tokens of a conversation.
+        least: tokens that a slot has room for at least.
         available: free memory now, bytes.
     """
 
@@ -135,12 +139,14 @@ class KvCache:
         token_bytes: int,
         budget: int,
         context_length: int,
+        least: int = 1,
         available: Callable[[], int],
     ) -> None:
         self._make = make
         self._token_bytes = token_bytes
         self._budget = budget
         self._context_length = context_length
+        self._least = least
         self._available = available
         self._slots: list[Slot] = []
         self._most = 0
@@ -153,7 +159,7 @@ class KvCache:
 
     def fits(self, tokens: int) -> bool:
         """Whether so many tokens fit if nothing else were there."""
-        return tokens * self._token_bytes <= self._budget
+        return max(tokens, self._least) * self._token_bytes <= self._budget
 
     def take(self, prompt: Sequence[int], length: int, kind: Kind) -> Slot | None:
         """A slot for a prompt, rewound to what is common; None while others leave no room for it.
@@ -245,7 +251,7 @@ class KvCache:
                 if slot.kind == kind and slot.capacity >= length:
                     return slot
             if not self.make_room(capacity):
-                capacity = length
+                capacity = max(length, self._least)
                 if not self.make_room(capacity):
                     return None
         return self._keep(self._slot(capacity, kind))
@@ -259,6 +265,8 @@ class KvCache:
         return slot
 
     def _has_room(self, tokens: int) -> bool:
+        if len(self._slots) >= MOST_SLOTS:
+            return False
         held = self._held() + tokens * self._token_bytes
         # ONNX Runtime keeps what a dropped slot had, and gives it to the next one.
         missing = max(0, held - self._most)
@@ -280,7 +288,9 @@ class KvCache:
 
     def _capacity(self, length: int) -> int:
         """Room for the next turns of a conversation as well, where the context has it."""
-        return min(-(-2 * length // SMALLEST) * SMALLEST, self._context_length)
+        wanted = min(-(-2 * length // SMALLEST) * SMALLEST, self._context_length)
+        affordable = self._budget // max(1, self._token_bytes)
+        return max(length, self._least, min(wanted, affordable))
 
     def _held(self) -> int:
         return sum(slot.capacity for slot in self._slots) * self._token_bytes

@@ -173,6 +173,40 @@ def test_device_reads_a_long_prompt_as_transformers_does(built: Path) -> None:
     assert answer.strip() == wanted
 
 
+def answer(engine: GenAIEngine, text: str) -> tuple[str, int]:
+    """The greedy answer, and how many tokens of the prompt were remembered."""
+    request = GenerationRequest(prompt=text, max_tokens=12)
+    *chunks, last = engine.generate(request, lambda: False)
+    assert last.usage is not None
+    return "".join(chunk.text for chunk in chunks) + last.text, last.usage.cached_tokens
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_remembered_conversation_goes_on_as_a_new_one_would(built: Path, name: str) -> None:
+    folder = built / name / "int4"
+    engine = GenAIEngine(folder, context_length=1024, threads=1)
+    first = "word 1 and " * 20
+    second = first + answer(engine, first)[0] + " another word"
+    while engine.idle():
+        pass
+    with_reuse, remembered = answer(engine, second)
+    fresh = GenAIEngine(folder, context_length=1024, threads=1)
+    assert (with_reuse, 0) == answer(fresh, second)
+    assert remembered > 20
+
+
+def test_remembered_conversation_across_the_switch_of_long_rope(built: Path) -> None:
+    """What was read with the short factors is not used for a text that takes the long ones."""
+    folder = built / "Phi-3.5" / "fp32"
+    engine = GenAIEngine(folder, context_length=8192, threads=1)
+    short, long = "word 1 and " * 300, "word 1 and " * 900
+    answer(engine, short)
+    for text in (long, short, long):
+        found = answer(engine, text)
+        assert found[0] == answer(GenAIEngine(folder, context_length=8192, threads=1), text)[0]
+        assert (found[1] == 0) == (text is long)
+
+
 def test_template_that_the_runtime_cannot_read_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,14 +1,20 @@
 """ONNX Runtime GenAI behind our Protocol, with the tiny real model."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel
 
 from device_runtime.engine import (
     FinishReason,
     GenerationChunk,
     GenerationRequest,
+    Guidance,
     Message,
+    NoMemoryNowError,
+    OutOfMemoryError,
     PromptTooLongError,
     Usage,
 )
@@ -16,6 +22,8 @@ from device_runtime.errors import EngineError, RequestError
 from device_runtime.genai_engine import PROMPT_STEP, GenAIEngine
 
 CONTEXT = 512
+SEED = 11
+"""One with which the tiny model says more than a few characters."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,7 @@ def request(prompt: str = "Hello", max_tokens: int = 40, **options: object) -> G
 def answer(engine: GenAIEngine, asked: GenerationRequest) -> tuple[str, GenerationChunk]:
     chunks = list(engine.generate(asked, lambda: False))
     assert chunks[0] == GenerationChunk()
-    assert all(chunk.finish_reason is None for chunk in chunks[:-1])
+    assert all(chunk.usage is None for chunk in chunks[:-1])
     return "".join(chunk.text for chunk in chunks), chunks[-1]
 
 
@@ -93,7 +101,7 @@ def test_prompt_in_steps_gives_the_same_answer_as_at_once(
 
 
 def sampled_text(engine: GenAIEngine) -> tuple[GenerationRequest, str]:
-    asked = request(max_tokens=200, temperature=1.0, seed=3)
+    asked = request(max_tokens=200, temperature=1.0, seed=SEED)
     text, _ = answer(engine, asked)
     assert len(text) > 20
     return asked, text
@@ -104,7 +112,7 @@ def test_stop_string_across_tokens_ends_the_answer_before_it(engine: GenAIEngine
     _, text = sampled_text(engine)
     stop = text[10:13]
     stopped, last = answer(
-        engine, request(max_tokens=200, temperature=1.0, seed=3, stop=("never", stop))
+        engine, request(max_tokens=200, temperature=1.0, seed=SEED, stop=("never", stop))
     )
     assert stopped == text.partition(stop)[0]
     assert last.finish_reason == FinishReason.STOP
@@ -114,7 +122,7 @@ def test_held_back_text_is_given_at_the_end(engine: GenAIEngine) -> None:
     asked, text = sampled_text(engine)
     stop = text[-1] + "never"
     held = GenerationRequest(
-        prompt=asked.prompt, max_tokens=200, temperature=1.0, seed=3, stop=(stop,)
+        prompt=asked.prompt, max_tokens=200, temperature=1.0, seed=SEED, stop=(stop,)
     )
     assert answer(engine, held)[0] == text
 
@@ -128,11 +136,11 @@ def test_text_is_whole_characters(engine: GenAIEngine) -> None:
 
 
 def test_cancelled_within_a_prompt_and_within_an_answer(engine: GenAIEngine) -> None:
-    *_, last = engine.generate(request("a" * 400), lambda: True)
+    *_, last = engine.generate(request("c" * 400), lambda: True)
     assert last.finish_reason == FinishReason.CANCELLED
     assert usage(last).completion_tokens == 0
     asked = iter([False, False, False, True])
-    *_, last = engine.generate(request(temperature=1.0, seed=1), lambda: next(asked))
+    *_, last = engine.generate(request("new", temperature=1.0, seed=SEED), lambda: next(asked))
     assert last.finish_reason == FinishReason.CANCELLED
     assert usage(last).completion_tokens == 2
 
@@ -140,3 +148,185 @@ def test_cancelled_within_a_prompt_and_within_an_answer(engine: GenAIEngine) -> 
 def test_model_that_does_not_load_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="does not load"):
         GenAIEngine(tmp_path, context_length=10, threads=0)
+
+
+def chat(*texts: str) -> tuple[Message, ...]:
+    """Turns of user and assistant, one after the other."""
+    roles = ("user", "assistant")
+    return tuple(Message(role=roles[number % 2], content=text) for number, text in enumerate(texts))
+
+
+def fresh(model: Path, asked: GenerationRequest) -> tuple[str, GenerationChunk]:
+    """The answer of an engine that remembers nothing."""
+    return answer(GenAIEngine(model, context_length=CONTEXT, threads=1), asked)
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_next_turn_reads_only_what_is_new(tiny_onnx: Path, idle: bool) -> None:
+    engine = GenAIEngine(tiny_onnx, context_length=CONTEXT, threads=1)
+    first = GenerationRequest(prompt=chat("Tell me " * 12), max_tokens=30)
+    text, last = answer(engine, first)
+    assert usage(last).cached_tokens == 0
+    while idle and engine.idle():
+        pass
+    second = GenerationRequest(prompt=chat("Tell me " * 12, text, "And then?"), max_tokens=30)
+    again, last = answer(engine, second)
+    whole, new = fresh(tiny_onnx, second)
+    assert again == whole
+    assert usage(new).cached_tokens == 0
+    assert usage(last).prompt_tokens == usage(new).prompt_tokens
+    read = usage(last).prompt_tokens - usage(last).cached_tokens
+    # The new turn, and without idle time between the two the answer to the first.
+    assert read < (50 if idle else 90)
+
+
+def test_same_question_again_reads_almost_nothing(engine: GenAIEngine) -> None:
+    asked = request("The same question " * 5)
+    once, _ = answer(engine, asked)
+    again, last = answer(engine, asked)
+    assert again == once
+    assert usage(last).prompt_tokens - usage(last).cached_tokens == 2
+
+
+def test_beginning_of_conversations_is_ready_before_the_first(tiny_onnx: Path) -> None:
+    engine = GenAIEngine(tiny_onnx, context_length=CONTEXT, threads=1)
+    engine.warm("You are a very helpful assistant. " * 6)
+    assert engine.idle()
+    while engine.idle():
+        pass
+    system = Message(role="system", content="You are a very helpful assistant. " * 6)
+    asked = GenerationRequest(prompt=(system, *chat("Hi")), max_tokens=5)
+    text, last = answer(engine, asked)
+    assert usage(last).cached_tokens > 200
+    assert text == fresh(tiny_onnx, asked)[0]
+
+
+def test_several_answers_to_one_prompt(engine: GenAIEngine) -> None:
+    chunks = list(
+        engine.generate(request(n=3, temperature=1.0, seed=5, max_tokens=20), lambda: False)
+    )
+    texts = ["".join(each.text for each in chunks if each.index == index) for index in range(3)]
+    alone = [
+        answer(engine, request(temperature=1.0, seed=5 + n, max_tokens=20))[0] for n in range(3)
+    ]
+    assert texts == alone
+    assert [chunk.index for chunk in chunks if chunk.finish_reason] == [0, 1, 2]
+    assert usage(chunks[-1]).completion_tokens == sum(
+        chunk.tokens for chunk in chunks if chunk.finish_reason
+    )
+
+
+def test_log_probabilities_are_of_the_model(engine: GenAIEngine) -> None:
+    asked = request(max_tokens=6, logprobs=4)
+    chunks = [chunk for chunk in engine.generate(asked, lambda: False) if chunk.logprobs]
+    tokens = [token for chunk in chunks for token in chunk.logprobs]
+    assert len(tokens) == 6
+    for token in tokens:
+        # Greedy: the token is the most likely one.
+        assert token.top[0] == (token.data, token.logprob)
+        assert [logprob for _, logprob in token.top] == sorted(
+            (logprob for _, logprob in token.top), reverse=True
+        )
+        assert sum(math.exp(logprob) for _, logprob in token.top) <= 1
+    assert b"".join(token.data for token in tokens).decode() == answer(engine, asked)[0]
+    warm = answer(engine, request(max_tokens=6, temperature=2.0, seed=1))[0]
+    assert warm != answer(engine, asked)[0]
+
+
+def test_bias_bans_a_token(engine: GenAIEngine) -> None:
+    """The tiny model repeats one letter."""
+    text, _ = answer(engine, request(max_tokens=8))
+    number = 3 + sorted(ByteLevel.alphabet()).index(text[0])
+    banned, _ = answer(engine, request(max_tokens=8, logit_bias=((number, -100.0),)))
+    assert text[0] not in banned
+    forced, _ = answer(engine, request(max_tokens=8, logit_bias=((number + 1, 100.0),)))
+    assert len(set(forced)) == 1
+
+
+def test_bias_of_a_token_that_is_not_there_is_refused(engine: GenAIEngine) -> None:
+    with pytest.raises(RequestError, match="99999"):
+        next(engine.generate(request(logit_bias=((99999, 1.0),)), lambda: False))
+
+
+def test_penalties_end_repetition(engine: GenAIEngine) -> None:
+    text, _ = answer(engine, request())
+    for option in ("frequency_penalty", "presence_penalty"):
+        varied, _ = answer(engine, request(**{option: 2.0}))
+        assert len(set(varied)) > len(set(text))
+    assert answer(engine, request(repetition_penalty=1.8))[0] != text
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_guided_answer_keeps_to_its_schema(engine: GenAIEngine, temperature: float) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
+    schema["additionalProperties"] = False
+    guidance = Guidance(kind="json_schema", data=json.dumps(schema))
+    for seed in range(3):
+        asked = request(guidance=guidance, temperature=temperature, seed=seed, max_tokens=200)
+        text, last = answer(engine, asked)
+        if last.finish_reason == FinishReason.STOP:
+            assert json.loads(text)["a"] in ("x", "y")
+        text_again, last = answer(engine, asked)
+        assert text_again == text
+        assert usage(last).cached_tokens > 0
+
+
+def test_guided_answer_that_runs_out_of_tokens_says_so(engine: GenAIEngine) -> None:
+    guidance = Guidance(kind="regex", data="a{20}")
+    text, last = answer(engine, request(guidance=guidance, max_tokens=7))
+    assert (text, last.finish_reason) == ("a" * 7, FinishReason.LENGTH)
+    text, last = answer(engine, request(guidance=guidance))
+    assert (text, last.finish_reason) == ("a" * 20, FinishReason.STOP)
+
+
+def test_guidance_that_the_engine_cannot_read_is_refused(engine: GenAIEngine) -> None:
+    bad = Guidance(kind="lark_grammar", data="start: (")
+    with pytest.raises(RequestError, match="cannot be kept"):
+        next(engine.generate(request(guidance=bad), lambda: False))
+
+
+def test_beam_search_finds_a_likelier_answer(engine: GenAIEngine) -> None:
+    text, last = answer(engine, request(num_beams=4, max_tokens=12))
+    assert usage(last).completion_tokens == last.tokens
+    assert last.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+    assert answer(engine, request(num_beams=4, max_tokens=12))[0] == text
+    stopped, _ = answer(engine, request(num_beams=4, max_tokens=12, stop=(text[2:5],)))
+    assert stopped == text.partition(text[2:5])[0]
+
+
+def test_request_beyond_the_memory_for_kv_caches_is_refused(tiny_onnx: Path) -> None:
+    small = GenAIEngine(tiny_onnx, context_length=CONTEXT, threads=1, kv_cache_bytes=100 << 10)
+    with pytest.raises(OutOfMemoryError, match="KV cache") as caught:
+        next(small.generate(request(max_tokens=500), lambda: False))
+    assert "max_tokens" in caught.value.hint
+    assert answer(small, request(max_tokens=20))[1].finish_reason
+
+
+def test_request_waits_for_the_memory_that_another_has(tiny_onnx: Path) -> None:
+    small = GenAIEngine(tiny_onnx, context_length=CONTEXT, threads=1, kv_cache_bytes=150 << 10)
+    running = small.generate(request(max_tokens=100), lambda: False)
+    assert [next(running) for _ in range(3)][-1].tokens == 1
+    waiting = small.generate(request("Other", max_tokens=100), lambda: False)
+    assert [next(waiting) for _ in range(20)] == [GenerationChunk()] * 20
+    *_, last = running
+    assert usage(last).completion_tokens
+    *_, last = waiting
+    assert usage(last).completion_tokens
+
+
+def test_cancelled_while_waiting_for_memory(tiny_onnx: Path) -> None:
+    small = GenAIEngine(tiny_onnx, context_length=CONTEXT, threads=1, kv_cache_bytes=150 << 10)
+    running = small.generate(request(max_tokens=100), lambda: False)
+    next(running)
+    *_, last = small.generate(request("Other", max_tokens=100), lambda: True)
+    assert last.finish_reason == FinishReason.CANCELLED
+    running.close()
+
+
+def test_device_without_free_memory_says_so(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = GenAIEngine(tiny_onnx, context_length=CONTEXT, threads=1)
+    monkeypatch.setattr(engine._cache, "_available", lambda: 0)
+    with pytest.raises(NoMemoryNowError):
+        next(engine.generate(request(), lambda: False))

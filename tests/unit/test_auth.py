@@ -1,0 +1,300 @@
+"""The file of API keys, and who gets past it."""
+
+import asyncio
+import stat
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from device_runtime import api_keys
+from device_runtime.api_keys import KeyRing
+from device_runtime.auth import OPEN_PATHS, protect
+from device_runtime.errors import ServiceError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "api-keys"
+
+
+def test_key_is_random_and_nowhere_in_the_file(file: Path) -> None:
+    first, second = api_keys.create(file, "a"), api_keys.create(file, "b")
+    assert first != second
+    assert first.startswith("sk-edgepack-")
+    assert len(first.removeprefix("sk-edgepack-")) == 43  # 32 bytes in base64
+    text = file.read_text()
+    assert first.removeprefix("sk-edgepack-") not in text
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(api_keys.read(file)) == ["a", "b"]
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_comments_mode_and_link_survive_changes(file: Path) -> None:
+    target = file.with_name("real")
+    target.write_text("# ours\n")
+    target.chmod(0o644)
+    file.symlink_to(target)
+    api_keys.create(file, "a")
+    api_keys.create(file, "b")
+    api_keys.revoke(file, "a")
+    assert file.is_symlink()
+    first, second = target.read_text().splitlines()
+    assert first == "# ours"
+    assert second.startswith("b sha256:")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+
+
+def test_name_that_is_taken(file: Path) -> None:
+    api_keys.create(file, "a")
+    before = file.read_bytes()
+    with pytest.raises(ServiceError, match="has a key 'a' already"):
+        api_keys.create(file, "a")
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\nb", "#a", "-a", "ä", "a" * 65])
+def test_name_that_is_not_valid(file: Path, name: str) -> None:
+    with pytest.raises(ServiceError, match="no name for a key"):
+        api_keys.create(file, name)
+    assert not file.exists()
+
+
+def test_revoking_what_is_not_there(file: Path) -> None:
+    with pytest.raises(ServiceError, match="no file of API keys"):
+        api_keys.revoke(file, "a")
+    api_keys.create(file, "a")
+    with pytest.raises(ServiceError, match="no key 'b'") as caught:
+        api_keys.revoke(file, "b")
+    assert caught.value.hint == "It has: a."
+
+
+def test_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="No such file"):
+        api_keys.create(tmp_path / "nowhere" / "api-keys", "a")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a sk-edgepack-secret 2026-07-01\n",
+        b"a sha256:123 2026-07-01\n",
+        b"a sha256:" + b"0" * 64 + b"\n",
+        2 * (b"a sha256:" + b"0" * 64 + b" 2026-07-01\n"),
+        b"\xff\n",
+        b"#" * (1 << 21),
+    ],
+)
+def test_broken_file(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ServiceError) as caught:
+        api_keys.read(file)
+    assert str(file) in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_ring_follows_the_file(file: Path) -> None:
+    first = api_keys.create(file, "first")
+    ring = KeyRing(file)
+    second = api_keys.create(file, "second")
+    assert (ring.name_of(first), ring.name_of(second)) == ("first", "second")
+    api_keys.revoke(file, "first")
+    assert (ring.name_of(first), ring.name_of(second)) == (None, "second")
+    assert ring.name_of("sk-edgepack-other") is None
+
+
+@pytest.mark.parametrize("damage", ["gone", "broken", "empty", "folder"])
+def test_ring_refuses_all_while_the_file_is_unusable(
+    file: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = api_keys.create(file, "a")
+    ring = KeyRing(file)
+    good = file.read_bytes()
+    file.unlink()
+    if damage == "folder":
+        file.mkdir()
+    elif damage != "gone":
+        file.write_bytes(b"nonsense" if damage == "broken" else b"")
+    assert ring.name_of(key) is None
+    assert ring.name_of(key) is None
+    assert len(caplog.records) == (0 if damage == "empty" else 1)
+    if damage == "folder":
+        file.rmdir()
+    file.write_bytes(good)
+    assert ring.name_of(key) == "a"
+
+
+def test_ring_of_a_file_that_is_not_there(file: Path) -> None:
+    with pytest.raises(ServiceError, match="no file") as caught:
+        KeyRing(file)
+    assert "api-key new" in caught.value.hint
+
+
+class App:
+    """An application that says who asks, protected."""
+
+    def __init__(self, **options: Any) -> None:
+        async def answer(request: Request) -> Response:
+            return JSONResponse(request.scope["state"].get("key_name"))
+
+        paths = ("/v1/models", "/healthz", "/healthz/x", "/readyz")
+        app = Starlette(routes=[Route(path, answer, methods=["GET", "POST"]) for path in paths])
+        defaults: dict[str, Any] = {"keys": None, "origins": (), "loopback": True}
+        protected = protect(app, open_paths=OPEN_PATHS, **(defaults | options))
+
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:
+            await protected({**scope, "state": {}}, receive, send)
+
+        self._app = with_state
+
+    def ask(
+        self, path: str = "/v1/models", method: str = "POST", **headers: str | list[str]
+    ) -> httpx.Response:
+        sent = [
+            (name.replace("_", "-").encode(), each.encode("latin-1"))
+            for name, value in headers.items()
+            for each in ([value] if isinstance(value, str) else value)
+        ]
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app)
+            base = "http://127.0.0.1:8080"
+            async with httpx.AsyncClient(transport=transport, base_url=base) as client:
+                return await client.request(method, path, headers=sent)
+
+        return asyncio.run(send())
+
+
+@pytest.fixture
+def key(file: Path) -> str:
+    api_keys.create(file, "other")
+    return api_keys.create(file, "laptop")
+
+
+def test_key_opens_and_its_name_is_known(file: Path, key: str) -> None:
+    app = App(keys=KeyRing(file))
+    assert app.ask(authorization=f"Bearer {key}").json() == "laptop"
+    assert app.ask(authorization=f"bearer  {key}").json() == "laptop"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_need_no_key(file: Path, key: str, path: str) -> None:
+    assert App(keys=KeyRing(file)).ask(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic a2V5",
+        "KEY",
+        "Bearer KEYx",
+        "Bearer sk-edgepack-",
+        "Bearer ÿ",
+    ],
+)
+def test_no_valid_key(file: Path, key: str, value: str | None) -> None:
+    headers = {} if value is None else {"authorization": value.replace("KEY", key)}
+    response = App(keys=KeyRing(file)).ask(**headers)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"].startswith("Bearer")
+    error = response.json()["error"]
+    assert error["code"] == "invalid_api_key"
+    assert error["type"] in ("authentication_error", "invalid_request_error")
+    assert key not in response.text
+
+
+def test_two_headers_are_refused(file: Path, key: str) -> None:
+    app = App(keys=KeyRing(file))
+    assert app.ask(authorization=[f"Bearer {key}", f"Bearer {key}"]).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/healthz/", "/healthz/x", "//healthz", "/HEALTHZ", "/"])
+def test_only_exact_paths_are_open(file: Path, key: str, path: str) -> None:
+    assert App(keys=KeyRing(file)).ask(path).status_code == 401
+
+
+def test_with_keys_any_host_and_page_may_ask(file: Path, key: str) -> None:
+    app = App(keys=KeyRing(file))
+    response = app.ask(
+        authorization=f"Bearer {key}", host="box.example", origin="https://evil.example"
+    )
+    assert response.status_code == 200
+    assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8080", "127.0.0.1:1", "127.1.2.3", "[::1]:8080", "LOCALHOST"]
+)
+def test_host_of_this_machine(host: str) -> None:
+    assert App().ask(host=host).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example"),
+        *(
+            "192.168.0.7",
+            "[::2]",
+            "evil.example#localhost",
+            "[",
+            "localhost@evil.example",
+            "0.0.0.0",
+        ),
+    ],
+)
+def test_other_host_is_refused_on_loopback(host: str) -> None:
+    response = App().ask(host=host, method="GET")
+    assert response.status_code == 403
+    assert response.json()["error"]["code"] == "forbidden_origin"
+    assert App(loopback=False).ask(host=host).status_code == 200
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+def test_own_page_may_ask(loopback: bool) -> None:
+    app = App(loopback=loopback)
+    response = app.ask(host="localhost:9000", origin="http://localhost:9000")
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:9001", "http://127.0.0.1:9000", ""]
+)
+def test_foreign_page_is_refused(origin: str, loopback: bool) -> None:
+    response = App(loopback=loopback).ask(host="localhost:9000", origin=origin)
+    assert response.status_code == 403
+    assert "cors_origins" in response.json()["error"]["message"]
+
+
+def test_listed_page_may_ask_and_read() -> None:
+    page = "https://page.example"
+    app = App(origins=(page,))
+    response = app.ask(origin=page)
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == page
+    assert "access-control-allow-credentials" not in response.headers
+    assert app.ask(origin="https://page.example.evil").status_code == 403
+
+
+def test_browser_asks_in_advance_without_a_key(file: Path, key: str) -> None:
+    app = App(keys=KeyRing(file), origins=("https://page.example",))
+    headers = {"access_control_request_method": "POST"}
+    headers |= {"access_control_request_headers": "authorization,content-type,x-stainless-lang"}
+    allowed = app.ask(method="OPTIONS", origin="https://page.example", **headers)
+    assert allowed.status_code == 200
+    assert "authorization" in allowed.headers["access-control-allow-headers"].lower()
+    foreign = app.ask(method="OPTIONS", origin="https://evil.example", **headers)
+    assert "access-control-allow-origin" not in foreign.headers
+    refused = app.ask(origin="https://page.example")
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "https://page.example"

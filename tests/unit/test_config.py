@@ -1,0 +1,243 @@
+"""Where options get their values, and what is said of values that are wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from device_runtime.cli import cli
+from device_runtime.config import OPTIONS, RuntimeConfig
+from device_runtime.config_sources import Resolved, resolve
+from device_runtime.errors import ServiceError
+from device_runtime.manifest import Settings
+
+SETTINGS = Settings(listen="127.0.0.1:9000", threads=3, max_tokens=99, status_interval_s=5.0)
+
+
+class Sources:
+    """A file, an environment and flags."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "runtime.toml"
+
+    def resolve(
+        self, text: str = "", environment: dict[str, str] | None = None, **flags: Any
+    ) -> Resolved:
+        self.file.write_text(text)
+        return resolve(SETTINGS, file=self.file, flags=flags, environment=environment or {})
+
+    def config(self, text: str = "", **environment: str) -> RuntimeConfig:
+        return self.resolve(text, environment).config
+
+    def refusal(self, text: str = "", **environment: str) -> str:
+        with pytest.raises(ServiceError) as caught:
+            self.resolve(text, environment)
+        assert caught.value.exit_code == 13
+        assert caught.value.hint
+        return str(caught.value)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    return Sources(tmp_path)
+
+
+def test_each_source_overrides_those_before(sources: Sources) -> None:
+    found = sources.resolve(
+        "max_tokens = 1\nparallel = 3\nqueue_limit = 4",
+        {"EDGEPACK_PARALLEL": "5", "EDGEPACK_QUEUE_LIMIT": "6"},
+        queue_limit=7,
+    )
+    config = found.config
+    assert (config.threads, config.max_tokens, config.parallel) == (3, 1, 5)
+    assert (config.queue_limit, config.request_timeout) == (7, 600)
+    assert found.origins["request_timeout"] == "default"
+    assert found.origins["threads"] == "release"
+    assert found.origins["max_tokens"] == f"{sources.file}: max_tokens"
+    assert found.origins["parallel"] == "environment variable EDGEPACK_PARALLEL"
+    assert found.origins["queue_limit"] == "flag --queue-limit"
+
+
+def test_defaults_without_release_and_file(tmp_path: Path) -> None:
+    assert resolve(None, environment={}).config.listen == "127.0.0.1:8080"
+
+
+def test_every_kind_from_file_and_environment(sources: Sources) -> None:
+    from_file = sources.config(
+        'listen = "[::1]:80"\ninsecure_no_auth = true\nrequest_timeout = 5\n'
+        'cors_origins = ["https://a.example", "http://b.example:8080"]\nlog_format = "json"'
+    )
+    from_environment = sources.config(
+        EDGEPACK_LISTEN="[::1]:80",
+        EDGEPACK_INSECURE_NO_AUTH="true",
+        EDGEPACK_REQUEST_TIMEOUT="5",
+        EDGEPACK_CORS_ORIGINS="https://a.example, http://b.example:8080",
+        EDGEPACK_LOG_FORMAT="json",
+    )
+    assert from_file == from_environment
+    assert from_file.cors_origins == ("https://a.example", "http://b.example:8080")
+    assert type(from_file.request_timeout) is float
+
+
+def test_paths_in_the_file_are_relative_to_it(sources: Sources) -> None:
+    config = sources.config('tls_key = "tls/key.pem"\ntls_certificate = "/etc/cert.pem"')
+    assert config.tls_key == sources.file.parent / "tls/key.pem"
+    assert config.tls_certificate == Path("/etc/cert.pem")
+    assert sources.config(EDGEPACK_TLS_KEY="key.pem").tls_key == Path("key.pem")
+
+
+def test_empty_variable_counts_as_not_set(sources: Sources) -> None:
+    assert sources.config("parallel = 4", EDGEPACK_PARALLEL="").parallel == 4
+
+
+def test_variables_of_others_are_let_alone(sources: Sources) -> None:
+    others = ("CONFIG", "RELEASE", "API_KEY_FILE", "CACHE", "TESTS_REQUIRE")
+    environment = {f"EDGEPACK_{name}": "x" for name in others} | {"PATH": "x", "edgepack_x": "x"}
+    assert sources.resolve("", environment).config == sources.config()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("paralel = 2", ("unknown key 'paralel'", "did you mean parallel?")),
+        ("zzz = 2", ("unknown key 'zzz'", "there are: api_keys_file, ")),
+        ("[parallel]\nx = 1", ("parallel: a table is not a whole number from 1 to 16",)),
+        ("parallel = 0", ("parallel: 0 is not a whole number from 1 to 16",)),
+        ("parallel = 17", ("17", "from 1 to 16")),
+        ("parallel = 2.0", ("2.0 is not a whole number",)),
+        ("parallel = true", ("True is not a whole number",)),
+        ('parallel = "2"', ("'2' is not a whole number",)),
+        ("client_timeout = nan", ("nan is not a number from 0.1 to 3600",)),
+        ("client_timeout = 0", ("0.0 is not a number from 0.1 to 3600",)),
+        ("insecure_no_auth = 1", ("1 is not true or false",)),
+        ('log_format = "xml"', ("'xml' is not 'text' or 'json'",)),
+        ('cors_origins = "https://a.example"', ("is not a list of texts",)),
+        ("cors_origins = [1]", ("[1] is not a list of texts",)),
+        ('cors_origins = ["*"]', ("'*' is no origin",)),
+        ('cors_origins = ["https://a.example/x"]', ("is no origin",)),
+        ('cors_origins = ["https://A.example"]', ("write https://a.example",)),
+        ("tls_key = 1", ("1 is not the path of a file",)),
+        ('tls_key = ""', ("'' is not the path of a file",)),
+        ('device_id = ""', ("an empty text is not a text",)),
+        ('listen = "8080"', ("'8080' is no address to listen on", "HOST:PORT")),
+        ('listen = "::1:80"', ("no address",)),
+        ("parallel = 1\nthreads = x", ("no valid TOML", "line 2")),
+    ],
+)
+def test_wrong_file(sources: Sources, text: str, words: tuple[str, ...]) -> None:
+    message = sources.refusal(text)
+    assert str(sources.file) in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("EDGEPACK_PARALLEL", "two", "'two' is not a whole number from 1 to 16"),
+        ("EDGEPACK_PARALLEL", "99", "99 is not a whole number from 1 to 16"),
+        ("EDGEPACK_CLIENT_TIMEOUT", "nan", "nan is not a number"),
+        ("EDGEPACK_INSECURE_NO_AUTH", "perhaps", "'perhaps' is not true or false"),
+        ("EDGEPACK_LOG_FORMAT", "xml", "'xml' is not 'text' or 'json'"),
+        ("EDGEPACK_PARALEL", "2", "did you mean EDGEPACK_PARALLEL?"),
+        ("EDGEPACK_CONFIGG", "2", "did you mean EDGEPACK_CONFIG?"),
+    ],
+)
+def test_wrong_environment(sources: Sources, name: str, value: str, word: str) -> None:
+    message = sources.refusal(**{name: value})
+    assert name in message
+    assert word in message
+
+
+def test_all_problems_at_once(sources: Sources) -> None:
+    message = sources.refusal(
+        'parallel = 99\ntreads = 1\nlog_format = "xml"', EDGEPACK_THREADS="x", EDGEPACK_FOO="1"
+    )
+    assert message.startswith("5 problems")
+    for word in ("parallel", "treads", "log_format", "EDGEPACK_THREADS", "EDGEPACK_FOO"):
+        assert word in message
+
+
+def test_secret_in_mqtt_url_is_refused_and_not_repeated(sources: Sources) -> None:
+    message = sources.refusal('mqtt = "mqtt://user:s3cret@host"')
+    assert "mqtt_password_file" in message
+    assert "s3cret" not in message
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"# " + b"x" * (1 << 20)])
+def test_file_that_cannot_be_used(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "c.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ServiceError, match=r"c\.toml"):
+        resolve(None, file=file, environment={})
+
+
+def test_usual_file_may_be_missing() -> None:
+    assert resolve(None, environment={}).origins["parallel"] in (
+        "default",
+        "/etc/edgepack/runtime.toml: parallel",
+    )
+
+
+def test_system_prompt_is_read_or_refused(tmp_path: Path) -> None:
+    file = tmp_path / "prompt"
+    with pytest.raises(ServiceError, match="No such file"):
+        RuntimeConfig(system_prompt_file=file).system_prompt()
+    file.write_bytes(b"\xff")
+    with pytest.raises(ServiceError, match="not UTF-8"):
+        RuntimeConfig(system_prompt_file=file).system_prompt()
+    file.write_text("Be brief — always.")
+    assert RuntimeConfig(system_prompt_file=file).system_prompt() == "Be brief — always."
+    assert RuntimeConfig().system_prompt() == ""
+
+
+def run(*arguments: str, **environment: str) -> Any:
+    return CliRunner(env=environment).invoke(cli, arguments, catch_exceptions=False)
+
+
+def test_config_show(tmp_path: Path) -> None:
+    file = tmp_path / "runtime.toml"
+    file.write_text("parallel = 3\ncors_origins = ['https://a.example']")
+    shown = run("config", "show", "--config", str(file), "--threads", "2", EDGEPACK_MAX_TOKENS="7")
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in shown.output.splitlines()}
+    assert lines.keys() == OPTIONS.keys()
+    assert lines["parallel"].split(maxsplit=1) == ["3", f"{file}: parallel"]
+    assert lines["threads"].split(maxsplit=1) == ["2", "flag --threads"]
+    assert lines["max_tokens"].split(maxsplit=1) == [
+        "7",
+        "environment variable EDGEPACK_MAX_TOKENS",
+    ]
+    assert lines["mqtt"].split() == ["-", "default"]
+    found = json.loads(run("config", "show", "--config", str(file), "--json").output)
+    assert found["cors_origins"] == {
+        "value": ["https://a.example"],
+        "origin": f"{file}: cors_origins",
+    }
+
+
+def test_config_file_from_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "runtime.toml"
+    file.write_text("parallel = 3")
+    found = json.loads(run("config", "show", "--json", EDGEPACK_CONFIG=str(file)).output)
+    assert found["parallel"]["value"] == 3
+
+
+def test_flag_out_of_range_is_a_usage_error() -> None:
+    done = run("config", "show", "--parallel", "17")
+    assert done.exit_code == 2
+    assert "1<=x<=16" in done.output
+
+
+def test_help_of_serve_has_every_option_below_a_heading() -> None:
+    text = run("serve", "--help").output
+    for option in OPTIONS.values():
+        assert f"{option.flag} " in text
+        assert f"\n{option.about.group}:\n" in text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell: str) -> None:
+    assert "_EDGEPACK_RUNTIME_COMPLETE" in run("completion", shell).output

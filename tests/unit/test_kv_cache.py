@@ -1,0 +1,278 @@
+"""Which KV cache a request gets, with a generator that only keeps tokens."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from device_runtime import kv_cache
+from device_runtime.engine import Guidance
+from device_runtime.kv_cache import LEAST_READ, RESERVE, Kind, KvCache, Slot, Tokens, step
+
+CONTEXT = 2048
+ANY = Kind()
+
+
+class Tape:
+    """Implements `Generator`: what it holds, and how much it was asked to read at once."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.reads: list[int] = []
+        self.can_rewind = True
+
+    def append_tokens(self, tokens: Tokens) -> None:
+        self.tokens += tokens.tolist()
+        self.reads.append(len(tokens))
+
+    def rewind_to(self, length: int) -> None:
+        if not self.can_rewind:
+            raise RuntimeError("this model cannot rewind")
+        assert length <= len(self.tokens)
+        del self.tokens[length:]
+
+    def generate(self, slot: Slot, *tokens: int) -> None:
+        for token in tokens:
+            self.tokens.append(token)
+            slot.add(token)
+
+
+class Memory:
+    """A cache of 1 KiB a token, and what the machine has."""
+
+    def __init__(self, budget_tokens: int = 4 * CONTEXT, free: int = 1 << 40) -> None:
+        self.free = free
+        self.made: list[int] = []
+        self.cache = KvCache(
+            self.make,
+            token_bytes=1024,
+            budget=budget_tokens * 1024,
+            context_length=CONTEXT,
+            available=lambda: self.free,
+        )
+
+    def make(self, capacity: int, kind: Kind) -> Tape:
+        self.made.append(capacity)
+        return Tape()
+
+    def take(self, prompt: list[int], length: int = 100, kind: Kind = ANY) -> Slot:
+        slot = self.cache.take(prompt, length, kind)
+        assert slot is not None
+        return slot
+
+    def ask(self, prompt: list[int], *answer: int, length: int = 100) -> Slot:
+        """A whole request; returns its slot."""
+        slot = self.take(prompt, length)
+        slot.append(np.array(prompt[len(slot.tokens) :], np.int32))
+        slot.generator.generate(slot, *answer)
+        self.cache.give_back(slot)
+        return slot
+
+
+def numbers(start: int, count: int) -> list[int]:
+    return list(range(start, start + count))
+
+
+def test_next_turn_reads_only_what_is_new_and_what_was_generated() -> None:
+    memory = Memory()
+    first = memory.ask(numbers(0, 50), 900, 901, 902)
+    slot = memory.take([*numbers(0, 50), 900, 901, 902, *numbers(60, 10)])
+    assert slot is first
+    assert slot.tokens == numbers(0, 50)
+    assert slot.generator.tokens == numbers(0, 50)
+
+
+def test_what_was_read_again_counts() -> None:
+    memory = Memory()
+    slot = memory.ask(numbers(0, 50), 900, 901, 902)
+    assert slot.reread(128)
+    assert not slot.reread(128)
+    assert slot.generator.tokens == slot.tokens == [*numbers(0, 50), 900, 901, 902]
+    again = memory.take([*slot.tokens, 903, 904])
+    assert len(again.tokens) == 53
+
+
+def test_rereading_goes_in_steps_and_can_be_interrupted() -> None:
+    memory = Memory()
+    slot = memory.ask(numbers(0, 5), *numbers(100, 7), length=1000)
+    assert slot.reread(3)
+    assert slot.tokens == [*numbers(0, 5), 100, 101, 102]
+    again = memory.take([*numbers(0, 5), *numbers(100, 4), 5, 6, 7])
+    assert again.tokens == again.generator.tokens == [*numbers(0, 5), 100, 101, 102]
+    assert again.generated == []
+
+
+def test_never_a_single_token_is_read_alone() -> None:
+    memory = Memory()
+    slot = memory.ask(numbers(0, 50), 900)
+    assert not slot.reread(128)
+    same = memory.take(numbers(0, 50))
+    assert len(same.tokens) == 50 - LEAST_READ
+    assert [step(left, 4) for left in (1, 2, 4, 5, 6, 9)] == [1, 2, 4, 5, 4, 4]
+
+
+def test_prompt_of_one_token_is_read_anew() -> None:
+    memory = Memory()
+    memory.ask([7])
+    assert memory.take([7]).tokens == []
+
+
+def test_other_conversation_gets_a_slot_of_its_own() -> None:
+    memory = Memory()
+    first = memory.ask(numbers(0, 50))
+    other = memory.ask([*numbers(0, 5), *numbers(500, 40)])
+    assert other is not first
+    assert memory.take([*numbers(0, 50), 1, 2]) is first
+
+
+def test_busy_slot_is_left_alone() -> None:
+    memory = Memory()
+    running = memory.take(numbers(0, 50))
+    assert memory.take(numbers(0, 50)) is not running
+
+
+def test_guided_requests_share_with_their_like_only() -> None:
+    memory = Memory()
+    memory.ask(numbers(0, 50))
+    kind = Kind(guidance=Guidance(kind="regex", data="a+"))
+    guided = memory.take(numbers(0, 50), kind=kind)
+    assert guided.tokens == []
+    guided.append(np.array(numbers(0, 50), np.int32))
+    memory.cache.give_back(guided)
+    assert memory.take(numbers(0, 50), kind=kind) is guided
+    assert memory.take(numbers(0, 50), kind=Kind(adapter="x")) is not guided
+
+
+def test_capacity_has_room_for_the_next_turn() -> None:
+    memory = Memory()
+    for length in (10, 257, 1000, CONTEXT):
+        memory.take(numbers(0, 9), length)
+    assert memory.made == [512, 1024, CONTEXT, CONTEXT]
+
+
+def test_conversation_that_outgrows_its_slot_gets_a_larger_one() -> None:
+    memory = Memory()
+    small = memory.ask(numbers(0, 50))
+    assert memory.take([*numbers(0, 50), 1], small.capacity + 1) is not small
+
+
+def test_oldest_slot_gives_way() -> None:
+    memory = Memory(budget_tokens=1024)
+    first, second = memory.ask(numbers(0, 50)), memory.ask(numbers(100, 50))
+    third = memory.ask(numbers(200, 50))
+    assert third is first
+    assert set(memory.cache.slots) == {first, second}
+    assert memory.made == [512, 512]
+
+
+def test_smaller_slots_are_dropped_for_a_large_request() -> None:
+    memory = Memory(budget_tokens=1024)
+    memory.ask(numbers(0, 50))
+    memory.ask(numbers(100, 50))
+    large = memory.take(numbers(200, 50), 900)
+    assert memory.made == [512, 512, 1024]
+    assert memory.cache.slots == (large,)
+
+
+def test_no_room_while_others_run() -> None:
+    memory = Memory(budget_tokens=600)
+    running = memory.take(numbers(0, 50), 400)
+    assert memory.cache.take(numbers(100, 50), 400, ANY) is None
+    memory.cache.give_back(running)
+    assert memory.cache.take(numbers(100, 50), 400, ANY) is running
+
+
+def test_request_takes_what_is_there_if_there_is_less_than_it_would_like() -> None:
+    memory = Memory(budget_tokens=700)
+    memory.take(numbers(0, 50), 600)
+    assert memory.made == [700]
+
+
+def test_fits() -> None:
+    memory = Memory(budget_tokens=1000)
+    assert memory.cache.fits(1000)
+    assert not memory.cache.fits(1001)
+
+
+def test_memory_of_the_machine_bounds_new_slots_but_not_old_ones() -> None:
+    memory = Memory()
+    first = memory.ask(numbers(0, 50))
+    memory.free = RESERVE
+    second = memory.ask(numbers(100, 50))
+    assert second is first
+    assert memory.cache.take(numbers(100, 50), CONTEXT, ANY) is None
+    # ONNX Runtime keeps the memory of the dropped slot: as much can be had again.
+    assert memory.cache.take(numbers(100, 50), 200, ANY) is not None
+
+
+def test_model_that_cannot_rewind_reads_everything_anew() -> None:
+    memory = Memory()
+    slot = memory.ask(numbers(0, 50), 900, 901)
+    slot.generator.can_rewind = False
+    again = memory.take([*numbers(0, 50), 900, 901, 3])
+    assert again is not slot
+    assert again.tokens == []
+    assert slot not in memory.cache.slots
+
+
+def test_reserved_memory_is_counted_until_it_is_dropped() -> None:
+    memory = Memory(budget_tokens=1000)
+    reserved = memory.cache.reserve(800, ANY)
+    assert reserved is not None
+    assert memory.cache.take(numbers(0, 9), 300, ANY) is None
+    memory.cache.drop(reserved)
+    assert memory.cache.take(numbers(0, 9), 300, ANY) is not None
+
+
+def idle(work: Callable[[], bool]) -> int:
+    steps = 0
+    while work():
+        steps += 1
+        assert steps < 100
+    return steps
+
+
+def test_beginning_is_warmed_once_and_then_used() -> None:
+    memory = Memory()
+    prefix = np.arange(300, dtype=np.int32)
+    assert idle(lambda: memory.cache.warm(prefix, 400, 128)) == 3
+    assert idle(lambda: memory.cache.warm(prefix, 400, 128)) == 0
+    slot = memory.take([*numbers(0, 300), 5, 6])
+    assert len(slot.tokens) == 300
+    # The next conversation finds another one.
+    assert idle(lambda: memory.cache.warm(prefix, 400, 128)) == 3
+
+
+def test_warming_drops_no_conversation() -> None:
+    memory = Memory(budget_tokens=512)
+    slot = memory.ask(numbers(500, 50))
+    assert not memory.cache.warm(np.arange(300, dtype=np.int32), 100, 128)
+    assert memory.cache.slots == (slot,)
+
+
+def test_memory_that_is_too_small_for_the_beginning_is_no_trouble() -> None:
+    assert not Memory(budget_tokens=10).cache.warm(np.arange(300, dtype=np.int32), 100, 128)
+    assert not Memory().cache.warm(np.arange(1, dtype=np.int32), 100, 128)
+
+
+@pytest.mark.parametrize("length", [1, kv_cache.SMALLEST, CONTEXT])
+def test_capacity_is_never_more_than_the_context(length: int) -> None:
+    memory = Memory()
+    assert length <= memory.take([1, 2, 3], length).capacity <= CONTEXT
+
+
+def test_number_of_slots_is_bounded_where_their_size_is_not_known() -> None:
+    made: list[Tape] = []
+
+    def make(capacity: int, kind: Kind) -> Tape:
+        made.append(Tape())
+        return made[-1]
+
+    cache = KvCache(
+        make, token_bytes=0, budget=0, context_length=CONTEXT, available=lambda: 1 << 40
+    )
+    for start in range(0, 100_000, 1000):
+        slot = cache.take(numbers(start, 50), 100, ANY)
+        assert slot is not None
+        cache.give_back(slot)
+    assert len(made) == kv_cache.MOST_SLOTS
