@@ -92,7 +92,8 @@ class ChatAnswer:
             pieces.append(self._piece(chunk.index, delta, logprobs=self._logprobs(logprobs)))
             logprobs = ()
         if chunk.finish_reason is not None:
-            choice.reason = FinishReason.TOOL_CALLS if choice.calls else chunk.finish_reason
+            called = choice.calls and chunk.finish_reason is FinishReason.STOP
+            choice.reason = FinishReason.TOOL_CALLS if called else chunk.finish_reason
             pieces.append(self._piece(chunk.index, {}, choice.reason))
         if chunk.usage is not None:
             self._usage = chunk.usage

@@ -192,7 +192,8 @@ def test_remembered_conversation_goes_on_as_a_new_one_would(built: Path, name: s
     with_reuse, remembered = answer(engine, second)
     fresh = GenAIEngine(folder, context_length=1024, threads=1)
     assert (with_reuse, 0) == answer(fresh, second)
-    assert remembered > 20
+    # A KV cache with a sliding window cannot go back: such a conversation is read anew.
+    assert remembered > 20 or name in ("Phi-3", "Mistral", "Gemma 2", "Gemma 3")
 
 
 def test_remembered_conversation_across_the_switch_of_long_rope(built: Path) -> None:

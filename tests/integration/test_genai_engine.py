@@ -251,15 +251,19 @@ def test_bias_of_a_token_that_is_not_there_is_refused(engine: GenAIEngine) -> No
 def test_penalties_end_repetition(engine: GenAIEngine) -> None:
     text, _ = answer(engine, request())
     for option in ("frequency_penalty", "presence_penalty"):
-        varied, _ = answer(engine, request(**{option: 2.0}))
+        varied, _ = answer(engine, request(**{option: 2.0}))  # type: ignore[arg-type]
         assert len(set(varied)) > len(set(text))
     assert answer(engine, request(repetition_penalty=1.8))[0] != text
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_guided_answer_keeps_to_its_schema(engine: GenAIEngine, temperature: float) -> None:
-    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
-    schema["additionalProperties"] = False
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", "y"]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
     guidance = Guidance(kind="json_schema", data=json.dumps(schema))
     for seed in range(3):
         asked = request(guidance=guidance, temperature=temperature, seed=seed, max_tokens=200)

@@ -246,15 +246,6 @@ def test_formats_of_answers_become_guidance() -> None:
     assert json.loads(anything.data)["type"] == "object"
 
 
-def test_schema_that_cannot_be_kept_to_is_refused_by_its_keyword() -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
-    form = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
-    with pytest.raises(ApiError, match="uniqueItems") as caught:
-        parse(response_format=form)
-    assert caught.value.code == "unsupported_schema"
-    assert caught.value.param == "response_format.json_schema.schema.properties.a.uniqueItems"
-
-
 def test_tools_become_guidance_and_a_system_turn() -> None:
     asked = parse(tools=[WEATHER])
     assert [tool.name for tool in asked.tools.tools] == ["weather"]
