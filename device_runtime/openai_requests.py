@@ -4,7 +4,7 @@ A request gets what it asks for or an error that names the field: a field that w
 answer and that this runtime does not know is never passed over in silence.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from device_runtime.engine import GenerationRequest, Guidance, Message
 from device_runtime.openai_api import ApiError, check_fields, decoded, wrong_value
-from device_runtime.structured_output import UnsupportedSchemaError, bounded, json_object
+from device_runtime.structured_output import UnsupportedSchemaError, any_object_rules, rules
 from device_runtime.tool_definitions import Tools, check_tool_turns, read_tools
 from device_runtime.tool_dialects import Dialect
 from device_runtime.tool_grammar import grammar
@@ -239,7 +239,7 @@ def parse_chat(data: bytes, served: Served) -> Asked:
         if isinstance(turn, dict):
             check_fields(turn, Turn, _MESSAGE_WITHOUT_EFFECT, where=f"messages[{number}].")
     body = _converted(fields, ChatBody)
-    tools = read_tools(body.tools, body.tool_choice, body.parallel_tool_calls, bounded)
+    tools = read_tools(body.tools, body.tool_choice, body.parallel_tool_calls)
     check_tool_turns([turn for turn in turns if isinstance(turn, dict)])
     if body.max_tokens is not None and body.max_completion_tokens is not None:
         raise ApiError("give max_tokens or max_completion_tokens, not both", param="max_tokens")
@@ -256,7 +256,7 @@ def parse_chat(data: bytes, served: Served) -> Asked:
             code="unsupported_value",
         )
     if tools.tools:
-        guidance = Guidance(kind="lark_grammar", data=grammar(served.dialect, tools, bounded))
+        guidance = Guidance(kind="lark_grammar", data=grammar(served.dialect, tools))
     template = ""
     if tools.tools or any(turn.tool_calls or turn.role == "tool" for turn in body.messages):
         turns = served.dialect.messages(msgspec.to_builtins(messages), tools.tools)
@@ -404,7 +404,7 @@ def _response_guidance(wanted: ResponseFormat | None) -> Guidance | None:
     if wanted is None or wanted.type == "text":
         return None
     if wanted.type == "json_object":
-        return _guidance(json_object())
+        return _guidance(any_object_rules())
     if wanted.json_schema is None:
         raise ApiError(
             "response_format.json_schema: it is required",
@@ -412,16 +412,16 @@ def _response_guidance(wanted: ResponseFormat | None) -> Guidance | None:
             code="invalid_value",
         )
     if wanted.json_schema.schema is None:
-        return _guidance(json_object())
+        return _guidance(any_object_rules())
     try:
-        return _guidance(bounded(wanted.json_schema.schema))
+        return _guidance(rules(wanted.json_schema.schema))
     except UnsupportedSchemaError as error:
         place = "response_format.json_schema.schema" + error.path.removeprefix("$")
         raise ApiError(f"{place}: {error}", param=place, code="unsupported_schema") from None
 
 
-def _guidance(schema: dict[str, Any]) -> Guidance:
-    return Guidance(kind="json_schema", data=msgspec.json.encode(schema).decode())
+def _guidance(lines: Iterable[str]) -> Guidance:
+    return Guidance(kind="lark_grammar", data="\n".join(lines) + "\n")
 
 
 def _message(turn: Turn, number: int) -> Message:

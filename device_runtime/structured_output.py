@@ -1,31 +1,36 @@
-"""The form of an answer in JSON, for the engine's grammar."""
+"""Answers in JSON: grammars that keep a model to a client's schema.
 
+A grammar is narrower than its schema: all values that it makes fit, but strings, numbers, arrays
+and nesting have bounds, so that no model goes on for ever inside one value. What cannot be kept to
+is refused by its keyword; see docs/structured-output.md.
+"""
+
+from functools import lru_cache
 from typing import Any
 
-from device_runtime.errors import RequestError
+from device_runtime.json_schema.document import UnsupportedSchemaError
+from device_runtime.json_schema.grammar import Grammar
+
+__all__ = ["UnsupportedSchemaError", "any_object_rules", "rules"]
 
 
-class UnsupportedSchemaError(RequestError):
-    """A schema that the engine cannot keep to.
+def rules(schema: Any, start: str = "start") -> list[str]:
+    """The grammar of the JSON texts that fit a schema, in llguidance's dialect of Lark.
 
-    Attributes:
-        path: where in the schema, `$.properties.a`.
-    """
+    Args:
+        schema: a JSON schema (Draft 2020-12) of a client, decoded from JSON.
+        start: name of the rule for a whole text; all other names begin with it.
 
-    path = "$"
-
-
-def bounded(schema: Any) -> dict[str, Any]:
-    """The schema as the engine takes it; what the engine cannot do, it refuses by its keyword.
+    Returns:
+        Its rules, one a line.
 
     Raises:
-        UnsupportedSchemaError: it is no object.
+        UnsupportedSchemaError: the grammar would let in what the schema does not, or nothing.
     """
-    if not isinstance(schema, dict):
-        raise UnsupportedSchemaError("a schema is an object")
-    return dict(schema)
+    return Grammar(schema, start).lines
 
 
-def json_object() -> dict[str, Any]:
-    """The schema of any object."""
-    return {"type": "object"}
+@lru_cache
+def any_object_rules(start: str = "start") -> tuple[str, ...]:
+    """The grammar of any JSON object, as `rules` gives it."""
+    return tuple(rules({"type": "object"}, start))

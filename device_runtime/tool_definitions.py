@@ -4,7 +4,7 @@ The form is that of OpenAI's chat completions. What is wrong is told with the fi
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeGuard
 
 import msgspec
@@ -66,7 +66,6 @@ def read_tools(
     tools: object,
     choice: object,
     parallel: object,
-    bounded: Callable[[dict[str, Any]], dict[str, Any]] = structured_output.bounded,
 ) -> Tools:
     """Read `tools`, `tool_choice` and `parallel_tool_calls`; None for a field that is not given.
 
@@ -76,8 +75,6 @@ def read_tools(
         tools: as decoded from JSON.
         choice: likewise.
         parallel: likewise.
-        bounded: gives a schema in the form that the engine can keep to, or raises
-            UnsupportedSchemaError. Asked about strict tools.
 
     Raises:
         ApiError: what is wrong, and in which field.
@@ -89,7 +86,7 @@ def read_tools(
     for number, tool in enumerate(found):
         if tool.strict:
             try:
-                bounded(tool.parameters)
+                structured_output.rules(tool.parameters)
             except structured_output.UnsupportedSchemaError as error:
                 where = f"tools[{number}].function.parameters"
                 reason = f"this schema cannot be kept to strictly: {error}"

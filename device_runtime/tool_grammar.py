@@ -5,8 +5,7 @@ https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 
 import json
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
 
 from device_runtime import structured_output
 from device_runtime.tool_definitions import Tools
@@ -16,15 +15,8 @@ from device_runtime.tool_syntax import PYTHON_TAG
 MAX_CALLS = 8
 """Most calls in an answer that a grammar allows."""
 
-# The white space that `tojson` writes, and no more: a model could go on with it for ever.
-_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
-
-def grammar(
-    dialect: Dialect,
-    request: Tools,
-    bounded: Callable[[dict[str, Any]], dict[str, Any]] = structured_output.bounded,
-) -> str:
+def grammar(dialect: Dialect, request: Tools) -> str:
     """What the answer must look like.
 
     Where calls are not required, the answer is text, or text and then, from a marker on, calls
@@ -34,19 +26,18 @@ def grammar(
     Args:
         dialect: of the model.
         request: at least one tool.
-        bounded: gives a schema in the form that the engine can keep to, or raises
-            UnsupportedSchemaError.
     """
     syntax = dialect.syntax
     rules = []
     for number, tool in enumerate(request.tools):
+        arguments: Iterable[str]
         try:
-            schema = bounded(tool.parameters)
+            arguments = structured_output.rules(tool.parameters, f"args_{number}")
         except structured_output.UnsupportedSchemaError:
-            schema = structured_output.json_object()
+            arguments = structured_output.any_object_rules(f"args_{number}")
         head, tail = _literal(dialect, syntax.head(tool.name)), _literal(dialect, syntax.tail)
         rules.append(f"call_{number}: {head} args_{number} {tail}")
-        rules.append(f"args_{number}: %json {json.dumps(schema | {'x-guidance': _COMPACT})}")
+        rules += arguments
     rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(request.tools))))
     calls = "call"
     if request.parallel and not syntax.single:

@@ -9,7 +9,6 @@ import jsonschema
 import numpy as np
 import pytest
 
-from device_runtime.structured_output import UnsupportedSchemaError
 from device_runtime.tool_calls import CallArguments, CallStarted, Text, ToolCallParser
 from device_runtime.tool_definitions import Tool, Tools
 from device_runtime.tool_dialects import Dialect
@@ -65,10 +64,6 @@ CONVERSATION: list[dict[str, Any]] = [
     {"role": "tool", "tool_call_id": "call_9876543210", "content": "noon"},
     {"role": "user", "content": "And tomorrow?"},
 ]
-
-
-def as_it_is(schema: dict[str, Any]) -> dict[str, Any]:
-    return schema
 
 
 class Model:
@@ -272,7 +267,7 @@ def test_forced_calls_are_calls(
     model = marked[0] if special else tiny
     dialect = Dialect.of(TEMPLATES[family], special=marked[1] if special else {})
     tools = Tools(tools=TOOLS[:1] if named else TOOLS, required=True, parallel=not named)
-    rules = grammar(dialect, tools, as_it_is)
+    rules = grammar(dialect, tools)
     counts = set()
     for seed in range(8):
         pieces, ended = model.pieces(dialect, rules, "Hi", seed=seed, tokens=1500)
@@ -298,7 +293,7 @@ NOON = {"function": {"name": "clock-2", "arguments": "{}"}}
 
 def test_grammar_for_auto_lets_text_and_right_calls_through_and_no_others(tiny: Model) -> None:
     dialect = Dialect.of(TEMPLATES["hermes"])
-    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    rules = grammar(dialect, Tools(tools=TOOLS))
     right = dialect.syntax.written([CALL])
     for answer in ("", "Hello.\n", "a <tool_ca b <tool_call", right, f"Well,\n{right}"):
         assert allowed(tiny, rules, answer), answer
@@ -318,14 +313,14 @@ def test_grammar_for_auto_lets_text_and_right_calls_through_and_no_others(tiny: 
 
 def test_grammar_for_auto_without_parallel_calls_lets_one_through(tiny: Model) -> None:
     dialect = Dialect.of(TEMPLATES["hermes"])
-    rules = grammar(dialect, Tools(tools=TOOLS, parallel=False), as_it_is)
+    rules = grammar(dialect, Tools(tools=TOOLS, parallel=False))
     assert allowed(tiny, rules, dialect.syntax.written([CALL]))
     assert not allowed(tiny, rules, dialect.syntax.written([CALL, NOON]))
 
 
 def test_grammar_for_auto_of_calls_that_are_the_whole_answer(tiny: Model) -> None:
     dialect = Dialect.of(TEMPLATES["llama"])
-    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    rules = grammar(dialect, Tools(tools=TOOLS))
     right = dialect.syntax.written([CALL])
     for answer in ("", "Hello", '{"city": "Paris"}', '{"name": "Ann"}', right):
         assert allowed(tiny, rules, answer), answer
@@ -339,7 +334,7 @@ def test_grammar_for_auto_with_marks_that_are_special_tokens(
 ) -> None:
     model, special = marked
     dialect = Dialect.of(TEMPLATES[family], special=special, end_tokens=model.end_tokens)
-    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    rules = grammar(dialect, Tools(tools=TOOLS))
     right = dialect.syntax.written([CALL, NOON])
     for answer in ("Hello [TOOL_", "", right, f"Well, {right}"):
         for end in model.end_tokens:
@@ -354,7 +349,7 @@ def test_answers_under_the_grammar_for_auto_end_with_any_of_the_end_tokens(
     model, special = marked
     for family in ("hermes", "llama"):
         dialect = Dialect.of(TEMPLATES[family], special=special, end_tokens=model.end_tokens)
-        rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+        rules = grammar(dialect, Tools(tools=TOOLS))
         for answer in ("Hello", dialect.syntax.written([CALL])):
             for end in model.end_tokens:
                 assert allowed(model, rules, answer, end), (family, answer, end)
@@ -363,7 +358,7 @@ def test_answers_under_the_grammar_for_auto_end_with_any_of_the_end_tokens(
 def test_llama_may_put_its_tag_before_a_call(marked: tuple[Model, dict[str, int]]) -> None:
     model, special = marked
     dialect = Dialect.of(TEMPLATES["llama"], special=special, end_tokens=model.end_tokens)
-    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    rules = grammar(dialect, Tools(tools=TOOLS))
     assert allowed(model, rules, "<|python_tag|>" + dialect.syntax.written([CALL]))
     assert not allowed(model, rules, "<|python_tag|>print(1)")
 
@@ -373,7 +368,7 @@ def test_text_or_right_calls_come_of_sampling_under_the_grammar_for_auto(
     tiny: Model, family: str
 ) -> None:
     dialect = Dialect.of(TEMPLATES[family])
-    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    rules = grammar(dialect, Tools(tools=TOOLS))
     for seed in range(6):
         pieces, _ = tiny.pieces(dialect, rules, "Hi", seed=seed, tokens=200)
         text, calls = calls_of(dialect, pieces)
@@ -382,14 +377,9 @@ def test_text_or_right_calls_come_of_sampling_under_the_grammar_for_auto(
 
 
 def test_tool_whose_schema_cannot_be_kept_to_gets_any_object(tiny: Model) -> None:
-    def bounded(schema: dict[str, Any]) -> dict[str, Any]:
-        if "not" in schema:
-            raise UnsupportedSchemaError("not: it cannot be kept to")
-        return schema
-
     tool = Tool(name="odd", parameters={"type": "object", "not": {"required": ["a"]}})
     dialect = Dialect.of(TEMPLATES["hermes"])
-    rules = grammar(dialect, Tools(tools=(tool,), required=True), bounded)
+    rules = grammar(dialect, Tools(tools=(tool,), required=True))
     for arguments in ("{}", '{"b": [1, null]}'):
         call = {"function": {"name": "odd", "arguments": arguments}}
         assert allowed(tiny, rules, dialect.syntax.written([call]))
@@ -401,7 +391,7 @@ def test_many_tools_make_a_grammar_that_the_engine_takes(tiny: Model) -> None:
     )
     dialect = Dialect.of(TEMPLATES["hermes"])
     for required in (False, True):
-        rules = grammar(dialect, Tools(tools=tools, required=required), as_it_is)
+        rules = grammar(dialect, Tools(tools=tools, required=required))
         call = {"function": {"name": "tool-99", "arguments": CALL["function"]["arguments"]}}
         assert allowed(tiny, rules, dialect.syntax.written([call, call]))
 
@@ -418,7 +408,7 @@ def test_default_model_makes_right_calls_when_it_must(
 ) -> None:
     dialect = Dialect.of((default_model / "chat_template.jinja").read_text())
     tools = TOOLS[:1] if named else TOOLS
-    rules = grammar(dialect, Tools(tools=tools, required=True, parallel=False), as_it_is)
+    rules = grammar(dialect, Tools(tools=tools, required=True, parallel=False))
     question = [{"role": "user", "content": "What is the weather in Paris, in °C?"}]
     prompt = real.render(dialect, question, tools)
     for seed in (None, *range(10)):
@@ -446,7 +436,7 @@ def test_default_model_answers_with_the_result_it_is_given(
     assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", ' in prompt
     assert '<tool_response>\n{"temperature": 31}\n</tool_response>' in prompt
     assert prompt.endswith("<|im_start|>assistant\n")
-    rules = grammar(dialect, Tools(tools=TOOLS), as_it_is)
+    rules = grammar(dialect, Tools(tools=TOOLS))
     pieces, _ = real.pieces(dialect, rules, prompt, seed=None, tokens=60)
     text, calls = calls_of(dialect, pieces)
     check(calls)

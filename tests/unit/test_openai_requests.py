@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from device_runtime.engine import GenerationRequest, Message
+from device_runtime.engine import GenerationRequest, Guidance, Message
 from device_runtime.openai_api import ApiError
 from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
+from device_runtime.structured_output import any_object_rules, rules
 from device_runtime.tool_dialects import Dialect
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -239,11 +240,18 @@ def test_formats_of_answers_become_guidance() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema, "strict": True}}
     found = parse(response_format=form).generation.guidance
     assert found is not None
-    assert found.kind == "json_schema"
-    assert json.loads(found.data)["properties"]["a"] == {"type": "boolean"}
+    assert found == Guidance(kind="lark_grammar", data="\n".join(rules(schema)) + "\n")
     anything = parse(response_format={"type": "json_object"}).generation.guidance
-    assert anything is not None
-    assert json.loads(anything.data)["type"] == "object"
+    assert anything == Guidance(kind="lark_grammar", data="\n".join(any_object_rules()) + "\n")
+
+
+def test_schema_that_cannot_be_kept_to_is_refused_by_its_keyword() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    form = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
+    with pytest.raises(ApiError, match="uniqueItems is not supported") as caught:
+        parse(response_format=form)
+    assert caught.value.code == "unsupported_schema"
+    assert caught.value.param == "response_format.json_schema.schema.properties.a.uniqueItems"
 
 
 def test_tools_become_guidance_and_a_system_turn() -> None:

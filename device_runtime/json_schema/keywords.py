@@ -1,0 +1,361 @@
+"""The keywords of JSON Schema (Draft 2020-12), read into shapes.
+
+What is not read here is refused by its name: https://json-schema.org/draft/2020-12/schema
+"""
+
+from typing import Any
+
+from device_runtime.json_schema.document import Document, Source
+from device_runtime.json_schema.numbers import NUMBER_FORMATS, Range
+from device_runtime.json_schema.patterns import FORMATS
+from device_runtime.json_schema.shapes import ALL, Bounds, Shape, Sub, disjoint, exact
+
+MAX_STRING = 1000
+"""Most characters of a string: about 250 tokens, after which a model that repeats itself is cut."""
+
+MAX_ITEMS = 64
+MAX_PREFIX = 20
+MAX_PROPERTIES = 16
+"""Most properties that a schema does not name."""
+
+MAX_PROPERTY_NAME = 40
+"""Most characters of the name of one."""
+
+MAX_ENUM = 1000
+MAX_OPTIONS = 64
+"""Most shapes that a schema may have, once its `anyOf` are multiplied out."""
+
+MAX_WORK = 50_000
+"""Shapes merged or compared for a schema; a second or so."""
+
+_NUMBERS = frozenset(("integer", "fraction"))
+_TYPES = {kind: frozenset((kind,)) for kind in ALL - _NUMBERS}
+_TYPES |= {"integer": frozenset(("integer",)), "number": _NUMBERS}
+
+_HINTS = {
+    "minimum": "fraction",
+    "maximum": "fraction",
+    "exclusiveMinimum": "fraction",
+    "exclusiveMaximum": "fraction",
+    "multipleOf": "integer",
+    "minLength": "string",
+    "maxLength": "string",
+    "pattern": "string",
+    "format": "string",
+    "items": "array",
+    "prefixItems": "array",
+    "minItems": "array",
+    "maxItems": "array",
+    "uniqueItems": "array",
+    "properties": "object",
+    "required": "object",
+    "additionalProperties": "object",
+    "propertyNames": "object",
+    "minProperties": "object",
+    "maxProperties": "object",
+}
+
+_READ = {*_HINTS, "type", "enum", "const", "$ref", "allOf", "anyOf", "oneOf"}
+
+_NOTES = frozenset(
+    (
+        *("$schema", "$comment", "$defs", "definitions"),
+        *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
+        *("discriminator", "nullable"),
+    )
+)
+"""Keywords that ask nothing of a value. The last two are OpenAPI's: a value that is not null
+fits, whatever `nullable` says."""
+
+MAX_REFERENCES = 64
+"""How deep `$ref`, `allOf` and the like may lead into each other before a value is reached."""
+
+
+class Keywords:
+    """Reads the schemas of one document."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._read: dict[Source, tuple[Shape, ...]] = {}
+        self._active: set[Source] = set()
+        self._merged: dict[Sub, tuple[Shape, ...]] = {}
+        self._work = 0
+
+    def shapes(self, sub: Sub) -> tuple[Shape, ...]:
+        """What a value may be that fits all of some schemas; none if no value does.
+
+        Raises:
+            UnsupportedSchemaError: a keyword in them cannot be kept to.
+        """
+        if sub not in self._merged:
+            found: tuple[Shape, ...] = (Shape(),)
+            for source in sub:
+                found = self._product(found, self._shapes(source), source)
+            self._merged[sub] = found
+        return self._merged[sub]
+
+    def canonical(self, sub: Sub) -> Sub:
+        """The same schemas, with those that are only references replaced by what they refer to."""
+        found: dict[Source, None] = {}
+        for source in sub:
+            seen: set[Source] = set()
+            while self._is_reference(source) and source not in seen:
+                seen.add(source)
+                source = self._document.target(source)
+            if source.schema is not True:
+                found[source] = None
+        return tuple(found)
+
+    def _is_reference(self, source: Source) -> bool:
+        schema = source.schema
+        return isinstance(schema, dict) and "$ref" in schema and schema.keys() <= _NOTES | {"$ref"}
+
+    def _shapes(self, source: Source) -> tuple[Shape, ...]:
+        if source in self._active:
+            raise source.error("$ref", "refers to itself")
+        if len(self._active) > MAX_REFERENCES:
+            raise source.error("$ref", f"leads on more than {MAX_REFERENCES} times")
+        if source not in self._read:
+            self._active.add(source)
+            self._read[source] = self._alternatives(source)
+            self._active.remove(source)
+        return self._read[source]
+
+    def _alternatives(self, source: Source) -> tuple[Shape, ...]:
+        schema = source.schema
+        if isinstance(schema, bool):
+            return (Shape(),) if schema else ()
+        if not isinstance(schema, dict):
+            raise source.error("schema", "must be an object or a boolean")
+        for keyword in schema:
+            if keyword == "$id" and source.path == "$":
+                continue
+            if keyword not in _READ | _NOTES and not keyword.startswith("x-"):
+                raise source.error(keyword, "is not supported")
+        own = _own(source).possible()
+        found: tuple[Shape, ...] = () if own is None else (own,)
+        if "$ref" in schema:
+            found = self._product(found, self._shapes(self._document.target(source)), source)
+        for part in _parts(source, "allOf"):
+            found = self._product(found, self._shapes(part), source)
+        if "anyOf" in schema:
+            options = [each for part in _parts(source, "anyOf") for each in self._shapes(part)]
+            found = self._product(found, tuple(options), source)
+        if "oneOf" in schema:
+            found = self._one_of(found, source)
+        return found
+
+    def _product(
+        self, first: tuple[Shape, ...], second: tuple[Shape, ...], source: Source
+    ) -> tuple[Shape, ...]:
+        found = []
+        for one in first:
+            for other in second:
+                self._count(1 + (len(one.properties) + len(other.properties)) // 8, source)
+                both = (one & other).possible()
+                if both is not None:
+                    found.append(both)
+        if len(found) > MAX_OPTIONS:
+            raise source.error("anyOf", f"comes to more than {MAX_OPTIONS} options")
+        return tuple(found)
+
+    def _one_of(self, found: tuple[Shape, ...], source: Source) -> tuple[Shape, ...]:
+        options = [
+            self._product(found, self._shapes(part), source) for part in _parts(source, "oneOf")
+        ]
+        for number, option in enumerate(options):
+            for other in options[:number]:
+                for one in option:
+                    for two in other:
+                        self._count(4, source)
+                        if not (
+                            disjoint(one, two, self.shapes) and disjoint(two, one, self.shapes)
+                        ):
+                            raise source.error(
+                                "oneOf",
+                                "has options that may fit the same value; give each a required "
+                                "property with a const of its own, or use anyOf",
+                            )
+        return tuple(each for option in options for each in option)
+
+    def _count(self, work: int, source: Source) -> None:
+        self._work += work
+        if self._work > MAX_WORK:
+            raise source.error("schema", "is too complex")
+
+
+def _own(source: Source) -> Shape:
+    """What the keywords of a schema ask themselves."""
+    schema = source.schema
+    types = _types(source)
+    items = _bounds(source, "Items", MAX_ITEMS)
+    if schema.get("uniqueItems", False) is not False and (items.most is None or items.most > 1):
+        raise source.error("uniqueItems", "is not supported")
+    prefix = _parts(source, "prefixItems")
+    if len(prefix) > MAX_PREFIX:
+        raise source.error("prefixItems", f"has more than {MAX_PREFIX} schemas")
+    properties = _mapping(source, "properties")
+    required = schema.get("required", [])
+    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        raise source.error("required", "must be an array of strings")
+    additional = schema.get("additionalProperties")
+    if additional is False and not set(required) <= set(properties):
+        raise source.error("required", "has a name that no property may have")
+    counts = _bounds(source, "Properties", None)
+    if counts.least > len({*properties, *required}) + MAX_PROPERTIES:
+        raise source.error("minProperties", f"asks for more than {MAX_PROPERTIES} other names")
+    return Shape(
+        types=types,
+        hints=frozenset().union(
+            *(_TYPES.get(_HINTS[word], _NUMBERS) for word in schema if word in _HINTS)
+        ),
+        values=_values(source),
+        numbers=_range(source),
+        multiple=_multiple(source),
+        length=_bounds(source, "Length", MAX_STRING),
+        patterns=_text(source, "pattern"),
+        formats=_format(source, types),
+        items=items,
+        prefix=tuple((part,) for part in prefix),
+        rest=_child(source, "items"),
+        counts=counts,
+        listed="properties" in schema,
+        properties=properties,
+        required=tuple(required),
+        additional=_child(source, "additionalProperties"),
+        open=additional is not None and additional is not False,
+        names=_names(source),
+    )
+
+
+def _types(source: Source) -> frozenset[str] | None:
+    given = source.schema.get("type")
+    if "type" not in source.schema:
+        return None
+    names = given if isinstance(given, list) else [given]
+    if not names or not all(isinstance(name, str) and name in _TYPES for name in names):
+        raise source.error("type", f"must be one or more of {', '.join(sorted(_TYPES))}")
+    return frozenset().union(*(_TYPES[name] for name in names))
+
+
+def _values(source: Source) -> tuple[Any, ...] | None:
+    schema = source.schema
+    if "const" in schema and "enum" in schema:
+        raise source.error("const", "is not supported beside enum")
+    if "const" in schema:
+        return (schema["const"],)
+    if "enum" not in schema:
+        return None
+    values = schema["enum"]
+    if not isinstance(values, list) or not values:
+        raise source.error("enum", "must be an array of at least one value")
+    if len(values) > MAX_ENUM:
+        raise source.error("enum", f"has more than {MAX_ENUM} values")
+    return tuple(values)
+
+
+def _range(source: Source) -> Range:
+    schema = source.schema
+    for keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+        value = schema.get(keyword, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise source.error(keyword, "must be a number")
+    found = Range()
+    if "minimum" in schema:
+        found &= Range(low=exact(schema["minimum"]))
+    if "exclusiveMinimum" in schema:
+        found &= Range(low=exact(schema["exclusiveMinimum"]), above=True)
+    if "maximum" in schema:
+        found &= Range(high=exact(schema["maximum"]))
+    if "exclusiveMaximum" in schema:
+        found &= Range(high=exact(schema["exclusiveMaximum"]), below=True)
+    if found.empty:
+        word = "minimum" if "minimum" in schema else "exclusiveMinimum"
+        raise source.error(word, "is beyond the maximum")
+    return found
+
+
+def _multiple(source: Source) -> int:
+    value = source.schema.get("multipleOf", 1)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise source.error("multipleOf", "must be a number above 0")
+    if value != int(value):
+        raise source.error("multipleOf", "is supported for whole numbers only")
+    return int(value)
+
+
+def _bounds(source: Source, what: str, cap: int | None) -> Bounds:
+    found = Bounds(least=_count(source, f"min{what}") or 0, most=_count(source, f"max{what}"))
+    if found.empty:
+        raise source.error(f"min{what}", f"is greater than max{what}")
+    if cap is not None and found.least > cap:
+        raise source.error(f"min{what}", f"is supported up to {cap}")
+    return found
+
+
+def _count(source: Source, keyword: str) -> int | None:
+    if keyword not in source.schema:
+        return None
+    value = source.schema[keyword]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or value < 0 or value != int(value):
+        raise source.error(keyword, "must be a whole number, 0 or more")
+    return int(value)
+
+
+def _text(source: Source, keyword: str) -> tuple[tuple[str, Source], ...]:
+    if keyword not in source.schema:
+        return ()
+    if not isinstance(source.schema[keyword], str):
+        raise source.error(keyword, "must be a string")
+    return ((source.schema[keyword], source),)
+
+
+def _format(source: Source, types: frozenset[str] | None) -> tuple[tuple[str, Source], ...]:
+    found = _text(source, "format")
+    known = FORMATS if types is None or "string" in types else NUMBER_FORMATS
+    for name, _ in found:
+        if name not in known:
+            raise source.error("format", f"{name[:40]!r} is not supported; {', '.join(known)} are")
+    return found
+
+
+def _parts(source: Source, keyword: str) -> list[Source]:
+    if keyword not in source.schema:
+        return []
+    given = source.schema[keyword]
+    if not isinstance(given, list) or not given:
+        raise source.error(keyword, "must be an array of at least one schema")
+    return [source.at(keyword, number) for number in range(len(given))]
+
+
+def _child(source: Source, keyword: str) -> Sub | None:
+    if keyword not in source.schema:
+        return None
+    found = source.at(keyword)
+    if isinstance(found.schema, list):
+        raise source.error(keyword, "must be a schema; prefixItems is for several")
+    return (found,)
+
+
+def _mapping(source: Source, keyword: str) -> dict[str, Sub]:
+    given = source.schema.get(keyword, {})
+    if not isinstance(given, dict):
+        raise source.error(keyword, "must be an object")
+    return {name: (source.at(keyword, name),) for name in given}
+
+
+def _names(source: Source) -> tuple[str, ...] | None:
+    """The names that `propertyNames` lists."""
+    if "propertyNames" not in source.schema:
+        return None
+    given = source.at("propertyNames")
+    if not isinstance(given.schema, dict):
+        raise source.error("propertyNames", "must be an object")
+    asked = given.schema.keys() - _NOTES
+    if given.schema.get("type", "string") != "string" or not asked <= {"type", "enum", "const"}:
+        raise source.error("propertyNames", "is supported with enum or const only")
+    values = _values(given)
+    if values is None:
+        return None
+    return tuple(dict.fromkeys(value for value in values if isinstance(value, str)))
