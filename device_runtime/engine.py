@@ -75,6 +75,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         stop: texts before which the answer ends.
         seed: same seed, same answer; None for a new one each time.
         guidance: what the answer must look like; None for anything.
+        shown: special tokens that are part of the answer's text: number and text.
         adapter: name of an adapter of the release; empty for the model itself.
     """
 
@@ -96,6 +97,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     guidance: Guidance | None = None
+    shown: tuple[tuple[int, str], ...] = ()
     adapter: str = ""
 
 

@@ -248,6 +248,7 @@ class GenAIEngine:
         stream = self._model.stream()
         stops = StopStrings(request.stop)
         sampler = Sampler(request, prompt, index)
+        shown = dict(request.shown)
         text = ""
         tokens = 0
         reason: FinishReason | None = None
@@ -269,7 +270,8 @@ class GenAIEngine:
             if token in self._model.end_tokens:
                 reason = FinishReason.STOP
                 break
-            text, stopped = stops.push(stream.decode(token))
+            # The tokenizer leaves special tokens out of a text.
+            text, stopped = stops.push(shown.get(token) or stream.decode(token))
             if stopped:
                 reason = FinishReason.STOP
                 break

@@ -52,7 +52,7 @@ def _chat_template(folder: Path) -> str:
     """As ONNX Runtime GenAI finds it: a file of its own, or in the tokenizer's config."""
     own = folder / "chat_template.jinja"
     if own.is_file():
-        return own.read_text()
+        return own.read_text(encoding="utf-8", errors="replace")
     found = _json(folder / "tokenizer_config.json").get("chat_template") or ""
     if isinstance(found, list):
         named = {each.get("name"): each.get("template") for each in found}

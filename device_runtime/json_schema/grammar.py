@@ -130,8 +130,7 @@ class Grammar:
             raise source.error("enum", "is not supported beside pattern or format")
         if kinds & {"array", "object"} and any(inside):
             raise source.error("enum", "is not supported beside items or properties")
-        texts = [json.dumps(value, ensure_ascii=False) for value in values]
-        return [self._terminal(" | ".join(_literal(text) for text in texts))]
+        return [self._terminal(" | ".join(_literal(_plain(value)) for value in values))]
 
     def _number(self, shape: Shape, source: Source) -> str | None:
         within = shape.numbers
@@ -208,7 +207,7 @@ class Grammar:
         for name in shape.described:
             value = self._value(shape.property(name), recursion, depth)
             if value is not None:
-                key = _literal(json.dumps(name, ensure_ascii=False) + ": ")
+                key = _literal(_plain(name) + ": ")
                 properties.append(Member(f"{key} {value}", name in shape.required))
             elif name in shape.required:
                 self._no_value = source.error("required", f"has a name that fits no value: {name}")
@@ -264,6 +263,12 @@ class Grammar:
             if many:
                 raise self._document.root.error("schema", "is too large, as a grammar")
         return names[text]
+
+
+def _plain(value: Any) -> str:
+    """JSON in ASCII: a rare character is several tokens, and where nothing is left to choose, the
+    engine cannot write a part of one."""
+    return json.dumps(value)
 
 
 def _literal(text: str) -> str:

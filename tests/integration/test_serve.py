@@ -65,6 +65,7 @@ def test_openai_client_whole_and_streamed(client: openai.OpenAI) -> None:
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert text == done.choices[0].message.content
     assert chunks[-1].choices[0].finish_reason == done.choices[0].finish_reason
+    assert totals.usage is not None
     assert totals.usage.total_tokens == done.usage.total_tokens
 
 
