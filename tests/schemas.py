@@ -212,16 +212,10 @@ class GuidedModel:
 
 def check(schema: Json, text: str) -> None:
     """Assert that a text is JSON that fits a schema, and can be sent."""
-    value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    value = json.loads(text, parse_constant=_no_constant)
     json.dumps(value, ensure_ascii=False).encode()
     kind = jsonschema.Draft202012Validator
     kind(schema, format_checker=kind.FORMAT_CHECKER).validate(value)
-
-
-def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    assert len(found) == len(pairs), "a name comes twice"
-    return found
 
 
 def _no_constant(name: str) -> None:

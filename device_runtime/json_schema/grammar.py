@@ -216,7 +216,9 @@ class Grammar:
             self._no_value = source.error("required", "has a name that propertyNames has not")
             return None
         other = None
-        if not shape.closed:
+        # A grammar cannot keep free names from coming twice, and then they count once.
+        certain = len(shape.required) + 1
+        if not shape.closed and shape.counts.least <= certain:
             value = self._value(shape.additional or (), recursion, depth)
             if value is not None:
                 other = f'{self._other_name(shape.described)} ": " {value}'
@@ -225,6 +227,8 @@ class Grammar:
         except ValueError as error:
             raise source.error("minProperties", str(error)) from None
         if inside is None:
+            if not shape.closed and shape.counts.least > certain:
+                raise source.error("minProperties", "is not supported with so many free names")
             self._no_value = source.error("minProperties", "does not fit the properties")
             return None
         return self._rule(f'"{{" {inside} "}}"')

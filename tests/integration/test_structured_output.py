@@ -90,6 +90,7 @@ def test_any_object(model: GuidedModel) -> None:
         ({"type": "number", "multipleOf": 0.01}, "multipleOf"),
         ({"type": "integer", "minimum": 3, "maximum": 2}, "maximum"),
         ({"type": "string", "minLength": 10**9}, "minLength"),
+        ({"type": "object", "additionalProperties": {}, "minProperties": 2}, "minProperties"),
         ({"$ref": "http://example.org/other"}, "$ref"),
         ({"$ref": "#/$defs/none"}, "$ref"),
         ({"enum": []}, "enum"),
