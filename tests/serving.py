@@ -1,6 +1,7 @@
 """`edgepack-runtime serve` as a process under test."""
 
 import json
+import ssl
 import subprocess
 import sys
 import time
@@ -33,7 +34,8 @@ class Serving:
     It is the release's own frozen program if there is one, else the same from source.
     """
 
-    def __init__(self, release: Path, *arguments: str) -> None:
+    def __init__(self, release: Path, *arguments: str, verify: str = "") -> None:
+        self.verify = ssl.create_default_context(cafile=verify or None)
         frozen = release / RUNTIME_ENTRY
         program = [str(frozen)] if frozen.exists() else [sys.executable, "-m", "device_runtime"]
         self._command = [
@@ -47,7 +49,8 @@ class Serving:
         )
         assert self.process.stdout is not None
         self.url = json.loads(self.process.stdout.readline())["url"]
-        eventually(lambda: httpx.get(f"{self.url}/readyz").status_code == 200)
+        ready = f"{self.url}/readyz"
+        eventually(lambda: httpx.get(ready, verify=self.verify).status_code == 200)
         return self
 
     def __exit__(
