@@ -173,7 +173,7 @@ def test_langchain(server: Serving, model: str) -> None:
     )
     assert "Paris" in str(chat.invoke([HumanMessage(QUESTION)]).content)
     assert "Paris" in "".join(str(chunk.content) for chunk in chat.stream(QUESTION))
-    called: Any = chat.bind_tools([TOOL], tool_choice="weather").invoke("Weather in Paris?")
+    called: Any = chat.bind_tools([dict(TOOL)], tool_choice="weather").invoke("Weather in Paris?")
     assert called.tool_calls[0]["name"] == "weather"
     jsonschema.validate(called.tool_calls[0]["args"], CITY)
     shaped: Any = chat.with_structured_output(CITY | {"title": "City"}).invoke("Paris?")
