@@ -51,6 +51,7 @@ def test_pages_of_others_are_refused(release: Release) -> None:
         assert "access-control-allow-origin" not in httpx.get(url).headers
 
 
+@pytest.mark.requires("openssl")
 def test_tls(release: Release, tmp_path: Path) -> None:
     pair = certificates.make(tmp_path)
     arguments = ("--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key))

@@ -25,6 +25,7 @@ def refusal(certificate: Path | None, key: Path | None) -> ServiceError:
     return caught.value
 
 
+@pytest.mark.requires("openssl")
 def test_valid_pair(pair: Certificate) -> None:
     context = tls_context(pair.certificate, pair.key)
     assert context is not None
@@ -32,26 +33,31 @@ def test_valid_pair(pair: Certificate) -> None:
     assert tls_context(None, None) is None
 
 
+@pytest.mark.requires("openssl")
 def test_only_one_of_them(pair: Certificate) -> None:
     assert "both" in refusal(pair.certificate, None).hint
     assert "both" in refusal(None, pair.key).hint
 
 
+@pytest.mark.requires("openssl")
 def test_file_that_is_not_there(pair: Certificate, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     assert f"certificate {nowhere}: No such file" in str(refusal(nowhere, pair.key))
     assert f"private key {nowhere}: No such file" in str(refusal(pair.certificate, nowhere))
 
 
+@pytest.mark.requires("openssl")
 def test_swapped(pair: Certificate) -> None:
     assert "swapped" in refusal(pair.key, pair.certificate).hint
 
 
+@pytest.mark.requires("openssl")
 def test_key_of_another_certificate(pair: Certificate, tmp_path: Path) -> None:
     other = make(tmp_path)
     assert "does not belong" in str(refusal(pair.certificate, other.key))
 
 
+@pytest.mark.requires("openssl")
 def test_encrypted_key_is_refused_without_asking(pair: Certificate, tmp_path: Path) -> None:
     encrypted = tmp_path / "encrypted.pem"
     subprocess.run(
@@ -63,6 +69,7 @@ def test_encrypted_key_is_refused_without_asking(pair: Certificate, tmp_path: Pa
     assert "openssl pkey" in error.hint
 
 
+@pytest.mark.requires("openssl")
 def test_damaged_files(pair: Certificate, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.pem"
     damaged.write_bytes(pair.certificate.read_bytes()[:200])
