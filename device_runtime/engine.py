@@ -5,6 +5,7 @@ The structs here cross the boundary between the two processes, so they hold plai
 
 from collections.abc import Callable, Generator
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -198,6 +199,12 @@ class Engine(Protocol):
     def idle(self) -> bool:
         """Do a small piece of work that makes later requests faster; False if there is none."""
         ...
+
+
+def adapters(model_folder: Path) -> dict[str, Path]:
+    """The adapters beside a model, files of ONNX Runtime, by name."""
+    found = sorted((model_folder / "adapters").glob("*.onnx_adapter"))
+    return {path.stem: path for path in found}
 
 
 class StopStrings:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,27 @@ class _Progress:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A request with all that it takes to answer it.
+
+    Attributes:
+        slot: where its prompt goes.
+        request: itself.
+        prompt: its tokens.
+        length: most tokens of prompt and answer together.
+        progress: what was done.
+        cancelled: whether nobody wants it any more.
+    """
+
+    slot: Slot
+    request: GenerationRequest
+    prompt: Tokens
+    length: int
+    progress: _Progress
+    cancelled: Callable[[], bool]
+
+
 class GenAIEngine:
     """Implements `Engine`."""
 
@@ -112,14 +134,21 @@ class GenAIEngine:
         yield GenerationChunk()
         while slot is None:
             if cancelled():
-                yield _end(0, FinishReason.CANCELLED, progress)
+                yield GenerationChunk(finish_reason=FinishReason.CANCELLED, usage=progress.usage)
                 return
             # Others have the memory; they get on meanwhile.
             yield GenerationChunk()
             slot = self._slot(request, prompt, length)
-        answer = self._beams if request.num_beams > 1 else self._answers
+        job = _Job(
+            slot=slot,
+            request=request,
+            prompt=prompt,
+            length=length,
+            progress=progress,
+            cancelled=cancelled,
+        )
         try:
-            yield from answer(slot, request, prompt, length, progress, cancelled)
+            yield from self._beams(job) if request.num_beams > 1 else self._answers(job)
         except RuntimeError as error:
             self._cache.drop(slot)
             raise EngineError(f"the model failed: {first_line(error)}", hint=ENGINE_HINT) from None
@@ -204,56 +233,37 @@ class GenAIEngine:
             )
         return slot
 
-    def _answers(
-        self,
-        slot: Slot,
-        request: GenerationRequest,
-        prompt: Tokens,
-        length: int,
-        progress: _Progress,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[GenerationChunk]:
+    def _answers(self, job: _Job) -> Iterator[GenerationChunk]:
         """All answers, one after the other, each from the same prompt."""
-        progress.cached_tokens = len(slot.tokens)
-        for index in range(request.n):
+        slot, prompt = job.slot, job.prompt
+        job.progress.cached_tokens = len(slot.tokens)
+        for index in range(job.request.n):
             if index:
                 slot.rewind(max(0, len(prompt) - LEAST_READ))
             while len(slot.tokens) < len(prompt):
-                if cancelled():
-                    yield _end(index, FinishReason.CANCELLED, progress)
+                if job.cancelled():
+                    yield _end(job, FinishReason.CANCELLED, index=index)
                     return
                 rest = prompt[len(slot.tokens) :]
-                whole = self._stands_alone(request, length)
+                whole = self._stands_alone(job.request, job.length)
                 slot.append(rest if whole else rest[: step(len(rest), PROMPT_STEP)])
                 yield GenerationChunk()
-            most = length - len(prompt)
-            reason = yield from self._decode(
-                slot, request, prompt, index, most, progress, cancelled
-            )
+            reason = yield from self._decode(job, index)
             if reason is FinishReason.CANCELLED:
                 return
 
-    def _decode(
-        self,
-        slot: Slot,
-        request: GenerationRequest,
-        prompt: Tokens,
-        index: int,
-        most: int,
-        progress: _Progress,
-        cancelled: Callable[[], bool],
-    ) -> Generator[GenerationChunk, None, FinishReason]:
+    def _decode(self, job: _Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
         """One answer, token by token; returns why it ended."""
-        generator = slot.generator
+        request, generator = job.request, job.slot.generator
         stream = self._model.stream()
         stops = StopStrings(request.stop)
-        sampler = Sampler(request, prompt, index)
+        sampler = Sampler(request, job.prompt, index)
         shown = dict(request.shown)
         text = ""
         tokens = 0
         reason: FinishReason | None = None
         while reason is None:
-            if cancelled():
+            if job.cancelled():
                 reason = FinishReason.CANCELLED
                 break
             logits: Scores | None = None
@@ -264,9 +274,9 @@ class GenAIEngine:
             generator.generate_next_token()
             token = int(generator.get_next_tokens()[0])
             tokens += 1
-            slot.add(token)
+            job.slot.add(token)
             sampler.add(token)
-            progress.add()
+            job.progress.add()
             if token in self._model.end_tokens:
                 reason = FinishReason.STOP
                 break
@@ -275,13 +285,12 @@ class GenAIEngine:
             if stopped:
                 reason = FinishReason.STOP
                 break
-            if tokens == most:
+            if tokens == job.length - len(job.prompt):
                 reason = FinishReason.LENGTH
             logprobs = self._logprobs(logits, token, request)
             yield GenerationChunk(index=index, text=text, tokens=tokens, logprobs=logprobs)
             text = ""
-        last = index == request.n - 1
-        yield _end(index, reason, progress, text + stops.rest(), tokens, last=last)
+        yield _end(job, reason, text + stops.rest(), tokens, index=index)
         return reason
 
     def _logprobs(
@@ -297,21 +306,13 @@ class GenAIEngine:
         )
         return (TokenLogprob(data=names[token], logprob=float(found[token]), top=top),)
 
-    def _beams(
-        self,
-        slot: Slot,
-        request: GenerationRequest,
-        prompt: Tokens,
-        length: int,
-        progress: _Progress,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[GenerationChunk]:
+    def _beams(self, job: _Job) -> Iterator[GenerationChunk]:
         """The best answer of a beam search, at once."""
-        generator = slot.generator
+        generator, prompt = job.slot.generator, job.prompt
         generator.append_tokens(prompt)
-        for _ in range(length - len(prompt)):
-            if cancelled():
-                yield _end(0, FinishReason.CANCELLED, progress)
+        for _ in range(job.length - len(prompt)):
+            if job.cancelled():
+                yield _end(job, FinishReason.CANCELLED)
                 return
             generator.generate_next_token()
             if generator.is_done():
@@ -321,23 +322,22 @@ class GenAIEngine:
         ends = [place for place, token in enumerate(found) if token in self._model.end_tokens]
         answer = found[: ends[0]] if ends else found
         tokens = len(answer) + bool(ends)
-        progress.add(tokens)
-        stops = StopStrings(request.stop)
+        job.progress.add(tokens)
+        stops = StopStrings(job.request.stop)
         text, stopped = stops.push(self._model.decode(answer))
         reason = FinishReason.STOP if ends or stopped else FinishReason.LENGTH
-        yield _end(0, reason, progress, text + stops.rest(), tokens)
+        yield _end(job, reason, text + stops.rest(), tokens)
 
 
 def _end(
-    index: int,
-    reason: FinishReason,
-    progress: _Progress,
-    text: str = "",
-    tokens: int = 0,
-    *,
-    last: bool = True,
+    job: _Job, reason: FinishReason, text: str = "", tokens: int = 0, *, index: int = 0
 ) -> GenerationChunk:
     """An answer's last chunk."""
-    over = last or reason is FinishReason.CANCELLED
-    usage = progress.usage if over else None
-    return GenerationChunk(index=index, text=text, tokens=tokens, finish_reason=reason, usage=usage)
+    over = index == job.request.n - 1 or reason is FinishReason.CANCELLED
+    return GenerationChunk(
+        index=index,
+        text=text,
+        tokens=tokens,
+        finish_reason=reason,
+        usage=job.progress.usage if over else None,
+    )

@@ -4,15 +4,15 @@ import json
 import os
 import unicodedata
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from device_runtime.engine import GenerationRequest, PromptTooLongError
+from device_runtime.engine import GenerationRequest, PromptTooLongError, adapters
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.kv_cache import Kind, Tokens
-from device_runtime.token_bytes import TokenBytes
+from device_runtime.tokenizer_file import TokenBytes, normal_form
 
 # Official packages report to their maker unless told not to, from the moment of import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -22,25 +22,10 @@ import onnxruntime_genai as og
 
 og.disable_telemetry_events()
 
-ADAPTER_FOLDER = "adapters"
-"""Folder in the model's own, with NAME.onnx_adapter files."""
-ADAPTER_SUFFIX = ".onnx_adapter"
-
 LEAST_CAPACITY = 8
 """Tokens; enough for the first run."""
 
 ENGINE_HINT = "edgepack-runtime doctor says what is missing or damaged."
-
-_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-
-
-class _Normalizer(msgspec.Struct):
-    type: str = ""
-    normalizers: tuple["_Normalizer", ...] = ()
-
-
-class _TokenizerFile(msgspec.Struct):
-    normalizer: _Normalizer | None = None
 
 
 class GenAIModel:
@@ -76,10 +61,10 @@ class GenAIModel:
             self._model = og.Model(config)
             self._tokenizer = og.Tokenizer(self._model)
             self._adapters = og.Adapters(self._model)
-            self._adapter_names = set()
-            for path in sorted((folder / ADAPTER_FOLDER).glob(f"*{ADAPTER_SUFFIX}")):
-                self._adapters.load(str(path), path.stem)
-                self._adapter_names.add(path.stem)
+            self._adapter_names: set[str] = set()
+            for name, path in adapters(folder).items():
+                self._adapters.load(str(path), name)
+                self._adapter_names.add(name)
             self.context_length = context_length
             decoder = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
             window = decoder.get("sliding_window") or {}
@@ -90,7 +75,7 @@ class GenAIModel:
             if "cuda" in str(error).lower():
                 what = "this model runs on an NVIDIA GPU, which cannot be used here"
             raise EngineError(f"{what}: {first_line(error)}", hint=ENGINE_HINT) from None
-        self._normal_form = _normal_form(folder / "tokenizer.json")
+        self._normal_form = normal_form(folder / "tokenizer.json")
         self.token_bytes = TokenBytes(folder / "tokenizer.json")
         self.long_rope = str(self._model.type).startswith("phi3")
         self.end_tokens = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
@@ -183,18 +168,6 @@ class GenAIModel:
                     continue
                 total += found.nbytes
         return vocabulary, total // self.least_capacity
-
-
-def _normal_form(tokenizer: Path) -> Literal["NFC", "NFD", "NFKC", "NFKD"] | None:
-    """The Unicode form that a tokenizer wants its text in; the runtime leaves that to us."""
-    try:
-        found = msgspec.json.decode(tokenizer.read_bytes(), type=_TokenizerFile).normalizer
-    except (OSError, msgspec.DecodeError):
-        return None
-    for each in (found, *found.normalizers) if found is not None else ():
-        if each.type in _FORMS:
-            return cast(Literal["NFC", "NFD", "NFKC", "NFKD"], each.type)
-    return None
 
 
 def first_line(error: Exception) -> str:

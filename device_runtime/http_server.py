@@ -1,7 +1,6 @@
 """The HTTP side: OpenAI's API, health, status and metrics."""
 
 import asyncio
-import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -272,7 +271,7 @@ async def _events(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> Asy
 
 
 def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
 async def _collect(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from device_runtime.errors import BundleError
+from device_runtime.quantization_facts import QuantizationFacts, Struct
 
 FORMAT = 1
 """Major version of the format; a reader refuses any other."""
@@ -46,11 +47,7 @@ _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,63}")
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Unknown fields are ignored, so that a later minor version may add some."""
-
-
-class Blob(_Struct, frozen=True, kw_only=True):
+class Blob(Struct, frozen=True, kw_only=True):
     """The stored bytes of a file.
 
     Attributes:
@@ -64,7 +61,7 @@ class Blob(_Struct, frozen=True, kw_only=True):
     compression: Literal["none", "zstd"] = "none"
 
 
-class Record(_Struct, frozen=True, kw_only=True):
+class Record(Struct, frozen=True, kw_only=True):
     """One file or symbolic link of a release.
 
     Attributes:
@@ -86,7 +83,7 @@ class Record(_Struct, frozen=True, kw_only=True):
     link: str | None = None
 
 
-class CudaFacts(_Struct, frozen=True, kw_only=True):
+class CudaFacts(Struct, frozen=True, kw_only=True):
     """What a runtime for NVIDIA GPUs needs of the device; nothing of it is in the bundle.
 
     Attributes:
@@ -114,7 +111,7 @@ class CudaFacts(_Struct, frozen=True, kw_only=True):
         )
 
 
-class KitFacts(_Struct, frozen=True, kw_only=True):
+class KitFacts(Struct, frozen=True, kw_only=True):
     """The frozen runtime in a bundle.
 
     Attributes:
@@ -132,7 +129,7 @@ class KitFacts(_Struct, frozen=True, kw_only=True):
     cuda: CudaFacts | None = None
 
 
-class ModelFacts(_Struct, frozen=True, kw_only=True):
+class ModelFacts(Struct, frozen=True, kw_only=True):
     """The model in a bundle.
 
     Attributes:
@@ -152,84 +149,7 @@ class ModelFacts(_Struct, frozen=True, kw_only=True):
     license: str
 
 
-class PromptAnswer(_Struct, frozen=True, kw_only=True):
-    """What the reference model and the quantized one say to the same prompt (greedy)."""
-
-    prompt: str
-    reference: str
-    quantized: str
-
-
-class Quality(_Struct, frozen=True, kw_only=True):
-    """What quantization did to a model, over the same tokens as the original model.
-
-    Intervals are of 95 % confidence.
-
-    Attributes:
-        kl: mean KL divergence of the quantized model from the original, nats a token.
-        kl_interval: of it.
-        top1: share of tokens for which both models' first choice is the same.
-        top1_interval: of it.
-        perplexity: of the quantized model.
-        reference_perplexity: of the original model.
-        tokens: how many tokens this was measured on.
-    """
-
-    kl: float
-    kl_interval: tuple[float, float]
-    top1: float
-    top1_interval: tuple[float, float]
-    perplexity: float
-    reference_perplexity: float
-    tokens: int
-
-
-class TriedRecipe(_Struct, frozen=True, kw_only=True):
-    """A recipe that the build tried.
-
-    Attributes:
-        recipe: its name.
-        model_bytes: size of graph and weights.
-        memory_bytes: estimate of the resident memory while serving, bytes.
-        quality: None where it cannot be measured on the build machine.
-        exceeded: the limits it does not keep, one phrase each; empty if it passed.
-    """
-
-    recipe: str
-    model_bytes: int
-    memory_bytes: int
-    quality: Quality | None
-    exceeded: tuple[str, ...]
-
-
-class QuantizationFacts(_Struct, frozen=True, kw_only=True):
-    """How the weights were quantized, and what was seen of the result.
-
-    Attributes:
-        recipe: name of the recipe, `int4-gptq`; `as-is` for a model that came as ONNX.
-        precision: weight type as ONNX Runtime GenAI names it.
-        execution_provider: as in genai_config.json (`cpu`, `cuda`).
-        options: what the profile asked of the graph beside that.
-        operators: nodes of each type in the graph.
-        answers: fixed prompts, answered by both models.
-        quality: of the model in the bundle; None where it was not measured.
-        tried: all recipes that the build tried, in that order; the last is the one in the bundle
-            unless `quality_loss_allowed`.
-        quality_loss_allowed: the model exceeds the profile's limits, and the user allowed it.
-    """
-
-    recipe: str
-    precision: str
-    execution_provider: str
-    options: dict[str, str]
-    operators: dict[str, int]
-    answers: tuple[PromptAnswer, ...]
-    quality: Quality | None = None
-    tried: tuple[TriedRecipe, ...] = ()
-    quality_loss_allowed: bool = False
-
-
-class Settings(_Struct, frozen=True, kw_only=True):
+class Settings(Struct, frozen=True, kw_only=True):
     """What the profile says about running; the device may override each.
 
     Attributes:
@@ -245,7 +165,7 @@ class Settings(_Struct, frozen=True, kw_only=True):
     status_interval_s: float
 
 
-class Manifest(_Struct, frozen=True, kw_only=True):
+class Manifest(Struct, frozen=True, kw_only=True):
     """Everything a device needs to know of a bundle before it reads the data.
 
     Attributes:
@@ -326,7 +246,7 @@ def decode(data: bytes) -> Manifest:
 DAMAGED = "Copy the bundle again from where it was built, or build it again."
 
 
-class _Version(_Struct, frozen=True, kw_only=True):
+class _Version(Struct, frozen=True, kw_only=True):
     format: int
 
 

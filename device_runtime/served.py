@@ -4,20 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from device_runtime.engine import adapters
 from device_runtime.openai_requests import Served
+from device_runtime.tokenizer_file import special_tokens
 from device_runtime.tool_dialects import Dialect
-
-
-class _Token(msgspec.Struct):
-    id: int
-    content: str
-    special: bool = False
-
-
-class _TokenizerFile(msgspec.Struct):
-    added_tokens: tuple[_Token, ...] = ()
 
 
 def served(
@@ -35,13 +25,13 @@ def served(
     ends = _json(folder / "genai_config.json").get("model", {}).get("eos_token_id", ())
     dialect = Dialect.of(
         _chat_template(folder),
-        special=_special_tokens(folder / "tokenizer.json"),
+        special=special_tokens(folder / "tokenizer.json"),
         end_tokens=(ends,) if isinstance(ends, int) else ends,
     )
     return Served(
         model=model,
         dialect=dialect,
-        adapters=tuple(sorted(path.stem for path in folder.glob("adapters/*.onnx_adapter"))),
+        adapters=tuple(adapters(folder)),
         max_tokens=max_tokens,
         max_messages=max_messages,
         system_prompt=system_prompt,
@@ -58,14 +48,6 @@ def _chat_template(folder: Path) -> str:
         named = {each.get("name"): each.get("template") for each in found}
         found = named.get("default") or ""
     return str(found)
-
-
-def _special_tokens(tokenizer: Path) -> dict[str, int]:
-    try:
-        found = msgspec.json.decode(tokenizer.read_bytes(), type=_TokenizerFile)
-    except (OSError, msgspec.DecodeError):
-        return {}
-    return {token.content: token.id for token in found.added_tokens if token.special}
 
 
 def _json(path: Path) -> dict[str, Any]:

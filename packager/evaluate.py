@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from device_runtime.manifest import ModelFacts, PromptAnswer, Quality
+from device_runtime.manifest import ModelFacts
+from device_runtime.quantization_facts import PromptAnswer, Quality
 from packager import console, evaluation_text, launch
 from packager.child import run_module
 from packager.errors import EvaluationError

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from device_runtime.bundle import Bundle
-from device_runtime.manifest import Manifest, Quality
+from device_runtime.manifest import Manifest
+from device_runtime.quantization_facts import Quality
 from packager import console
 from packager.build import BuildResult
 from packager.evaluate import Evaluation

@@ -16,10 +16,10 @@ from device_runtime.manifest import (
     KitFacts,
     Manifest,
     ModelFacts,
-    QuantizationFacts,
     Record,
     Settings,
 )
+from device_runtime.quantization_facts import QuantizationFacts
 
 SBOM = b'{"bomFormat": "CycloneDX"}\n'
 PROGRAM = b"#!/bin/sh\necho runtime\n" * 200

@@ -9,6 +9,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 
+from tests import guided
+
 Json = Any
 
 NAMES = ("name", "age", "é", 'a "b"\\', "items", "kind", "x-1", "", "\u2028", "日本", "b\nc")
@@ -174,12 +176,11 @@ class GuidedModel:
     def __init__(self, folder: Path) -> None:
         import onnxruntime_genai as og
 
-        from device_runtime.token_bytes import TokenBytes
+        from device_runtime.tokenizer_file import TokenBytes
 
-        self._og = og
         self._model = og.Model(str(folder))
-        self.tokenizer = og.Tokenizer(self._model)
-        self._ends = {int(token) for token in self.tokenizer.eos_token_ids}
+        self._tokenizer = og.Tokenizer(self._model)
+        self._ends = {int(token) for token in self._tokenizer.eos_token_ids}
         self._bytes = TokenBytes(folder / "tokenizer.json")
 
     def answer(
@@ -187,27 +188,16 @@ class GuidedModel:
     ) -> tuple[bytes, bool]:
         """An answer's bytes, and whether it came to its end; greedy without a seed."""
         found = b""
-        generator = self._generator(rules, prompt, tokens)
-        random = np.random.default_rng(seed)
-        while not generator.is_done():
-            if seed is not None:
-                scores = np.asarray(generator.get_logits(), np.float32)
-                generator.set_logits(scores + random.gumbel(size=scores.shape).astype(np.float32))
-            generator.generate_next_token()
-            token = int(generator.get_next_tokens()[0])
+        made = guided.generator(
+            self._model, self._tokenizer, "\n".join(rules) + "\n", prompt, tokens
+        )
+        random = None if seed is None else np.random.default_rng(seed)
+        while not made.is_done():
+            token = guided.next_token(made, random)
             if token in self._ends:
                 return found, True
             found += self._bytes[token]
         return found, False
-
-    def _generator(self, rules: list[str], prompt: str, tokens: int) -> Any:
-        ids = self.tokenizer.encode(prompt)
-        params = self._og.GeneratorParams(self._model)
-        params.set_search_options(max_length=len(ids) + tokens, do_sample=False)
-        params.set_guidance("lark_grammar", "\n".join(rules) + "\n")
-        generator = self._og.Generator(self._model, params)
-        generator.append_tokens(ids)
-        return generator
 
 
 def check(schema: Json, text: str) -> None:

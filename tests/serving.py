@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+import openai
 import psutil
 
 from device_runtime.manifest import RUNTIME_ENTRY
@@ -72,6 +73,10 @@ class Serving:
     def get(self, path: str) -> dict[str, Any]:
         result: dict[str, Any] = httpx.get(f"{self.url}{path}").json()
         return result
+
+    def openai(self) -> openai.OpenAI:
+        """OpenAI's client of this server; close it."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0)
 
     def chat(self, content: str = "Hi", **fields: Any) -> httpx.Response:
         return httpx.post(

@@ -18,6 +18,7 @@ from device_runtime.json_schema.keywords import (
     Keywords,
 )
 from device_runtime.json_schema.numbers import NUMBER_FORMATS
+from device_runtime.json_schema.pattern_tree import PatternError
 from device_runtime.json_schema.sequences import Member, items, members
 from device_runtime.json_schema.shapes import ALL, Bounds, Shape, Sub, type_of
 
@@ -165,7 +166,7 @@ class Grammar:
         [(text, where)] = texts.items()
         try:
             pattern = patterns.read(text, MAX_STRING)
-        except patterns.PatternError as error:
+        except PatternError as error:
             raise where.error("pattern", f"is not supported: {error}") from None
         self._repeated_groups[text] = pattern.repeated_groups
         if sum(self._repeated_groups.values()) > MAX_REPEATED_GROUPS:

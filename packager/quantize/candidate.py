@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from device_runtime.manifest import PromptAnswer, Quality
+from device_runtime.quantization_facts import PromptAnswer, Quality
 from packager import cache, console, evaluate, evaluation_text, plan
 from packager.child import run_module
 from packager.errors import QuantizeError

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from device_runtime.manifest import TriedRecipe
+from device_runtime.quantization_facts import TriedRecipe
 from packager import console
 from packager.errors import QualityError
 from packager.profile import DeviceProfile

@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_runtime.manifest import QuantizationFacts
+from device_runtime.quantization_facts import QuantizationFacts
 from packager import console, evaluation_text, plan
 from packager.profile import DeviceProfile
 from packager.quantize import candidate, ladder

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from device_runtime.engine import (
 )
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.genai_engine import PROMPT_STEP, GenAIEngine
+from device_runtime.served import served
 
 CONTEXT = 512
 SEED = 11
@@ -334,3 +336,45 @@ def test_device_without_free_memory_says_so(
     monkeypatch.setattr(engine._cache, "_available", lambda: 0)
     with pytest.raises(NoMemoryNowError):
         next(engine.generate(request(), lambda: False))
+
+
+@pytest.fixture(scope="module")
+def adapted(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with an adapter `other`: the weight of its last norm can be exchanged."""
+    import onnx
+    from onnxruntime import AdapterFormat, OrtValue
+
+    folder = tmp_path_factory.mktemp("adapted") / "model"
+    shutil.copytree(tiny_onnx, folder)
+    graph = onnx.load(folder / "model.onnx")
+    (norm,) = (each for each in graph.graph.initializer if "final_norm" in each.name)
+    graph.graph.input.append(
+        onnx.helper.make_tensor_value_info(norm.name, norm.data_type, list(norm.dims))
+    )
+    values = onnx.numpy_helper.to_array(norm)
+    for path in folder.glob("model.onnx*"):
+        path.unlink()
+    onnx.save(graph, folder / "model.onnx")
+    (folder / "adapters").mkdir()
+    adapter = AdapterFormat()
+    adapter.set_adapter_version(1)
+    adapter.set_model_version(1)
+    adapter.set_parameters({norm.name: OrtValue.ortvalue_from_numpy(-values)})
+    adapter.export_adapter(str(folder / "adapters" / "other.onnx_adapter"))
+    return folder
+
+
+def test_adapter_changes_the_answer_of_its_requests_alone(adapted: Path) -> None:
+    engine = GenAIEngine(adapted, context_length=CONTEXT, threads=1)
+    plain = answer(engine, request())[0]
+    other = answer(engine, request(adapter="other"))[0]
+    assert other != plain
+    assert answer(engine, request())[0] == plain
+    assert answer(engine, request(adapter="other"))[0] == other
+    with pytest.raises(RequestError, match="none"):
+        next(engine.generate(request(adapter="none"), lambda: False))
+
+
+def test_adapters_are_models_of_the_api(adapted: Path) -> None:
+    found = served("tiny", adapted, max_tokens=5, max_messages=9, system_prompt="")
+    assert found.models == ("tiny", "tiny:other")

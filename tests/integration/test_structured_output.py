@@ -71,10 +71,19 @@ def test_strict_schema_of_openai(model: GuidedModel) -> None:
 
 
 def test_any_object(model: GuidedModel) -> None:
-    for seed in range(6):
-        data, whole = model.answer(list(any_object_rules()), seed=seed, tokens=1500)
-        if whole:
-            assert isinstance(json.loads(data), dict)
+    answers = [model.answer(list(any_object_rules()), seed=seed, tokens=1500) for seed in range(6)]
+    done = [json.loads(data) for data, whole in answers if whole]
+    assert done
+    assert all(isinstance(value, dict) for value in done)
+
+
+@pytest.mark.parametrize("pattern", ["^é{3}$", "^[a-zß]{2,5}$", "^[\u4e00-\u9fa5]{1,4}$"])
+def test_patterns_of_other_scripts(model: GuidedModel, pattern: str) -> None:
+    schema = {"type": "string", "pattern": pattern}
+    for seed in range(20):
+        data, whole = model.answer(rules(schema), seed=seed, tokens=100)
+        assert whole
+        schemas.check(schema, data.decode())
 
 
 @pytest.mark.parametrize(
@@ -86,6 +95,8 @@ def test_any_object(model: GuidedModel) -> None:
         ({"type": "object", "patternProperties": {"a": {}}}, "patternProperties"),
         ({"type": "array", "contains": {}}, "contains"),
         ({"type": "string", "pattern": "(?=a)b"}, "pattern"),
+        ({"type": "string", "pattern": "^\u65e5\u672c$"}, "pattern"),
+        ({"type": "string", "pattern": "^[\\u2028\\u2029]+$"}, "pattern"),
         ({"type": "string", "format": "regex"}, "format"),
         ({"type": "number", "multipleOf": 0.01}, "multipleOf"),
         ({"type": "integer", "minimum": 3, "maximum": 2}, "maximum"),

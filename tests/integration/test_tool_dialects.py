@@ -13,7 +13,7 @@ from device_runtime.tool_calls import CallArguments, CallStarted, Text, ToolCall
 from device_runtime.tool_definitions import Tool, Tools
 from device_runtime.tool_dialects import Dialect
 from device_runtime.tool_grammar import grammar
-from tests import tool_templates
+from tests import guided, tool_templates
 from tests.family_templates import GEMMA, LLAMA2
 
 TEMPLATES = {
@@ -93,13 +93,7 @@ class Model:
         )
 
     def generator(self, rules: str, prompt: str, tokens: int) -> Any:
-        ids = self.tokenizer.encode(prompt)
-        params = self.og.GeneratorParams(self.model)
-        params.set_search_options(max_length=len(ids) + tokens, do_sample=False)
-        params.set_guidance("lark_grammar", rules)
-        generator = self.og.Generator(self.model, params)
-        generator.append_tokens(ids)
-        return generator
+        return guided.generator(self.model, self.tokenizer, rules, prompt, tokens)
 
     def pieces(
         self, dialect: Dialect, rules: str, prompt: str, *, seed: int | None, tokens: int = 400
@@ -108,15 +102,11 @@ class Model:
         generator = self.generator(rules, prompt, tokens)
         shown = dialect.shown
         stream = self.tokenizer.create_stream()
-        random = np.random.default_rng(seed)
+        random = None if seed is None else np.random.default_rng(seed)
         pieces = []
         token = -1
         while not generator.is_done():
-            if seed is not None:
-                scores = np.asarray(generator.get_logits(), np.float32)
-                generator.set_logits(scores + random.gumbel(size=scores.shape).astype(np.float32))
-            generator.generate_next_token()
-            token = int(generator.get_next_tokens()[0])
+            token = guided.next_token(generator, random)
             if token not in self.end_tokens:
                 pieces.append(shown[token] if token in shown else stream.decode(token))
         return pieces, token in self.end_tokens

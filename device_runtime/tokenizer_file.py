@@ -1,6 +1,7 @@
-"""The bytes that a token stands for, which may be only a part of a character.
+"""What is read from tokenizer.json, the file of Hugging Face tokenizers; some families have none.
 
-A tokenizer.json (Hugging Face tokenizers) writes them in one of two alphabets:
+Its vocabulary writes the bytes of a token, which may be only a part of a character, in one of two
+alphabets:
 
 - byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM): each byte is a printable character of its own;
 - SentencePiece (Llama 2, Mistral, Gemma, Phi-3): plain text with U+2581 for a space, and `<0x0A>`
@@ -9,6 +10,7 @@ A tokenizer.json (Hugging Face tokenizers) writes them in one of two alphabets:
 
 import re
 from pathlib import Path
+from typing import Literal, TypeVar, cast
 
 import msgspec
 
@@ -27,12 +29,45 @@ class _Model(msgspec.Struct):
 class _AddedToken(msgspec.Struct):
     id: int
     content: str
+    special: bool = False
 
 
-class _TokenizerFile(msgspec.Struct):
-    model: _Model
+class _Normalizer(msgspec.Struct):
+    type: str = ""
+    normalizers: tuple["_Normalizer", ...] = ()
+
+
+class _Small(msgspec.Struct):
+    """All but the vocabulary, which takes long to read."""
+
+    normalizer: _Normalizer | None = None
+    added_tokens: tuple[_AddedToken, ...] = ()
+
+
+class _Whole(msgspec.Struct):
+    model: _Model = msgspec.field(default_factory=_Model)
     decoder: _Part | None = None
     added_tokens: tuple[_AddedToken, ...] = ()
+
+
+_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+
+S = TypeVar("S", _Small, _Whole)
+
+
+def normal_form(tokenizer: Path) -> Literal["NFC", "NFD", "NFKC", "NFKD"] | None:
+    """The Unicode form that a tokenizer wants its text in; ONNX Runtime GenAI leaves that to us."""
+    found = _read(tokenizer, _Small).normalizer
+    for each in (found, *found.normalizers) if found is not None else ():
+        if each.type in _FORMS:
+            return cast(Literal["NFC", "NFD", "NFKC", "NFKD"], each.type)
+    return None
+
+
+def special_tokens(tokenizer: Path) -> dict[str, int]:
+    """Text and number of the tokens that are left out when an answer is decoded."""
+    found = _read(tokenizer, _Small).added_tokens
+    return {token.content: token.id for token in found if token.special}
 
 
 class TokenBytes:
@@ -46,16 +81,19 @@ class TokenBytes:
     def __getitem__(self, token: int) -> bytes:
         """The token's bytes; empty for a number that the tokenizer does not have."""
         if self._table is None:
-            self._table = _read(self._path)
+            self._table = _table(self._path)
         return self._table.get(token, b"")
 
 
-def _read(path: Path) -> dict[int, bytes]:
+def _read(path: Path, kind: type[S]) -> S:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_TokenizerFile)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError):
-        # Some families have no such file; their tokens are shown without bytes.
-        return {}
+        return kind()
+
+
+def _table(path: Path) -> dict[int, bytes]:
+    found = _read(path, _Whole)
     vocabulary = found.model.vocab
     if isinstance(vocabulary, list):
         vocabulary = {text: number for number, (text, _) in enumerate(vocabulary)}
