@@ -23,6 +23,7 @@ from device_runtime.engine import (
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.genai_model import ENGINE_HINT, GenAIModel, first_line
 from device_runtime.kv_cache import LEAST_READ, Kind, KvCache, Slot, Tokens, step
+from device_runtime.logs import event
 from device_runtime.sampling import Sampler, Scores, log_probabilities, most_likely
 
 log = logging.getLogger(__name__)
@@ -174,7 +175,7 @@ class GenAIEngine:
                 for other in "ab"
             )
         except RequestError as error:
-            log.info("event=not_warmed reason=%r", str(error))
+            event(log, logging.INFO, "not_warmed", reason=error)
             return
         shorter = min(len(first), len(second))
         differs = np.flatnonzero(first[:shorter] != second[:shorter])

@@ -31,6 +31,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from device_runtime.errors import ServiceError
+from device_runtime.logs import event
 from device_runtime.status import BOOT_ID, SCHEMA, RuntimeStatus, now
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class MqttReporter:
         self._snapshot = snapshot
         self._seq = 0
         self._accepted: ReasonCode | None = None
-        self._last_said = ""
+        self._last_said = ("", "")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
@@ -172,7 +173,7 @@ class MqttReporter:
                 return _End.REFUSED
             except Exception as error:
                 # Whatever it is, reports must come back by themselves.
-                log.exception("event=mqtt_error")
+                log.exception("reports to the broker failed")
                 self._say("mqtt_error", error)
                 return _End.REFUSED
             if end is not _End.OTHER_VERSION:
@@ -269,9 +270,9 @@ class MqttReporter:
         head = {"schema": SCHEMA, "ts": now(), "boot_id": BOOT_ID, "seq": self._seq}
         return msgspec.json.encode(head | fields | head)
 
-    def _say(self, event: str, detail: object, level: int = logging.WARNING) -> None:
+    def _say(self, name: str, detail: object, level: int = logging.WARNING) -> None:
         """Log what is new, not each attempt."""
-        line = f"event={event} broker={self._broker!r} detail={str(detail)!r}"
-        if line != self._last_said:
-            log.log(level, "%s", line)
-        self._last_said = line
+        said = (name, str(detail))
+        if said != self._last_said:
+            event(log, level, name, broker=self._broker, detail=detail)
+        self._last_said = said

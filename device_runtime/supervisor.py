@@ -12,6 +12,7 @@ from pathlib import Path
 
 from device_runtime.engine import GenerationChunk, GenerationRequest
 from device_runtime.errors import DeviceError, EngineError, ServiceError
+from device_runtime.logs import event
 from device_runtime.messages import (
     FOR_PARENT,
     Cancel,
@@ -204,11 +205,11 @@ class Supervisor:
         self._advance()
         try:
             while True:
-                event = await job.events.get()
-                if isinstance(event, DeviceError):
-                    raise event
-                yield event
-                if event.usage is not None:
+                news = await job.events.get()
+                if isinstance(news, DeviceError):
+                    raise news
+                yield news
+                if news.usage is not None:
                     return
         finally:
             deadline.cancel()
@@ -251,7 +252,7 @@ class Supervisor:
             error = await self._run_child()
             self._failures += 1
             self.last_error = str(error)
-            log.error("event=worker_ended failures=%d error=%r", self._failures, str(error))
+            event(log, logging.ERROR, "worker_ended", failures=self._failures, error=error)
             assert self._first_load is not None
             if not self._first_load.done():
                 self.health = Health.FAILING
@@ -303,7 +304,7 @@ class Supervisor:
         return None
 
     def _on_loaded(self, message: Loaded) -> None:
-        log.info("event=worker_loaded seconds=%.2f", message.seconds)
+        event(log, logging.INFO, "worker_loaded", seconds=round(message.seconds, 2))
         self._loaded = True
         self.health = Health.READY
         assert self._first_load is not None
@@ -314,11 +315,11 @@ class Supervisor:
         job = self._running.get(message.id) if message.id is not None else None
         if job is None:
             return
-        event = message.chunk if isinstance(message, Chunk) else message.error
-        job.events.put_nowait(event)
-        if isinstance(event, DeviceError) or event.usage is not None:
+        news = message.chunk if isinstance(message, Chunk) else message.error
+        job.events.put_nowait(news)
+        if isinstance(news, DeviceError) or news.usage is not None:
             del self._running[job.number]
-        if not isinstance(event, DeviceError) and event.usage is not None:
+        if not isinstance(news, DeviceError) and news.usage is not None:
             self._failures = 0
 
 

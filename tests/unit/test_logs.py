@@ -1,0 +1,105 @@
+"""The log: one line for each event, and never what was said."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from device_runtime import logs
+from device_runtime.access_log import AccessLog
+
+log = logging.getLogger("tests.logs")
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("text")
+    logs.event(log, logging.WARNING, "late", seconds=1.5, who="a b", empty="", sign='x="y"\n')
+    line = capsys.readouterr().err
+    assert line.startswith("ts=20")
+    assert line.endswith(
+        'level=warning event=late seconds=1.5 who="a b" empty="" sign="x=\\"y\\"\\n"\n'
+    )
+    assert line.count("\n") == 1
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("json")
+    logs.event(log, logging.INFO, "request", status=200, path="/v1/models")
+    logging.getLogger("library").warning("it said %s", "this")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first.pop("ts").endswith("Z")
+    assert first == {"level": "info", "event": "request", "status": 200, "path": "/v1/models"}
+    assert (second["event"], second["logger"]) == ("log", "library")
+    assert second["message"] == "it said this"
+
+
+def test_traceback_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("text")
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        log.exception("it failed")
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "ValueError: wrong" in line
+
+
+async def _answer(request: Request) -> PlainTextResponse:
+    request.scope["state"]["log"]["outcome"] = "completed"
+    await request.body()
+    return PlainTextResponse("the answer", status_code=int(request.query_params.get("status", 200)))
+
+
+def ask(path: str) -> None:
+    async def send() -> None:
+        app = AccessLog(Starlette(routes=[Route("/{path:path}", _answer, methods=["POST"])]))
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://here"
+        ) as client:
+            await client.post(path, content="the question")
+
+    asyncio.run(send())
+
+
+def test_access_log_tells_how_it_went_and_not_what_was_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.set_up("text")
+    ask("/v1/chat/completions?secret=1")
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "event=request" in each]
+    assert "method=POST path=/v1/chat/completions status=200" in line
+    assert "outcome=completed" in line
+    for said in ("question", "answer", "secret"):
+        assert said not in line
+
+
+def test_probes_are_told_only_when_they_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("text")
+    ask("/healthz")
+    assert "event=request" not in capsys.readouterr().err
+    ask("/healthz?status=503")
+    assert "status=503" in capsys.readouterr().err
+
+
+def test_path_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("text")
+    ask("/a%0Aevent=forged")
+    lines = [each for each in capsys.readouterr().err.splitlines() if "event=request" in each]
+    assert len(lines) == 1
+    assert 'path="/a\\nevent=forged"' in lines[0]
