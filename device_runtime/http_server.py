@@ -1,4 +1,4 @@
-"""The HTTP side: OpenAI's API, health, status and metrics."""
+"""The HTTP side: OpenAI's API, health, status, metrics and the chat page."""
 
 import asyncio
 import time
@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from device_runtime import chat_page
 from device_runtime.engine import (
     FinishReason,
     GenerationChunk,
@@ -91,6 +92,7 @@ class Api:
                 Route("/metrics", self._metrics_text),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
+                *chat_page.routes(),
             ],
             exception_handlers={
                 ApiError: on_api_error,

@@ -13,6 +13,7 @@ from device_runtime.access_log import AccessLog
 from device_runtime.api_keys import KeyRing
 from device_runtime.auth import OPEN_PATHS, protect
 from device_runtime.bundle import Release
+from device_runtime.chat_page import PATHS as PAGE_PATHS
 from device_runtime.config import RuntimeConfig
 from device_runtime.errors import ServiceError
 from device_runtime.http_server import Api
@@ -125,7 +126,7 @@ class Service:
         app = protect(
             self._api.app(),
             keys=self._keys,
-            open_paths=OPEN_PATHS,
+            open_paths=OPEN_PATHS | PAGE_PATHS,
             origins=self._config.cors_origins,
             loopback=loopback,
         )

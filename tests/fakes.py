@@ -22,6 +22,7 @@ from device_runtime.engine import (
     Usage,
 )
 from device_runtime.errors import DeviceError, EngineError
+from device_runtime.status import Figures, Health, Identity, RuntimeStatus
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,6 +85,30 @@ class FakeGenerator:
             raise self.late_error
         yield GenerationChunk(text="there", tokens=2)
         yield GenerationChunk(tokens=3, finish_reason=FinishReason.STOP, usage=usage())
+
+
+def runtime_status(figures: Figures, health: Health = Health.READY) -> RuntimeStatus:
+    requests, tokens_per_s, first_token_s = figures.snapshot()
+    return RuntimeStatus(
+        ts="",
+        boot_id="",
+        device_id="",
+        health=health,
+        uptime_s=1,
+        identity=Identity(
+            model="tiny", release="abc", version="1", profile="cpu", kit=None, runtime="0"
+        ),
+        queue_length=0,
+        running=1,
+        requests=requests,
+        tokens_per_s=tokens_per_s,
+        first_token_s=first_token_s,
+        worker_restarts=2,
+        last_error="",
+        memory_bytes=0,
+        worker_memory_bytes=0,
+        temperature_c=None,
+    )
 
 
 def worker_command(mode: str = "") -> list[str]:

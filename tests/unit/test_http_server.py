@@ -14,10 +14,10 @@ from device_runtime.errors import DeviceError, EngineError, ResourceError, Servi
 from device_runtime.http_server import Api
 from device_runtime.listener import bind, is_loopback, url_of
 from device_runtime.openai_requests import Served
-from device_runtime.status import Figure, Figures, Health, Identity, RuntimeStatus
+from device_runtime.status import Figure, Figures, Health, RuntimeStatus
 from device_runtime.supervisor import BusyError, DeadlineError, QueueFullError
 from device_runtime.tool_dialects import Dialect
-from tests.fakes import FakeGenerator
+from tests.fakes import FakeGenerator, runtime_status
 from tests.serving import chat_body
 
 SERVED = Served(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",))
@@ -33,27 +33,7 @@ class App:
         self._app = Api(self.generator, self.figures, self.status, SERVED).app()
 
     def status(self) -> RuntimeStatus:
-        requests, tokens_per_s, first_token_s = self.figures.snapshot()
-        return RuntimeStatus(
-            ts="",
-            boot_id="",
-            device_id="",
-            health=self.health,
-            uptime_s=1,
-            identity=Identity(
-                model="tiny", release="abc", version="1", profile="cpu", kit=None, runtime="0"
-            ),
-            queue_length=0,
-            running=1,
-            requests=requests,
-            tokens_per_s=tokens_per_s,
-            first_token_s=first_token_s,
-            worker_restarts=2,
-            last_error="",
-            memory_bytes=0,
-            worker_memory_bytes=0,
-            temperature_c=None,
-        )
+        return runtime_status(self.figures, self.health)
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def send() -> httpx.Response:

@@ -1,0 +1,106 @@
+// The device's HTTP API, as the page uses it.
+
+const WORDS = new Map([
+  [401, "This device wants an API key."],
+  [403, "The device refuses this API key."],
+  [413, "This conversation is too long to be sent. Start a new chat."],
+  [429, "The device is busy with other requests."],
+  [503, "The model is not available at the moment."],
+]);
+
+/** What went wrong, in words for the reader. `status` is 0 if there was no answer. */
+export class ApiError extends Error {
+  constructor(message, { status = 0, code = null, retryAfter = 0 } = {}) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** The JSON at an address below the page's own. */
+export async function getJson(path, key) {
+  const response = await request(path, { headers: headers(key), cache: "no-store" });
+  return response.json();
+}
+
+/** The chunks of a streamed chat completion, as they arrive. */
+export async function* streamChat(body, key, signal) {
+  const response = await request("v1/chat/completions", {
+    method: "POST",
+    headers: { ...headers(key), "Content-Type": "application/json" },
+    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
+    signal,
+  });
+  for await (const data of events(response.body)) {
+    if (data === "[DONE]") return;
+    const chunk = parsed(data);
+    if (chunk?.error) throw wordedError(chunk, response.status, response);
+    if (Array.isArray(chunk?.choices)) yield chunk;
+  }
+  throw new ApiError("The connection ended before the answer was complete.");
+}
+
+function headers(key) {
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(path, { credentials: "omit", redirect: "error", ...options });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The device cannot be reached. Is it on, and in the same network?");
+  }
+  if (response.ok) return response;
+  throw wordedError(parsed(await response.text()), response.status, response);
+}
+
+function wordedError(body, status, response) {
+  const error = body?.error ?? {};
+  const said = typeof error.message === "string" ? error.message : "";
+  const known = WORDS.get(status);
+  const sentence = said && said[0].toUpperCase() + said.slice(1) + (/[.!?]$/.test(said) ? "" : ".");
+  const message =
+    [known, sentence].filter(Boolean).join(" ") || `The device answered with error ${status}.`;
+  const retryAfter = Number.parseInt(response.headers.get("Retry-After") ?? "", 10) || 0;
+  return new ApiError(message, { status, code: error.code ?? null, retryAfter });
+}
+
+/** The data of server-sent events (HTML standard, 9.2.6; of the fields only `data`). */
+async function* events(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      let piece;
+      try {
+        piece = await reader.read();
+      } catch (error) {
+        if (error.name === "AbortError") throw error;
+        return;
+      }
+      if (piece.done) return;
+      const blocks = (rest + piece.value).split(/\r?\n\r?\n/);
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const data = block
+          .split(/\r?\n/)
+          .filter((line) => line.startsWith("data:"))
+          .map((line) => line.slice(5).trimStart());
+        if (data.length) yield data.join("\n");
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}

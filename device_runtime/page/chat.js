@@ -1,0 +1,235 @@
+// The page: a conversation, and the list of those that are kept.
+
+import { newAnswer, receive, summary } from "./answer.js";
+import { refresh, watch } from "./device.js";
+import { LiveMarkdown } from "./markdown.js";
+import { button, copy, finish, messageElement } from "./message.js";
+import { beginning, onSaved, sampling, showSettings } from "./settings.js";
+import * as store from "./store.js";
+
+const SAVE_EVERY_MS = 1000;
+const ANNOUNCE_MS = 3000;
+const NEAR_END_PX = 60;
+
+const at = (id) => document.getElementById(id);
+const log = at("log");
+const question = at("question");
+const empty = at("empty");
+
+let chat;
+/** The answer that comes: its AbortController, and a promise of its end. */
+let running = null;
+
+function newChat() {
+  // Pages over plain HTTP have no crypto.randomUUID.
+  const [number] = crypto.getRandomValues(new BigUint64Array(1));
+  return { id: number.toString(36), title: "", updated: 0, messages: [] };
+}
+
+async function openChat(opened) {
+  await stop();
+  chat = opened;
+  const elements = chat.messages.map((message) => messageElement(message));
+  log.replaceChildren(...(elements.length ? elements : [empty]));
+  showState();
+  complain("");
+  log.scrollTop = log.scrollHeight;
+  question.focus();
+}
+
+function keep() {
+  chat.updated = Date.now();
+  chat.title ||= chat.messages[0].content.trim().slice(0, 80);
+  if (!store.saveChat(chat)) complain("This browser does not keep the chat: its storage is full or off.");
+}
+
+async function ask(text) {
+  complain("");
+  empty.remove();
+  const message = { role: "user", content: text };
+  chat.messages.push(message);
+  log.append(messageElement(message));
+  keep();
+  await answer();
+}
+
+/** Gets the answer to the last message. */
+async function answer() {
+  const message = newAnswer();
+  const element = messageElement(message, true);
+  element.setAttribute("aria-busy", "true");
+  log.append(element);
+  log.scrollTop = log.scrollHeight;
+  const live = new LiveMarkdown(element.querySelector(".text"));
+  const body = { ...sampling(), messages: [...beginning(), ...chat.messages.map(turn)] };
+  chat.messages.push(message);
+
+  let frame = 0;
+  let saved = performance.now();
+  const draw = () => {
+    frame = 0;
+    following(() => live.update(message.content));
+  };
+  const grew = () => {
+    frame ||= requestAnimationFrame(draw);
+    // So that a tab that is closed loses little.
+    if (performance.now() - saved > SAVE_EVERY_MS) {
+      saved = performance.now();
+      keep();
+    }
+  };
+  const controller = new AbortController();
+  const ended = receive(message, body, store.loadKey(), controller.signal, grew).catch((e) => e);
+  running = { controller, ended: ended.then(() => {}) };
+  showState();
+  const error = await ended;
+  cancelAnimationFrame(frame);
+  running = null;
+  if (message.content || !error) {
+    following(() => finish(element, message, live));
+    element.removeAttribute("aria-busy");
+    announce(`${message.content}\n${summary(message)}`);
+  } else {
+    takeBack(element);
+  }
+  if (chat.messages.length) keep();
+  else store.deleteChat(chat.id);
+  showState();
+  if (error && error.name !== "AbortError") explain(error);
+  refresh();
+}
+
+function turn({ role, content }) {
+  return { role, content };
+}
+
+/** Nothing came: the question goes back to where it can be sent again. */
+function takeBack(element) {
+  element.remove();
+  log.lastElementChild.remove();
+  const asked = chat.messages.splice(-2)[0].content;
+  question.value ||= asked;
+  grow();
+  if (!chat.messages.length) log.append(empty);
+}
+
+/** Changes the log; who reads its end goes on doing so, who has scrolled up stays there. */
+function following(change) {
+  const follows = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END_PX;
+  change();
+  if (follows) log.scrollTop = log.scrollHeight;
+}
+
+/** Ends the answer that comes, if one does; what has come of it stays. */
+async function stop() {
+  running?.controller.abort();
+  await running?.ended;
+}
+
+/** Shows what can be done now. */
+function showState() {
+  const focused = document.activeElement;
+  at("send").hidden = running !== null;
+  at("stop").hidden = running === null;
+  for (const again of log.querySelectorAll(".again")) {
+    again.hidden = running !== null || again.closest("article") !== log.lastElementChild;
+  }
+  if (focused === at("send") || focused === at("stop")) question.focus();
+}
+
+function complain(text) {
+  at("problem").textContent = text;
+  at("problem").hidden = !text;
+}
+
+/** Has screen readers say a text, which is not found a second time later. */
+function announce(text) {
+  at("announce").textContent = text;
+  setTimeout(() => (at("announce").textContent = ""), ANNOUNCE_MS);
+}
+
+function explain(error) {
+  const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
+  complain(error.message + wait);
+  if (error.status === 401) showSettings("key");
+}
+
+function grow() {
+  question.style.height = "auto";
+  question.style.height = `${question.scrollHeight}px`;
+}
+
+function showChats() {
+  const chats = store.loadChats();
+  at("no-chats").hidden = chats.length > 0;
+  at("chat-list").replaceChildren(...chats.map(listed));
+  if (!at("chats").open) at("chats").showModal();
+}
+
+function listed(kept) {
+  const open = button(kept.title || "Without a title", "open");
+  if (kept.id === chat.id) open.setAttribute("aria-current", "true");
+  open.addEventListener("click", async () => {
+    at("chats").close();
+    if (kept.id !== chat.id) await openChat(kept);
+  });
+  const remove = button("Delete", "delete");
+  remove.setAttribute("aria-label", `Delete ${open.textContent}`);
+  remove.addEventListener("click", async () => {
+    if (kept.id === chat.id) await openChat(newChat());
+    store.deleteChat(kept.id);
+    showChats();
+  });
+  const item = document.createElement("li");
+  item.append(open, remove);
+  return item;
+}
+
+async function onLogClick({ target }) {
+  const article = target.closest("article");
+  let copied = true;
+  if (target.matches(".again") && !running) {
+    chat.messages.pop();
+    article.remove();
+    complain("");
+    await answer();
+  } else if (target.matches(".copy-code")) {
+    const code = target.closest(".code").querySelector("code");
+    copied = await copy(target, code.textContent, code);
+  } else if (target.matches(".copy-answer")) {
+    const { content } = chat.messages[[...log.children].indexOf(article)];
+    copied = await copy(target, content, article.querySelector(".text"));
+  }
+  if (!copied) complain("The browser allows no copying here. The text is selected: press Ctrl+C.");
+}
+
+at("ask").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const text = question.value;
+  if (running || !text.trim()) return;
+  question.value = "";
+  grow();
+  await ask(text);
+});
+question.addEventListener("input", grow);
+question.addEventListener("keydown", (event) => {
+  // While an input method composes, Enter chooses a word.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  at("ask").requestSubmit();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !document.querySelector("dialog[open]")) stop();
+});
+at("stop").addEventListener("click", stop);
+at("new").addEventListener("click", () => openChat(newChat()));
+at("show-chats").addEventListener("click", showChats);
+at("show-settings").addEventListener("click", () => showSettings());
+log.addEventListener("click", onLogClick);
+onSaved((kept) => {
+  complain(kept ? "" : "This browser does not keep settings: its storage is full or off.");
+  refresh();
+});
+
+await openChat(store.loadChats()[0] ?? newChat());
+watch();

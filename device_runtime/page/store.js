@@ -1,0 +1,128 @@
+// What the browser keeps: conversations and settings for good, the API key as long as the tab.
+//
+// Storage may be switched off, full, or hold what another program or version wrote: what is read
+// is checked, and what cannot be written is said and lives on in memory.
+
+const CHAT = "edgepack.chat.";
+const SETTINGS = "edgepack.settings";
+const KEY = "edgepack.key";
+
+const FIELDS = {
+  model: "string",
+  system: "string",
+  temperature: "number",
+  top_p: "number",
+  max_tokens: "number",
+  seed: "number",
+};
+const FINISHES = ["stop", "length", "stopped", "error"];
+
+let keyInMemory = "";
+
+/** All kept conversations, the newest first. */
+export function loadChats() {
+  const chats = [];
+  try {
+    for (let i = 0; i < localStorage.length; i++) {
+      const name = localStorage.key(i);
+      if (name.startsWith(CHAT)) chats.push(asChat(name.slice(CHAT.length), read(name)));
+    }
+  } catch {
+    return [];
+  }
+  return chats.filter(Boolean).sort((a, b) => b.updated - a.updated);
+}
+
+/** Whether a conversation could be kept. */
+export function saveChat(chat) {
+  const { id, ...kept } = chat;
+  return write(CHAT + id, kept);
+}
+
+/** Forgets a conversation. */
+export function deleteChat(id) {
+  try {
+    localStorage.removeItem(CHAT + id);
+  } catch {
+    // Then it was not kept either.
+  }
+}
+
+/** The settings; those that are missing are the device's own. */
+export function loadSettings() {
+  const kept = read(SETTINGS);
+  const settings = {};
+  for (const [name, type] of Object.entries(FIELDS)) {
+    if (typeof kept?.[name] === type) settings[name] = kept[name];
+  }
+  return settings;
+}
+
+/** Whether the settings could be kept. */
+export function saveSettings(settings) {
+  return write(SETTINGS, settings);
+}
+
+/** The API key; empty if there is none. */
+export function loadKey() {
+  try {
+    return sessionStorage.getItem(KEY) ?? keyInMemory;
+  } catch {
+    return keyInMemory;
+  }
+}
+
+/** Keeps the API key for this tab. */
+export function saveKey(key) {
+  keyInMemory = key;
+  try {
+    sessionStorage.setItem(KEY, key);
+  } catch {
+    // As long as the page, then.
+  }
+}
+
+function read(name) {
+  try {
+    return JSON.parse(localStorage.getItem(name));
+  } catch {
+    return null;
+  }
+}
+
+function write(name, value) {
+  try {
+    localStorage.setItem(name, JSON.stringify(value));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function asChat(id, value) {
+  if (!Array.isArray(value?.messages)) return null;
+  const messages = value.messages.map(asMessage);
+  if (messages.includes(null)) return null;
+  return {
+    id,
+    title: typeof value.title === "string" ? value.title : "",
+    updated: asNumber(value.updated) ?? 0,
+    messages,
+  };
+}
+
+function asMessage(value) {
+  if (typeof value?.content !== "string") return null;
+  if (value.role === "user") return { role: "user", content: value.content };
+  if (value.role !== "assistant") return null;
+  const figures = {};
+  for (const name of ["prompt", "cached", "tokens", "first", "rate"]) {
+    figures[name] = asNumber(value.figures?.[name]);
+  }
+  const finish = FINISHES.includes(value.finish) ? value.finish : "stopped";
+  return { role: "assistant", content: value.content, finish, figures };
+}
+
+function asNumber(value) {
+  return Number.isFinite(value) ? value : null;
+}
