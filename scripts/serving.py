@@ -1,0 +1,135 @@
+"""Measure what serving costs: `python -m scripts.serving BUNDLE.epk [ROUNDS]`.
+
+Prints one JSON object, of this machine and of one run of the bundle's program:
+
+- tokens/s of one answer streamed over HTTP, and of the bare loop over ONNX Runtime GenAI that
+  generates as many tokens; in turns, and the median of the rounds' ratios;
+- seconds to the first token of a conversation's first turn, whose prompt has about 400 tokens, and
+  of its second turn, sent a second after the answer and at once; medians, and of the ratios.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import onnxruntime_genai as og
+
+from packager import console, launch
+from tests.serving import Serving
+
+TOKENS = 256
+STORY = [{"role": "user", "content": "Tell me a long story about a fox."}]
+TURN_CHARACTERS = 1700
+TEXT = Path(__file__).parent.parent / "README.md"
+PAUSE_S = 1.0
+"""Within it, the runtime reads its answer again and is idle then."""
+
+
+def bare(folder: Path) -> Iterator[float]:
+    """Speeds of the loop without a server, in tokens/s."""
+    model = og.Model(str(folder))
+    tokenizer = og.Tokenizer(model)
+    text = tokenizer.apply_chat_template(json.dumps(STORY), add_generation_prompt=True)
+    prompt = tokenizer.encode(text)
+    while True:
+        params = og.GeneratorParams(model)
+        params.set_search_options(max_length=len(prompt) + TOKENS, do_sample=False)
+        generator = og.Generator(model, params)
+        generator.append_tokens(prompt)
+        generator.generate_next_token()
+        started, tokens = time.monotonic(), 0
+        while not generator.is_done():
+            generator.generate_next_token()
+            tokens += 1
+        yield tokens / (time.monotonic() - started)
+
+
+def streamed(client: httpx.Client, messages: list[Any], tokens: int) -> tuple[float, float, str]:
+    """One answer: seconds to its first text, tokens/s after it, the text."""
+    body = {
+        "messages": messages,
+        "max_tokens": tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    started = time.monotonic()
+    first = last = 0.0
+    text, generated = "", 0
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        for line in response.iter_lines():
+            data = line.removeprefix("data: ")
+            if data in ("", "[DONE]"):
+                continue
+            chunk = json.loads(data)
+            for choice in chunk["choices"]:
+                if choice["delta"].get("content"):
+                    last = time.monotonic()
+                    first = first or last
+                    text += choice["delta"]["content"]
+            if chunk.get("usage"):
+                generated = chunk["usage"]["completion_tokens"]
+    return first - started, (generated - 1) / (last - first), text
+
+
+def speeds(client: httpx.Client, folder: Path, rounds: int) -> dict[str, float]:
+    """Over HTTP and bare, in turns."""
+    loop = bare(folder)
+    pairs = []
+    for _ in range(rounds):
+        _, over_http, _ = streamed(client, STORY, TOKENS)
+        time.sleep(PAUSE_S)
+        pairs.append((over_http, next(loop)))
+    return {
+        "http_tokens_per_s": round(statistics.median(pair[0] for pair in pairs), 1),
+        "bare_tokens_per_s": round(statistics.median(pair[1] for pair in pairs), 1),
+        "http_to_bare": round(statistics.median(http / own for http, own in pairs), 3),
+    }
+
+
+def turns(client: httpx.Client, rounds: int, pause_s: float) -> dict[str, float]:
+    """The first and the second turn of conversations of which nothing is remembered."""
+    text = TEXT.read_text(encoding="utf-8")
+    pairs = []
+    for number in range(rounds):
+        start = int(pause_s > 0) + 2 * number
+        part = text[start * 450 :][:TURN_CHARACTERS]
+        messages = [{"role": "user", "content": part}]
+        first_s, _, answer = streamed(client, messages, 60)
+        time.sleep(pause_s)
+        messages += [
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": "Shorter, please."},
+        ]
+        second_s, _, _ = streamed(client, messages, 20)
+        time.sleep(PAUSE_S)
+        pairs.append((first_s, second_s))
+    return {
+        "first_turn_s": round(statistics.median(pair[0] for pair in pairs), 3),
+        "second_turn_s": round(statistics.median(pair[1] for pair in pairs), 3),
+        "second_to_first": round(statistics.median(second / first for first, second in pairs), 3),
+    }
+
+
+def main() -> None:
+    """Print the figures."""
+    release = launch.unpacked(Path(sys.argv[1]))
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 7
+    with (
+        Serving(release.folder) as serving,
+        httpx.Client(base_url=serving.url, timeout=120) as client,
+    ):
+        figures = {
+            "streaming": speeds(client, release.model_folder, rounds),
+            "second_turn_after_a_second": turns(client, rounds, PAUSE_S),
+            "second_turn_at_once": turns(client, rounds, 0),
+        }
+    console.result_json(figures)
+
+
+if __name__ == "__main__":
+    main()
