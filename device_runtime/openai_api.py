@@ -108,8 +108,11 @@ def wrong_value(error: msgspec.ValidationError) -> ApiError:
     """msgspec's message ends with the place of the mistake: "... - at `$.stop[0]`"."""
     found = re.fullmatch(r"(?s)(.*?)(?: - at `\$\.?(.*)`)?", str(error))
     assert found is not None
-    reason, place = found[1], found[2] or None
+    reason, place, code = found[1], found[2] or None, "invalid_value"
+    if unknown := re.search(r"contains unknown field `(\w+)`", reason):
+        place = f"{place}.{unknown[1]}" if place else unknown[1]
+        reason, code = "it is not supported", "unsupported_parameter"
     if missing := re.search(r"missing required field `(\w+)`", reason):
         place = f"{place}.{missing[1]}" if place else missing[1]
         reason = "it is required"
-    return ApiError(f"{place}: {reason}", param=place, code="invalid_value")
+    return ApiError(f"{place}: {reason}", param=place, code=code)

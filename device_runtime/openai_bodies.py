@@ -5,37 +5,126 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+IGNORED = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
+"""Fields that say nothing about the answer itself."""
+
+CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "modalities": (["text"],),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+}
+"""Fields whose function is missing here, and the values beside null that ask for nothing."""
+
+COMPLETION_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"best_of": (1,), "suffix": ("",)}
+"""The same of raw completions."""
+
+TURN_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "refusal": (),
+    "annotations": ([],),
+    "audio": (),
+    "function_call": (),
+}
+"""The same of messages: what OpenAI's clients send back with an earlier answer."""
+
 _Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
+# In Python, but not in JSON schemas, `$` would match before a last line break, too.
+_Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}(?!\n)$")]
+
+
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A piece of a turn; only text is known."""
+    """A piece of a message; only text is known."""
 
     type: Literal["text"]
     text: str
 
 
+class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A function and what it was called with."""
+
+    name: _Name
+    arguments: Annotated[str, Meta(description="JSON, in a string.")]
+
+
+class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A call that an assistant made."""
+
+    id: Annotated[str, Meta(min_length=1)]
+    type: Literal["function"]
+    function: CalledFunction
+    index: Annotated[int | None, Meta(description="As in the pieces of a streamed answer.")] = None
+
+
 class Turn(msgspec.Struct, frozen=True):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
-    tool_calls: list[Any] | None = None
-    tool_call_id: str | None = None
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant", "tool"],
+        Meta(description="Who speaks; `developer` is another name of `system`."),
+    ]
+    content: Annotated[
+        str | list[Part] | None, Meta(description="The text; an assistant that calls needs none.")
+    ] = None
+    tool_calls: Annotated[
+        Annotated[list[ToolCall], Meta(min_length=1)] | None,
+        Meta(description="Calls that an assistant made."),
+    ] = None
+    tool_call_id: Annotated[
+        str | None, Meta(description="In a message of the role `tool`: the call it answers.")
+    ] = None
+
+
+class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A function that may be called."""
+
+    name: _Name
+    description: str | None = None
+    parameters: Annotated[
+        dict[str, Any] | None,
+        Meta(description="JSON schema of its arguments, of the type `object`."),
+    ] = None
+    strict: Annotated[bool | None, Meta(description="The arguments must keep to the schema.")] = (
+        None
+    )
+
+
+class FunctionTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tool; only functions are known."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The one tool that is to be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a streamed answer has beside its text."""
 
-    include_usage: bool | None = None
+    include_usage: Annotated[
+        bool | None, Meta(description="Send one more piece at the end, with the usage.")
+    ] = None
 
 
 class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The form of an answer."""
 
-    name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
-    schema: Any = None
+    name: _Name
+    schema: Annotated[Any, Meta(description="JSON schema; see docs/structured-output.md.")] = None
     description: str | None = None
     strict: bool | None = None
 
@@ -55,7 +144,9 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="The device's model, or `MODEL:ADAPTER`; without it, the model."),
     ] = None
     stream: Annotated[bool | None, Meta(description="Answer in server-sent events.")] = None
-    stream_options: StreamOptions | None = None
+    stream_options: Annotated[
+        StreamOptions | None, Meta(description="Of no effect on an answer that is not streamed.")
+    ] = None
     max_tokens: Annotated[
         _Tokens | None,
         Meta(description="Most tokens of an answer; the model's context may end it earlier."),
@@ -72,7 +163,10 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             "is 1."
         ),
     ] = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_p: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="Sample from the most likely tokens that together have this probability."),
+    ] = None
     top_k: Annotated[
         Annotated[int, Meta(ge=0, le=2**31 - 1)] | None,
         Meta(description="Sample from this many most likely tokens; 0 for all."),
@@ -85,8 +179,14 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None,
         Meta(description="Same seed, same answer."),
     ] = None
-    frequency_penalty: _Penalty | None = None
-    presence_penalty: _Penalty | None = None
+    frequency_penalty: Annotated[
+        _Penalty | None,
+        Meta(description="Taken from a token's score for each time the answer has it already."),
+    ] = None
+    presence_penalty: Annotated[
+        _Penalty | None,
+        Meta(description="Taken from a token's score if the answer has it already."),
+    ] = None
     repetition_penalty: Annotated[
         Annotated[float, Meta(gt=0, le=10)] | None,
         Meta(description="Above 1, tokens of prompt and answer become less likely."),
@@ -110,24 +210,45 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 class ChatBody(Sampling, frozen=True, kw_only=True):
     """A request for a chat completion."""
 
-    messages: Annotated[list[Turn], Meta(min_length=1)]
+    messages: Annotated[
+        list[Turn], Meta(min_length=1, description="The conversation, its last message last.")
+    ]
     max_completion_tokens: Annotated[
         _Tokens | None, Meta(description="Another name of max_tokens.")
     ] = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    response_format: ResponseFormat | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    parallel_tool_calls: bool | None = None
+    logprobs: Annotated[
+        bool | None, Meta(description="Tell how likely the model found each token.")
+    ] = None
+    top_logprobs: Annotated[
+        Annotated[int, Meta(ge=0, le=20)] | None,
+        Meta(description="So many most likely tokens beside each; goes with `logprobs`."),
+    ] = None
+    response_format: Annotated[
+        ResponseFormat | None, Meta(description="Form of the answer; without it, text.")
+    ] = None
+    tools: Annotated[
+        Annotated[list[FunctionTool], Meta(max_length=128)] | None,
+        Meta(description="Functions that the model may call."),
+    ] = None
+    tool_choice: Annotated[
+        Literal["none", "auto", "required"] | NamedTool | None,
+        Meta(description="Whether, and which; without it `auto`."),
+    ] = None
+    parallel_tool_calls: Annotated[
+        bool | None, Meta(description="Several calls in one answer; without it, true.")
+    ] = None
 
 
 class CompletionBody(Sampling, frozen=True, kw_only=True):
     """A request for a completion of raw text."""
 
-    prompt: (
+    prompt: Annotated[
         Annotated[str, Meta(min_length=1)]
-        | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=1)]
-    )
+        | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=1)],
+        Meta(description="The text to go on with; no chat template is put around it."),
+    ]
     echo: Annotated[bool | None, Meta(description="Begin the answer with the prompt.")] = None
-    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logprobs: Annotated[
+        Annotated[int, Meta(ge=0, le=20)] | None,
+        Meta(description="Tell how likely each token was, and so many most likely ones beside it."),
+    ] = None

@@ -11,31 +11,21 @@ import msgspec
 
 from device_runtime.engine import GenerationRequest, Guidance, Message
 from device_runtime.openai_api import ApiError, check_fields, decoded, wrong_value
-from device_runtime.openai_bodies import ChatBody, CompletionBody, ResponseFormat, Sampling, Turn
+from device_runtime.openai_bodies import (
+    CHAT_WITHOUT_EFFECT,
+    COMPLETION_WITHOUT_EFFECT,
+    IGNORED,
+    TURN_WITHOUT_EFFECT,
+    ChatBody,
+    CompletionBody,
+    ResponseFormat,
+    Sampling,
+    Turn,
+)
 from device_runtime.structured_output import UnsupportedSchemaError, any_object_rules, rules
 from device_runtime.tool_definitions import Tools, check_tool_turns, read_tools
 from device_runtime.tool_dialects import Dialect
 from device_runtime.tool_grammar import grammar
-
-_ZERO = (0, 0.0)
-# Fields that say nothing about the answer itself.
-_IGNORED = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
-# Fields whose function is missing here, and the values that ask for nothing.
-_CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
-    "modalities": (["text"],),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-}
-_COMPLETION_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"best_of": (1,), "suffix": ("",)}
-# What OpenAI's clients send back with an earlier answer.
-_MESSAGE_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
-    "refusal": (),
-    "annotations": ([],),
-    "audio": (),
-    "function_call": (),
-}
 
 NO_TOOLS = Tools()
 
@@ -98,7 +88,7 @@ def parse_chat(data: bytes, served: Served) -> Asked:
         ApiError: what is wrong, and in which field.
     """
     fields = decoded(data)
-    check_fields(fields, ChatBody, _CHAT_WITHOUT_EFFECT, ignored=_IGNORED)
+    check_fields(fields, ChatBody, CHAT_WITHOUT_EFFECT, ignored=IGNORED)
     turns = fields.get("messages")
     turns = turns if isinstance(turns, list) else []
     if len(turns) > served.max_messages:
@@ -109,10 +99,12 @@ def parse_chat(data: bytes, served: Served) -> Asked:
         )
     for number, turn in enumerate(turns):
         if isinstance(turn, dict):
-            check_fields(turn, Turn, _MESSAGE_WITHOUT_EFFECT, where=f"messages[{number}].")
+            check_fields(turn, Turn, TURN_WITHOUT_EFFECT, where=f"messages[{number}].")
     body = _converted(fields, ChatBody)
-    tools = read_tools(body.tools, body.tool_choice, body.parallel_tool_calls)
-    check_tool_turns([turn for turn in turns if isinstance(turn, dict)])
+    tools = read_tools(
+        body.tools or (), body.tool_choice, parallel=body.parallel_tool_calls is not False
+    )
+    check_tool_turns(body.messages)
     if body.max_tokens is not None and body.max_completion_tokens is not None:
         raise ApiError("give max_tokens or max_completion_tokens, not both", param="max_tokens")
     if body.top_logprobs is not None and not body.logprobs:
@@ -159,7 +151,7 @@ def parse_completion(data: bytes, served: Served) -> Asked:
         ApiError: what is wrong, and in which field.
     """
     fields = decoded(data)
-    check_fields(fields, CompletionBody, _COMPLETION_WITHOUT_EFFECT, ignored=_IGNORED)
+    check_fields(fields, CompletionBody, COMPLETION_WITHOUT_EFFECT, ignored=IGNORED)
     body = _converted(fields, CompletionBody)
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     if body.echo and body.logprobs is not None:
@@ -309,7 +301,7 @@ def _message(turn: Turn, number: int) -> Message:
     return Message(
         role=role,
         content=content or "",
-        tool_calls=tuple(turn.tool_calls or ()),
+        tool_calls=tuple(msgspec.to_builtins(turn.tool_calls or ())),
         tool_call_id=turn.tool_call_id or "",
     )
 
