@@ -166,6 +166,10 @@ class PromptTooLongError(RequestError):
     """The prompt leaves no room for an answer in the model's context."""
 
 
+class UnknownTokenError(RequestError):
+    """The request names a token that the model has not."""
+
+
 class OutOfMemoryError(RequestError):
     """The memory for KV caches cannot hold this request, whatever else is running."""
 

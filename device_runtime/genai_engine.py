@@ -18,6 +18,7 @@ from device_runtime.engine import (
     OutOfMemoryError,
     StopStrings,
     TokenLogprob,
+    UnknownTokenError,
     Usage,
 )
 from device_runtime.errors import EngineError, RequestError
@@ -205,8 +206,9 @@ class GenAIEngine:
             )
         for token, _ in request.logit_bias:
             if token >= self._model.vocabulary:
-                raise RequestError(
-                    f"logit_bias names token {token}; this model has {self._model.vocabulary}"
+                raise UnknownTokenError(
+                    f"logit_bias: there is no token {token}; the model has "
+                    f"{self._model.vocabulary}"
                 )
 
     def _stands_alone(self, request: GenerationRequest, length: int) -> bool:

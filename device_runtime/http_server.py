@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from device_runtime import chat_page
+from device_runtime import chat_page, openapi
 from device_runtime.engine import (
     FinishReason,
     GenerationChunk,
@@ -23,6 +23,7 @@ from device_runtime.engine import (
     NoMemoryNowError,
     OutOfMemoryError,
     PromptTooLongError,
+    UnknownTokenError,
 )
 from device_runtime.errors import DeviceError, RequestError, ServiceError
 from device_runtime.metrics import CONTENT_TYPE, Metrics
@@ -36,7 +37,7 @@ from device_runtime.openai_answers import (
 )
 from device_runtime.openai_api import ApiError
 from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
-from device_runtime.status import Figures, Health, RuntimeStatus
+from device_runtime.status import Figures, Health, HealthReport, RuntimeStatus
 from device_runtime.supervisor import BusyError, DeadlineError, QueueFullError
 from device_runtime.tool_calls import ToolCallParser
 
@@ -92,6 +93,7 @@ class Api:
                 Route("/metrics", self._metrics_text),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
+                Route("/openapi.json", self._document),
                 *chat_page.routes(),
             ],
             exception_handlers={
@@ -112,20 +114,24 @@ class Api:
         return JSONResponse(model_entry(name, self._created))
 
     async def _full_status(self, request: Request) -> Response:
-        return Response(msgspec.json.encode(self._status()), media_type="application/json")
+        return _struct(self._status())
 
     async def _metrics_text(self, request: Request) -> Response:
         return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _healthz(self, request: Request) -> Response:
         """Liveness: 200 as long as this process works."""
-        return JSONResponse(_health(self._status()))
+        return _struct(msgspec.convert(self._status(), HealthReport, from_attributes=True))
 
     async def _readyz(self, request: Request) -> Response:
         """Readiness: 200 only if a request would be worked on now."""
         status = self._status()
         ready = status.health is Health.READY
-        return JSONResponse(_health(status), status_code=200 if ready else 503)
+        report = msgspec.convert(status, HealthReport, from_attributes=True)
+        return _struct(report, status=200 if ready else 503)
+
+    async def _document(self, request: Request) -> Response:
+        return JSONResponse(openapi.document(self._served.models))
 
     async def _chat(self, request: Request) -> Response:
         def answer(head: Head, asked: Asked) -> Answer:
@@ -221,7 +227,7 @@ class _Observed:
         except DeviceError as error:
             refused = isinstance(error, RequestError | BusyError | NoMemoryNowError)
             outcome = "rejected" if refused else "failed"
-            raise _api_error(error) from None
+            raise _api_error(error, "messages" if self._endpoint == "chat" else "prompt") from None
         finally:
             self.end(outcome)
 
@@ -306,13 +312,15 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _api_error(error: DeviceError) -> ApiError:
+def _api_error(error: DeviceError, prompt: str) -> ApiError:
+    """An engine's error in OpenAI's words; `prompt` is the field that the prompt came in."""
     message = f"{error}. {error.hint}".strip() if error.hint else str(error)
     retry_after_s = error.retry_after_s if isinstance(error, BusyError) else None
     known: list[tuple[type[DeviceError], int, str, str | None]] = [
-        (PromptTooLongError, 400, "context_length_exceeded", "messages"),
+        (PromptTooLongError, 400, "context_length_exceeded", prompt),
+        (UnknownTokenError, 400, "invalid_value", "logit_bias"),
         (OutOfMemoryError, 400, "kv_cache_too_small", "max_tokens"),
-        (RequestError, 400, "invalid_value", "messages"),
+        (RequestError, 400, "invalid_value", prompt),
         (QueueFullError, 429, "queue_full", None),
         (BusyError, 503, "model_unavailable", None),
         (NoMemoryNowError, 503, "insufficient_memory", None),
@@ -327,15 +335,8 @@ def _api_error(error: DeviceError) -> ApiError:
     return ApiError(message, status=500, code="engine_failed")
 
 
-def _health(status: RuntimeStatus) -> dict[str, Any]:
-    return {
-        "health": status.health.value,
-        "uptime_s": status.uptime_s,
-        "queue_length": status.queue_length,
-        "running": status.running,
-        "worker_restarts": status.worker_restarts,
-        "last_error": status.last_error,
-    }
+def _struct(value: msgspec.Struct, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 def on_api_error(request: Request, error: Exception) -> Response:

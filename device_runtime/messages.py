@@ -14,6 +14,7 @@ from device_runtime.engine import (
     NoMemoryNowError,
     OutOfMemoryError,
     PromptTooLongError,
+    UnknownTokenError,
 )
 from device_runtime.errors import DeviceError, EngineError, RequestError
 
@@ -44,10 +45,11 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     chunk: GenerationChunk
 
 
-ErrorKind = Literal["length", "memory", "no_memory_now", "request", "engine"]
+ErrorKind = Literal["length", "token", "memory", "no_memory_now", "request", "engine"]
 
 ERRORS: dict[ErrorKind, type[DeviceError]] = {
     "length": PromptTooLongError,
+    "token": UnknownTokenError,
     "memory": OutOfMemoryError,
     "no_memory_now": NoMemoryNowError,
     "request": RequestError,

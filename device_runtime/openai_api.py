@@ -52,6 +52,15 @@ class ApiError(Exception):
         }
 
 
+def _number(text: str) -> float:
+    """JSON has one kind of numbers: 4.0 is an integer there."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < 2**63 else value
+
+
+_DECODER = msgspec.json.Decoder(float_hook=_number)
+
+
 def decoded(data: bytes) -> dict[str, Any]:
     """A body's fields.
 
@@ -59,7 +68,7 @@ def decoded(data: bytes) -> dict[str, Any]:
         ApiError: it is not a JSON object.
     """
     try:
-        fields = msgspec.json.decode(data)
+        fields = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(f"the body is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(fields, dict):
@@ -105,8 +114,8 @@ def check_fields(
 
 
 def wrong_value(error: msgspec.ValidationError) -> ApiError:
-    """msgspec's message ends with the place of the mistake: "... - at `$.stop[0]`"."""
-    found = re.fullmatch(r"(?s)(.*?)(?: - at `\$\.?(.*)`)?", str(error))
+    """msgspec's message ends with the place: "... - at `$.stop[0]`", "... - at `key` in `$.a`"."""
+    found = re.fullmatch(r"(?s)(.*?)(?: - at (?:`key` in )?`\$\.?(.*)`)?", str(error))
     assert found is not None
     reason, place, code = found[1], found[2] or None, "invalid_value"
     if unknown := re.search(r"contains unknown field `(\w+)`", reason):

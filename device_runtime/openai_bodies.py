@@ -28,6 +28,7 @@ TURN_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 }
 """The same of messages: what OpenAI's clients send back with an earlier answer."""
 
+_TokenNumber = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(?!\n)$")]
 _Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
@@ -85,7 +86,13 @@ class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str | None = None
     parameters: Annotated[
         dict[str, Any] | None,
-        Meta(description="JSON schema of its arguments, of the type `object`."),
+        Meta(
+            description="JSON schema of its arguments, of the type `object`; without it, none.",
+            extra_json_schema={
+                "if": {"type": "object", "minProperties": 1},
+                "then": {"properties": {"type": {"const": "object"}}, "required": ["type"]},
+            },
+        ),
     ] = None
     strict: Annotated[bool | None, Meta(description="The arguments must keep to the schema.")] = (
         None
@@ -192,7 +199,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Above 1, tokens of prompt and answer become less likely."),
     ] = None
     logit_bias: Annotated[
-        dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None,
+        dict[_TokenNumber, Annotated[float, Meta(ge=-100, le=100)]] | None,
         Meta(description="Added to the scores of tokens, which are named by number."),
     ] = None
     num_beams: Annotated[

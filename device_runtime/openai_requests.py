@@ -210,7 +210,7 @@ def _asked(
             repetition_penalty=body.repetition_penalty or 1.0,
             frequency_penalty=body.frequency_penalty or 0.0,
             presence_penalty=body.presence_penalty or 0.0,
-            logit_bias=_bias(body.logit_bias or {}),
+            logit_bias=tuple((int(name), add) for name, add in (body.logit_bias or {}).items()),
             logprobs=logprobs,
             num_beams=body.num_beams or 1,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
@@ -252,17 +252,6 @@ def _check_beams(asked: Asked) -> None:
                 param="num_beams",
                 code="unsupported_value",
             )
-
-
-def _bias(given: dict[str, float]) -> tuple[tuple[int, float], ...]:
-    for name in given:
-        if not (name.isascii() and name.isdecimal() and len(name) < 10):
-            raise ApiError(
-                f"logit_bias: {name[:20]!r} is not the number of a token",
-                param="logit_bias",
-                code="invalid_value",
-            )
-    return tuple((int(name), value) for name, value in given.items())
 
 
 def _response_guidance(wanted: ResponseFormat | None) -> Guidance | None:

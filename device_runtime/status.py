@@ -123,6 +123,17 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     temperature_c: float | None
 
 
+class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What probes are told; attributes as in `RuntimeStatus`."""
+
+    health: Health
+    uptime_s: float
+    queue_length: int
+    running: int
+    worker_restarts: int
+    last_error: str
+
+
 class Figures:
     """Counts and speeds of the requests so far; written by one thread, read by several."""
 

@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from device_runtime.engine import FinishReason, GenerationChunk, TokenLogprob, Usage
 from device_runtime.openai_answers import ChatAnswer, CompletionAnswer, Head
+from device_runtime.openai_objects import ChatCompletion, ChatCompletionChunk, Completion
 from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
 from device_runtime.tool_calls import ToolCallParser
 from device_runtime.tool_dialects import Dialect
@@ -182,3 +184,45 @@ def test_log_probabilities_of_a_completion() -> None:
         "top_logprobs": [{"é": -0.5, "x": -2}, {"!": -0.5, "x": -2}],
         "text_offset": [0, 1],
     }
+
+
+def same(shown: dict[str, Any], kind: type[msgspec.Struct]) -> bool:
+    """Whether an object is of this kind, with all its fields and no other."""
+    plain = msgspec.json.decode(msgspec.json.encode(shown))
+    return bool(msgspec.to_builtins(msgspec.convert(plain, kind)) == plain)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"n": 2},
+        {"logprobs": True, "top_logprobs": 2},
+        {"stream": True, "stream_options": {"include_usage": True}},
+        {"tools": [TOOL], "tool_choice": "required"},
+    ],
+)
+def test_chat_answers_are_what_the_document_says(fields: dict[str, Any]) -> None:
+    answer = chat(asked(**fields))
+    text = (
+        '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+        if "tools" in fields
+        else "Hi"
+    )
+    pieces = []
+    for index in range(fields.get("n", 1)):
+        logprobs = (token("Hi"),) if "logprobs" in fields else ()
+        pieces += answer.push(GenerationChunk(index=index, text=text, logprobs=logprobs))
+        pieces += answer.push(end(index, last=index == fields.get("n", 1) - 1))
+    assert all(same(piece, ChatCompletionChunk) for piece in pieces)
+    assert same(answer.whole(), ChatCompletion)
+    assert ("tool_calls" in answer.whole()["choices"][0]["message"]) == ("tools" in fields)
+
+
+@pytest.mark.parametrize("fields", [{}, {"logprobs": 1}, {"echo": True}])
+def test_completions_are_what_the_document_says(fields: dict[str, Any]) -> None:
+    answer = completion(**fields)
+    logprobs = (token("Hi"),) if "logprobs" in fields else ()
+    pieces = answer.push(GenerationChunk(text="Hi", logprobs=logprobs)) + answer.push(end())
+    assert all(same(piece, Completion) for piece in pieces)
+    assert same(answer.whole(), Completion)

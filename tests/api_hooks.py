@@ -1,0 +1,78 @@
+"""What a JSON schema cannot say of a request: schemathesis loads this and makes its bodies keep it.
+
+Without it, the bodies that it takes for right would be refused, as they should be: fields that do
+not go together, and schemas of answers that cannot be forced.
+"""
+
+from typing import Any
+
+import schemathesis
+from schemathesis import Case, HookContext
+
+SHORT = 3
+"""Tokens of an answer; the server under test has the same for requests that say none."""
+
+VOCABULARY = 288
+"""Of the tiny model."""
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case[Any], **_: Any) -> None:
+    if case.meta is None or not isinstance(case.body, dict):
+        return
+    if case.meta.generation.mode.is_positive:
+        case.body = kept(case.body)
+
+
+def kept(body: dict[str, Any]) -> dict[str, Any]:
+    """A body that the schema allows, changed where its fields do not go together."""
+    body = dict(body)
+    body["max_tokens"] = min(body.get("max_tokens") or SHORT, SHORT)
+    body["n"] = min(body.get("n") or 1, 2)
+    body.pop("max_completion_tokens", None)
+    if bias := body.get("logit_bias"):
+        body["logit_bias"] = {str(int(token) % VOCABULARY): add for token, add in bias.items()}
+    if (body.get("num_beams") or 1) > 1:
+        alone = ("model", "messages", "prompt", "max_tokens", "num_beams", "stop")
+        body = {name: body[name] for name in alone if name in body}
+    if "messages" in body:
+        return body | _chat(body)
+    if body.get("logprobs") is not None:
+        body.pop("echo", None)
+    return body
+
+
+def _chat(body: dict[str, Any]) -> dict[str, Any]:
+    changes: dict[str, Any] = {"messages": [_turn(turn) for turn in body["messages"]]}
+    if not body.get("logprobs"):
+        changes["top_logprobs"] = None
+    tools = [_tool(tool, number) for number, tool in enumerate((body.get("tools") or ())[:2])]
+    changes["tools"] = tools
+    choice = body.get("tool_choice")
+    if not tools and choice != "none":
+        changes["tool_choice"] = None
+    elif isinstance(choice, dict):
+        name = tools[0]["function"]["name"]
+        changes["tool_choice"] = {"type": "function", "function": {"name": name}}
+    wanted = body.get("response_format")
+    if wanted is not None:
+        form = {"name": "a", "schema": {"type": "object", "properties": {}}}
+        changes["response_format"] = None if tools else wanted | {"json_schema": form}
+    return changes
+
+
+def _turn(turn: dict[str, Any]) -> dict[str, Any]:
+    """Calls and their results belong together, and all fit into the context."""
+    role = "user" if turn["role"] == "tool" else turn["role"]
+    kept = {"role": role, "content": turn.get("content") or ""}
+    if role == "assistant" and turn.get("tool_calls"):
+        kept["tool_calls"] = turn["tool_calls"][:2]
+    return kept
+
+
+def _tool(tool: dict[str, Any], number: int) -> dict[str, Any]:
+    """Names differ, what is strict can be forced, and all fit into the context."""
+    function = tool["function"] | {"name": f"f{number}"}
+    if function.get("strict"):
+        function["parameters"] = None
+    return tool | {"function": function}

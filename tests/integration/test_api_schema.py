@@ -1,0 +1,54 @@
+"""The API against its own description, and against bodies that are wrong."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests import fuzz, releases
+from tests.serving import Serving
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("api") / "release"
+    release = releases.release(folder, tiny_onnx, context_length=1024)
+    with Serving(release.folder, "--max-tokens", "3") as server:
+        yield server
+
+
+def test_schemathesis_finds_nothing(server: Serving, tmp_path: Path) -> None:
+    command = [
+        *(str(Path(sys.executable).parent / "st"), "run", f"{server.url}/openapi.json"),
+        *("--phases", "examples,coverage,fuzzing", "--max-examples", "100", "--seed", "1"),
+        *("--generation-database", "none", "--no-color", "--continue-on-failure"),
+    ]
+    hooks = {"SCHEMATHESIS_HOOKS": "tests.api_hooks", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | hooks
+    )
+    assert done.returncode == 0, done.stdout
+    assert "Tested: 8" in done.stdout
+    assert server.get("/v1/status")["worker_restarts"] == 0
+
+
+def test_a_thousand_malformed_bodies_are_refused(server: Serving) -> None:
+    bodies = fuzz.malformed(1000)
+    assert len({*bodies}) == 1000
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        for endpoint, body in bodies:
+            answer = client.post(endpoint, content=body)
+            shown = body[:200]
+            assert 400 <= answer.status_code < 500, (shown, answer.text)
+            error = answer.json()["error"]
+            assert {*error} == {"message", "type", "param", "code"}, shown
+            assert error["message"], shown
+            assert "Traceback" not in error["message"], shown
+        assert client.get("/readyz").status_code == 200
+    assert server.get("/v1/status")["worker_restarts"] == 0
