@@ -1,0 +1,163 @@
+"""Write docs/api.md from the API's own description: `python -m scripts.api_docs`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from device_runtime.openapi import EVENTS, JSON, document
+
+FILE = Path(__file__).parent.parent / "docs" / "api.md"
+ADDRESS = "http://127.0.0.1:8080"
+MODEL = "smollm2-135m"
+
+INTRO = f"""\
+# The API on the device
+
+`edgepack-runtime serve` listens on {ADDRESS}. What is below is made from the code by
+`python -m scripts.api_docs`; a device tells the same of itself as an OpenAPI 3.1 document at
+`/openapi.json`, which generators of clients read.
+
+{{about}}
+
+Where the device has API keys, send one: `Authorization: Bearer sk-edgepack-...`. A request's body
+is JSON, of 1 MiB at most unless `max_body_kib` says otherwise.
+"""
+STREAMING = """\
+## Streaming
+
+With `"stream": true` the answer is `text/event-stream`: events of one line `data: ...` and an empty
+line. Each has the next piece as JSON; the last one is `data: [DONE]`. A piece may have the text of
+several tokens, never a part of a character. If the answer breaks off, an event has an
+[Error](#error) and none follows. To stop an answer, close the connection: the device ends it within
+one token.
+
+Pieces of a chat are [ChatCompletionChunk](#chatcompletionchunk)s: put each `delta.content` behind
+the one before. Those of a raw completion are [Completion](#completion)s.
+"""
+
+
+def render() -> str:
+    """The whole text."""
+    described = document([MODEL])
+    schemas = described["components"]["schemas"]
+    parts = [INTRO.format(about=described["info"]["description"])]
+    for path, item in described["paths"].items():
+        for method, operation in item.items():
+            if method != "parameters":
+                parts.append("\n".join(_operation(path, method, operation, schemas)))
+    parts.append(STREAMING)
+    parts.append("\n".join(_errors(described["paths"])))
+    parts.append("## Objects\n")
+    for name in sorted(schemas.keys() - {"ChatBody", "CompletionBody"}):
+        parts.append("\n".join([f"### {name}\n", *_fields(schemas[name])]))
+    return "\n".join(parts)
+
+
+def _operation(
+    path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]
+) -> Iterator[str]:
+    yield f"## {method.upper()} {path}\n"
+    yield f"{operation['summary']}.\n"
+    content = operation["responses"]["200"]["content"]
+    kinds = [_type(content[kind]["schema"]) if kind == JSON else f"`{kind}`" for kind in content]
+    if EVENTS in content:
+        kinds[-1] = "with `stream` [events](#streaming)"
+    body = operation.get("requestBody")
+    command = f"curl {ADDRESS}{path.replace('{model}', MODEL)}"
+    if body is None:
+        yield f"```sh\n{command}\n```\n"
+        yield f"Answer: {', '.join(kinds)}.\n"
+        return
+    media = body["content"][JSON]
+    for name, example in media["examples"].items():
+        shown = json.dumps(example["value"], indent=2)
+        yield f"{name.capitalize()}:\n"
+        yield f"```sh\n{command} -H 'Content-Type: application/json' -d '{shown}'\n```\n"
+    yield f"Answer: {', '.join(kinds)}.\n"
+    yield from _fields(schemas[media["schema"]["$ref"].rpartition("/")[2]])
+
+
+def _errors(paths: dict[str, Any]) -> Iterator[str]:
+    yield "## Errors\n"
+    yield "Anything but 200 is an [Error](#error), in OpenAI's form.\n"
+    yield "| status | meaning |\n|---|---|"
+    found = {
+        status: response
+        for item in paths.values()
+        for method, operation in item.items()
+        if method != "parameters"
+        for status, response in operation["responses"].items()
+        if response["content"].get(JSON, {}).get("schema", {}).get("$ref", "").endswith("/Error")
+    }
+    for status, response in sorted(found.items()):
+        waits = " `Retry-After` says when to try again." if "headers" in response else ""
+        yield f"| {status} | {response['description']}{waits} |"
+    yield ""
+
+
+def _fields(schema: dict[str, Any]) -> Iterator[str]:
+    """A table of an object's fields, or the values of an enumeration."""
+    # In a request, null is a field that is not there, and fields that are not known are refused.
+    asked = schema.get("additionalProperties") is False
+    needed = {*schema["required"]} if asked else set()
+    if about := schema.get("description", ""):
+        yield f"{about}\n"
+    if "enum" in schema:
+        yield " · ".join(f"`{value}`" for value in schema["enum"]) + "\n"
+        return
+    yield "| field | type | meaning |\n|---|---|---|"
+    unsupported = []
+    fields = schema["properties"].items()
+    for name, field in sorted(fields, key=lambda item: item[0] not in needed):
+        meaning = field.get("description", "")
+        if meaning == "Not supported.":
+            unsupported.append(f"`{name}`")
+            continue
+        mark = ", required" if name in needed else ""
+        yield f"| `{name}`{mark} | {_type(field, null=not asked)} | {_in_a_cell(meaning)} |"
+    yield ""
+    if unsupported:
+        yield f"Refused, unless they ask for nothing: {', '.join(unsupported)}.\n"
+
+
+def _type(schema: dict[str, Any], *, null: bool = True) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "enum" in schema:
+        values = [value for value in schema["enum"] if null or value is not None]
+        return ", ".join(f"`{json.dumps(value)}`" for value in values)
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    if "anyOf" in schema and "type" not in schema:
+        kinds = [kind for kind in schema["anyOf"] if null or kind != {"type": "null"}]
+        return " or ".join(_type(kind, null=null) for kind in kinds)
+    kind = schema.get("type", "any")
+    if kind == "array":
+        most = f", at most {schema['maxItems']}" if "maxItems" in schema else ""
+        return f"array of {_type(schema.get('items', {}))}{most}"
+    if kind == "object" and "additionalProperties" in schema:
+        return f"object of {_type(schema['additionalProperties'])}"
+    return str(kind) + _range(schema)
+
+
+def _range(schema: dict[str, Any]) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if high is not None and abs(high) >= 2**31 - 1:
+        high = None
+    if low is not None and abs(low) >= 2**31 - 1:
+        low = None
+    if "exclusiveMinimum" in schema:
+        return f", above {schema['exclusiveMinimum']}, at most {high}"
+    if low is not None and high is not None:
+        return f", {low} to {high}"
+    return f", at least {low}" if low is not None else ""
+
+
+def _in_a_cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    FILE.write_text(render(), encoding="utf-8")
