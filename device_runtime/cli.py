@@ -8,6 +8,7 @@ import click
 import device_runtime
 from device_runtime import logs
 from device_runtime.commands.api_key import api_key
+from device_runtime.commands.chat import chat
 from device_runtime.commands.config import config
 from device_runtime.commands.generate import generate
 from device_runtime.commands.release import doctor, install, verify
@@ -29,6 +30,7 @@ def cli() -> None:
     Examples:
       edgepack-runtime serve
       edgepack-runtime generate "What is the capital of France?"
+      edgepack-runtime chat
       edgepack-runtime status
 
     What it does by itself is set in /etc/edgepack/runtime.toml: see edgepack-runtime config show.
@@ -46,7 +48,7 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, PROGRAM, "_EDGEPACK_RUNTIME_COMPLETE").source())
 
 
-for command in (serve, worker, generate, status, verify, doctor, install, config, api_key):
+for command in (serve, worker, generate, chat, status, verify, doctor, install, config, api_key):
     cli.add_command(command)
 
 

@@ -207,8 +207,7 @@ class GenAIEngine:
         for token, _ in request.logit_bias:
             if token >= self._model.vocabulary:
                 raise UnknownTokenError(
-                    f"logit_bias: there is no token {token}; the model has "
-                    f"{self._model.vocabulary}"
+                    f"logit_bias: there is no token {token}; the model has {self._model.vocabulary}"
                 )
 
     def _stands_alone(self, request: GenerationRequest, length: int) -> bool:

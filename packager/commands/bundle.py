@@ -1,4 +1,4 @@
-"""What is done with a finished bundle: `run`, `flash`, `inspect`, `verify`."""
+"""What is done with a finished bundle: `run`, `chat`, `flash`, `inspect`, `verify`."""
 
 from pathlib import Path
 
@@ -49,6 +49,24 @@ def run(
     if generate is not None:
         arguments += ["--", generate]
     launch.replace_process(release, arguments)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@bundle_argument
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def chat(bundle: Path, options: tuple[str, ...]) -> None:
+    """Chat with a bundle's model in this terminal, with the runtime that is inside it.
+
+    OPTIONS are those of `edgepack-runtime chat`: --system, --temperature, --max-tokens ...
+
+    \b
+    Examples:
+      edgepack chat BUNDLE.epk
+      edgepack chat BUNDLE.epk --system "You are brief." --temperature 0.7
+    """
+    from packager import launch
+
+    launch.replace_process(launch.unpacked(bundle), ["chat", "--alone", *options])
 
 
 @click.command()

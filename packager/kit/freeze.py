@@ -36,9 +36,11 @@ RUNTIME_PACKAGES = (
     "numpy",
     "paho-mqtt",
     "prometheus-client",
+    "prompt_toolkit",
     "starlette",
     "typing_extensions",
     "uvicorn",
+    "wcwidth",
     "zstandard",
 )
 """All that device_runtime imports, directly or not, beside ONNX Runtime."""

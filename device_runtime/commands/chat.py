@@ -1,0 +1,186 @@
+"""`edgepack-runtime chat`: a conversation in the terminal."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from device_runtime.commands.options import (
+    Grouped,
+    api_key_file,
+    config_file,
+    configured,
+    open_or_own,
+    release,
+    resolve,
+    resolve_anywhere,
+)
+from device_runtime.errors import DeviceError, ServiceError
+
+if TYPE_CHECKING:
+    from device_runtime.chat_model import ChatModel
+    from device_runtime.client import Endpoint
+    from device_runtime.config import RuntimeConfig
+
+
+@click.command(cls=Grouped)
+@configured("listen", "tls_certificate")
+@api_key_file
+@click.option("--alone", is_flag=True, help="Load the model here, whatever service runs.")
+@click.option("--system", default="", metavar="TEXT", help="System prompt.")
+@click.option("--model", help="MODEL:ADAPTER, where the release has adapters.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of an answer.")
+@click.option("--temperature", type=click.FloatRange(0, 2), help="0: the most likely token.")
+@click.option("--top-p", type=click.FloatRange(0, 1), help="Share of probability to sample from.")
+@click.option("--top-k", type=click.IntRange(min=0), help="0 for all tokens.")
+@click.option("--seed", type=int, help="Same seed, same answer.")
+@release
+@config_file
+def chat(
+    alone: bool,
+    system: str,
+    release: Path | None,
+    config_file: Path | None,
+    api_key_file: Path | None,
+    listen: str | None,
+    tls_certificate: Path | None,
+    **options: Any,
+) -> None:
+    """Chat with the service that runs here, or without one with a model loaded for it.
+
+    In a terminal, /help tells what else there is. Otherwise each line of standard input is a
+    message.
+
+    \b
+    Examples:
+      edgepack-runtime chat
+      edgepack-runtime chat --alone --system "You are brief." --temperature 0.7
+      echo "What is the capital of France?" | edgepack-runtime chat
+    """
+    from device_runtime.chat import Chat, Conversation
+
+    if alone and listen is not None:
+        raise click.UsageError("--alone talks to no service: leave --listen out")
+    model: ChatModel | None = None
+    if not alone:
+        flags = {"listen": listen, "tls_certificate": tls_certificate}
+        config = resolve_anywhere(release, config_file, **flags).config
+        model = _service(config, api_key_file, must_be_there=listen is not None)
+    if model is None:
+        model = _own(release, config_file)
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    talk = Chat(
+        model,
+        Conversation(system),
+        {name: value for name, value in options.items() if value is not None},
+        show=lambda text: click.echo(text, nl=False),
+        note=_note if interactive else lambda text: None,
+    )
+    try:
+        if interactive:
+            _converse(talk.take)
+        else:
+            for line in sys.stdin:
+                if not talk.take(line.rstrip("\n")):
+                    break
+    finally:
+        model.close()
+
+
+def _service(
+    config: "RuntimeConfig", api_key_file: Path | None, *, must_be_there: bool
+) -> "ChatModel | None":
+    """The service that answers where the configuration says; None if none does."""
+    from device_runtime.chat_model import ServedModel
+    from device_runtime.client import endpoint
+
+    where: Endpoint | None = None
+    if must_be_there or not config.listen.endswith(":0"):
+        where = endpoint(config, api_key_file)
+        model = ServedModel(where)
+        if (name := model.name()) is not None:
+            _note(f"{name}, served on {where.url}")
+            return model
+    if must_be_there and where is not None:
+        raise ServiceError(
+            f"no edgepack service answers on {where.url}",
+            hint="Start it with edgepack-runtime serve, or leave --listen out.",
+        )
+    return None
+
+
+def _own(release: Path | None, config_file: Path | None) -> "ChatModel":
+    """The release's model, loaded here."""
+    from device_runtime.chat_model import OwnModel
+    from device_runtime.genai_engine import GenAIEngine
+    from device_runtime.served import served
+
+    opened = open_or_own(release)
+    config = resolve(opened, config_file).config
+    name = opened.manifest.model.name
+    _note(f"{name}, loaded for this chat")
+    engine = GenAIEngine(
+        opened.model_folder,
+        context_length=opened.manifest.context_length,
+        threads=config.threads,
+        kv_cache_bytes=config.kv_cache_mib << 20,
+    )
+    answers = served(
+        name,
+        opened.model_folder,
+        max_tokens=config.max_tokens,
+        max_messages=config.max_messages,
+        system_prompt=config.system_prompt(),
+    )
+    return OwnModel(engine, answers)
+
+
+def _converse(take: Callable[[str], bool]) -> None:
+    """Until the user leaves; what goes wrong is told, and the chat goes on."""
+    _note("/help tells what there is.")
+    for line in _lines():
+        try:
+            if not take(line):
+                return
+        except DeviceError as error:
+            click.echo(f"error: {error}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+
+
+def _lines() -> Iterator[str]:
+    """What the user writes; Ctrl-D ends it."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    from device_runtime.chat import COMMANDS
+
+    keys = KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    # Its history is kept in memory: what was asked is nobody else's business.
+    session: PromptSession[str] = PromptSession(
+        completer=WordCompleter(COMMANDS, sentence=True),
+        complete_while_typing=False,
+        key_bindings=keys,
+    )
+    while True:
+        try:
+            yield session.prompt("> ", prompt_continuation="  ")
+        except KeyboardInterrupt:
+            _note("Ctrl-D or /exit leaves.")
+        except EOFError:
+            return
+
+
+def _note(text: str) -> None:
+    """A line beside the conversation, on stderr."""
+    plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
+    click.echo(text if plain else click.style(text, dim=True), err=True)
