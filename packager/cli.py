@@ -45,7 +45,7 @@ def completion(shell: str) -> None:
 
 for command in (
     *(build.build, build.demo),
-    *(bundle.run, bundle.flash, bundle.inspect, bundle.verify),
+    *(bundle.run, bundle.chat, bundle.flash, bundle.inspect, bundle.verify),
     *(known.profiles, known.models, known.recipes),
     *(evaluate.evaluate, kit.kit),
 ):
