@@ -22,7 +22,6 @@ from device_runtime.errors import DeviceError, ServiceError
 
 if TYPE_CHECKING:
     from device_runtime.chat_model import ChatModel
-    from device_runtime.client import Endpoint
     from device_runtime.config import RuntimeConfig
 
 
@@ -97,14 +96,14 @@ def _service(
     from device_runtime.chat_model import ServedModel
     from device_runtime.client import endpoint
 
-    where: Endpoint | None = None
-    if must_be_there or not config.listen.endswith(":0"):
-        where = endpoint(config, api_key_file)
-        model = ServedModel(where)
-        if (name := model.name()) is not None:
-            _note(f"{name}, served on {where.url}")
-            return model
-    if must_be_there and where is not None:
+    if config.listen.endswith(":0") and not must_be_there:
+        return None
+    where = endpoint(config, api_key_file)
+    model = ServedModel(where)
+    if (name := model.name()) is not None:
+        _note(f"{name}, served on {where.url}")
+        return model
+    if must_be_there:
         raise ServiceError(
             f"no edgepack service answers on {where.url}",
             hint="Start it with edgepack-runtime serve, or leave --listen out.",
