@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import msgspec
+import openai.types.chat
 import pytest
 
 from device_runtime.engine import FinishReason, GenerationChunk, TokenLogprob, Usage
@@ -216,6 +217,10 @@ def test_chat_answers_are_what_the_document_says(fields: dict[str, Any]) -> None
         pieces += answer.push(end(index, last=index == fields.get("n", 1) - 1))
     assert all(same(piece, ChatCompletionChunk) for piece in pieces)
     assert same(answer.whole(), ChatCompletion)
+    # The client's own types are made from OpenAI's published specification.
+    for piece in pieces:
+        openai.types.chat.ChatCompletionChunk.model_validate(piece)
+    openai.types.chat.ChatCompletion.model_validate(answer.whole())
     assert ("tool_calls" in answer.whole()["choices"][0]["message"]) == ("tools" in fields)
 
 
@@ -226,3 +231,4 @@ def test_completions_are_what_the_document_says(fields: dict[str, Any]) -> None:
     pieces = answer.push(GenerationChunk(text="Hi", logprobs=logprobs)) + answer.push(end())
     assert all(same(piece, Completion) for piece in pieces)
     assert same(answer.whole(), Completion)
+    openai.types.Completion.model_validate(answer.whole())
