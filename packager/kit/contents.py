@@ -11,6 +11,8 @@ FREEZER_PACKAGES = ("altgraph", "packaging", "pyinstaller", "pyinstaller-hooks-c
 
 _SPDX = {
     "MIT License": "MIT",
+    # A classifier that does not tell which; of what is frozen only prompt_toolkit has it.
+    "BSD License": "BSD-3-Clause",
     "GPLv2-or-later with a special exception which allows to use PyInstaller to build and "
     "distribute non-free programs (including commercial ones)": "GPL-2.0-or-later WITH "
     "Bootloader-exception",
@@ -33,18 +35,22 @@ def packages(site: Path, python: str) -> tuple[Package, ...]:
     """What a kit consists of: Python, PyInstaller's loader, and the packages."""
     found = [Package(name="python", version=python, license="PSF-2.0")]
     for distribution in frozen_distributions(site):
-        facts = distribution.metadata
-        license = next(
-            (facts[key] for key in ("License-Expression", "License") if key in facts), ""
-        )
         found.append(
             Package(
                 name=normal(distribution.name),
                 version=distribution.version,
-                license=_SPDX.get(license, license),
+                license=_license(distribution.metadata),
             )
         )
     return tuple(sorted(found, key=lambda package: package.name))
+
+
+def _license(facts: metadata.PackageMetadata) -> str:
+    """As the metadata has it, else as its classifiers say; empty if neither tells."""
+    said = [facts[key] for key in ("License-Expression", "License") if key in facts]
+    classifiers = facts.get_all("Classifier") or ()
+    said += [each.rpartition(" :: ")[2] for each in classifiers if each.startswith("License ::")]
+    return _SPDX.get(said[0], said[0]) if said else ""
 
 
 def frozen_distributions(site: Path) -> list[metadata.Distribution]:

@@ -24,7 +24,7 @@ from packager.shipped import shipped
 
 SOURCE = Path(device_runtime.__file__).parent
 
-RECIPE = 1
+RECIPE = 2
 """Raised when the steps here change in a way that changes a kit."""
 
 RUNTIME_PACKAGES = (
