@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import onnxruntime_genai as og
@@ -24,7 +24,7 @@ from tests.serving import Serving
 
 TOKENS = 256
 STORY = [{"role": "user", "content": "Tell me a long story about a fox."}]
-TURN_CHARACTERS = 1700
+TURN_CHARACTERS = 1000
 TEXT = Path(__file__).parent.parent / "README.md"
 PAUSE_S = 1.0
 """Within it, the runtime reads its answer again and is idle then."""
@@ -49,8 +49,17 @@ def bare(folder: Path) -> Iterator[float]:
         yield tokens / (time.monotonic() - started)
 
 
-def streamed(client: httpx.Client, messages: list[Any], tokens: int) -> tuple[float, float, str]:
-    """One answer: seconds to its first text, tokens/s after it, the text."""
+class Answer(NamedTuple):
+    """How a streamed answer went: times in seconds, the first token's and those after it."""
+
+    text: str
+    tokens: int
+    first_s: float
+    decode_s: float
+
+
+def streamed(client: httpx.Client, messages: list[Any], tokens: int) -> Answer:
+    """One answer over HTTP."""
     body = {
         "messages": messages,
         "max_tokens": tokens,
@@ -73,7 +82,7 @@ def streamed(client: httpx.Client, messages: list[Any], tokens: int) -> tuple[fl
                     text += choice["delta"]["content"]
             if chunk.get("usage"):
                 generated = chunk["usage"]["completion_tokens"]
-    return first - started, (generated - 1) / (last - first), text
+    return Answer(text, generated, first - started, last - first)
 
 
 def speeds(client: httpx.Client, folder: Path, rounds: int) -> dict[str, float]:
@@ -81,9 +90,9 @@ def speeds(client: httpx.Client, folder: Path, rounds: int) -> dict[str, float]:
     loop = bare(folder)
     pairs = []
     for _ in range(rounds):
-        _, over_http, _ = streamed(client, STORY, TOKENS)
+        answer = streamed(client, STORY, TOKENS)
         time.sleep(PAUSE_S)
-        pairs.append((over_http, next(loop)))
+        pairs.append(((answer.tokens - 1) / answer.decode_s, next(loop)))
     return {
         "http_tokens_per_s": round(statistics.median(pair[0] for pair in pairs), 1),
         "bare_tokens_per_s": round(statistics.median(pair[1] for pair in pairs), 1),
@@ -98,16 +107,16 @@ def turns(client: httpx.Client, rounds: int, pause_s: float) -> dict[str, float]
     for number in range(rounds):
         start = int(pause_s > 0) + 2 * number
         part = text[start * 450 :][:TURN_CHARACTERS]
-        messages = [{"role": "user", "content": part}]
-        first_s, _, answer = streamed(client, messages, 60)
+        messages = [{"role": "user", "content": f"Tell me in detail what this means:\n{part}"}]
+        first = streamed(client, messages, 60)
         time.sleep(pause_s)
         messages += [
-            {"role": "assistant", "content": answer},
+            {"role": "assistant", "content": first.text},
             {"role": "user", "content": "Shorter, please."},
         ]
-        second_s, _, _ = streamed(client, messages, 20)
+        second = streamed(client, messages, 20)
         time.sleep(PAUSE_S)
-        pairs.append((first_s, second_s))
+        pairs.append((first.first_s, second.first_s))
     return {
         "first_turn_s": round(statistics.median(pair[0] for pair in pairs), 3),
         "second_turn_s": round(statistics.median(pair[1] for pair in pairs), 3),
