@@ -120,11 +120,13 @@ def test_conversation_in_a_terminal(frozen: Terminal, tmp_path: Path) -> None:
     frozen.until(">")
     frozen.send("/sav\r")
     frozen.until("Did you mean /save?")
+    frozen.until(">")
     frozen.send(f"/save {tmp_path / 'talk.json'}\r")
     frozen.until("Written to")
     assert (tmp_path / "talk.json").read_text().count('"role"') == 4
     children = psutil.Process(frozen.process.pid).children(recursive=True)
     assert children == []
+    frozen.until(">")
     frozen.send("\x04")
     assert frozen.process.wait(timeout=20) == 0
 
