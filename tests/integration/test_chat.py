@@ -112,7 +112,7 @@ def test_conversation_in_a_terminal(frozen: Terminal, tmp_path: Path) -> None:
     frozen.until("lighthouse.")
     frozen.until("house")
     frozen.send("\x03")
-    frozen.until("stopped", seconds=5)
+    frozen.until("stopped")
     frozen.until(">")
     # At the prompt it stops nothing, and says what leaves.
     frozen.send("\x03")
