@@ -63,22 +63,33 @@ class Conversation:
         Raises:
             ResourceError: the file is there, or cannot be written.
         """
-        if file.exists() and file.resolve() not in self._own:
-            raise ResourceError(f"{file} is there already", hint="Give another name.")
         text = json.dumps(self.messages, ensure_ascii=False, indent=2) + "\n"
-        aside = file.with_name(f".{file.name}.new")
         try:
-            with aside.open("w", encoding="utf-8") as opened:
-                opened.write(text)
-                opened.flush()
-                os.fsync(opened.fileno())
-            aside.rename(file)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
+            target = file.expanduser().resolve()
+            if target.exists() and target not in self._own:
+                raise ResourceError(f"{file} is there already", hint="Give another name.")
+            _write(target, text)
+        except (OSError, RuntimeError, ValueError) as error:
+            # Beside what the system refuses: a home of nobody, a name that no file can have.
+            reason = getattr(error, "strerror", None) or error
             raise ResourceError(
-                f"cannot write {file}: {error.strerror or error}", hint="Give another name."
+                f"cannot write {file}: {reason}", hint="Give another name."
             ) from None
-        self._own.add(file.resolve())
+        self._own.add(target)
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
+    aside = file.with_name(f".{file.name}.new")
+    try:
+        with aside.open("w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        aside.rename(file)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 class Chat:
@@ -136,7 +147,7 @@ class Chat:
             case "/system":
                 self._note(self._conversation.system or "No system prompt but the device's own.")
             case "/save" if rest:
-                self._conversation.save(Path(rest).expanduser())
+                self._conversation.save(Path(rest))
                 self._note(f"Written to {rest}.")
             case "/save":
                 raise RequestError("/save needs a file", hint="/save talk.json")

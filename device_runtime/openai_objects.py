@@ -88,14 +88,19 @@ class ChatChoice(msgspec.Struct, frozen=True):
     finish_reason: _Finish
 
 
-class ChatCompletion(msgspec.Struct, frozen=True):
-    """The answers to a conversation."""
+class _Head(msgspec.Struct, frozen=True):
+    """What all answers begin with."""
 
     id: str
-    object: Literal["chat.completion"]
     created: _Seconds
     model: str
     system_fingerprint: _Fingerprint
+
+
+class ChatCompletion(_Head, frozen=True):
+    """The answers to a conversation."""
+
+    object: Literal["chat.completion"]
     choices: list[ChatChoice]
     usage: UsageObject
 
@@ -135,14 +140,10 @@ class ChunkChoice(msgspec.Struct, frozen=True):
     finish_reason: Annotated[_Finish | None, Meta(description="Only in an answer's last piece.")]
 
 
-class ChatCompletionChunk(msgspec.Struct, frozen=True, omit_defaults=True):
+class ChatCompletionChunk(_Head, frozen=True, omit_defaults=True):
     """A piece of the answers to a conversation."""
 
-    id: str
     object: Literal["chat.completion.chunk"]
-    created: _Seconds
-    model: str
-    system_fingerprint: _Fingerprint
     choices: Annotated[list[ChunkChoice], Meta(description="Empty in the piece with the usage.")]
     usage: Annotated[
         UsageObject | msgspec.UnsetType | None,
@@ -168,14 +169,10 @@ class CompletionChoice(msgspec.Struct, frozen=True):
     finish_reason: Annotated[_Finish | None, Meta(description="Null in all pieces but the last.")]
 
 
-class Completion(msgspec.Struct, frozen=True, omit_defaults=True):
+class Completion(_Head, frozen=True, omit_defaults=True):
     """The answers to a raw text; pieces look the same."""
 
-    id: str
     object: Literal["text_completion"]
-    created: _Seconds
-    model: str
-    system_fingerprint: _Fingerprint
     choices: list[CompletionChoice]
     usage: UsageObject | msgspec.UnsetType | None = msgspec.UNSET
 

@@ -82,8 +82,8 @@ def chat(
         if interactive:
             _converse(talk.take)
         else:
-            for line in sys.stdin:
-                if not talk.take(line.rstrip("\n")):
+            for line in sys.stdin.buffer:
+                if not talk.take(line.decode(errors="replace").rstrip("\n")):
                     break
     finally:
         model.close()

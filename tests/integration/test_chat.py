@@ -154,6 +154,19 @@ def test_lines_from_a_pipe(release: Release) -> None:
     assert done.stderr == "tiny, loaded for this chat\n"
 
 
+def test_bytes_that_are_no_text(release: Release) -> None:
+    arguments = ("chat", "--alone", "--release", str(release.folder), "--max-tokens", "5")
+    done = subprocess.run(
+        [sys.executable, "-m", "device_runtime", *arguments],
+        input=b"a\xff\n",
+        capture_output=True,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
 def test_both_ways_say_the_same(release: Release) -> None:
     options = ("--max-tokens", "20", "--temperature", "1", "--seed", "4", "--system", "Be brief.")
     alone = chat("--alone", "--release", release.folder, *options, lines=["Hi", "Why?"])

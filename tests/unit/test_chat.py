@@ -178,9 +178,14 @@ def test_save_leaves_files_of_others_alone(tmp_path: Path) -> None:
     assert file.read_text() == "mine"
 
 
-def test_save_where_nothing_can_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["no/talk.json", "~nobody-of-this-name/talk.json", "a\0b"])
+def test_save_where_nothing_can_be_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(DeviceError, match="cannot write") as caught:
-        Terminal().take(f"/save {tmp_path / 'no' / 'talk.json'}")
+        Terminal().take(f"/save {name}")
+    assert [*tmp_path.iterdir()] == []
     assert caught.value.hint
 
 
