@@ -258,9 +258,9 @@ def test_runtime_imports_nothing_of_the_host_side() -> None:
         "import sys, pkgutil, importlib, device_runtime\n"
         "import device_runtime.cli, device_runtime.worker\n"
         "assert not {'uvicorn', 'starlette', 'paho', 'numpy'} & set(sys.modules)\n"
-        "for found in pkgutil.iter_modules(device_runtime.__path__):\n"
-        "    if found.name != '__main__':\n"
-        "        importlib.import_module(f'device_runtime.{found.name}')\n"
+        "for module in pkgutil.walk_packages(device_runtime.__path__, 'device_runtime.'):\n"
+        "    if module.name != 'device_runtime.__main__':\n"
+        "        importlib.import_module(module.name)\n"
         "roots = {name.partition('.')[0] for name in sys.modules}\n"
         "assert not roots & {'packager', 'torch', 'transformers', 'onnx', 'rich', 'httpx'}, roots\n"
     )
