@@ -42,12 +42,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tree_digest(folder: Path, pattern: str = "**/*") -> str:
-    """sha256 over the names and contents of the files in a folder that match a pattern."""
-    files = sorted(path for path in folder.glob(pattern) if path.is_file())
-    return key({str(path.relative_to(folder)): file_digest(path) for path in files})
-
-
 def stage(kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
     """The folder of a finished stage, made first if it is not in the cache.
 

@@ -6,7 +6,7 @@ another machine as a file (`export`, `import_`).
 
 from packager.kit.archive import export, import_
 from packager.kit.collection import Kit, ensure, installed
-from packager.kit.contents import Package, frozen_modules
+from packager.kit.contents import Package
 from packager.kit.cuda import warn
 from packager.kit.platforms import PLATFORMS, Platform
 
@@ -17,7 +17,6 @@ __all__ = [
     "Platform",
     "ensure",
     "export",
-    "frozen_modules",
     "import_",
     "installed",
     "warn",

@@ -1,4 +1,4 @@
-"""What a frozen kit consists of: packages, modules, and the C library it needs."""
+"""What a frozen kit consists of: packages, and the C library it needs."""
 
 import re
 from importlib import metadata
@@ -75,23 +75,6 @@ def min_glibc(frozen: Path) -> str:
             found = re.findall(rb"\0GLIBC_2\.(\d{1,3})(?:\.\d+)?(?=\0)", data)
             newest = max(newest, *map(int, found), 0)
     return f"2.{newest}"
-
-
-def frozen_modules(folder: Path) -> set[str]:
-    """Names of the Python modules in a kit: the frozen ones and the standard library's."""
-    import zipfile
-
-    from PyInstaller.archive.readers import CArchiveReader
-
-    archive = CArchiveReader(str(folder / PROGRAM))
-    modules = set(archive.open_embedded_archive("PYZ.pyz").toc)
-    with zipfile.ZipFile(folder / "_internal" / "base_library.zip") as library:
-        names = (Path(name) for name in library.namelist())
-        modules |= {
-            ".".join(name.parent.parts if name.stem == "__init__" else name.with_suffix("").parts)
-            for name in names
-        }
-    return modules
 
 
 def normal(name: str) -> str:

@@ -12,8 +12,8 @@ import openai
 import pytest
 
 from device_runtime.bundle import Release
-from packager.kit import frozen_modules
 from tests.commands import edgepack
+from tests.frozen import frozen_modules
 from tests.serving import Serving, chat_body
 
 pytestmark = pytest.mark.slow

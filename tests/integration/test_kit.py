@@ -13,6 +13,7 @@ import pytest
 from packager import kit
 from packager.errors import CommandError
 from packager.kit import rootfs
+from tests.frozen import frozen_modules
 
 HOST = f"linux-{os.uname().machine}-cpu"
 ARM64 = kit.PLATFORMS["linux-aarch64-cpu"]
@@ -27,7 +28,7 @@ def mounts() -> str:
 @pytest.mark.slow
 def test_kit_holds_the_runtime_and_nothing_of_the_host() -> None:
     made = kit.ensure(HOST)
-    modules = kit.frozen_modules(made.folder)
+    modules = frozen_modules(made.folder)
     top = {name.split(".")[0] for name in modules}
     assert {"device_runtime", "onnxruntime_genai", "uvicorn", "numpy", "ssl"} <= top
     assert not top & {"torch", "transformers", "onnx", "pip", "setuptools", "packager", "rich"}
@@ -60,7 +61,7 @@ def test_arm64_kit_is_made_here() -> None:
     assert made.facts.machine == "aarch64"
     program = (made.folder / "edgepack-runtime").read_bytes()
     assert program[18:20] == (183).to_bytes(2, "little")  # ELF's e_machine: EM_AARCH64
-    assert "device_runtime.cli" in kit.frozen_modules(made.folder)
+    assert "device_runtime.cli" in frozen_modules(made.folder)
     assert set(mounts().splitlines()) - set(before.splitlines()) <= {
         line for line in mounts().splitlines() if "binfmt_misc" in line
     }
