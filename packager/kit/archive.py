@@ -3,18 +3,16 @@
 The file is an uncompressed tar: `kit.json`, then everything below `runtime/`.
 """
 
-import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from device_runtime.manifest import safe_path
 from packager import cache
+from packager.aside import written_aside
 from packager.errors import KitError
 from packager.kit.collection import (
     DESCRIPTION,
@@ -35,7 +33,8 @@ def export(name: str, file: Path) -> Kit:
     """Write the kit of that name to a file; the same kit gives the same bytes.
 
     Raises:
-        KitError: there is no such kit and it cannot be made, or the file cannot be written.
+        KitError: there is no such kit and it cannot be made, or the file's folder does not exist.
+        ResourceError: the file cannot be written.
     """
     kit = ensure(name)
     base = kit.folder.parent
@@ -45,8 +44,8 @@ def export(name: str, file: Path) -> Kit:
             f"the folder {file.parent} does not exist", hint=f"Make it: mkdir -p {file.parent}"
         )
     with (
-        _appearing_whole(file) as aside,
-        tarfile.open(aside, "w", format=tarfile.PAX_FORMAT) as tar,
+        written_aside(file, "Free some space there, or choose another place.") as aside,
+        tarfile.open(fileobj=aside, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
         for path in (base / DESCRIPTION, *(p for p in paths if p.is_symlink() or p.is_file())):
             member = tar.gettarinfo(path, path.relative_to(base).as_posix())
@@ -150,19 +149,3 @@ def _check(folder: Path, file: Path) -> Description:
     if contents_digest(folder / RUNTIME) != description.contents:
         raise KitError(f"{file} is damaged: its contents have another digest", hint=_DAMAGED)
     return description
-
-
-@contextmanager
-def _appearing_whole(file: Path) -> Iterator[Path]:
-    """A path to write to; what was written gets the file's name at the end, on disk."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    os.close(descriptor)
-    aside = Path(name)
-    try:
-        yield aside
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
-        aside.chmod(0o644)
-        aside.rename(file)
-    finally:
-        aside.unlink(missing_ok=True)
