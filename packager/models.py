@@ -47,13 +47,13 @@ CATALOG = {
 DEFAULT_MODEL = "smollm2-135m"
 
 ARCHITECTURES = (
-    *("ChatGLMModel", "Ernie4_5ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"),
-    *("GemmaForCausalLM", "GptOssForCausalLM", "GraniteForCausalLM"),
-    *("GraniteMoeHybridForCausalLM", "HunYuanDenseV1ForCausalLM", "InternLM2ForCausalLM"),
-    *("Lfm2ForCausalLM", "Lfm2MoeForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"),
-    *("NemotronForCausalLM", "OlmoForCausalLM", "Phi3ForCausalLM", "Phi3SmallForCausalLM"),
-    *("PhiForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM"),
-)
+    "ChatGLMModel", "Ernie4_5ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM",
+    "GemmaForCausalLM", "GptOssForCausalLM", "GraniteForCausalLM", "GraniteMoeHybridForCausalLM",
+    "HunYuanDenseV1ForCausalLM", "InternLM2ForCausalLM", "Lfm2ForCausalLM", "Lfm2MoeForCausalLM",
+    "LlamaForCausalLM", "MistralForCausalLM", "NemotronForCausalLM", "OlmoForCausalLM",
+    "Phi3ForCausalLM", "Phi3SmallForCausalLM", "PhiForCausalLM", "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM", "SmolLM3ForCausalLM",
+)  # fmt: skip
 """The text models of onnxruntime-genai's model builder, as config.json names them, without those of
 `REFUSED`. docs/families.md says which are compared with transformers."""
 

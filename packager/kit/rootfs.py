@@ -18,9 +18,9 @@ from packager.kit.platforms import Cross, Platform
 from packager.run import run
 
 _PACKAGES = (
-    *("base-files", "dash", "bash", "coreutils", "grep", "sed", "gawk", "libc-bin", "binutils"),
-    *("python3", "libstdc++6", "libgomp1", "ca-certificates"),
-)
+    "base-files", "dash", "bash", "coreutils", "grep", "sed", "gawk", "libc-bin", "binutils",
+    "python3", "libstdc++6", "libgomp1", "ca-certificates",
+)  # fmt: skip
 
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
