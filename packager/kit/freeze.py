@@ -12,7 +12,10 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 import device_runtime
 from packager import cache, console
@@ -27,32 +30,14 @@ SOURCE = Path(device_runtime.__file__).parent
 RECIPE = 2
 """Raised when the steps here change in a way that changes a kit."""
 
-RUNTIME_PACKAGES = (
-    "anyio",
-    "click",
-    "h11",
-    "idna",
-    "msgspec",
-    "numpy",
-    "paho-mqtt",
-    "prometheus-client",
-    "prompt_toolkit",
-    "starlette",
-    "typing_extensions",
-    "uvicorn",
-    "wcwidth",
-    "zstandard",
-)
-"""All that device_runtime imports, directly or not, beside ONNX Runtime."""
-
 _EXCLUDED = (
     # What a mistake in the runtime's imports must not drag in.
-    *("torch", "transformers", "onnx", "onnx_ir", "packager", "pip", "setuptools"),
+    "torch", "transformers", "onnx", "onnx_ir", "packager", "pip", "setuptools",
     # What the runtime's packages mention but do not need there. readline is GPL, too.
-    *("zstandard._cffi", "zstandard.backend_cffi", "numpy.f2py", "numpy.testing", "readline"),
-    *("tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "sqlite3", "lib2to3"),
-    *("xmlrpc", "ensurepip"),
-)
+    "zstandard._cffi", "zstandard.backend_cffi", "numpy.f2py", "numpy.testing", "readline",
+    "tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "sqlite3", "lib2to3",
+    "xmlrpc", "ensurepip",
+)  # fmt: skip
 
 PATH = {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin"}
 
@@ -74,15 +59,46 @@ class Environment:
     run: Callable[[Sequence[str], Mapping[str, str], str], str]
 
 
+def device_packages() -> list[str]:
+    """Names of the packages that device_runtime needs, directly or not: edgepack's extra `device`.
+
+    Read from the metadata of the installed edgepack, since a wheel has no pyproject.toml.
+
+    Raises:
+        KitError: edgepack is not installed, or in a version that has no such list.
+    """
+    try:
+        lines = metadata.requires("edgepack") or []
+    except metadata.PackageNotFoundError:
+        lines = []
+    requirements = [Requirement(line) for line in lines]
+    names = [
+        requirement.name
+        for requirement in requirements
+        if requirement.marker is not None
+        and requirement.marker.evaluate({"extra": "device"})
+        and not requirement.marker.evaluate({"extra": ""})
+    ]
+    if not names:
+        raise KitError(
+            "the metadata of the installed edgepack does not list the device runtime's packages",
+            hint="Install edgepack again, in a checkout with scripts/setup.sh.",
+        )
+    return names
+
+
 def pins(engine: Sequence[str]) -> dict[str, str]:
     """The exact versions that go into a kit or freeze it, from constraints.txt.
 
     Args:
         engine: the packages of ONNX Runtime for the platform.
+
+    Raises:
+        KitError: edgepack is not installed as it should be.
     """
     lines = shipped("constraints.txt").read_text().split()
     known = {normal(name): version for name, _, version in (x.partition("==") for x in lines)}
-    names = sorted((*RUNTIME_PACKAGES, *engine, *FREEZER_PACKAGES), key=normal)
+    names = sorted((*device_packages(), *engine, *FREEZER_PACKAGES), key=normal)
     return {normal(name): known[normal(name)] for name in names}
 
 

@@ -1,6 +1,5 @@
 """Kits without freezing one: what goes in, how it is found, moved and refused."""
 
-import importlib.metadata
 import importlib.util
 import io
 import os
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from packaging.requirements import Requirement
 
 from device_runtime.manifest import CudaFacts, KitFacts
 from packager import cache, kit
@@ -79,25 +77,6 @@ def refused(call: Callable[[], object]) -> str:
 def nothing_imported(own_cache: Path) -> bool:
     folder = own_cache / "kit-imported"
     return not folder.exists() or not [p for p in folder.iterdir() if p.suffix != ".lock"]
-
-
-def test_what_is_frozen_is_the_base_of_edgepack_and_all_it_needs() -> None:
-    """A dependency added to pyproject.toml without freezing it fails here, not on a device."""
-    engine = {"onnxruntime", "onnxruntime-genai"}
-    wanted = {"edgepack"}
-    needed: set[str] = set()
-    while wanted:
-        name = wanted.pop()
-        needed.add(name)
-        if name in engine:
-            continue  # of these, only the libraries are frozen
-        for line in importlib.metadata.requires(name) or ():
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                wanted.add(contents.normal(requirement.name))
-        wanted -= needed
-    frozen = {contents.normal(name) for name in freeze.RUNTIME_PACKAGES}
-    assert frozen == needed - engine - {"edgepack"}
 
 
 def test_every_package_of_every_platform_is_pinned() -> None:

@@ -1,0 +1,71 @@
+"""pyproject.toml lists what the two sides import, and a kit gets what the device side needs."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import device_runtime
+import packager
+from packager.errors import KitError
+from packager.kit import freeze
+from packager.kit.contents import normal
+from tests.dependencies import closure, imported, required
+from tests.fakes import ROOT
+
+ENGINE = {"onnxruntime", "onnxruntime-genai"}
+"""A kit has its platform's own build of these, and of the first only the library."""
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return table
+
+
+def folder(package: Any) -> Path:
+    return Path(package.__file__).parent
+
+
+def test_the_extra_device_is_what_the_runtime_imports_and_all_that_this_needs(
+    project: dict[str, Any],
+) -> None:
+    """A package that is imported and not frozen fails here, not on a device."""
+    listed = required(project["optional-dependencies"]["device"])
+    assert listed == closure(imported(folder(device_runtime)), leaves=ENGINE) - ENGINE
+
+
+def test_the_plain_package_depends_on_what_either_side_imports_and_on_nothing_else(
+    project: dict[str, Any],
+) -> None:
+    listed = required(project["dependencies"])
+    assert listed == imported(folder(packager)) | imported(folder(device_runtime))
+
+
+def test_all_that_a_checkout_installs_is_pinned(project: dict[str, Any]) -> None:
+    needed = closure(required([*project["dependencies"], *project["optional-dependencies"]["dev"]]))
+    lines = (ROOT / "constraints.txt").read_text().split()
+    assert needed <= {normal(line.partition("==")[0]) for line in lines}
+
+
+def test_a_kit_gets_the_packages_of_the_extra_device(project: dict[str, Any]) -> None:
+    listed = required(project["optional-dependencies"]["device"])
+    assert {normal(name) for name in freeze.device_packages()} == listed
+
+
+def test_metadata_without_the_extra_device_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an editable install of an older version has it: a kit of nothing would be made."""
+    info = tmp_path / "edgepack-0.0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.4\nName: edgepack\nVersion: 0.0.1\n"
+        'Requires-Dist: click>=8\nRequires-Dist: tzdata; python_version >= "3"\n'
+        "Provides-Extra: host\nRequires-Dist: rich; extra == 'host'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KitError) as caught:
+        freeze.device_packages()
+    assert "scripts/setup.sh" in caught.value.hint
