@@ -16,6 +16,7 @@ from packager import cache, console, gguf_file, machine
 from packager.errors import ResourceError
 from packager.quantize.recipes import Recipe
 from packager.source import ModelSource, check_original
+from packager.units import gigabytes
 
 WINDOW = 256
 """Tokens that go through a model together where it is calibrated and measured."""
@@ -184,9 +185,9 @@ def announce(needs: Iterable[Need]) -> None:
     """Say what the whole build takes at the most."""
     whole = Need(memory=0, disk=0).then(*needs)
     console.note(
-        f"takes up to {_giga(whole.memory)} of memory and {_giga(whole.disk)} of disk, less where "
-        f"the cache has it; {_giga(machine.memory_available())} and "
-        f"{_giga(machine.disk_free(cache.root()))} are free"
+        f"takes up to {gigabytes(whole.memory)} of memory and {gigabytes(whole.disk)} of disk, "
+        f"less where the cache has it; {gigabytes(machine.memory_available())} and "
+        f"{gigabytes(machine.disk_free(cache.root()))} are free"
     )
 
 
@@ -203,13 +204,14 @@ def check(need: Need, what: str) -> None:
     memory, disk = machine.memory_available(), machine.disk_free(cache.root())
     if need.memory > memory:
         raise ResourceError(
-            f"{what} takes {_giga(need.memory)} of memory, and {_giga(memory)} are available",
+            f"{what} takes {gigabytes(need.memory)} of memory, and {gigabytes(memory)} are "
+            "available",
             hint="Close other programs, build on a larger machine, or take a smaller model or a "
             "recipe that takes less: int4-rtn takes least.",
         )
     if need.disk > disk:
         raise ResourceError(
-            f"{what} takes {_giga(need.disk)} of disk, and {_giga(disk)} are free where "
+            f"{what} takes {gigabytes(need.disk)} of disk, and {gigabytes(disk)} are free where "
             f"{cache.root()} is",
             hint="Free some space, or set EDGEPACK_CACHE to a folder on a larger disk.",
         )
@@ -235,7 +237,3 @@ def _model_bytes(of: Shape, recipe: Recipe) -> int:
     share = recipe.sensitive if isinstance(recipe.sensitive, float) else 0.3
     bits = recipe.body_bits + share * (8 - recipe.body_bits)
     return int(of.parameters * (bits / 8 + 4 / 32))
-
-
-def _giga(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"

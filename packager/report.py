@@ -17,13 +17,7 @@ from packager.kit import Kit
 from packager.models import ARCHITECTURES, CATALOG
 from packager.profile import DeviceProfile
 from packager.quantize.recipes import LADDER, RECIPES
-
-MEGA = 1_000_000
-
-
-def megabytes(size: int) -> str:
-    """A size for people, in units of 10^6 bytes."""
-    return f"{size / MEGA:.1f} MB"
+from packager.units import MEGA, megabytes
 
 
 def build_json(result: BuildResult) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from device_runtime.manifest import Manifest
 from packager.aside import written_aside
+from packager.units import MEGA
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MEGA = 1_000_000
 GOOD, BAD = "#1a7f5a", "#b3422f"
 KINDS = ("#2a6fb0", "#d98a1f", "#1a7f5a", "#8a4fb0", "#b3422f", "#4c9aa8", "#7a7a3a")
 

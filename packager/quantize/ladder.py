@@ -11,8 +11,7 @@ from packager.profile_rules import refusal
 from packager.quantize import candidate
 from packager.quantize.candidate import Candidate, Subject
 from packager.quantize.recipes import AUTO, LADDER, RECIPES, Recipe, find
-
-MEGA = 1_000_000
+from packager.units import MEGA, megabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +87,7 @@ def exceeded_limits(profile: DeviceProfile, made: Candidate) -> tuple[str, ...]:
     if quality is not None and limits.min_top1 is not None and quality.top1 < limits.min_top1:
         found.append(f"top-1 {quality.top1:.3f} < {limits.min_top1}")
     if limits.max_model_mb is not None and made.model_bytes > limits.max_model_mb * MEGA:
-        found.append(f"{made.model_bytes / MEGA:.1f} MB > {limits.max_model_mb} MB")
+        found.append(f"{megabytes(made.model_bytes)} > {limits.max_model_mb} MB")
     if made.memory_bytes > profile.memory_budget_mb << 20:
         found.append(f"memory {made.memory_bytes >> 20} MiB > {profile.memory_budget_mb} MiB")
     return tuple(found)
@@ -117,4 +116,4 @@ def _line(made: Candidate, exceeded: tuple[str, ...]) -> str:
         else "quality not measured"
     )
     verdict = "exceeds " + ", ".join(exceeded) if exceeded else "within the limits"
-    return f"{made.recipe:<16} {made.model_bytes / MEGA:7.1f} MB  {figures}  {verdict}"
+    return f"{made.recipe:<16} {megabytes(made.model_bytes):>10}  {figures}  {verdict}"
