@@ -15,7 +15,7 @@ import pytest
 
 from device_runtime.manifest import CudaFacts, KitFacts
 from packager import cache, kit
-from packager.errors import CommandError, KitError
+from packager.errors import CommandError, KitError, ResourceError
 from packager.kit import collection, contents, cuda, freeze, rootfs
 from packager.kit.collection import Description
 from packager.run import run
@@ -162,6 +162,16 @@ def test_export_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
 def test_export_into_a_missing_folder(exported: Path, tmp_path: Path) -> None:
     kit.import_(exported)
     assert "mkdir -p" in refused(lambda: kit.export(NAME, tmp_path / "no" / "kit.tar"))
+
+
+def test_export_onto_a_folder(exported: Path, tmp_path: Path) -> None:
+    kit.import_(exported)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ResourceError) as caught:
+        kit.export(NAME, tmp_path / "folder")
+    assert "folder: Is a directory" in str(caught.value)
+    assert caught.value.hint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "folder", "kit.tar"]
 
 
 def test_kit_of_another_version_is_left_aside(
