@@ -33,7 +33,7 @@ def export(name: str, file: Path) -> Kit:
     """Write the kit of that name to a file; the same kit gives the same bytes.
 
     Raises:
-        KitError: there is no such kit and it cannot be made, or the file's folder does not exist.
+        KitError: there is no such kit and it cannot be made, or the file's folder is missing.
         ResourceError: the file cannot be written.
     """
     kit = ensure(name)
