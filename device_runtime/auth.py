@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from device_runtime.api_keys import KeyRing
 from device_runtime.openai_api import ApiError
+from device_runtime.outcomes import error_response
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """What answers without a key: probes have none, and learn nothing but that the service works."""
@@ -132,10 +132,9 @@ def _same(origin: str, host: str) -> bool:
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, message: str, challenge: str) -> None:
     error = ApiError(message, status=HTTPStatus.UNAUTHORIZED, code="invalid_api_key")
-    headers = {"WWW-Authenticate": challenge}
-    await JSONResponse(error.body, error.status, headers)(scope, receive, send)
+    await error_response(error, {"WWW-Authenticate": challenge})(scope, receive, send)
 
 
 async def _forbid(scope: Scope, receive: Receive, send: Send, message: str) -> None:
     error = ApiError(message, status=HTTPStatus.FORBIDDEN, code="forbidden_origin")
-    await JSONResponse(error.body, error.status)(scope, receive, send)
+    await error_response(error)(scope, receive, send)

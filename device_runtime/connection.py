@@ -9,12 +9,13 @@ import socket
 
 import h11
 import uvicorn
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from device_runtime.openai_api import ApiError
+from device_runtime.outcomes import error_response
 
 MAX_HEAD_BYTES = 16 << 10
 """Of a request: its line and all headers."""
@@ -164,8 +165,5 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-def _refusal(error: ApiError) -> JSONResponse:
-    headers = {"Connection": "close"}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
-    return JSONResponse(error.body, error.status, headers)
+def _refusal(error: ApiError) -> Response:
+    return error_response(error, {"Connection": "close"})

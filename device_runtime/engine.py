@@ -18,7 +18,6 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
-    TOOL_CALLS = "tool_calls"
     CANCELLED = "cancelled"
 
 

@@ -27,16 +27,11 @@ from device_runtime.engine import (
 )
 from device_runtime.errors import DeviceError, RequestError, ServiceError
 from device_runtime.metrics import CONTENT_TYPE, Metrics
-from device_runtime.openai_answers import (
-    Answer,
-    ChatAnswer,
-    CompletionAnswer,
-    Head,
-    model_entry,
-    model_list,
-)
+from device_runtime.openai_answers import Answer, ChatAnswer, CompletionAnswer
 from device_runtime.openai_api import ApiError
+from device_runtime.openai_objects import Model, ModelList, ResponseMeta
 from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
+from device_runtime.outcomes import error_response
 from device_runtime.status import Figures, Health, HealthReport, RuntimeStatus
 from device_runtime.supervisor import BusyError, DeadlineError, QueueFullError
 from device_runtime.tool_calls import ToolCallParser
@@ -105,13 +100,16 @@ class Api:
         )
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse(model_list(self._served.models, self._created))
+        return _struct(ModelList([self._model_object(name) for name in self._served.models]))
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["model"]
         if name not in self._served.models:
             raise ApiError(f"the model {name!r} does not exist", status=404, code="model_not_found")
-        return JSONResponse(model_entry(name, self._created))
+        return _struct(self._model_object(name))
+
+    def _model_object(self, name: str) -> Model:
+        return Model(id=name, created=self._created, owned_by="edgepack")
 
     async def _full_status(self, request: Request) -> Response:
         return _struct(self._status())
@@ -134,10 +132,10 @@ class Api:
         return JSONResponse(openapi.document(self._served.models))
 
     async def _chat(self, request: Request) -> Response:
-        def answer(head: Head, asked: Asked) -> Answer:
+        def answer(meta: ResponseMeta, asked: Asked) -> Answer:
             names = [tool.name for tool in asked.tools.tools]
             dialect = self._served.dialect
-            return ChatAnswer(head, asked, lambda: ToolCallParser(dialect, names, guided=True))
+            return ChatAnswer(meta, asked, lambda: ToolCallParser(dialect, names, guided=True))
 
         return await self._answer(request, "chat", parse_chat, answer)
 
@@ -149,7 +147,7 @@ class Api:
         request: Request,
         endpoint: str,
         parse: Callable[[bytes, Served], Asked],
-        answer: Callable[[Head, Asked], Answer],
+        answer: Callable[[ResponseMeta, Asked], Answer],
     ) -> Response:
         observed = _Observed(endpoint, self._figures, self._metrics, request)
         try:
@@ -157,11 +155,11 @@ class Api:
         except ApiError:
             observed.end("rejected")
             raise
-        head = Head(
-            number=uuid.uuid4().hex,
+        meta = ResponseMeta(
+            id=uuid.uuid4().hex,
             created=int(time.time()),
             model=asked.model,
-            fingerprint=self._fingerprint,
+            system_fingerprint=self._fingerprint,
         )
         chunks = observed.chunks(self._generator.generate(asked.generation))
         try:
@@ -169,12 +167,12 @@ class Api:
             # still be an HTTP status.
             await _while_connected(request, anext(chunks))
             if not asked.stream:
-                whole = _collect(chunks, answer(head, asked))
-                return JSONResponse(await _while_connected(request, whole))
+                whole = _collect(chunks, answer(meta, asked))
+                return _struct(await _while_connected(request, whole))
         except BaseException:
             await chunks.aclose()
             raise
-        return _EventStream(chunks, answer(head, asked))
+        return _EventStream(chunks, answer(meta, asked))
 
     async def _body(self, request: Request) -> bytes:
         """The request's body, of which no more is read than may be there."""
@@ -278,11 +276,11 @@ async def _events(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> Asy
         yield b"data: [DONE]\n\n"
 
 
-def _event(data: dict[str, Any]) -> bytes:
+def _event(data: msgspec.Struct) -> bytes:
     return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
-async def _collect(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> dict[str, Any]:
+async def _collect(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> msgspec.Struct:
     async for chunk in chunks:
         answer.push(chunk)
     return answer.whole()
@@ -342,21 +340,15 @@ def _struct(value: msgspec.Struct, status: int = 200) -> Response:
 def on_api_error(request: Request, error: Exception) -> Response:
     """The error as an HTTP response."""
     assert isinstance(error, ApiError)
-    headers = {}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
-    if error.status == 413:
-        # What the client still sends is not read.
-        headers["Connection"] = "close"
-    return JSONResponse(error.body, status_code=error.status, headers=headers)
+    # The rest of a body that is too large is not read.
+    return error_response(error, {"Connection": "close"} if error.status == 413 else None)
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = {404: "there is nothing at", 405: f"{request.method} is not possible at"}
     message = f"{what.get(error.status_code, error.detail)} {request.url.path}"
-    shown = ApiError(message, status=error.status_code)
-    return JSONResponse(shown.body, status_code=error.status_code, headers=error.headers)
+    return error_response(ApiError(message, status=error.status_code), error.headers)
 
 
 def _on_disconnect(request: Request, error: Exception) -> Response:
@@ -365,4 +357,4 @@ def _on_disconnect(request: Request, error: Exception) -> Response:
 
 
 def _on_error(request: Request, error: Exception) -> Response:
-    return JSONResponse(ApiError("internal error", status=500).body, status_code=500)
+    return error_response(ApiError("internal error", status=500))

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from device_runtime.openai_objects import Error, ErrorFields
+
 
 class ApiError(Exception):
     """A request is answered with this error.
@@ -33,7 +35,7 @@ class ApiError(Exception):
         self.retry_after_s = retry_after_s
 
     @property
-    def body(self) -> dict[str, Any]:
+    def body(self) -> Error:
         """The error as OpenAI words it."""
         kinds = {
             401: "authentication_error",
@@ -42,14 +44,8 @@ class ApiError(Exception):
             429: "rate_limit_error",
         }
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {
-            "error": {
-                "message": str(self),
-                "type": kinds.get(self.status, kind),
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        kind = kinds.get(self.status, kind)
+        return Error(ErrorFields(str(self), type=kind, param=self.param, code=self.code))
 
 
 def _number(text: str) -> float:

@@ -1,27 +1,41 @@
-"""The objects of OpenAI's answers: what `openai_answers` writes, for the API's document."""
+"""The objects of OpenAI's responses: what is sent is encoded from them and documented by them.
+
+A field that may be absent defaults to `UNSET`, which msgspec leaves out; None is sent as null. A
+field that says which kind of object it is in (`object`, `type`, `role`) is the struct's tag.
+"""
 
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
+
+Finish = Literal["stop", "length", "tool_calls"]
 
 _Seconds = Annotated[int, Meta(description="Seconds since 1970, of the device's clock.")]
 _Index = Annotated[int, Meta(ge=0, description="Which of the `n` answers.")]
 _Finish = Annotated[
-    Literal["stop", "length", "tool_calls"],
+    Finish,
     Meta(
         description="`stop`: the model or a stop text ended it. `length`: it has `max_tokens`, or "
         "the context is full; JSON may be incomplete then. `tool_calls`: it calls tools."
     ),
 ]
-_Fingerprint = Annotated[str, Meta(description="Changes with the release.")]
+
+
+class ResponseMeta(msgspec.Struct, frozen=True):
+    """The fields that all objects of one response begin with."""
+
+    id: Annotated[str, Meta(description="Unique among the responses of this device.")]
+    created: _Seconds
+    model: Annotated[str, Meta(description="Its name as the request has it.")]
+    system_fingerprint: Annotated[str, Meta(description="Changes with the release.")]
 
 
 class TokensDetails(msgspec.Struct, frozen=True):
-    """What is known of a prompt's tokens."""
+    """Details of a prompt's tokens."""
 
     cached_tokens: Annotated[
-        int, Meta(description="Remembered from an earlier request, and not read again.")
+        int, Meta(description="Reused from an earlier request, without prefill.")
     ]
 
 
@@ -49,34 +63,33 @@ class TokenLogprobs(Logprob, frozen=True):
 
 
 class ChatLogprobs(msgspec.Struct, frozen=True):
-    """One entry for each token of the answer, or of the piece."""
+    """One entry for each token of the answer, or of the chunk."""
 
     content: list[TokenLogprobs]
     refusal: None
 
 
-class AnswerFunction(msgspec.Struct, frozen=True):
+class AnswerFunction(msgspec.Struct):
     """The function that is called."""
 
+    # Not frozen: the arguments grow while the answer is generated.
     name: str
-    arguments: Annotated[str, Meta(description="JSON in a string; a piece of it in pieces.")]
+    arguments: Annotated[str, Meta(description="JSON in a string.")]
 
 
-class AnswerCall(msgspec.Struct, frozen=True):
+class AnswerCall(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
     """A call of a tool."""
 
     id: str
-    type: Literal["function"]
     function: AnswerFunction
 
 
-class AnswerMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the model says."""
+class AnswerMessage(msgspec.Struct, frozen=True, tag_field="role", tag="assistant"):
+    """The model's message."""
 
-    role: Literal["assistant"]
     content: str | None
     refusal: None
-    tool_calls: list[AnswerCall] = []
+    tool_calls: list[AnswerCall] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True):
@@ -88,67 +101,58 @@ class ChatChoice(msgspec.Struct, frozen=True):
     finish_reason: _Finish
 
 
-class _Head(msgspec.Struct, frozen=True):
-    """What all answers begin with."""
-
-    id: str
-    created: _Seconds
-    model: str
-    system_fingerprint: _Fingerprint
-
-
-class ChatCompletion(_Head, frozen=True):
+class ChatCompletion(ResponseMeta, frozen=True, tag_field="object", tag="chat.completion"):
     """The answers to a conversation."""
 
-    object: Literal["chat.completion"]
     choices: list[ChatChoice]
     usage: UsageObject
 
 
-class DeltaFunction(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is new of a called function."""
+class DeltaFunction(msgspec.Struct, frozen=True):
+    """The new part of a called function."""
 
-    arguments: str
-    name: str | msgspec.UnsetType = msgspec.UNSET
+    arguments: Annotated[str, Meta(description="Append it to the arguments so far.")]
+    name: str | UnsetType = UNSET
 
 
-class DeltaCall(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is new of a call; its first piece has everything but the arguments."""
+class DeltaCall(msgspec.Struct, frozen=True):
+    """The new part of a call; its first chunk has everything but the arguments."""
 
     index: Annotated[int, Meta(description="Which call of the answer.")]
     function: DeltaFunction
-    id: str | msgspec.UnsetType = msgspec.UNSET
-    type: Literal["function"] | msgspec.UnsetType = msgspec.UNSET
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
 
 
-class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is new of an answer."""
+class Delta(msgspec.Struct, frozen=True):
+    """The new part of an answer."""
 
-    role: Literal["assistant"] | msgspec.UnsetType = msgspec.UNSET
-    content: Annotated[str, Meta(description="To be put behind what came before.")] | (
-        msgspec.UnsetType
-    ) = msgspec.UNSET
-    tool_calls: list[DeltaCall] | msgspec.UnsetType = msgspec.UNSET
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: Annotated[str, Meta(description="Append it to the content so far.")] | UnsetType = (
+        UNSET
+    )
+    tool_calls: list[DeltaCall] | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):
-    """A piece of one answer."""
+    """A chunk of one answer."""
 
     index: _Index
     delta: Delta
     logprobs: ChatLogprobs | None
-    finish_reason: Annotated[_Finish | None, Meta(description="Only in an answer's last piece.")]
+    finish_reason: Annotated[_Finish | None, Meta(description="Only in an answer's last chunk.")]
 
 
-class ChatCompletionChunk(_Head, frozen=True, omit_defaults=True):
-    """A piece of the answers to a conversation."""
+class ChatCompletionChunk(
+    ResponseMeta, frozen=True, tag_field="object", tag="chat.completion.chunk"
+):
+    """A chunk of the answers to a conversation."""
 
-    object: Literal["chat.completion.chunk"]
-    choices: Annotated[list[ChunkChoice], Meta(description="Empty in the piece with the usage.")]
+    choices: Annotated[list[ChunkChoice], Meta(description="Empty in the chunk with the usage.")]
     usage: Annotated[
-        UsageObject | msgspec.UnsetType | None,
-        Meta(description="Only with `include_usage`; null in all pieces but the last."),
-    ] = msgspec.UNSET
+        UsageObject | UnsetType | None,
+        Meta(description="Only with `include_usage`; null in all chunks but the last."),
+    ] = UNSET
 
 
 class CompletionLogprobs(msgspec.Struct, frozen=True):
@@ -161,40 +165,37 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
 
 
 class CompletionChoice(msgspec.Struct, frozen=True):
-    """One answer, or a piece of it."""
+    """One answer, or a chunk of it."""
 
     index: _Index
     text: str
     logprobs: CompletionLogprobs | None
-    finish_reason: Annotated[_Finish | None, Meta(description="Null in all pieces but the last.")]
+    finish_reason: Annotated[_Finish | None, Meta(description="Null in all chunks but the last.")]
 
 
-class Completion(_Head, frozen=True, omit_defaults=True):
-    """The answers to a raw text; pieces look the same."""
+class Completion(ResponseMeta, frozen=True, tag_field="object", tag="text_completion"):
+    """The answers to a raw text; chunks look the same."""
 
-    object: Literal["text_completion"]
     choices: list[CompletionChoice]
-    usage: UsageObject | msgspec.UnsetType | None = msgspec.UNSET
+    usage: UsageObject | UnsetType | None = UNSET
 
 
-class Model(msgspec.Struct, frozen=True):
+class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     """A model, or a model with one of its adapters."""
 
-    id: Annotated[str, Meta(description="What a request's `model` may be.")]
-    object: Literal["model"]
+    id: Annotated[str, Meta(description="A name for a request's `model`.")]
     created: Annotated[int, Meta(description="When the service started, seconds since 1970.")]
     owned_by: str
 
 
-class ModelList(msgspec.Struct, frozen=True):
+class ModelList(msgspec.Struct, frozen=True, tag_field="object", tag="list"):
     """All models."""
 
-    object: Literal["list"]
     data: list[Model]
 
 
 class ErrorFields(msgspec.Struct, frozen=True):
-    """What is wrong."""
+    """An error's fields."""
 
     message: Annotated[str, Meta(description="For people; it names the field and what to do.")]
     type: Annotated[str, Meta(description="OpenAI's class of the error.")]
@@ -203,6 +204,6 @@ class ErrorFields(msgspec.Struct, frozen=True):
 
 
 class Error(msgspec.Struct, frozen=True):
-    """Any answer that is not 2xx."""
+    """Any response that is not 2xx."""
 
     error: ErrorFields

@@ -8,17 +8,41 @@ import openai.types.chat
 import pytest
 
 from device_runtime.engine import FinishReason, GenerationChunk, TokenLogprob, Usage
-from device_runtime.openai_answers import ChatAnswer, CompletionAnswer, Head
-from device_runtime.openai_objects import ChatCompletion, ChatCompletionChunk, Completion
+from device_runtime.openai_answers import Answer, ChatAnswer, CompletionAnswer
+from device_runtime.openai_objects import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Completion,
+    ResponseMeta,
+)
 from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
 from device_runtime.tool_calls import ToolCallParser
 from device_runtime.tool_dialects import Dialect
 
-HEAD = Head(number="1", created=5, model="tiny", fingerprint="fp")
+META = ResponseMeta(id="1", created=5, model="tiny", system_fingerprint="fp")
 DIALECT = Dialect.of("")
 SERVED = Served(model="tiny", dialect=DIALECT, max_tokens=64)
 USAGE = Usage(prompt_tokens=9, completion_tokens=3, cached_tokens=4, first_token_s=1, decode_s=1)
 TOOL = {"type": "function", "function": {"name": "add"}}
+
+
+class Sent:
+    """An answer's objects as a client reads them."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def push(self, chunk: GenerationChunk) -> list[dict[str, Any]]:
+        return [plain(piece) for piece in self._answer.push(chunk)]
+
+    def whole(self) -> dict[str, Any]:
+        return plain(self._answer.whole())
+
+
+def plain(sent: msgspec.Struct) -> dict[str, Any]:
+    fields = msgspec.json.decode(msgspec.json.encode(sent))
+    assert isinstance(fields, dict)
+    return fields
 
 
 def asked(**fields: Any) -> Asked:
@@ -26,14 +50,14 @@ def asked(**fields: Any) -> Asked:
     return parse_chat(json.dumps(body).encode(), SERVED)
 
 
-def chat(request: Asked) -> ChatAnswer:
+def chat(request: Asked) -> Sent:
     names = [tool.name for tool in request.tools.tools]
-    return ChatAnswer(HEAD, request, lambda: ToolCallParser(DIALECT, names, guided=True))
+    return Sent(ChatAnswer(META, request, lambda: ToolCallParser(DIALECT, names, guided=True)))
 
 
-def completion(**fields: Any) -> CompletionAnswer:
+def completion(**fields: Any) -> Sent:
     body = {"prompt": "Once", **fields}
-    return CompletionAnswer(HEAD, parse_completion(json.dumps(body).encode(), SERVED))
+    return Sent(CompletionAnswer(META, parse_completion(json.dumps(body).encode(), SERVED)))
 
 
 def token(text: str) -> TokenLogprob:
@@ -84,6 +108,21 @@ def test_chat_answer_in_pieces() -> None:
     assert deltas(pieces) == [{"role": "assistant", "content": ""}, {"content": "Hi"}, {}]
     assert [piece["choices"][0]["finish_reason"] for piece in pieces] == [None, None, "stop"]
     assert all("usage" not in piece for piece in pieces)
+
+
+def test_empty_fields_of_a_piece_are_null_and_its_usage_is_absent() -> None:
+    answer = chat(asked(stream=True))
+    *_, piece = answer.push(GenerationChunk(text="Hi"))
+    assert piece == {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 5,
+        "model": "tiny",
+        "system_fingerprint": "fp",
+        "choices": [
+            {"index": 0, "delta": {"content": "Hi"}, "logprobs": None, "finish_reason": None}
+        ],
+    }
 
 
 def test_usage_is_a_piece_of_its_own_if_asked_for() -> None:
@@ -189,8 +228,7 @@ def test_log_probabilities_of_a_completion() -> None:
 
 def same(shown: dict[str, Any], kind: type[msgspec.Struct]) -> bool:
     """Whether an object is of this kind, with all its fields and no other."""
-    plain = msgspec.json.decode(msgspec.json.encode(shown))
-    return bool(msgspec.to_builtins(msgspec.convert(plain, kind)) == plain)
+    return bool(msgspec.to_builtins(msgspec.convert(shown, kind)) == shown)
 
 
 @pytest.mark.parametrize(

@@ -176,9 +176,9 @@ def test_wrong_fields_are_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(ApiError) as caught:
         parse(**fields)
     assert caught.value.status == 400
-    assert caught.value.body["error"]["param"] == param
-    assert param in caught.value.body["error"]["message"]
-    assert caught.value.body["error"]["type"] == "invalid_request_error"
+    assert caught.value.body.error.param == param
+    assert param in caught.value.body.error.message
+    assert caught.value.body.error.type == "invalid_request_error"
 
 
 @pytest.mark.parametrize(
@@ -306,4 +306,4 @@ def test_completion_of_raw_text() -> None:
 def test_wrong_fields_of_a_completion_are_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(ApiError) as caught:
         complete(**fields)
-    assert caught.value.body["error"]["param"] == param
+    assert caught.value.body.error.param == param
