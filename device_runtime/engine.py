@@ -164,17 +164,31 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 class PromptTooLongError(RequestError):
     """The prompt leaves no room for an answer in the model's context."""
 
+    wire_name = "prompt_too_long"
+    api_code = "context_length_exceeded"
+
 
 class UnknownTokenError(RequestError):
     """The request names a token that the model has not."""
+
+    wire_name = "unknown_token"
+    param = "logit_bias"
 
 
 class OutOfMemoryError(RequestError):
     """The memory for KV caches cannot hold this request, whatever else is running."""
 
+    wire_name = "out_of_memory"
+    api_code = "kv_cache_too_small"
+    param = "max_tokens"
+
 
 class NoMemoryNowError(ServiceError):
     """The device has too little memory free for this request at the moment."""
+
+    wire_name = "no_memory_now"
+    api_code = "insufficient_memory"
+    refuses = True
 
 
 class Engine(Protocol):

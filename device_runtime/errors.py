@@ -1,15 +1,37 @@
-"""Errors of the device side: one class and one exit code for each kind of trouble."""
+"""Errors of the device side, and the table of how each one is reported.
+
+The table's rows are class attributes: a subclass states what differs from its parent. Errors of the
+engine and of the supervisor, and their rows, are beside what raises them.
+"""
+
+from typing import ClassVar
+
+PROMPT = "prompt"
+"""As `DeviceError.param`: the field with the prompt, whose name depends on the endpoint."""
 
 
 class DeviceError(Exception):
     """Something the user can act on.
 
     Attributes:
-        exit_code: what the process ends with.
+        exit_code: of the process that ends with it.
+        wire_name: stands for the class between processes; a class without a name of its own
+            arrives as its nearest ancestor with one.
+        http_status: of the response to a request that ends with it.
+        api_code: `error.code` in the body of that response.
+        param: `error.param`: the field of the request that is wrong, or `PROMPT`; None for none.
+        refuses: the request was not started; otherwise it failed.
+        retry_after_s: seconds until the request may succeed; None if that is not known.
         hint: what to do next, one sentence; may be empty.
     """
 
-    exit_code = 1
+    exit_code: ClassVar[int] = 1
+    wire_name: ClassVar[str] = "error"
+    http_status: ClassVar[int] = 500
+    api_code: ClassVar[str] = "engine_failed"
+    param: ClassVar[str | None] = None
+    refuses: ClassVar[bool] = False
+    retry_after_s: int | None = None
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -20,33 +42,63 @@ class BundleError(DeviceError):
     """A bundle or an installed release is damaged, hostile or of an unknown format."""
 
     exit_code = 7
+    wire_name = "bundle"
 
 
 class InstallError(DeviceError):
     """A bundle cannot be installed on this target."""
 
     exit_code = 8
+    wire_name = "install"
 
 
 class ResourceError(DeviceError):
     """The machine lacks something: disk space, memory, a free port."""
 
     exit_code = 9
+    wire_name = "resource"
 
 
 class EngineError(DeviceError):
     """The model cannot be loaded or cannot generate."""
 
     exit_code = 11
+    wire_name = "engine"
 
 
 class RequestError(DeviceError):
     """A request asks for what the model cannot do (a prompt longer than its context, say)."""
 
     exit_code = 12
+    wire_name = "request"
+    http_status = 400
+    api_code = "invalid_value"
+    param = PROMPT
+    refuses = True
 
 
 class ServiceError(DeviceError):
     """The running service cannot be reached, or cannot start."""
 
     exit_code = 13
+    wire_name = "service"
+    http_status = 503
+    api_code = "stopping"
+
+
+def error_classes() -> list[type[DeviceError]]:
+    """The error classes of all loaded modules, each after its parent."""
+    classes: list[type[DeviceError]] = [DeviceError]
+    for kind in classes:  # grows while it is walked
+        classes += kind.__subclasses__()
+    return classes
+
+
+def error_class(wire_name: str) -> type[DeviceError]:
+    """The class that a wire name stands for.
+
+    Raises:
+        KeyError: no class has this name.
+    """
+    named = [kind for kind in error_classes() if "wire_name" in vars(kind)]
+    return {kind.wire_name: kind for kind in named}[wire_name]

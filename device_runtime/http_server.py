@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
+from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -16,27 +17,26 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from device_runtime import chat_page, openapi
-from device_runtime.engine import (
-    FinishReason,
-    GenerationChunk,
-    GenerationRequest,
-    NoMemoryNowError,
-    OutOfMemoryError,
-    PromptTooLongError,
-    UnknownTokenError,
-)
-from device_runtime.errors import DeviceError, RequestError, ServiceError
+from device_runtime.engine import FinishReason, GenerationChunk, GenerationRequest, Usage
+from device_runtime.errors import PROMPT, DeviceError
 from device_runtime.metrics import CONTENT_TYPE, Metrics
 from device_runtime.openai_answers import Answer, ChatAnswer, CompletionAnswer
 from device_runtime.openai_api import ApiError
 from device_runtime.openai_objects import Model, ModelList, ResponseMeta
 from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
 from device_runtime.outcomes import error_response
-from device_runtime.status import Figures, Health, HealthReport, RuntimeStatus
-from device_runtime.supervisor import BusyError, DeadlineError, QueueFullError
+from device_runtime.status import Figures, Health, HealthReport, Outcome, RuntimeStatus
 from device_runtime.tool_calls import ToolCallParser
 
 T = TypeVar("T")
+
+
+class _Endpoint(StrEnum):
+    CHAT = "chat"
+    COMPLETION = "completion"
+
+
+_PROMPT_FIELDS = {_Endpoint.CHAT: "messages", _Endpoint.COMPLETION: "prompt"}
 
 
 class Generator(Protocol):
@@ -137,15 +137,15 @@ class Api:
             dialect = self._served.dialect
             return ChatAnswer(meta, asked, lambda: ToolCallParser(dialect, names, guided=True))
 
-        return await self._answer(request, "chat", parse_chat, answer)
+        return await self._answer(request, _Endpoint.CHAT, parse_chat, answer)
 
     async def _completion(self, request: Request) -> Response:
-        return await self._answer(request, "completion", parse_completion, CompletionAnswer)
+        return await self._answer(request, _Endpoint.COMPLETION, parse_completion, CompletionAnswer)
 
     async def _answer(
         self,
         request: Request,
-        endpoint: str,
+        endpoint: _Endpoint,
         parse: Callable[[bytes, Served], Asked],
         answer: Callable[[ResponseMeta, Asked], Answer],
     ) -> Response:
@@ -153,7 +153,7 @@ class Api:
         try:
             asked = parse(await self._body(request), self._served)
         except ApiError:
-            observed.end("rejected")
+            observed.end(Outcome.REJECTED)
             raise
         meta = ResponseMeta(
             id=uuid.uuid4().hex,
@@ -195,7 +195,9 @@ class Api:
 class _Observed:
     """Counts how one request goes, from the moment it came."""
 
-    def __init__(self, endpoint: str, figures: Figures, metrics: Metrics, request: Request) -> None:
+    def __init__(
+        self, endpoint: _Endpoint, figures: Figures, metrics: Metrics, request: Request
+    ) -> None:
         self._endpoint = endpoint
         self._figures = figures
         self._metrics = metrics
@@ -207,34 +209,35 @@ class _Observed:
         self, generated: AsyncGenerator[GenerationChunk]
     ) -> AsyncGenerator[GenerationChunk]:
         """Pass the engine's chunks on; its errors become those of the API."""
-        outcome = "cancelled"
+        outcome = Outcome.CANCELLED
         try:
             async with aclosing(generated):
                 async for chunk in generated:
                     self._token(chunk)
                     if chunk.usage is not None and chunk.finish_reason != FinishReason.CANCELLED:
-                        outcome = "completed"
-                        self._figures.completed(chunk.usage)
-                        self._metrics.used(chunk.usage)
-                        self._log |= {
-                            "prompt_tokens": chunk.usage.prompt_tokens,
-                            "cached_tokens": chunk.usage.cached_tokens,
-                            "completion_tokens": chunk.usage.completion_tokens,
-                        }
+                        outcome = Outcome.COMPLETED
+                        self._usage(chunk.usage)
                     yield chunk
         except DeviceError as error:
-            refused = isinstance(error, RequestError | BusyError | NoMemoryNowError)
-            outcome = "rejected" if refused else "failed"
-            raise _api_error(error, "messages" if self._endpoint == "chat" else "prompt") from None
+            outcome = Outcome.REJECTED if error.refuses else Outcome.FAILED
+            raise _api_error(error, _PROMPT_FIELDS[self._endpoint]) from None
         finally:
             self.end(outcome)
 
-    def end(self, outcome: str) -> None:
-        """The request is over."""
-        if outcome != "completed":
-            getattr(self._figures, outcome)()
+    def end(self, outcome: Outcome) -> None:
+        """Count the request, which has ended."""
+        self._figures.count(outcome)
         self._metrics.ended(self._endpoint, outcome)
         self._log["outcome"] = outcome
+
+    def _usage(self, usage: Usage) -> None:
+        self._figures.measure(usage)
+        self._metrics.used(usage)
+        self._log |= {
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "completion_tokens": usage.completion_tokens,
+        }
 
     def _token(self, chunk: GenerationChunk) -> None:
         if not chunk.tokens or chunk.finish_reason is not None:
@@ -313,24 +316,13 @@ async def _disconnected(request: Request) -> None:
 def _api_error(error: DeviceError, prompt: str) -> ApiError:
     """An engine's error in OpenAI's words; `prompt` is the field that the prompt came in."""
     message = f"{error}. {error.hint}".strip() if error.hint else str(error)
-    retry_after_s = error.retry_after_s if isinstance(error, BusyError) else None
-    known: list[tuple[type[DeviceError], int, str, str | None]] = [
-        (PromptTooLongError, 400, "context_length_exceeded", prompt),
-        (UnknownTokenError, 400, "invalid_value", "logit_bias"),
-        (OutOfMemoryError, 400, "kv_cache_too_small", "max_tokens"),
-        (RequestError, 400, "invalid_value", prompt),
-        (QueueFullError, 429, "queue_full", None),
-        (BusyError, 503, "model_unavailable", None),
-        (NoMemoryNowError, 503, "insufficient_memory", None),
-        (DeadlineError, 504, "deadline_exceeded", None),
-        (ServiceError, 503, "stopping", None),
-    ]
-    for kind, status, code, param in known:
-        if isinstance(error, kind):
-            return ApiError(
-                message, status=status, code=code, param=param, retry_after_s=retry_after_s
-            )
-    return ApiError(message, status=500, code="engine_failed")
+    return ApiError(
+        message,
+        status=error.http_status,
+        code=error.api_code,
+        param=prompt if error.param == PROMPT else error.param,
+        retry_after_s=error.retry_after_s,
+    )
 
 
 def _struct(value: msgspec.Struct, status: int = 200) -> Response:

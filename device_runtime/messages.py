@@ -4,19 +4,12 @@ A message is a msgpack map with its type in `type`, after its length as 4 bytes,
 """
 
 import asyncio
-from typing import BinaryIO, Literal, TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from device_runtime.engine import (
-    GenerationChunk,
-    GenerationRequest,
-    NoMemoryNowError,
-    OutOfMemoryError,
-    PromptTooLongError,
-    UnknownTokenError,
-)
-from device_runtime.errors import DeviceError, EngineError, RequestError
+from device_runtime.engine import GenerationChunk, GenerationRequest
+from device_runtime.errors import DeviceError, error_class
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -45,26 +38,14 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     chunk: GenerationChunk
 
 
-ErrorKind = Literal["length", "token", "memory", "no_memory_now", "request", "engine"]
-
-ERRORS: dict[ErrorKind, type[DeviceError]] = {
-    "length": PromptTooLongError,
-    "token": UnknownTokenError,
-    "memory": OutOfMemoryError,
-    "no_memory_now": NoMemoryNowError,
-    "request": RequestError,
-    "engine": EngineError,
-}
-
-
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Child to parent: a request (`id`), or loading the model (no `id`), ended with an error.
 
     Attributes:
-        kind: what became of it.
+        kind: the wire name of the error's class.
     """
 
-    kind: ErrorKind
+    kind: str
     message: str
     hint: str
     id: int | None = None
@@ -72,7 +53,17 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     @property
     def error(self) -> DeviceError:
         """The error itself."""
-        return ERRORS[self.kind](self.message, hint=self.hint)
+        return error_class(self.kind)(self.message, hint=self.hint)
+
+    @classmethod
+    def of(cls, error: DeviceError, request: int | None) -> "Failed":
+        """The message about an error.
+
+        Args:
+            error: what happened.
+            request: number of the request; None if the model did not load.
+        """
+        return cls(id=request, kind=error.wire_name, message=str(error), hint=error.hint)
 
 
 ToChild = Generate | Cancel

@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from device_runtime.engine import Usage
-from device_runtime.status import Health, RuntimeStatus
+from device_runtime.status import Health, Outcome, RuntimeStatus
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -51,7 +51,7 @@ class Metrics:
         )
         self._registry.register(_Status(status))
 
-    def ended(self, endpoint: str, outcome: str) -> None:
+    def ended(self, endpoint: str, outcome: Outcome) -> None:
         """A request ended."""
         self._requests.labels(endpoint, outcome).inc()
 

@@ -271,7 +271,7 @@ def _response_guidance(wanted: ResponseFormat | None) -> Guidance | None:
         return _guidance(rules(wanted.json_schema.schema))
     except UnsupportedSchemaError as error:
         place = "response_format.json_schema.schema" + error.path.removeprefix("$")
-        raise ApiError(f"{place}: {error}", param=place, code="unsupported_schema") from None
+        raise ApiError(f"{place}: {error}", param=place, code=error.api_code) from None
 
 
 def _guidance(lines: Iterable[str]) -> Guidance:

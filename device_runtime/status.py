@@ -4,6 +4,7 @@ import os
 import threading
 import time
 import uuid
+from collections import Counter
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -51,7 +52,16 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
         return Figure(last=round(value, 4), average=round(average, 4))
 
 
-class Requests(msgspec.Struct, kw_only=True):
+class Outcome(StrEnum):
+    """How a request ended; `Requests` says what each one means."""
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
     """Requests since the start by how they ended.
 
     Attributes:
@@ -139,37 +149,32 @@ class Figures:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._requests = Requests()
+        self._outcomes: Counter[Outcome] = Counter()
         self._tokens_per_s = Figure()
         self._first_token_s = Figure()
 
-    def completed(self, usage: Usage) -> None:
-        """A request was answered."""
+    def count(self, outcome: Outcome) -> None:
+        """Count a request that has ended."""
         with self._lock:
-            self._requests.completed += 1
+            self._outcomes[outcome] += 1
+
+    def measure(self, usage: Usage) -> None:
+        """Add the speeds of an answer to the averages."""
+        with self._lock:
             self._first_token_s = self._first_token_s.with_value(usage.first_token_s)
             if usage.tokens_per_s is not None:
                 self._tokens_per_s = self._tokens_per_s.with_value(usage.tokens_per_s)
 
-    def cancelled(self) -> None:
-        """A client went away."""
-        with self._lock:
-            self._requests.cancelled += 1
-
-    def rejected(self) -> None:
-        """A request was refused."""
-        with self._lock:
-            self._requests.rejected += 1
-
-    def failed(self) -> None:
-        """An answer ended with an error of ours."""
-        with self._lock:
-            self._requests.failed += 1
-
     def snapshot(self) -> tuple[Requests, Figure, Figure]:
         """The counts, tokens per second, seconds to the first token; all of one moment."""
         with self._lock:
-            return msgspec.structs.replace(self._requests), self._tokens_per_s, self._first_token_s
+            requests = Requests(
+                completed=self._outcomes[Outcome.COMPLETED],
+                cancelled=self._outcomes[Outcome.CANCELLED],
+                rejected=self._outcomes[Outcome.REJECTED],
+                failed=self._outcomes[Outcome.FAILED],
+            )
+            return requests, self._tokens_per_s, self._first_token_s
 
 
 def now() -> str:

@@ -41,17 +41,26 @@ class BusyError(ServiceError):
         retry_after_s: when to try again, seconds.
     """
 
+    api_code = "model_unavailable"
+    refuses = True
+
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message, hint=f"Try again in {retry_after_s} s.")
-        self.retry_after_s = retry_after_s
+        self.retry_after_s: int = retry_after_s
 
 
 class QueueFullError(BusyError):
     """As many requests wait as may."""
 
+    http_status = 429
+    api_code = "queue_full"
+
 
 class DeadlineError(ServiceError):
     """A request took longer than it may."""
+
+    http_status = 504
+    api_code = "deadline_exceeded"
 
 
 def worker_command(

@@ -21,7 +21,6 @@ from typing import BinaryIO
 from device_runtime.engine import Engine, GenerationChunk
 from device_runtime.errors import DeviceError
 from device_runtime.messages import (
-    ERRORS,
     FOR_CHILD,
     Cancel,
     Chunk,
@@ -63,7 +62,7 @@ def run(load: Callable[[], Engine], parent: int) -> int:
     try:
         engine = load()
     except DeviceError as error:
-        _send(outbox, _failure(error, None))
+        _send(outbox, Failed.of(error, None))
         return error.exit_code
     _send(outbox, Loaded(seconds=time.monotonic() - started))
     _Schedule(engine, inbox, outbox).run()
@@ -135,7 +134,7 @@ class _Schedule:
         try:
             chunk = next(task.chunks)
         except DeviceError as error:
-            _send(self._outbox, _failure(error, task.number))
+            _send(self._outbox, Failed.of(error, task.number))
             self._end(task)
             return
         # A request that waits for memory takes no time, and shall not be all that is asked.
@@ -156,11 +155,6 @@ class _Schedule:
 
     def _is_cancelled(self, number: int) -> bool:
         return number in self._cancelled
-
-
-def _failure(error: DeviceError, request: int | None) -> Failed:
-    kinds = (kind for kind, its in ERRORS.items() if isinstance(error, its))
-    return Failed(id=request, kind=next(kinds, "engine"), message=str(error), hint=error.hint)
 
 
 def _send(outbox: BinaryIO, message: ToParent) -> None:

@@ -28,6 +28,8 @@ class UnsupportedSchemaError(RequestError):
         path: where that is, `$.properties.a.uniqueItems`.
     """
 
+    api_code = "unsupported_schema"
+
     def __init__(self, keyword: str, path: str, reason: str) -> None:
         super().__init__(
             f"{keyword} {reason}", hint="docs/structured-output.md has what it can do."

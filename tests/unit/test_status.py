@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from device_runtime.engine import Usage
-from device_runtime.status import Figures, resident_bytes, temperature_c
+from device_runtime.status import Figures, Outcome, resident_bytes, temperature_c
 
 
 def usage(first_token_s: float, tokens: int) -> Usage:
@@ -15,11 +15,11 @@ def usage(first_token_s: float, tokens: int) -> Usage:
 
 def test_figures_count_and_average() -> None:
     figures = Figures()
-    figures.completed(usage(1.0, 11))
-    figures.completed(usage(2.0, 1))
-    figures.rejected()
-    figures.failed()
-    figures.cancelled()
+    for took in (usage(1.0, 11), usage(2.0, 1)):
+        figures.measure(took)
+        figures.count(Outcome.COMPLETED)
+    for outcome in (Outcome.REJECTED, Outcome.FAILED, Outcome.CANCELLED):
+        figures.count(outcome)
     requests, tokens_per_s, first_token_s = figures.snapshot()
     assert (requests.completed, requests.rejected) == (2, 1)
     assert (requests.failed, requests.cancelled) == (1, 1)
@@ -30,7 +30,7 @@ def test_figures_count_and_average() -> None:
 def test_snapshot_does_not_change_afterwards() -> None:
     figures = Figures()
     requests, _, _ = figures.snapshot()
-    figures.failed()
+    figures.count(Outcome.FAILED)
     assert requests.failed == 0
 
 
