@@ -1,42 +1,28 @@
 """The HTTP side: OpenAI's API, health, status, metrics and the chat page."""
 
-import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
-from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Callable
+from typing import Protocol
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from device_runtime import chat_page, openapi
-from device_runtime.engine import FinishReason, GenerationChunk, GenerationRequest, Usage
-from device_runtime.errors import PROMPT, DeviceError
+from device_runtime.engine import GenerationChunk, GenerationRequest
 from device_runtime.metrics import CONTENT_TYPE, Metrics
 from device_runtime.openai_answers import Answer, ChatAnswer, CompletionAnswer
 from device_runtime.openai_api import ApiError
 from device_runtime.openai_objects import Model, ModelList, ResponseMeta
 from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
-from device_runtime.outcomes import error_response
+from device_runtime.outcomes import Endpoint, ObservedRequest, error_response
 from device_runtime.status import Figures, Health, HealthReport, Outcome, RuntimeStatus
+from device_runtime.streaming import EventStream, collect, while_connected
 from device_runtime.tool_calls import ToolCallParser
-
-T = TypeVar("T")
-
-
-class _Endpoint(StrEnum):
-    CHAT = "chat"
-    COMPLETION = "completion"
-
-
-_PROMPT_FIELDS = {_Endpoint.CHAT: "messages", _Endpoint.COMPLETION: "prompt"}
 
 
 class Generator(Protocol):
@@ -137,19 +123,19 @@ class Api:
             dialect = self._served.dialect
             return ChatAnswer(meta, asked, lambda: ToolCallParser(dialect, names, guided=True))
 
-        return await self._answer(request, _Endpoint.CHAT, parse_chat, answer)
+        return await self._answer(request, Endpoint.CHAT, parse_chat, answer)
 
     async def _completion(self, request: Request) -> Response:
-        return await self._answer(request, _Endpoint.COMPLETION, parse_completion, CompletionAnswer)
+        return await self._answer(request, Endpoint.COMPLETION, parse_completion, CompletionAnswer)
 
     async def _answer(
         self,
         request: Request,
-        endpoint: _Endpoint,
+        endpoint: Endpoint,
         parse: Callable[[bytes, Served], Asked],
         answer: Callable[[ResponseMeta, Asked], Answer],
     ) -> Response:
-        observed = _Observed(endpoint, self._figures, self._metrics, request)
+        observed = ObservedRequest(endpoint, self._figures, self._metrics, request)
         try:
             asked = parse(await self._body(request), self._served)
         except ApiError:
@@ -165,14 +151,14 @@ class Api:
         try:
             # The first chunk only says that the request is accepted: until then, an error can
             # still be an HTTP status.
-            await _while_connected(request, anext(chunks))
+            await while_connected(request, anext(chunks))
             if not asked.stream:
-                whole = _collect(chunks, answer(meta, asked))
-                return _struct(await _while_connected(request, whole))
+                whole = collect(chunks, answer(meta, asked))
+                return _struct(await while_connected(request, whole))
         except BaseException:
             await chunks.aclose()
             raise
-        return _EventStream(chunks, answer(meta, asked))
+        return EventStream(chunks, answer(meta, asked))
 
     async def _body(self, request: Request) -> bytes:
         """The request's body, of which no more is read than may be there."""
@@ -190,139 +176,6 @@ class Api:
             if len(data) > self._max_body_bytes:
                 raise too_large
         return bytes(data)
-
-
-class _Observed:
-    """Counts how one request goes, from the moment it came."""
-
-    def __init__(
-        self, endpoint: _Endpoint, figures: Figures, metrics: Metrics, request: Request
-    ) -> None:
-        self._endpoint = endpoint
-        self._figures = figures
-        self._metrics = metrics
-        self._log: dict[str, Any] = request.scope.get("state", {}).get("log", {})
-        self._last_token = time.monotonic()
-        self._answering = False
-
-    async def chunks(
-        self, generated: AsyncGenerator[GenerationChunk]
-    ) -> AsyncGenerator[GenerationChunk]:
-        """Pass the engine's chunks on; its errors become those of the API."""
-        outcome = Outcome.CANCELLED
-        try:
-            async with aclosing(generated):
-                async for chunk in generated:
-                    self._token(chunk)
-                    if chunk.usage is not None and chunk.finish_reason != FinishReason.CANCELLED:
-                        outcome = Outcome.COMPLETED
-                        self._usage(chunk.usage)
-                    yield chunk
-        except DeviceError as error:
-            outcome = Outcome.REJECTED if error.refuses else Outcome.FAILED
-            raise _api_error(error, _PROMPT_FIELDS[self._endpoint]) from None
-        finally:
-            self.end(outcome)
-
-    def end(self, outcome: Outcome) -> None:
-        """Count the request, which has ended."""
-        self._figures.count(outcome)
-        self._metrics.ended(self._endpoint, outcome)
-        self._log["outcome"] = outcome
-
-    def _usage(self, usage: Usage) -> None:
-        self._figures.measure(usage)
-        self._metrics.used(usage)
-        self._log |= {
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "completion_tokens": usage.completion_tokens,
-        }
-
-    def _token(self, chunk: GenerationChunk) -> None:
-        if not chunk.tokens or chunk.finish_reason is not None:
-            return
-        now = time.monotonic()
-        if self._answering:
-            self._metrics.next_token(now - self._last_token)
-        else:
-            self._metrics.first_token(now - self._last_token)
-        self._answering, self._last_token = True, now
-
-
-class _EventStream(StreamingResponse):
-    """Server-sent events of one answer; ends the generation however the response ends."""
-
-    def __init__(self, chunks: AsyncGenerator[GenerationChunk], answer: Answer) -> None:
-        super().__init__(
-            _events(chunks, answer),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-cache"},
-        )
-        self._chunks = chunks
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._chunks.aclose()
-
-
-async def _events(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in chunks:
-            if pieces := answer.push(chunk):
-                yield b"".join(map(_event, pieces))
-    except ApiError as error:
-        yield _event(error.body)
-    else:
-        yield b"data: [DONE]\n\n"
-
-
-def _event(data: msgspec.Struct) -> bytes:
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
-
-
-async def _collect(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> msgspec.Struct:
-    async for chunk in chunks:
-        answer.push(chunk)
-    return answer.whole()
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await some work, or give it up when the client goes away.
-
-    Raises:
-        ClientDisconnect: it went away.
-    """
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
-    finally:
-        working.cancel()
-        gone.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _api_error(error: DeviceError, prompt: str) -> ApiError:
-    """An engine's error in OpenAI's words; `prompt` is the field that the prompt came in."""
-    message = f"{error}. {error.hint}".strip() if error.hint else str(error)
-    return ApiError(
-        message,
-        status=error.http_status,
-        code=error.api_code,
-        param=prompt if error.param == PROMPT else error.param,
-        retry_after_s=error.retry_after_s,
-    )
 
 
 def _struct(value: msgspec.Struct, status: int = 200) -> Response:
