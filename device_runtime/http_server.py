@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
+from http import HTTPStatus
 from typing import Protocol
 
 import msgspec
@@ -20,13 +21,13 @@ from device_runtime.openai_api import ApiError
 from device_runtime.openai_objects import Model, ModelList, ResponseMeta
 from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
 from device_runtime.outcomes import Endpoint, ObservedRequest, error_response
-from device_runtime.status import Figures, Health, HealthReport, Outcome, RuntimeStatus
+from device_runtime.status import Health, HealthReport, Outcome, RequestStats, RuntimeStatus
 from device_runtime.streaming import EventStream, collect, while_connected
 from device_runtime.tool_calls import ToolCallParser
 
 
 class Generator(Protocol):
-    """What answers requests: the supervisor, or a fake."""
+    """A source of answers: the supervisor, or a fake."""
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
         """See `Supervisor.generate`."""
@@ -38,8 +39,8 @@ class Api:
 
     Args:
         generator: answers requests.
-        figures: gets the outcome of each.
-        status: how everything is, now.
+        stats: counts the outcome of each request.
+        status: reports the status of everything, now.
         served: what is there to answer.
         max_body_bytes: longest body of a request.
     """
@@ -47,14 +48,14 @@ class Api:
     def __init__(
         self,
         generator: Generator,
-        figures: Figures,
+        stats: RequestStats,
         status: Callable[[], RuntimeStatus],
         served: Served,
         *,
         max_body_bytes: int = 1 << 20,
     ) -> None:
         self._generator = generator
-        self._figures = figures
+        self._stats = stats
         self._status = status
         self._served = served
         self._max_body_bytes = max_body_bytes
@@ -108,7 +109,7 @@ class Api:
         return _struct(msgspec.convert(self._status(), HealthReport, from_attributes=True))
 
     async def _readyz(self, request: Request) -> Response:
-        """Readiness: 200 only if a request would be worked on now."""
+        """Readiness: 200 only if the model can answer a request now."""
         status = self._status()
         ready = status.health is Health.READY
         report = msgspec.convert(status, HealthReport, from_attributes=True)
@@ -135,7 +136,7 @@ class Api:
         parse: Callable[[bytes, Served], Asked],
         answer: Callable[[ResponseMeta, Asked], Answer],
     ) -> Response:
-        observed = ObservedRequest(endpoint, self._figures, self._metrics, request)
+        observed = ObservedRequest(endpoint, self._stats, self._metrics, request)
         try:
             asked = parse(await self._body(request), self._served)
         except ApiError:
@@ -161,7 +162,7 @@ class Api:
         return EventStream(chunks, answer(meta, asked))
 
     async def _body(self, request: Request) -> bytes:
-        """The request's body, of which no more is read than may be there."""
+        """Read the request's body, up to the limit and no further."""
         too_large = ApiError(
             f"the body is larger than {self._max_body_bytes} bytes",
             status=413,
@@ -191,13 +192,17 @@ def on_api_error(request: Request, error: Exception) -> Response:
 
 def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    what = {404: "there is nothing at", 405: f"{request.method} is not possible at"}
-    message = f"{what.get(error.status_code, error.detail)} {request.url.path}"
+    path = request.url.path
+    messages = {
+        HTTPStatus.NOT_FOUND: f"no such endpoint: {path}",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"method {request.method} not allowed for {path}",
+    }
+    message = messages.get(HTTPStatus(error.status_code), f"{error.detail}: {path}")
     return error_response(ApiError(message, status=error.status_code), error.headers)
 
 
 def _on_disconnect(request: Request, error: Exception) -> Response:
-    """Nobody reads this answer; 499 is what nginx calls it."""
+    """Respond although nobody reads it, for the access log; 499 is nginx's status for this."""
     return Response(status_code=499)
 
 

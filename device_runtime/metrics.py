@@ -1,4 +1,4 @@
-"""What Prometheus is told: https://prometheus.io/docs/instrumenting/exposition_formats/."""
+"""Prometheus metrics: https://prometheus.io/docs/instrumenting/exposition_formats/."""
 
 from collections.abc import Callable, Iterable
 
@@ -20,11 +20,11 @@ class Metrics:
     """Counters and histograms of this server, in a registry of their own.
 
     Args:
-        status: how everything is, now; asked at each scrape.
+        status: reports the status of everything, now; called at each scrape.
     """
 
     def __init__(self, status: Callable[[], RuntimeStatus]) -> None:
-        # Without the library's default collectors: they tell of the parent process alone.
+        # Without the library's default collectors: they report the parent process alone.
         self._registry = CollectorRegistry(auto_describe=True)
         self._requests = Counter(
             "edgepack_requests",
@@ -34,39 +34,39 @@ class Metrics:
         )
         self._prompt_tokens = self._counter("prompt_tokens", "Tokens of all prompts.")
         self._cached_tokens = self._counter(
-            "cached_tokens", "Tokens of prompts that were remembered from an earlier request."
+            "cached_tokens", "Tokens of prompts that were reused from an earlier request."
         )
         self._completion_tokens = self._counter("completion_tokens", "Tokens generated.")
         self._first_token = Histogram(
             "edgepack_first_token_seconds",
-            "From the coming of a request to its first token, waiting included.",
+            "Time from request arrival to first token, queueing included.",
             buckets=_FIRST_TOKEN_S,
             registry=self._registry,
         )
         self._next_token = Histogram(
             "edgepack_next_token_seconds",
-            "From one token of an answer to the next.",
+            "Time from one token of an answer to the next.",
             buckets=_NEXT_TOKEN_S,
             registry=self._registry,
         )
         self._registry.register(_Status(status))
 
     def ended(self, endpoint: str, outcome: Outcome) -> None:
-        """A request ended."""
+        """Count a request that ended."""
         self._requests.labels(endpoint, outcome).inc()
 
     def used(self, usage: Usage) -> None:
-        """What a request took."""
+        """Count the tokens of a request."""
         self._prompt_tokens.inc(usage.prompt_tokens)
         self._cached_tokens.inc(usage.cached_tokens)
         self._completion_tokens.inc(usage.completion_tokens)
 
     def first_token(self, seconds: float) -> None:
-        """A request had to wait so long for its first token."""
+        """Observe the time from a request's arrival to its first token."""
         self._first_token.observe(seconds)
 
     def next_token(self, seconds: float) -> None:
-        """The next token came so long after the one before."""
+        """Observe the time from one token to the next."""
         self._next_token.observe(seconds)
 
     def text(self) -> bytes:
@@ -78,19 +78,19 @@ class Metrics:
 
 
 class _Status(Collector):
-    """What the status tells, read at each scrape."""
+    """Metrics of the status, read at each scrape."""
 
     def __init__(self, status: Callable[[], RuntimeStatus]) -> None:
         self._status = status
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing, so that the registry does not ask for the status to learn the names."""
+        """Return nothing, so that the registry does not request the status for the names."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
         status = self._status()
         gauges = {
-            "queue_length": ("Requests that wait.", status.queue_length),
+            "queue_length": ("Requests in the queue.", status.queue_length),
             "running_requests": ("Requests that are being answered.", status.running),
             "memory_bytes": ("Resident memory of both processes.", status.memory_bytes),
             "worker_memory_bytes": (
@@ -106,16 +106,18 @@ class _Status(Collector):
                 "edgepack_temperature_celsius", "Of the hottest sensor.", value=status.temperature_c
             )
         health = GaugeMetricFamily(
-            "edgepack_health", "1 for the state that the service is in.", labels=("health",)
+            "edgepack_health", "1 for the current state of the service.", labels=("health",)
         )
-        for each in Health:
-            health.add_metric((each.value,), float(each is status.health))
+        for state in Health:
+            health.add_metric((state.value,), float(state is status.health))
         yield health
         identity = GaugeMetricFamily(
-            "edgepack_release_info", "What is served.", labels=("model", "version", "release")
+            "edgepack_release_info",
+            "The release that is served.",
+            labels=("model", "version", "release"),
         )
-        found = status.identity
-        identity.add_metric((found.model, found.version, found.release), 1)
+        served = status.identity
+        identity.add_metric((served.model, served.version, served.release), 1)
         yield identity
         yield CounterMetricFamily(
             "edgepack_worker_restarts",

@@ -1,4 +1,4 @@
-"""What all of OpenAI's API has in common: its errors, and how a body's fields are checked."""
+"""Errors of OpenAI's API, and the checks that all bodies have in common."""
 
 import re
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from device_runtime.openai_objects import Error, ErrorFields
 
 
 class ApiError(Exception):
-    """A request is answered with this error.
+    """An error that a request is answered with.
 
     Attributes:
         status: HTTP status.
@@ -58,7 +58,7 @@ _DECODER = msgspec.json.Decoder(float_hook=_number)
 
 
 def decoded(data: bytes) -> dict[str, Any]:
-    """A body's fields.
+    """Decode a body's fields.
 
     Raises:
         ApiError: it is not a JSON object.
@@ -80,14 +80,14 @@ def check_fields(
     where: str = "",
     ignored: Collection[str] = (),
 ) -> None:
-    """Refuse fields that are not known, unless they are null or ask for nothing.
+    """Refuse unknown fields, unless they are null or have a neutral value.
 
     Args:
-        fields: as they came.
-        known: has all that are known.
-        without_effect: fields whose function is missing here, and the values that ask for nothing.
+        fields: as received.
+        known: has all known fields.
+        without_effect: fields whose function is missing here, and their neutral values.
         where: place of the fields in the body, with the dot or bracket behind it.
-        ignored: fields that say nothing about the answer.
+        ignored: fields that do not concern the answer.
 
     Raises:
         ApiError: names the field.
@@ -110,14 +110,14 @@ def check_fields(
 
 
 def wrong_value(error: msgspec.ValidationError) -> ApiError:
-    """msgspec's message ends with the place: "... - at `$.stop[0]`", "... - at `key` in `$.a`"."""
-    found = re.fullmatch(r"(?s)(.*?)(?: - at (?:`key` in )?`\$\.?(.*)`)?", str(error))
-    assert found is not None
-    reason, place, code = found[1], found[2] or None, "invalid_value"
+    """Convert msgspec's error: it ends with "... - at `$.stop[0]`" or "... - at `key` in `$.a`"."""
+    parts = re.fullmatch(r"(?s)(.*?)(?: - at (?:`key` in )?`\$\.?(.*)`)?", str(error))
+    assert parts is not None
+    reason, place = parts[1], parts[2] or None
     if unknown := re.search(r"contains unknown field `(\w+)`", reason):
         place = f"{place}.{unknown[1]}" if place else unknown[1]
-        reason, code = "it is not supported", "unsupported_parameter"
+        return ApiError(f"{place} is not supported", param=place, code="unsupported_parameter")
     if missing := re.search(r"missing required field `(\w+)`", reason):
         place = f"{place}.{missing[1]}" if place else missing[1]
-        reason = "it is required"
-    return ApiError(f"{place}: {reason}", param=place, code=code)
+        return ApiError(f"{place} is required", param=place, code="invalid_value")
+    return ApiError(f"{place}: {reason}", param=place, code="invalid_value")

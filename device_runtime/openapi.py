@@ -1,4 +1,4 @@
-"""The API's own description: an OpenAPI document, made of the structs that are read and written.
+"""The API's own description: an OpenAPI document, generated from the structs it reads and writes.
 
 OpenAPI 3.1, https://spec.openapis.org/oas/v3.1.1, whose schemas are those of JSON schema 2020-12.
 """
@@ -21,7 +21,7 @@ EVENTS = "text/event-stream"
 
 _ABOUT = """\
 OpenAI's API, served by the device itself. A field that cannot be honoured is an error that names
-it; a field with the value null is taken for one that is not there."""
+it; null means absent."""
 _COMPONENTS = "#/components/schemas/"
 _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     bodies.ChatBody,
@@ -39,12 +39,12 @@ _ERRORS = {
     400: "The request is wrong, or asks for what this device cannot do; `param` names the field.",
     401: "An API key is required, and none or a wrong one was given.",
     403: "Web pages of this origin, or requests for this host, are refused.",
-    404: "There is no such model.",
+    404: "The model does not exist.",
     413: "The body is too large.",
     429: "The queue is full.",
     500: "The model failed, or its process ended; the next request gets a new one.",
     503: "The model is not available: it fails, there is no memory now, or the service stops.",
-    504: "The request took too long, waiting included.",
+    504: "The request took too long, queueing included.",
 }
 _RETRY_AFTER = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
@@ -85,7 +85,7 @@ def document(models: Iterable[str]) -> dict[str, Any]:
     """The OpenAPI document.
 
     Args:
-        models: all that a request's `model` may be.
+        models: the names that a request's `model` can have.
     """
     names = list(models)
     schemas = _schemas()
@@ -126,7 +126,7 @@ def _paths(models: list[str]) -> dict[str, Any]:
         "/v1/completions": {
             "post": _generating(
                 "createCompletion",
-                "Go on with a raw text",
+                "Continue a raw text",
                 "CompletionBody",
                 {"text": {"prompt": "Once upon a time", "max_tokens": 20}},
                 "Completion",
@@ -152,7 +152,7 @@ def _paths(models: list[str]) -> dict[str, Any]:
         },
         "/v1/status": {
             "get": _operation(
-                "getStatus", "How everything is", {200: _json("RuntimeStatus")}, _GUARDED
+                "getStatus", "Status of the device", {200: _json("RuntimeStatus")}, _GUARDED
             )
         },
         "/metrics": {
@@ -174,7 +174,7 @@ def _paths(models: list[str]) -> dict[str, Any]:
         "/readyz": {
             "get": _operation(
                 "getReadiness",
-                "Readiness: 200 only if a request would be worked on now; no key is needed",
+                "Readiness: 200 only if the model can answer a request now; no key is needed",
                 {200: _json("HealthReport"), 503: _json("HealthReport")},
                 (403,),
             )
@@ -195,7 +195,7 @@ def _generating(
 ) -> dict[str, Any]:
     pieces = [{"$ref": _COMPONENTS + name} for name in (piece, "Error")]
     data = {
-        "description": f"A {piece}; an Error if the answer breaks off; `[DONE]` at the end.",
+        "description": f"A {piece}; an Error if the answer fails; `[DONE]` at the end.",
         "type": "string",
         "anyOf": [
             {"const": "[DONE]"},
@@ -273,7 +273,7 @@ def _close(
     *,
     ignored: Iterable[str] = (),
 ) -> None:
-    """What `check_fields` takes and refuses beside the fields of a struct."""
+    """Add the fields beside a struct's that `check_fields` accepts and refuses."""
     schema["properties"] |= {name: {"description": "Of no effect."} for name in sorted(ignored)} | {
         name: {"description": "Not supported.", "enum": [*values, None]}
         for name, values in without_effect.items()

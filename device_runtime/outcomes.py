@@ -14,7 +14,7 @@ from device_runtime.engine import FinishReason, GenerationChunk, Usage
 from device_runtime.errors import PROMPT, DeviceError
 from device_runtime.metrics import Metrics
 from device_runtime.openai_api import ApiError
-from device_runtime.status import Figures, Outcome
+from device_runtime.status import Outcome, RequestStats
 
 
 class Endpoint(StrEnum):
@@ -32,16 +32,16 @@ class ObservedRequest:
 
     Args:
         endpoint: where it arrived.
-        figures: counts its outcome.
+        stats: counts its outcome.
         metrics: counts its outcome, tokens and times.
         request: its entry in the access log gets its tokens and its outcome.
     """
 
     def __init__(
-        self, endpoint: Endpoint, figures: Figures, metrics: Metrics, request: Request
+        self, endpoint: Endpoint, stats: RequestStats, metrics: Metrics, request: Request
     ) -> None:
         self._endpoint = endpoint
-        self._figures = figures
+        self._stats = stats
         self._metrics = metrics
         self._log: dict[str, Any] = request.scope.get("state", {}).get("log", {})
         self._last_token = time.monotonic()
@@ -68,12 +68,12 @@ class ObservedRequest:
 
     def end(self, outcome: Outcome) -> None:
         """Count the request, which has ended."""
-        self._figures.count(outcome)
+        self._stats.count(outcome)
         self._metrics.ended(self._endpoint, outcome)
         self._log["outcome"] = outcome
 
     def _usage(self, usage: Usage) -> None:
-        self._figures.measure(usage)
+        self._stats.measure(usage)
         self._metrics.used(usage)
         self._log |= {
             "prompt_tokens": usage.prompt_tokens,

@@ -23,8 +23,8 @@ from device_runtime.mqtt_status import MqttReporter
 from device_runtime.served import served
 from device_runtime.status import (
     BOOT_ID,
-    Figures,
     Identity,
+    RequestStats,
     RuntimeStatus,
     now,
     resident_bytes,
@@ -65,7 +65,7 @@ class Service:
         )
         self._keys = KeyRing(config.api_keys_file) if config.api_keys_file else None
         self._tls = tls_context(config.tls_certificate, config.tls_key)
-        self._figures = Figures()
+        self._stats = RequestStats()
         self._identity = Identity(
             model=manifest.model.name,
             release=release.digest,
@@ -88,7 +88,7 @@ class Service:
         )
         self._api = Api(
             self._supervisor,
-            self._figures,
+            self._stats,
             self.status,
             served(
                 manifest.model.name,
@@ -193,7 +193,7 @@ class Service:
 
     def status(self) -> RuntimeStatus:
         """How everything is now; may be called from any thread."""
-        requests, tokens_per_s, first_token_s = self._figures.snapshot()
+        requests, tokens_per_s, first_token_s = self._stats.snapshot()
         worker = resident_bytes(self._supervisor.pid)
         return RuntimeStatus(
             ts=now(),

@@ -1,4 +1,4 @@
-"""How the runtime is: what HTTP and MQTT both tell."""
+"""The status of the runtime, as HTTP and MQTT report it."""
 
 import os
 import threading
@@ -78,7 +78,7 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs here.
+    """The release and the program that run here.
 
     Attributes:
         model: the model's name.
@@ -134,7 +134,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What probes are told; attributes as in `RuntimeStatus`."""
+    """A report for probes; attributes as in `RuntimeStatus`."""
 
     health: Health
     uptime_s: float
@@ -144,7 +144,7 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str
 
 
-class Figures:
+class RequestStats:
     """Counts and speeds of the requests so far; written by one thread, read by several."""
 
     def __init__(self) -> None:

@@ -14,9 +14,9 @@ MODEL = "smollm2-135m"
 INTRO = f"""\
 # The API on the device
 
-`edgepack-runtime serve` listens on {ADDRESS}. What is below is made from the code by
-`python -m scripts.api_docs`; a device tells the same of itself as an OpenAPI 3.1 document at
-`/openapi.json`, which generators of clients read.
+`edgepack-runtime serve` listens on {ADDRESS}. This page is generated from the code by
+`python -m scripts.api_docs`; a device serves the same description as an OpenAPI 3.1 document at
+`/openapi.json`, for client generators.
 
 {{about}}
 
@@ -27,12 +27,11 @@ STREAMING = """\
 ## Streaming
 
 With `"stream": true` the answer is `text/event-stream`: events of one line `data: ...` and an empty
-line. Each has the next piece as JSON; the last one is `data: [DONE]`. A piece may have the text of
-several tokens, never a part of a character. If the answer breaks off, an event has an
-[Error](#error) and none follows. To stop an answer, close the connection: the device ends it within
-one token.
+line. Each has the next chunk as JSON; the last one is `data: [DONE]`. A chunk can have the text of
+several tokens, never a part of a character. If the answer fails, the last event has an
+[Error](#error). To stop an answer, close the connection: the device ends it within one token.
 
-Pieces of a chat are [ChatCompletionChunk](#chatcompletionchunk)s: put each `delta.content` behind
+Chunks of a chat are [ChatCompletionChunk](#chatcompletionchunk)s: append each `delta.content` to
 the one before. Those of a raw completion are [Completion](#completion)s.
 """
 
@@ -91,14 +90,14 @@ def _errors(paths: dict[str, Any]) -> Iterator[str]:
         if response["content"].get(JSON, {}).get("schema", {}).get("$ref", "").endswith("/Error")
     }
     for status, response in sorted(found.items()):
-        waits = " `Retry-After` says when to try again." if "headers" in response else ""
+        waits = " `Retry-After` has the seconds to wait." if "headers" in response else ""
         yield f"| {status} | {response['description']}{waits} |"
     yield ""
 
 
 def _fields(schema: dict[str, Any]) -> Iterator[str]:
     """A table of an object's fields, or the values of an enumeration."""
-    # In a request, null is a field that is not there, and fields that are not known are refused.
+    # In a request, null means absent, and unknown fields are refused.
     asked = schema.get("additionalProperties") is False
     needed = {*schema["required"]} if asked else set()
     if about := schema.get("description", ""):
@@ -118,7 +117,7 @@ def _fields(schema: dict[str, Any]) -> Iterator[str]:
         yield f"| `{name}`{mark} | {_type(field, null=not asked)} | {_in_a_cell(meaning)} |"
     yield ""
     if unsupported:
-        yield f"Refused, unless they ask for nothing: {', '.join(unsupported)}.\n"
+        yield f"Refused, unless they have a neutral value: {', '.join(unsupported)}.\n"
 
 
 def _type(schema: dict[str, Any], *, null: bool = True) -> str:

@@ -22,7 +22,7 @@ from device_runtime.engine import (
     Usage,
 )
 from device_runtime.errors import DeviceError, EngineError
-from device_runtime.status import Figures, Health, Identity, RuntimeStatus
+from device_runtime.status import Health, Identity, RequestStats, RuntimeStatus
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,8 +87,8 @@ class FakeGenerator:
         yield GenerationChunk(tokens=3, finish_reason=FinishReason.STOP, usage=usage())
 
 
-def runtime_status(figures: Figures, health: Health = Health.READY) -> RuntimeStatus:
-    requests, tokens_per_s, first_token_s = figures.snapshot()
+def runtime_status(stats: RequestStats, health: Health = Health.READY) -> RuntimeStatus:
+    requests, tokens_per_s, first_token_s = stats.snapshot()
     return RuntimeStatus(
         ts="",
         boot_id="",

@@ -12,7 +12,7 @@ from device_runtime.engine import FinishReason, GenerationChunk, GenerationReque
 from device_runtime.http_server import Api
 from device_runtime.listener import Server, bind, url_of
 from device_runtime.openai_requests import Served
-from device_runtime.status import Figures
+from device_runtime.status import RequestStats
 from device_runtime.tool_dialects import Dialect
 from tests.browser import Seen, answers, send
 from tests.fakes import runtime_status, usage
@@ -33,9 +33,9 @@ class Echo:
 
 @pytest.fixture(scope="module")
 def echo_url() -> Iterator[str]:
-    figures = Figures()
+    stats = RequestStats()
     served = Served(model="<b>tiny</b>", dialect=Dialect.of(""), max_tokens=64)
-    app = Api(Echo(), figures, lambda: runtime_status(figures), served).app()
+    app = Api(Echo(), stats, lambda: runtime_status(stats), served).app()
     started = threading.Event()
     server = Server(app, started.set, max_connections=20, client_timeout_s=30)
     listening = bind("127.0.0.1:0")

@@ -14,7 +14,7 @@ from device_runtime.errors import DeviceError, EngineError, ResourceError, Servi
 from device_runtime.http_server import Api
 from device_runtime.listener import bind, is_loopback, url_of
 from device_runtime.openai_requests import Served
-from device_runtime.status import Figure, Figures, Health, RuntimeStatus
+from device_runtime.status import Figure, Health, RequestStats, RuntimeStatus
 from device_runtime.supervisor import BusyError, DeadlineError, QueueFullError
 from device_runtime.tool_dialects import Dialect
 from tests.fakes import FakeGenerator, runtime_status
@@ -28,12 +28,12 @@ class App:
 
     def __init__(self) -> None:
         self.generator = FakeGenerator()
-        self.figures = Figures()
+        self.stats = RequestStats()
         self.health = Health.READY
-        self._app = Api(self.generator, self.figures, self.status, SERVED).app()
+        self._app = Api(self.generator, self.stats, self.status, SERVED).app()
 
     def status(self) -> RuntimeStatus:
-        return runtime_status(self.figures, self.health)
+        return runtime_status(self.stats, self.health)
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def send() -> httpx.Response:
@@ -61,7 +61,7 @@ def test_whole_answer(app: App) -> None:
     answer = app.chat().json()
     assert answer["choices"][0]["message"]["content"] == "Hello there"
     assert answer["usage"]["completion_tokens"] == 3
-    requests, tokens_per_s, _ = app.figures.snapshot()
+    requests, tokens_per_s, _ = app.stats.snapshot()
     assert requests.completed == 1
     assert tokens_per_s == Figure(last=20.0, average=20.0)
 
@@ -99,7 +99,7 @@ def test_errors_before_the_answer_are_http_errors(
     assert response.status_code == status
     assert response.json()["error"]["code"] == code
     assert ("retry-after" in response.headers) == isinstance(error, BusyError)
-    assert getattr(app.figures.snapshot()[0], count) == 1
+    assert getattr(app.stats.snapshot()[0], count) == 1
 
 
 def test_error_within_a_streamed_answer_is_its_last_event(app: App) -> None:
@@ -119,15 +119,19 @@ def test_health_is_200_and_readiness_is_not_without_a_model(app: App) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/healthz", 405)],
+    ("method", "path", "status", "message"),
+    [
+        ("GET", "/nothing", 404, "no such endpoint: /nothing"),
+        ("GET", "/v1/chat/completions", 405, "method GET not allowed for /v1/chat/completions"),
+        ("POST", "/healthz", 405, "method POST not allowed for /healthz"),
+    ],
 )
 def test_unknown_places_have_errors_of_the_same_shape(
-    app: App, method: str, path: str, status: int
+    app: App, method: str, path: str, status: int, message: str
 ) -> None:
     response = app.ask(method, path)
     assert response.status_code == status
-    assert path in response.json()["error"]["message"]
+    assert response.json()["error"]["message"] == message
 
 
 def test_wrong_requests_never_reach_the_generator(app: App) -> None:
@@ -135,7 +139,7 @@ def test_wrong_requests_never_reach_the_generator(app: App) -> None:
     assert app.ask("POST", "/v1/chat/completions", content=b"{").status_code == 400
     assert app.ask("POST", "/v1/chat/completions", content=b"x" * 1_100_000).status_code == 413
     assert app.generator.requests == []
-    assert app.figures.snapshot()[0].rejected == 3
+    assert app.stats.snapshot()[0].rejected == 3
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", "localhost:0"])

@@ -1,10 +1,10 @@
-"""Figures, and what is read from the system."""
+"""Statistics of requests, and what is read from the system."""
 
 import os
 from pathlib import Path
 
 from device_runtime.engine import Usage
-from device_runtime.status import Figures, Outcome, resident_bytes, temperature_c
+from device_runtime.status import Outcome, RequestStats, resident_bytes, temperature_c
 
 
 def usage(first_token_s: float, tokens: int) -> Usage:
@@ -13,14 +13,14 @@ def usage(first_token_s: float, tokens: int) -> Usage:
     )
 
 
-def test_figures_count_and_average() -> None:
-    figures = Figures()
+def test_stats_count_and_average() -> None:
+    stats = RequestStats()
     for took in (usage(1.0, 11), usage(2.0, 1)):
-        figures.measure(took)
-        figures.count(Outcome.COMPLETED)
+        stats.measure(took)
+        stats.count(Outcome.COMPLETED)
     for outcome in (Outcome.REJECTED, Outcome.FAILED, Outcome.CANCELLED):
-        figures.count(outcome)
-    requests, tokens_per_s, first_token_s = figures.snapshot()
+        stats.count(outcome)
+    requests, tokens_per_s, first_token_s = stats.snapshot()
     assert (requests.completed, requests.rejected) == (2, 1)
     assert (requests.failed, requests.cancelled) == (1, 1)
     assert (tokens_per_s.last, tokens_per_s.average) == (10.0, 10.0)
@@ -28,9 +28,9 @@ def test_figures_count_and_average() -> None:
 
 
 def test_snapshot_does_not_change_afterwards() -> None:
-    figures = Figures()
-    requests, _, _ = figures.snapshot()
-    figures.count(Outcome.FAILED)
+    stats = RequestStats()
+    requests, _, _ = stats.snapshot()
+    stats.count(Outcome.FAILED)
     assert requests.failed == 0
 
 
