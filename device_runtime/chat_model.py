@@ -1,4 +1,4 @@
-"""Whom a chat in the terminal talks to: the service that runs here, or a model loaded for it.
+"""Backends of the terminal chat: the service that runs here, or a model loaded for the chat.
 
 Both take the body of a chat completion, so that a chat means the same either way.
 """
@@ -18,7 +18,8 @@ from device_runtime.client import Endpoint
 from device_runtime.engine import Engine, FinishReason
 from device_runtime.errors import DeviceError, EngineError, RequestError, ServiceError
 from device_runtime.openai_api import ApiError
-from device_runtime.openai_requests import Served, parse_chat
+from device_runtime.openai_requests import parse_chat
+from device_runtime.served import ServedModel
 
 TIMEOUT_S = 600
 """Longest silence of a service: a request may wait for others, or for a long prompt."""
@@ -72,7 +73,7 @@ class OwnModel:
     While its user reads and writes, it reads its own answers again, as `serve` does.
     """
 
-    def __init__(self, engine: Engine, served: Served) -> None:
+    def __init__(self, engine: Engine, served: ServedModel) -> None:
         self._engine = engine
         self._served = served
         self._stopped = threading.Event()
@@ -84,10 +85,10 @@ class OwnModel:
         self.close()
         self._stopped.clear()
         try:
-            asked = parse_chat(json.dumps(body).encode(), self._served)
+            parsed = parse_chat(json.dumps(body).encode(), self._served)
         except ApiError as error:
             raise RequestError(str(error)) from None
-        for chunk in self._engine.generate(asked.generation, self._stopped.is_set):
+        for chunk in self._engine.generate(parsed.generation, self._stopped.is_set):
             over = chunk.finish_reason not in (None, FinishReason.CANCELLED)
             usage = chunk.usage
             yield Piece(
@@ -116,7 +117,7 @@ class OwnModel:
             pass
 
 
-class ServedModel:
+class ServiceModel:
     """The service on this device."""
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -146,10 +147,10 @@ class ServedModel:
         """See `ChatModel.answer`."""
         self._stopped = False
         connection = self._connection = self._endpoint.connect(TIMEOUT_S)
-        asked = body | {"stream": True, "stream_options": {"include_usage": True}}
+        streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
         headers = {**self._endpoint.headers, "Content-Type": "application/json"}
         try:
-            connection.request("POST", "/v1/chat/completions", json.dumps(asked), headers)
+            connection.request("POST", "/v1/chat/completions", json.dumps(streamed), headers)
             response = connection.getresponse()
             if response.status != HTTPStatus.OK:
                 raise _refusal(response, self._endpoint)

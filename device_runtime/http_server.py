@@ -19,8 +19,9 @@ from device_runtime.metrics import CONTENT_TYPE, Metrics
 from device_runtime.openai_answers import Answer, ChatAnswer, CompletionAnswer
 from device_runtime.openai_api import ApiError
 from device_runtime.openai_objects import Model, ModelList, ResponseMeta
-from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
-from device_runtime.outcomes import Endpoint, ObservedRequest, error_response
+from device_runtime.openai_requests import ParsedRequest, parse_chat, parse_completion
+from device_runtime.outcomes import ApiEndpoint, ObservedRequest, error_response
+from device_runtime.served import ServedModel
 from device_runtime.status import Health, HealthReport, Outcome, RequestStats, RuntimeStatus
 from device_runtime.streaming import EventStream, collect, while_connected
 from device_runtime.tool_calls import ToolCallParser
@@ -41,7 +42,7 @@ class Api:
         generator: answers requests.
         stats: counts the outcome of each request.
         status: reports the status of everything, now.
-        served: what is there to answer.
+        served: the model that answers.
         max_body_bytes: longest body of a request.
     """
 
@@ -50,7 +51,7 @@ class Api:
         generator: Generator,
         stats: RequestStats,
         status: Callable[[], RuntimeStatus],
-        served: Served,
+        served: ServedModel,
         *,
         max_body_bytes: int = 1 << 20,
     ) -> None:
@@ -119,47 +120,49 @@ class Api:
         return JSONResponse(openapi.document(self._served.models))
 
     async def _chat(self, request: Request) -> Response:
-        def answer(meta: ResponseMeta, asked: Asked) -> Answer:
-            names = [tool.name for tool in asked.tools.tools]
+        def answer(meta: ResponseMeta, parsed: ParsedRequest) -> Answer:
+            names = [tool.name for tool in parsed.tools.tools]
             dialect = self._served.dialect
-            return ChatAnswer(meta, asked, lambda: ToolCallParser(dialect, names, guided=True))
+            return ChatAnswer(meta, parsed, lambda: ToolCallParser(dialect, names, guided=True))
 
-        return await self._answer(request, Endpoint.CHAT, parse_chat, answer)
+        return await self._answer(request, ApiEndpoint.CHAT, parse_chat, answer)
 
     async def _completion(self, request: Request) -> Response:
-        return await self._answer(request, Endpoint.COMPLETION, parse_completion, CompletionAnswer)
+        return await self._answer(
+            request, ApiEndpoint.COMPLETION, parse_completion, CompletionAnswer
+        )
 
     async def _answer(
         self,
         request: Request,
-        endpoint: Endpoint,
-        parse: Callable[[bytes, Served], Asked],
-        answer: Callable[[ResponseMeta, Asked], Answer],
+        endpoint: ApiEndpoint,
+        parse: Callable[[bytes, ServedModel], ParsedRequest],
+        answer: Callable[[ResponseMeta, ParsedRequest], Answer],
     ) -> Response:
         observed = ObservedRequest(endpoint, self._stats, self._metrics, request)
         try:
-            asked = parse(await self._body(request), self._served)
+            parsed = parse(await self._body(request), self._served)
         except ApiError:
             observed.end(Outcome.REJECTED)
             raise
         meta = ResponseMeta(
             id=uuid.uuid4().hex,
             created=int(time.time()),
-            model=asked.model,
+            model=parsed.model,
             system_fingerprint=self._fingerprint,
         )
-        chunks = observed.chunks(self._generator.generate(asked.generation))
+        chunks = observed.chunks(self._generator.generate(parsed.generation))
         try:
             # The first chunk only says that the request is accepted: until then, an error can
             # still be an HTTP status.
             await while_connected(request, anext(chunks))
-            if not asked.stream:
-                whole = collect(chunks, answer(meta, asked))
+            if not parsed.stream:
+                whole = collect(chunks, answer(meta, parsed))
                 return _struct(await while_connected(request, whole))
         except BaseException:
             await chunks.aclose()
             raise
-        return EventStream(chunks, answer(meta, asked))
+        return EventStream(chunks, answer(meta, parsed))
 
     async def _body(self, request: Request) -> bytes:
         """Read the request's body, up to the limit and no further."""

@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from device_runtime import openai_objects as objects
 from device_runtime.engine import FinishReason, GenerationChunk, TokenLogprob, Usage
-from device_runtime.openai_requests import Asked
+from device_runtime.openai_requests import ParsedRequest
 from device_runtime.tool_calls import CallArguments, CallStarted, Event, Text, ToolCallParser
 
 
@@ -44,15 +44,18 @@ class ChatAnswer:
 
     Args:
         meta: what they begin with; its id gets a prefix.
-        asked: the request.
+        parsed: the request.
         parser: makes a parser of the tool calls of one answer.
     """
 
     def __init__(
-        self, meta: objects.ResponseMeta, asked: Asked, parser: Callable[[], ToolCallParser]
+        self,
+        meta: objects.ResponseMeta,
+        parsed: ParsedRequest,
+        parser: Callable[[], ToolCallParser],
     ) -> None:
         self._meta = _begin(meta, "chatcmpl")
-        self._asked = asked
+        self._parsed = parsed
         self._parser = parser
         self._choices: dict[int, _Choice] = {}
         self._usage: objects.UsageObject | None = None
@@ -62,7 +65,7 @@ class ChatAnswer:
         pieces = []
         choice = self._choices.get(chunk.index)
         if choice is None:
-            choice = _Choice(self._parser() if self._asked.tools.tools else None)
+            choice = _Choice(self._parser() if self._parsed.tools.tools else None)
             self._choices[chunk.index] = choice
             pieces.append(self._piece(chunk.index, objects.Delta(role="assistant", content="")))
         choice.logprobs += chunk.logprobs
@@ -79,7 +82,7 @@ class ChatAnswer:
             pieces.append(self._piece(chunk.index, objects.Delta(), choice.reason))
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage)
-            if self._asked.include_usage:
+            if self._parsed.include_usage:
                 pieces.append(self._object([], self._usage))
         return pieces
 
@@ -122,11 +125,11 @@ class ChatAnswer:
     def _object(
         self, choices: list[objects.ChunkChoice], usage: objects.UsageObject | None = None
     ) -> objects.ChatCompletionChunk:
-        absent = None if self._asked.include_usage else UNSET
+        absent = None if self._parsed.include_usage else UNSET
         return objects.ChatCompletionChunk(**self._meta, choices=choices, usage=usage or absent)
 
     def _logprobs(self, tokens: Sequence[TokenLogprob]) -> objects.ChatLogprobs | None:
-        if self._asked.generation.logprobs is None:
+        if self._parsed.generation.logprobs is None:
             return None
         content = [
             objects.TokenLogprobs(
@@ -148,12 +151,12 @@ class CompletionAnswer:
 
     Args:
         meta: what they begin with; its id gets a prefix.
-        asked: the request.
+        parsed: the request.
     """
 
-    def __init__(self, meta: objects.ResponseMeta, asked: Asked) -> None:
+    def __init__(self, meta: objects.ResponseMeta, parsed: ParsedRequest) -> None:
         self._meta = _begin(meta, "cmpl")
-        self._asked = asked
+        self._parsed = parsed
         self._choices: dict[int, _Choice] = {}
         self._usage: objects.UsageObject | None = None
 
@@ -164,7 +167,7 @@ class CompletionAnswer:
         choice = self._choices.get(chunk.index)
         if choice is None:
             choice = self._choices[chunk.index] = _Choice(None)
-            text = self._asked.echo + text
+            text = self._parsed.echo + text
         offset = sum(_characters(token.data) for token in choice.logprobs)
         choice.text.append(text)
         choice.logprobs += chunk.logprobs
@@ -180,7 +183,7 @@ class CompletionAnswer:
             pieces.append(self._object([shown]))
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage)
-            if self._asked.include_usage:
+            if self._parsed.include_usage:
                 pieces.append(self._object([], self._usage))
         return pieces
 
@@ -201,14 +204,14 @@ class CompletionAnswer:
     def _object(
         self, choices: list[objects.CompletionChoice], usage: objects.UsageObject | None = None
     ) -> objects.Completion:
-        absent = None if self._asked.include_usage else UNSET
+        absent = None if self._parsed.include_usage else UNSET
         return objects.Completion(**self._meta, choices=choices, usage=usage or absent)
 
     def _logprobs(
         self, tokens: Sequence[TokenLogprob], offset: int
     ) -> objects.CompletionLogprobs | None:
         """Log probabilities as they were before chat: one list for each property, of all tokens."""
-        if self._asked.generation.logprobs is None:
+        if self._parsed.generation.logprobs is None:
             return None
         offsets = []
         for token in tokens:

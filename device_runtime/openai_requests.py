@@ -1,7 +1,7 @@
-"""OpenAI's requests, read: JSON in, what the engine is to do out. Pure functions.
+"""OpenAI's requests, parsed: JSON in, a request to the engine out. Pure functions.
 
 A request gets what it asks for or an error that names the field: a field that would change the
-answer and that this runtime does not know is never passed over in silence.
+answer and that this runtime does not know is never ignored in silence.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,9 +22,9 @@ from device_runtime.openai_bodies import (
     Sampling,
     Turn,
 )
+from device_runtime.served import ServedModel
 from device_runtime.structured_output import UnsupportedSchemaError, any_object_rules, rules
 from device_runtime.tool_definitions import Tools, check_tool_turns, read_tools
-from device_runtime.tool_dialects import Dialect
 from device_runtime.tool_grammar import grammar
 
 NO_TOOLS = Tools()
@@ -32,40 +32,15 @@ NO_TOOLS = Tools()
 B = TypeVar("B", bound=Sampling)
 
 
-class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """What is there to answer.
+class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, checked and translated.
 
     Attributes:
-        model: its name.
-        adapters: names of its adapters.
-        dialect: how it writes tool calls.
-        max_tokens: length of an answer for which the request gives none.
-        max_messages: most turns of a conversation.
-        system_prompt: begins conversations that have no system turn; empty for none.
-    """
-
-    model: str
-    dialect: Dialect
-    max_tokens: int
-    adapters: tuple[str, ...] = ()
-    max_messages: int = 1000
-    system_prompt: str = ""
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """All that a request's `model` may be."""
-        return (self.model, *(f"{self.model}:{adapter}" for adapter in self.adapters))
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A request, read.
-
-    Attributes:
-        generation: what the engine gets.
+        generation: the request to the engine.
         model: its name as the request has it.
-        stream: answer in pieces.
+        stream: answer in chunks.
         include_usage: a streamed answer ends with its usage.
-        tools: the tools that may be called.
+        tools: the tools that the model can call.
         echo: text that the answer begins with.
     """
 
@@ -77,12 +52,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     echo: str = ""
 
 
-def parse_chat(data: bytes, served: Served) -> Asked:
+def parse_chat(data: bytes, served: ServedModel) -> ParsedRequest:
     """Read the body of a request for a chat completion.
 
     Args:
         data: JSON.
-        served: what is there to answer.
+        served: the model to answer it.
 
     Raises:
         ApiError: what is wrong, and in which field.
@@ -108,14 +83,14 @@ def parse_chat(data: bytes, served: Served) -> Asked:
     if body.max_tokens is not None and body.max_completion_tokens is not None:
         raise ApiError("give max_tokens or max_completion_tokens, not both", param="max_tokens")
     if body.top_logprobs is not None and not body.logprobs:
-        raise ApiError("top_logprobs: it is allowed only with logprobs", param="top_logprobs")
+        raise ApiError("top_logprobs is allowed only with logprobs", param="top_logprobs")
     messages = [_message(turn, number) for number, turn in enumerate(body.messages)]
     if served.system_prompt and messages[0].role != "system":
         messages.insert(0, Message(role="system", content=served.system_prompt))
     guidance = _response_guidance(body.response_format)
     if guidance is not None and tools.tools:
         raise ApiError(
-            "response_format: it cannot be kept together with tools; give tool_choice none",
+            'response_format cannot be combined with tools; set tool_choice to "none"',
             param="response_format",
             code="unsupported_value",
         )
@@ -127,7 +102,7 @@ def parse_chat(data: bytes, served: Served) -> Asked:
         messages = msgspec.convert(turns, list[Message])
         template = served.dialect.template if served.dialect.native else ""
     definitions = [tool.definition for tool in tools.tools] if template else []
-    return _asked(
+    return _parsed(
         body,
         served,
         tools=tools,
@@ -140,12 +115,12 @@ def parse_chat(data: bytes, served: Served) -> Asked:
     )
 
 
-def parse_completion(data: bytes, served: Served) -> Asked:
+def parse_completion(data: bytes, served: ServedModel) -> ParsedRequest:
     """Read the body of a request for a completion of raw text.
 
     Args:
         data: JSON.
-        served: what is there to answer.
+        served: the model to answer it.
 
     Raises:
         ApiError: what is wrong, and in which field.
@@ -156,9 +131,9 @@ def parse_completion(data: bytes, served: Served) -> Asked:
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     if body.echo and body.logprobs is not None:
         raise ApiError(
-            "echo: it cannot be kept together with logprobs", param="echo", code="unsupported_value"
+            "echo cannot be combined with logprobs", param="echo", code="unsupported_value"
         )
-    return _asked(
+    return _parsed(
         body,
         served,
         prompt=prompt,
@@ -168,9 +143,9 @@ def parse_completion(data: bytes, served: Served) -> Asked:
     )
 
 
-def _asked(
+def _parsed(
     body: Sampling,
-    served: Served,
+    served: ServedModel,
     *,
     prompt: tuple[Message, ...] | str,
     max_tokens: int | None,
@@ -180,7 +155,7 @@ def _asked(
     tool_definitions: str = "",
     guidance: Guidance | None = None,
     echo: str = "",
-) -> Asked:
+) -> ParsedRequest:
     name = body.model or served.model
     if name not in served.models:
         there = ", ".join(repr(each) for each in served.models)
@@ -196,7 +171,7 @@ def _asked(
         sampling = (body.top_p, body.top_k, body.min_p, body.seed)
         temperature = 0.0 if all(option is None for option in sampling) else 1.0
     stop = body.stop or ()
-    asked = Asked(
+    parsed = ParsedRequest(
         generation=GenerationRequest(
             prompt=prompt,
             tools=tool_definitions,
@@ -225,30 +200,30 @@ def _asked(
         tools=tools,
         echo=echo,
     )
-    if asked.generation.num_beams > 1:
-        _check_beams(asked)
-    return asked
+    if parsed.generation.num_beams > 1:
+        _check_beams(parsed)
+    return parsed
 
 
-def _check_beams(asked: Asked) -> None:
+def _check_beams(parsed: ParsedRequest) -> None:
     """A beam search looks for the likeliest answer: nothing that changes scores goes with it."""
-    generation = asked.generation
+    generation = parsed.generation
     conflicts: dict[str, Callable[[], bool]] = {
         "temperature": lambda: generation.temperature > 0,
-        "stream": lambda: asked.stream,
+        "stream": lambda: parsed.stream,
         "n": lambda: generation.n > 1,
         "logprobs": lambda: generation.logprobs is not None,
         "logit_bias": lambda: bool(generation.logit_bias),
         "repetition_penalty": lambda: generation.repetition_penalty != 1,
         "frequency_penalty": lambda: generation.frequency_penalty != 0,
         "presence_penalty": lambda: generation.presence_penalty != 0,
-        "response_format": lambda: generation.guidance is not None and not asked.tools.tools,
-        "tools": lambda: bool(asked.tools.tools),
+        "response_format": lambda: generation.guidance is not None and not parsed.tools.tools,
+        "tools": lambda: bool(parsed.tools.tools),
     }
     for name, is_there in conflicts.items():
         if is_there():
             raise ApiError(
-                f"num_beams: a beam search cannot be kept together with {name}",
+                f"num_beams cannot be combined with {name}",
                 param="num_beams",
                 code="unsupported_value",
             )
@@ -261,7 +236,7 @@ def _response_guidance(wanted: ResponseFormat | None) -> Guidance | None:
         return _guidance(any_object_rules())
     if wanted.json_schema is None:
         raise ApiError(
-            "response_format.json_schema: it is required",
+            "response_format.json_schema is required",
             param="response_format.json_schema",
             code="invalid_value",
         )
@@ -282,7 +257,7 @@ def _message(turn: Turn, number: int) -> Message:
     content = turn.content
     if content is None and not turn.tool_calls:
         where = f"messages[{number}].content"
-        raise ApiError(f"{where}: it is required", param=where, code="invalid_value")
+        raise ApiError(f"{where} is required", param=where, code="invalid_value")
     if isinstance(content, list):
         content = "".join(part.text for part in content)
     # OpenAI's newer name for the same role; chat templates know the older one.

@@ -17,14 +17,14 @@ from device_runtime.openai_api import ApiError
 from device_runtime.status import Outcome, RequestStats
 
 
-class Endpoint(StrEnum):
+class ApiEndpoint(StrEnum):
     """An endpoint that generates, as metrics name it."""
 
     CHAT = "chat"
     COMPLETION = "completion"
 
 
-_PROMPT_FIELDS = {Endpoint.CHAT: "messages", Endpoint.COMPLETION: "prompt"}
+_PROMPT_FIELDS = {ApiEndpoint.CHAT: "messages", ApiEndpoint.COMPLETION: "prompt"}
 
 
 class ObservedRequest:
@@ -38,7 +38,7 @@ class ObservedRequest:
     """
 
     def __init__(
-        self, endpoint: Endpoint, stats: RequestStats, metrics: Metrics, request: Request
+        self, endpoint: ApiEndpoint, stats: RequestStats, metrics: Metrics, request: Request
     ) -> None:
         self._endpoint = endpoint
         self._stats = stats

@@ -1,41 +1,59 @@
-"""What a release can answer, read from the files of its model."""
+"""The model that a release serves, read from its files."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from device_runtime.engine import adapters
-from device_runtime.openai_requests import Served
 from device_runtime.tokenizer_file import special_tokens
 from device_runtime.tool_dialects import Dialect
 
 
-def served(
-    model: str, folder: Path, *, max_tokens: int, max_messages: int, system_prompt: str
-) -> Served:
-    """What is there to answer.
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that answers requests, and the bounds of its answers.
 
-    Args:
+    Attributes:
         model: its name.
-        folder: the model's.
-        max_tokens: length of an answer for which a request gives none.
+        adapters: names of its adapters.
+        dialect: how it writes tool calls.
+        max_tokens: length of an answer for which the request gives none.
         max_messages: most turns of a conversation.
         system_prompt: begins conversations that have no system turn; empty for none.
     """
-    ends = _json(folder / "genai_config.json").get("model", {}).get("eos_token_id", ())
-    dialect = Dialect.of(
-        _chat_template(folder),
-        special=special_tokens(folder / "tokenizer.json"),
-        end_tokens=(ends,) if isinstance(ends, int) else ends,
-    )
-    return Served(
-        model=model,
-        dialect=dialect,
-        adapters=tuple(adapters(folder)),
-        max_tokens=max_tokens,
-        max_messages=max_messages,
-        system_prompt=system_prompt,
-    )
+
+    model: str
+    dialect: Dialect
+    max_tokens: int
+    adapters: tuple[str, ...] = ()
+    max_messages: int = 1000
+    system_prompt: str = ""
+
+    @classmethod
+    def of(
+        cls, model: str, folder: Path, *, max_tokens: int, max_messages: int, system_prompt: str
+    ) -> "ServedModel":
+        """Read a model's dialect and adapters from its folder; the arguments are attributes."""
+        ends = _json(folder / "genai_config.json").get("model", {}).get("eos_token_id", ())
+        dialect = Dialect.of(
+            _chat_template(folder),
+            special=special_tokens(folder / "tokenizer.json"),
+            end_tokens=(ends,) if isinstance(ends, int) else ends,
+        )
+        return cls(
+            model=model,
+            dialect=dialect,
+            adapters=tuple(adapters(folder)),
+            max_tokens=max_tokens,
+            max_messages=max_messages,
+            system_prompt=system_prompt,
+        )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All names that a request's `model` can have."""
+        return (self.model, *(f"{self.model}:{adapter}" for adapter in self.adapters))
 
 
 def _chat_template(folder: Path) -> str:

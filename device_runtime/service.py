@@ -20,7 +20,7 @@ from device_runtime.http_server import Api
 from device_runtime.listener import Server, bind, is_loopback, tls_context, url_of
 from device_runtime.logs import event
 from device_runtime.mqtt_status import MqttReporter
-from device_runtime.served import served
+from device_runtime.served import ServedModel
 from device_runtime.status import (
     BOOT_ID,
     Identity,
@@ -90,7 +90,7 @@ class Service:
             self._supervisor,
             self._stats,
             self.status,
-            served(
+            ServedModel.of(
                 manifest.model.name,
                 release.model_folder,
                 max_tokens=config.max_tokens,

@@ -93,13 +93,13 @@ def _service(
     config: "RuntimeConfig", api_key_file: Path | None, *, must_be_there: bool
 ) -> "ChatModel | None":
     """The service that answers where the configuration says; None if none does."""
-    from device_runtime.chat_model import ServedModel
+    from device_runtime.chat_model import ServiceModel
     from device_runtime.client import endpoint
 
     if config.listen.endswith(":0") and not must_be_there:
         return None
     where = endpoint(config, api_key_file)
-    model = ServedModel(where)
+    model = ServiceModel(where)
     if (name := model.name()) is not None:
         _note(f"{name}, served on {where.url}")
         return model
@@ -115,7 +115,7 @@ def _own(release: Path | None, config_file: Path | None) -> "ChatModel":
     """The release's model, loaded here."""
     from device_runtime.chat_model import OwnModel
     from device_runtime.genai_engine import GenAIEngine
-    from device_runtime.served import served
+    from device_runtime.served import ServedModel
 
     opened = open_or_own(release)
     config = resolve(opened, config_file).config
@@ -127,14 +127,14 @@ def _own(release: Path | None, config_file: Path | None) -> "ChatModel":
         threads=config.threads,
         kv_cache_bytes=config.kv_cache_mib << 20,
     )
-    answers = served(
+    served = ServedModel.of(
         name,
         opened.model_folder,
         max_tokens=config.max_tokens,
         max_messages=config.max_messages,
         system_prompt=config.system_prompt(),
     )
-    return OwnModel(engine, answers)
+    return OwnModel(engine, served)
 
 
 def _converse(take: Callable[[str], bool]) -> None:

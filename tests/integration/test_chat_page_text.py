@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from device_runtime.engine import FinishReason, GenerationChunk, GenerationRequest
 from device_runtime.http_server import Api
 from device_runtime.listener import Server, bind, url_of
-from device_runtime.openai_requests import Served
+from device_runtime.served import ServedModel
 from device_runtime.status import RequestStats
 from device_runtime.tool_dialects import Dialect
 from tests.browser import Seen, answers, send
@@ -34,7 +34,7 @@ class Echo:
 @pytest.fixture(scope="module")
 def echo_url() -> Iterator[str]:
     stats = RequestStats()
-    served = Served(model="<b>tiny</b>", dialect=Dialect.of(""), max_tokens=64)
+    served = ServedModel(model="<b>tiny</b>", dialect=Dialect.of(""), max_tokens=64)
     app = Api(Echo(), stats, lambda: runtime_status(stats), served).app()
     started = threading.Event()
     server = Server(app, started.set, max_connections=20, client_timeout_s=30)

@@ -21,7 +21,7 @@ from device_runtime.engine import (
 )
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.genai_engine import PROMPT_STEP, GenAIEngine
-from device_runtime.served import served
+from device_runtime.served import ServedModel
 
 CONTEXT = 512
 SEED = 11
@@ -376,5 +376,5 @@ def test_adapter_changes_the_answer_of_its_requests_alone(adapted: Path) -> None
 
 
 def test_adapters_are_models_of_the_api(adapted: Path) -> None:
-    found = served("tiny", adapted, max_tokens=5, max_messages=9, system_prompt="")
+    found = ServedModel.of("tiny", adapted, max_tokens=5, max_messages=9, system_prompt="")
     assert found.models == ("tiny", "tiny:other")

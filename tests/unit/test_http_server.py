@@ -13,14 +13,14 @@ from device_runtime.engine import NoMemoryNowError, OutOfMemoryError, PromptTooL
 from device_runtime.errors import DeviceError, EngineError, ResourceError, ServiceError
 from device_runtime.http_server import Api
 from device_runtime.listener import bind, is_loopback, url_of
-from device_runtime.openai_requests import Served
+from device_runtime.served import ServedModel
 from device_runtime.status import Figure, Health, RequestStats, RuntimeStatus
 from device_runtime.supervisor import BusyError, DeadlineError, QueueFullError
 from device_runtime.tool_dialects import Dialect
 from tests.fakes import FakeGenerator, runtime_status
 from tests.serving import chat_body
 
-SERVED = Served(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",))
+SERVED = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",))
 
 
 class App:

@@ -15,13 +15,14 @@ from device_runtime.openai_objects import (
     Completion,
     ResponseMeta,
 )
-from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
+from device_runtime.openai_requests import ParsedRequest, parse_chat, parse_completion
+from device_runtime.served import ServedModel
 from device_runtime.tool_calls import ToolCallParser
 from device_runtime.tool_dialects import Dialect
 
 META = ResponseMeta(id="1", created=5, model="tiny", system_fingerprint="fp")
 DIALECT = Dialect.of("")
-SERVED = Served(model="tiny", dialect=DIALECT, max_tokens=64)
+SERVED = ServedModel(model="tiny", dialect=DIALECT, max_tokens=64)
 USAGE = Usage(prompt_tokens=9, completion_tokens=3, cached_tokens=4, first_token_s=1, decode_s=1)
 TOOL = {"type": "function", "function": {"name": "add"}}
 
@@ -45,12 +46,12 @@ def plain(sent: msgspec.Struct) -> dict[str, Any]:
     return fields
 
 
-def asked(**fields: Any) -> Asked:
+def parsed(**fields: Any) -> ParsedRequest:
     body = {"messages": [{"role": "user", "content": "Hi"}], **fields}
     return parse_chat(json.dumps(body).encode(), SERVED)
 
 
-def chat(request: Asked) -> Sent:
+def chat(request: ParsedRequest) -> Sent:
     names = [tool.name for tool in request.tools.tools]
     return Sent(ChatAnswer(META, request, lambda: ToolCallParser(DIALECT, names, guided=True)))
 
@@ -75,7 +76,7 @@ def deltas(pieces: list[dict[str, Any]]) -> list[Any]:
 
 
 def test_whole_chat_answer() -> None:
-    answer = chat(asked())
+    answer = chat(parsed())
     for chunk in (GenerationChunk(text="Hel"), GenerationChunk(text="lo"), end(reason="length")):
         answer.push(chunk)
     assert answer.whole() == {
@@ -102,7 +103,7 @@ def test_whole_chat_answer() -> None:
 
 
 def test_chat_answer_in_pieces() -> None:
-    answer = chat(asked())
+    answer = chat(parsed())
     pieces = answer.push(GenerationChunk(text="Hi")) + answer.push(end())
     assert {piece["object"] for piece in pieces} == {"chat.completion.chunk"}
     assert deltas(pieces) == [{"role": "assistant", "content": ""}, {"content": "Hi"}, {}]
@@ -111,7 +112,7 @@ def test_chat_answer_in_pieces() -> None:
 
 
 def test_empty_fields_of_a_piece_are_null_and_its_usage_is_absent() -> None:
-    answer = chat(asked(stream=True))
+    answer = chat(parsed(stream=True))
     *_, piece = answer.push(GenerationChunk(text="Hi"))
     assert piece == {
         "id": "chatcmpl-1",
@@ -126,7 +127,7 @@ def test_empty_fields_of_a_piece_are_null_and_its_usage_is_absent() -> None:
 
 
 def test_usage_is_a_piece_of_its_own_if_asked_for() -> None:
-    answer = chat(asked(stream=True, stream_options={"include_usage": True}))
+    answer = chat(parsed(stream=True, stream_options={"include_usage": True}))
     *pieces, totals = answer.push(GenerationChunk(text="Hi")) + answer.push(end())
     assert all(piece["usage"] is None for piece in pieces)
     assert totals["choices"] == []
@@ -134,7 +135,7 @@ def test_usage_is_a_piece_of_its_own_if_asked_for() -> None:
 
 
 def test_several_answers_have_their_numbers() -> None:
-    answer = chat(asked(n=2))
+    answer = chat(parsed(n=2))
     pieces = [
         *answer.push(GenerationChunk(text="a")),
         *answer.push(end(last=False)),
@@ -147,7 +148,7 @@ def test_several_answers_have_their_numbers() -> None:
 
 
 def test_log_probabilities_come_with_their_tokens() -> None:
-    answer = chat(asked(logprobs=True, top_logprobs=2))
+    answer = chat(parsed(logprobs=True, top_logprobs=2))
     pieces = [
         *answer.push(GenerationChunk(text="", logprobs=(token("é"),))),
         *answer.push(GenerationChunk(text="é!", logprobs=(token("!"),))),
@@ -171,7 +172,7 @@ def test_log_probabilities_come_with_their_tokens() -> None:
 
 
 def test_part_of_a_character_has_its_bytes() -> None:
-    answer = chat(asked(logprobs=True))
+    answer = chat(parsed(logprobs=True))
     answer.push(GenerationChunk(logprobs=(TokenLogprob(data=b"\xc3", logprob=-1),)))
     answer.push(end())
     (shown,) = answer.whole()["choices"][0]["logprobs"]["content"]
@@ -181,7 +182,7 @@ def test_part_of_a_character_has_its_bytes() -> None:
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_tool_calls_whole_and_in_pieces(size: int) -> None:
     text = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
-    answer = chat(asked(tools=[TOOL], tool_choice="required"))
+    answer = chat(parsed(tools=[TOOL], tool_choice="required"))
     pieces = []
     for start in range(0, len(text), size):
         pieces += answer.push(GenerationChunk(text=text[start : start + size]))
@@ -242,7 +243,7 @@ def same(shown: dict[str, Any], kind: type[msgspec.Struct]) -> bool:
     ],
 )
 def test_chat_answers_are_what_the_document_says(fields: dict[str, Any]) -> None:
-    answer = chat(asked(**fields))
+    answer = chat(parsed(**fields))
     text = (
         '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
         if "tools" in fields

@@ -7,14 +7,15 @@ import pytest
 
 from device_runtime.engine import GenerationRequest, Guidance, Message
 from device_runtime.openai_api import ApiError
-from device_runtime.openai_requests import Asked, Served, parse_chat, parse_completion
+from device_runtime.openai_requests import ParsedRequest, parse_chat, parse_completion
+from device_runtime.served import ServedModel
 from device_runtime.structured_output import any_object_rules, rules
 from device_runtime.tool_dialects import Dialect
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
-SERVED = Served(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",))
+SERVED = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",))
 WEATHER = {
     "type": "function",
     "function": {
@@ -24,16 +25,16 @@ WEATHER = {
 }
 
 
-def parse(served: Served = SERVED, **fields: Any) -> Asked:
+def parse(served: ServedModel = SERVED, **fields: Any) -> ParsedRequest:
     return parse_chat(json.dumps({**HELLO, **fields}).encode(), served)
 
 
-def complete(**fields: Any) -> Asked:
+def complete(**fields: Any) -> ParsedRequest:
     return parse_completion(json.dumps({"prompt": "Once", **fields}).encode(), SERVED)
 
 
 def test_plain_request_is_greedy_and_has_the_default_length() -> None:
-    assert parse() == Asked(
+    assert parse() == ParsedRequest(
         generation=GenerationRequest(
             prompt=(Message(role="user", content="Hello"),), max_tokens=64, temperature=0.0
         ),
@@ -267,7 +268,9 @@ def test_tools_become_guidance_and_a_system_turn() -> None:
 
 
 def test_system_prompt_of_the_device_gives_way_to_the_clients() -> None:
-    served = Served(model="tiny", dialect=Dialect.of(""), max_tokens=64, system_prompt="Be short.")
+    served = ServedModel(
+        model="tiny", dialect=Dialect.of(""), max_tokens=64, system_prompt="Be short."
+    )
     first = parse(served).generation.prompt[0]
     assert first == Message(role="system", content="Be short.")
     own = [{"role": "developer", "content": "Be long."}, *HELLO["messages"]]
@@ -277,7 +280,7 @@ def test_system_prompt_of_the_device_gives_way_to_the_clients() -> None:
 
 
 def test_number_of_messages_is_bounded() -> None:
-    served = Served(model="tiny", dialect=Dialect.of(""), max_tokens=64, max_messages=3)
+    served = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, max_messages=3)
     assert parse(served, messages=HELLO["messages"] * 3)
     with pytest.raises(ApiError, match="4 messages"):
         parse(served, messages=HELLO["messages"] * 4)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from device_runtime.openai_api import ApiError
-from device_runtime.openai_requests import Asked, Served, parse_chat
+from device_runtime.openai_requests import ParsedRequest, parse_chat
+from device_runtime.served import ServedModel
 from device_runtime.tool_definitions import NO_PARAMETERS, Tool, Tools
 from device_runtime.tool_dialects import Dialect
 
@@ -32,8 +33,8 @@ def check_tool_turns(turns: list[dict[str, Any]]) -> None:
     parse({"messages": turns})
 
 
-def parse(body: dict[str, Any]) -> Asked:
-    served = Served(model="tiny", dialect=Dialect.of(""), max_tokens=64)
+def parse(body: dict[str, Any]) -> ParsedRequest:
+    served = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64)
     return parse_chat(json.dumps(body).encode(), served)
 
 
