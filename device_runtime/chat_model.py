@@ -17,8 +17,7 @@ import msgspec
 from device_runtime.client import Endpoint
 from device_runtime.engine import Engine, FinishReason
 from device_runtime.errors import DeviceError, EngineError, RequestError, ServiceError
-from device_runtime.openai_api import ApiError
-from device_runtime.openai_requests import parse_chat
+from device_runtime.openai_requests import own_request, parse_chat
 from device_runtime.served import ServedModel
 
 TIMEOUT_S = 600
@@ -84,11 +83,8 @@ class OwnModel:
         """See `ChatModel.answer`."""
         self.close()
         self._stopped.clear()
-        try:
-            parsed = parse_chat(json.dumps(body).encode(), self._served)
-        except ApiError as error:
-            raise RequestError(str(error)) from None
-        for chunk in self._engine.generate(parsed.generation, self._stopped.is_set):
+        request = own_request(parse_chat, body, self._served)
+        for chunk in self._engine.generate(request, self._stopped.is_set):
             over = chunk.finish_reason not in (None, FinishReason.CANCELLED)
             usage = chunk.usage
             yield Piece(

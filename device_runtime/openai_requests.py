@@ -4,12 +4,14 @@ A request gets what it asks for or an error that names the field: a field that w
 answer and that this runtime does not know is never ignored in silence.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
 
 from device_runtime.engine import GenerationRequest, Guidance, Message
+from device_runtime.errors import RequestError
 from device_runtime.openai_api import ApiError, check_fields, decoded, wrong_value
 from device_runtime.openai_bodies import (
     CHAT_WITHOUT_EFFECT,
@@ -141,6 +143,29 @@ def parse_completion(data: bytes, served: ServedModel) -> ParsedRequest:
         logprobs=body.logprobs,
         echo=prompt if body.echo else "",
     )
+
+
+def own_request(
+    parse: Callable[[bytes, ServedModel], ParsedRequest], body: dict[str, Any], served: ServedModel
+) -> GenerationRequest:
+    """Parse a request of this process's own as the service parses those of others.
+
+    Args:
+        parse: `parse_chat` or `parse_completion`.
+        body: the request's fields, as OpenAI has them.
+        served: the model.
+
+    Raises:
+        RequestError: says what is wrong, and in which field.
+    """
+    try:
+        data = json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RequestError("the text is not UTF-8", hint="Give text in UTF-8.") from None
+    try:
+        return parse(data, served).generation
+    except ApiError as error:
+        raise RequestError(str(error), hint="--help explains the options.") from None
 
 
 def _parsed(

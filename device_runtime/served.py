@@ -1,11 +1,14 @@
 """The model that a release serves, read from its files."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from device_runtime.bundle import Release
+from device_runtime.config import RuntimeConfig
 from device_runtime.engine import adapters
 from device_runtime.tokenizer_file import special_tokens
 from device_runtime.tool_dialects import Dialect
@@ -48,6 +51,21 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             max_tokens=max_tokens,
             max_messages=max_messages,
             system_prompt=system_prompt,
+        )
+
+    @classmethod
+    def of_release(cls, release: Release, config: RuntimeConfig) -> "ServedModel":
+        """Describe the model of a release, as it is configured.
+
+        Raises:
+            ServiceError: the file of the system prompt cannot be read.
+        """
+        return cls.of(
+            release.manifest.model.name,
+            release.model_folder,
+            max_tokens=config.max_tokens,
+            max_messages=config.max_messages,
+            system_prompt=config.system_prompt(),
         )
 
     @property

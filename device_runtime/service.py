@@ -76,8 +76,7 @@ class Service:
         )
         self._supervisor = Supervisor(
             worker_command(
-                release.model_folder,
-                manifest.context_length,
+                release.folder,
                 config.threads,
                 kv_cache_mib=config.kv_cache_mib,
                 system_prompt_file=config.system_prompt_file,
@@ -90,13 +89,7 @@ class Service:
             self._supervisor,
             self._stats,
             self.status,
-            ServedModel.of(
-                manifest.model.name,
-                release.model_folder,
-                max_tokens=config.max_tokens,
-                max_messages=config.max_messages,
-                system_prompt=config.system_prompt(),
-            ),
+            ServedModel.of_release(release, config),
             max_body_bytes=config.max_body_kib << 10,
         )
         self._server: Server | None = None

@@ -64,8 +64,7 @@ class DeadlineError(ServiceError):
 
 
 def worker_command(
-    model_folder: Path,
-    context_length: int,
+    release_folder: Path,
     threads: int,
     *,
     kv_cache_mib: int = 0,
@@ -74,8 +73,7 @@ def worker_command(
     """How to start the inference process: this program again, frozen or from source.
 
     Args:
-        model_folder: as `GenAIEngine` takes it, like the next two.
-        context_length: tokens.
+        release_folder: holds the model.
         threads: of ONNX Runtime.
         kv_cache_mib: memory for KV caches; 0 leaves it to the engine.
         system_prompt_file: what conversations begin with.
@@ -85,9 +83,8 @@ def worker_command(
         # Resolved now: once an update has moved the link `current`, its name means another release.
         program = [str(Path(sys.executable).resolve())]
     return [
-        *(*program, "worker", "--parent", str(os.getpid()), "--model", str(model_folder)),
-        *("--context-length", str(context_length), "--threads", str(threads)),
-        *("--kv-cache-mib", str(kv_cache_mib)),
+        *(*program, "worker", "--parent", str(os.getpid()), "--release", str(release_folder)),
+        *("--threads", str(threads), "--kv-cache-mib", str(kv_cache_mib)),
         *(("--system-prompt-file", str(system_prompt_file)) if system_prompt_file else ()),
     ]
 

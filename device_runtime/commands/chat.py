@@ -13,8 +13,10 @@ from device_runtime.commands.options import (
     api_key_file,
     config_file,
     configured,
+    given,
     open_or_own,
     release,
+    request_options,
     resolve,
     resolve_anywhere,
 )
@@ -31,11 +33,7 @@ if TYPE_CHECKING:
 @click.option("--alone", is_flag=True, help="Load the model here, whatever service runs.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
 @click.option("--model", help="MODEL:ADAPTER, where the release has adapters.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of an answer.")
-@click.option("--temperature", type=click.FloatRange(0, 2), help="0: the most likely token.")
-@click.option("--top-p", type=click.FloatRange(0, 1), help="Share of probability to sample from.")
-@click.option("--top-k", type=click.IntRange(min=0), help="0 for all tokens.")
-@click.option("--seed", type=int, help="Same seed, same answer.")
+@request_options
 @release
 @config_file
 def chat(
@@ -74,7 +72,7 @@ def chat(
     talk = Chat(
         model,
         Conversation(system),
-        {name: value for name, value in options.items() if value is not None},
+        given(options),
         show=lambda text: click.echo(text, nl=False),
         note=_note if interactive else lambda text: None,
     )
@@ -114,27 +112,14 @@ def _service(
 def _own(release: Path | None, config_file: Path | None) -> "ChatModel":
     """The release's model, loaded here."""
     from device_runtime.chat_model import OwnModel
-    from device_runtime.genai_engine import GenAIEngine
+    from device_runtime.commands.engine import load_engine
     from device_runtime.served import ServedModel
 
     opened = open_or_own(release)
     config = resolve(opened, config_file).config
-    name = opened.manifest.model.name
-    _note(f"{name}, loaded for this chat")
-    engine = GenAIEngine(
-        opened.model_folder,
-        context_length=opened.manifest.context_length,
-        threads=config.threads,
-        kv_cache_bytes=config.kv_cache_mib << 20,
-    )
-    served = ServedModel.of(
-        name,
-        opened.model_folder,
-        max_tokens=config.max_tokens,
-        max_messages=config.max_messages,
-        system_prompt=config.system_prompt(),
-    )
-    return OwnModel(engine, served)
+    _note(f"{opened.manifest.model.name}, loaded for this chat")
+    served = ServedModel.of_release(opened, config)
+    return OwnModel(load_engine(opened, config), served)
 
 
 def _converse(take: Callable[[str], bool]) -> None:

@@ -4,14 +4,17 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from device_runtime.commands.options import (
     as_json,
     config_file,
+    given,
     open_or_own,
     release,
+    request_options,
     resolve,
 )
 
@@ -20,30 +23,16 @@ from device_runtime.commands.options import (
 @click.argument("prompt")
 @release
 @config_file
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of the answer.")
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0, 2),
-    default=0.0,
-    show_default=True,
-    help="0 takes the most likely token each time.",
-)
-@click.option("--top-p", type=click.FloatRange(0, 1), default=1.0, show_default=True)
-@click.option("--top-k", type=click.IntRange(min=0), default=0, help="0 for all tokens.")
-@click.option("--seed", type=int, help="Same seed, same answer.")
+@request_options
 @click.option("--raw", is_flag=True, help="Continue the text; do not use the chat template.")
 @as_json
 def generate(
     prompt: str,
     release: Path | None,
     config_file: Path | None,
-    max_tokens: int | None,
-    temperature: float,
-    top_p: float,
-    top_k: int,
-    seed: int | None,
     raw: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Answer one PROMPT and end; the text is printed as it comes.
 
@@ -52,24 +41,20 @@ def generate(
       edgepack-runtime generate "What is the capital of France?"
       edgepack-runtime generate --raw --max-tokens 20 "Once upon a time"
     """
-    from device_runtime.engine import GenerationRequest, Message
-    from device_runtime.genai_engine import GenAIEngine
+    from device_runtime.commands.engine import load_engine
+    from device_runtime.openai_requests import own_request, parse_chat, parse_completion
+    from device_runtime.served import ServedModel
 
     opened = open_or_own(release)
     config = resolve(opened, config_file).config
-    request = GenerationRequest(
-        prompt=prompt if raw else (Message(role="user", content=prompt),),
-        max_tokens=max_tokens or config.max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
-    )
-    engine = GenAIEngine(
-        opened.model_folder,
-        context_length=opened.manifest.context_length,
-        threads=config.threads,
-    )
+    served = ServedModel.of_release(opened, config)
+    fields = given(options)
+    if raw:
+        request = own_request(parse_completion, fields | {"prompt": prompt}, served)
+    else:
+        messages = [{"role": "user", "content": prompt}]
+        request = own_request(parse_chat, fields | {"messages": messages}, served)
+    engine = load_engine(opened, config)
     text = ""
     first_at = 0.0
     for chunk in engine.generate(request, lambda: False):

@@ -39,6 +39,38 @@ api_key_file = click.option(
     help="File with the API key to use, where the service requires one.",
 )
 
+_REQUEST_OPTIONS = (
+    click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of an answer."),
+    click.option(
+        "--temperature",
+        type=click.FloatRange(0, 2),
+        help="0 takes the most likely token each time.  [default: 0; 1 with another option that "
+        "samples]",
+    ),
+    click.option(
+        "--top-p", type=click.FloatRange(0, 1), help="Share of probability to sample from."
+    ),
+    click.option(
+        "--top-k", type=click.IntRange(min=0), help="Most likely tokens to sample from; 0: all."
+    ),
+    click.option("--seed", type=int, help="Same seed, same answer."),
+)
+
+
+def request_options(command: Command) -> Command:
+    """Give a command the fields of a request that choose length and tokens, named as OpenAI does.
+
+    The command gets None for those that are not given: `given` leaves them out of the request.
+    """
+    for option in reversed(_REQUEST_OPTIONS):
+        command = option(command)
+    return command
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that have a value."""
+    return {name: value for name, value in options.items() if value is not None}
+
 
 def configured(*names: str) -> Callable[[Command], Command]:
     """Give a command the flags of these options of the configuration, or of all.

@@ -59,32 +59,26 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
 
 @click.command(hidden=True)
 @click.option("--parent", type=int, required=True)
-@click.option("--model", type=click.Path(path_type=Path), required=True)
-@click.option("--context-length", type=int, required=True)
+@click.option("--release", type=click.Path(path_type=Path), required=True)
 @click.option("--threads", type=int, required=True)
 @click.option("--kv-cache-mib", type=int, required=True)
 @click.option("--system-prompt-file", type=click.Path(path_type=Path))
 def worker(
     parent: int,
-    model: Path,
-    context_length: int,
+    release: Path,
     threads: int,
     kv_cache_mib: int,
     system_prompt_file: Path | None,
 ) -> int:
     """Hold the model for a `serve` process."""
     from device_runtime import worker as process
+    from device_runtime.commands.engine import load_engine
+    from device_runtime.config import RuntimeConfig
     from device_runtime.engine import Engine
 
     def load() -> Engine:
-        from device_runtime.genai_engine import GenAIEngine
-
-        engine = GenAIEngine(
-            model,
-            context_length=context_length,
-            threads=threads,
-            kv_cache_bytes=kv_cache_mib << 20,
-        )
+        config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)
+        engine = load_engine(open_or_own(release), config)
         engine.warm(system_prompt_file.read_text() if system_prompt_file else "")
         return engine
 
