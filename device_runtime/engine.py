@@ -213,6 +213,14 @@ class Engine(Protocol):
         """
         ...
 
+    def warm(self, system: str) -> None:
+        """Have what conversations begin with ready, from the next idle time on.
+
+        Args:
+            system: the system prompt; empty for what the chat template itself begins with.
+        """
+        ...
+
     def idle(self) -> bool:
         """Do a small piece of work that makes later requests faster; False if there is none."""
         ...

@@ -160,11 +160,7 @@ class GenAIEngine:
             self._cache.give_back(slot)
 
     def warm(self, system: str) -> None:
-        """Have the KV cache of what conversations begin with ready, from the next idle time on.
-
-        Args:
-            system: the system prompt; empty for what the chat template itself begins with.
-        """
+        """See `Engine.warm`."""
         turns = (Message(role="system", content=system),) if system else ()
         try:
             first, second = (

@@ -12,6 +12,16 @@ from device_runtime.engine import GenerationChunk, GenerationRequest
 from device_runtime.errors import DeviceError, error_class
 
 
+class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Parent to child: have what conversations begin with ready.
+
+    Attributes:
+        system: the system prompt; empty for none.
+    """
+
+    system: str
+
+
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Parent to child: answer this request, beside those that are not finished."""
 
@@ -66,7 +76,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         return cls(id=request, kind=error.wire_name, message=str(error), hint=error.hint)
 
 
-ToChild = Generate | Cancel
+ToChild = Warm | Generate | Cancel
 ToParent = Loaded | Chunk | Failed
 
 _LENGTH_BYTES = 4

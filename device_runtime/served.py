@@ -1,7 +1,6 @@
 """The model that a release serves, read from its files."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

@@ -74,22 +74,23 @@ class Service:
             kit=manifest.kit.name if manifest.kit else None,
             runtime=device_runtime.__version__,
         )
+        served = ServedModel.of_release(release, config)
         self._supervisor = Supervisor(
             worker_command(
                 release.folder,
                 config.threads,
                 kv_cache_mib=config.kv_cache_mib,
-                system_prompt_file=config.system_prompt_file,
             ),
             parallel=config.parallel,
             queue_limit=config.queue_limit,
             timeout_s=config.request_timeout,
+            system_prompt=served.system_prompt,
         )
         self._api = Api(
             self._supervisor,
             self._stats,
             self.status,
-            ServedModel.of_release(release, config),
+            served,
             max_body_bytes=config.max_body_kib << 10,
         )
         self._server: Server | None = None

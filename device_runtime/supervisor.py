@@ -21,6 +21,7 @@ from device_runtime.messages import (
     Generate,
     Loaded,
     ToChild,
+    Warm,
     frame,
     receive,
 )
@@ -68,7 +69,6 @@ def worker_command(
     threads: int,
     *,
     kv_cache_mib: int = 0,
-    system_prompt_file: Path | None = None,
 ) -> list[str]:
     """How to start the inference process: this program again, frozen or from source.
 
@@ -76,7 +76,6 @@ def worker_command(
         release_folder: holds the model.
         threads: of ONNX Runtime.
         kv_cache_mib: memory for KV caches; 0 leaves it to the engine.
-        system_prompt_file: what conversations begin with.
     """
     program = [sys.executable, "-m", "device_runtime"]
     if getattr(sys, "frozen", False):
@@ -85,7 +84,6 @@ def worker_command(
     return [
         *(*program, "worker", "--parent", str(os.getpid()), "--release", str(release_folder)),
         *("--threads", str(threads), "--kv-cache-mib", str(kv_cache_mib)),
-        *(("--system-prompt-file", str(system_prompt_file)) if system_prompt_file else ()),
     ]
 
 
@@ -113,6 +111,7 @@ class Supervisor:
         parallel: requests that are answered at the same time.
         queue_limit: requests that wait beside them.
         timeout_s: how long a request may take from its coming to its end, seconds.
+        system_prompt: what conversations begin with; each new process prepares it.
 
     Attributes:
         health: how the process is.
@@ -127,6 +126,7 @@ class Supervisor:
         parallel: int = 2,
         queue_limit: int = 8,
         timeout_s: float = 600,
+        system_prompt: str = "",
     ) -> None:
         self.health = Health.STARTING
         self.restarts = 0
@@ -135,6 +135,7 @@ class Supervisor:
         self._parallel = parallel
         self._queue_limit = queue_limit
         self._timeout_s = timeout_s
+        self._system_prompt = system_prompt
         self._child: asyncio.subprocess.Process | None = None
         self._loaded = False
         self._waiting: deque[_Job] = deque()
@@ -312,6 +313,7 @@ class Supervisor:
     def _on_loaded(self, message: Loaded) -> None:
         event(log, logging.INFO, "worker_loaded", seconds=round(message.seconds, 2))
         self._loaded = True
+        self._send(Warm(system=self._system_prompt))
         self.health = Health.READY
         assert self._first_load is not None
         if not self._first_load.done():

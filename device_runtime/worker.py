@@ -28,6 +28,7 @@ from device_runtime.messages import (
     Generate,
     Loaded,
     ToParent,
+    Warm,
     frame,
     read,
 )
@@ -96,7 +97,7 @@ class _Schedule:
         self._engine = engine
         self._inbox = inbox
         self._outbox = outbox
-        self._new: queue.SimpleQueue[Generate] = queue.SimpleQueue()
+        self._new: queue.SimpleQueue[Warm | Generate] = queue.SimpleQueue()
         self._tasks: list[_Task] = []
         self._cancelled: set[int] = set()
 
@@ -109,10 +110,10 @@ class _Schedule:
 
     def _listen(self) -> None:
         while (message := read(self._inbox, FOR_CHILD)) is not None:
-            if isinstance(message, Generate):
-                self._new.put(message)
-            elif isinstance(message, Cancel):
+            if isinstance(message, Cancel):
                 self._cancelled.add(message.id)
+            else:
+                self._new.put(message)
         # The parent is gone. Native code may be at work and nothing here needs tidying.
         os._exit(0)
 
@@ -123,6 +124,9 @@ class _Schedule:
             while True:
                 message = self._new.get(block=wait)
                 wait = False
+                if isinstance(message, Warm):
+                    self._engine.warm(message.system)
+                    continue
                 cancelled = partial(self._is_cancelled, message.id)
                 chunks = self._engine.generate(message.request, cancelled)
                 spent = min((task.spent for task in self._tasks), default=0.0)

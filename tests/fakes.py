@@ -2,7 +2,8 @@
 
 What it does is in the prompt: `crash` ends the process, `long` streams until cancelled, `noise`
 prints to standard output as native code may, `refuse` is a prompt too long, `fault` a failing
-model; everything else is repeated word by word.
+model, `warmed` repeats the system prompts that were prepared; everything else is repeated word by
+word.
 """
 
 import os
@@ -38,6 +39,9 @@ def request(prompt: str) -> GenerationRequest:
 class FakeEngine:
     """Implements `Engine`."""
 
+    def __init__(self) -> None:
+        self._warmed: list[str] = []
+
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
     ) -> Generator[GenerationChunk]:
@@ -50,6 +54,8 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if prompt == "fault":
             raise EngineError("the model failed")
+        if prompt == "warmed":
+            prompt = " ".join(self._warmed)
         if prompt == "noise":
             os.write(1, b"native code prints\n" * 10)
         reason = FinishReason.STOP
@@ -62,6 +68,9 @@ class FakeEngine:
             yield GenerationChunk(text="x", tokens=tokens)
             reason = FinishReason.CANCELLED
         yield GenerationChunk(tokens=tokens, finish_reason=reason, usage=usage(tokens))
+
+    def warm(self, system: str) -> None:
+        self._warmed.append(system)
 
     def idle(self) -> bool:
         return False

@@ -62,14 +62,7 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
 @click.option("--release", type=click.Path(path_type=Path), required=True)
 @click.option("--threads", type=int, required=True)
 @click.option("--kv-cache-mib", type=int, required=True)
-@click.option("--system-prompt-file", type=click.Path(path_type=Path))
-def worker(
-    parent: int,
-    release: Path,
-    threads: int,
-    kv_cache_mib: int,
-    system_prompt_file: Path | None,
-) -> int:
+def worker(parent: int, release: Path, threads: int, kv_cache_mib: int) -> int:
     """Hold the model for a `serve` process."""
     from device_runtime import worker as process
     from device_runtime.commands.engine import load_engine
@@ -78,8 +71,6 @@ def worker(
 
     def load() -> Engine:
         config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)
-        engine = load_engine(open_or_own(release), config)
-        engine.warm(system_prompt_file.read_text() if system_prompt_file else "")
-        return engine
+        return load_engine(open_or_own(release), config)
 
     return process.run(load, parent)

@@ -154,6 +154,24 @@ def test_killed_parent_leaves_no_worker(release: Release) -> None:
     eventually(lambda: is_gone(worker), seconds=2)
 
 
+def test_system_prompt_is_utf8_and_read_once(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}.items():
+        monkeypatch.setenv(name, value)
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Be brief — always.", "utf-8")
+    with Serving(release.folder, "--system-prompt-file", str(prompt)) as server:
+        before = server.chat().json()
+        prompt.unlink()
+        os.kill(server.worker, signal.SIGKILL)
+        eventually(lambda: server.get("/v1/status")["worker_restarts"] == 1)
+        after = server.chat().json()
+        assert server.get("/v1/status")["worker_restarts"] == 1
+    assert after["choices"] == before["choices"]
+    assert after["usage"]["prompt_tokens"] == before["usage"]["prompt_tokens"]
+
+
 def test_sigterm_lets_the_running_answer_finish(release: Release) -> None:
     with Serving(release.folder) as server:
         worker = server.worker

@@ -19,13 +19,19 @@ from tests.serving import is_gone
 
 @asynccontextmanager
 async def running(
-    mode: str = "", *, parallel: int = 1, queue_limit: int = 8, timeout_s: float = 60
+    mode: str = "",
+    *,
+    parallel: int = 1,
+    queue_limit: int = 8,
+    timeout_s: float = 60,
+    system_prompt: str = "",
 ) -> AsyncIterator[Supervisor]:
     found = Supervisor(
         fakes.worker_command(mode),
         parallel=parallel,
         queue_limit=queue_limit,
         timeout_s=timeout_s,
+        system_prompt=system_prompt,
     )
     try:
         await found.start()
@@ -95,6 +101,17 @@ def test_crash_fails_the_running_request_and_no_other() -> None:
             assert results[1] == "a "
             assert one.restarts == 1
             assert one.health is Health.READY
+
+    run(test)
+
+
+def test_each_process_prepares_the_system_prompt() -> None:
+    async def test() -> None:
+        async with running(system_prompt="Be — brief.") as one:
+            assert await answer(one, "warmed") == "Be — brief. "
+            with pytest.raises(EngineError):
+                await answer(one, "crash")
+            assert await answer(one, "warmed") == "Be — brief. "
 
     run(test)
 
