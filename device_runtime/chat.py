@@ -125,7 +125,8 @@ class Chat:
             DeviceError: it could not be done.
         """
         if line.startswith("/"):
-            return self._command(*line.strip().partition(" ")[::2])
+            name, _, rest = line.strip().partition(" ")
+            return self._command(name, rest)
         if line.strip():
             self._answer(line)
         return True

@@ -10,13 +10,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
 from device_runtime.client import Endpoint
 from device_runtime.engine import Engine, FinishReason
 from device_runtime.errors import DeviceError, EngineError, RequestError, ServiceError
+from device_runtime.openai_objects import Model
 from device_runtime.openai_requests import own_request, parse_chat
 from device_runtime.served import ServedModel
 
@@ -43,6 +44,12 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
+
+
+class _Models(msgspec.Struct, frozen=True):
+    """What is read of the list of models."""
+
+    data: Annotated[list[Model], msgspec.Meta(min_length=1)]
 
 
 class ChatModel(Protocol):
@@ -121,23 +128,14 @@ class ServiceModel:
         self._stopped = False
         self._connection: http.client.HTTPConnection | None = None
 
-    def name(self) -> str | None:
-        """What it serves; None if no service answers there.
+    def name(self) -> str:
+        """The name of the model that it serves.
 
         Raises:
-            ServiceError: one does, and lets nobody in without a key.
+            NoServiceError: no service answers there.
+            ServiceError: it requires an API key.
         """
-        connection = self._endpoint.connect(PROBE_S)
-        try:
-            connection.request("GET", "/v1/models", headers=self._endpoint.headers)
-            answer = connection.getresponse()
-            if answer.status == HTTPStatus.UNAUTHORIZED:
-                raise _unauthorized(self._endpoint)
-            return str(json.load(answer)["data"][0]["id"])
-        except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
+        return self._endpoint.get("/v1/models", _Models, PROBE_S).data[0].id
 
     def answer(self, body: dict[str, Any]) -> Iterator[Piece]:
         """See `ChatModel.answer`."""
@@ -195,7 +193,7 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[Piece]:
 
 def _refusal(response: http.client.HTTPResponse, endpoint: Endpoint) -> DeviceError:
     if response.status == HTTPStatus.UNAUTHORIZED:
-        return _unauthorized(endpoint)
+        return endpoint.unauthorized()
     message = str(json.load(response)["error"]["message"])
     if response.status < HTTPStatus.INTERNAL_SERVER_ERROR and response.status not in (
         HTTPStatus.FORBIDDEN,
@@ -204,10 +202,3 @@ def _refusal(response: http.client.HTTPResponse, endpoint: Endpoint) -> DeviceEr
         return RequestError(message)
     waits = response.headers["Retry-After"]
     return ServiceError(message, hint=f"Try again in {waits} s." if waits else "See its log.")
-
-
-def _unauthorized(endpoint: Endpoint) -> ServiceError:
-    return ServiceError(
-        f"the service on {endpoint.url} requires an API key",
-        hint="Give the file that holds yours with --api-key-file.",
-    )

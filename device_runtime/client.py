@@ -3,14 +3,25 @@
 import http.client
 import ipaddress
 import ssl
+from contextlib import closing
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from device_runtime.config import RuntimeConfig
 from device_runtime.config_option import host_and_port
 from device_runtime.errors import ServiceError
 
 MAX_KEY_FILE_BYTES = 4096
+
+T = TypeVar("T")
+
+
+class NoServiceError(ServiceError):
+    """No edgepack service answers at an address as one does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +68,44 @@ class Endpoint:
                 hint="Give the service's certificate, which is not secret, with tls_certificate.",
             ) from None
         return http.client.HTTPSConnection(self.host, self.port, timeout=timeout_s, context=context)
+
+    def get(self, path: str, kind: type[T], timeout_s: float) -> T:
+        """Request what the service has at a path.
+
+        Args:
+            path: of the URL.
+            kind: what its JSON is read as.
+            timeout_s: longest silence, seconds.
+
+        Raises:
+            NoServiceError: nothing answers there, or something else does.
+            ServiceError: the service requires an API key, or the certificate cannot be read.
+        """
+        try:
+            with closing(self.connect(timeout_s)) as connection:
+                connection.request("GET", path, headers=self.headers)
+                response = connection.getresponse()
+                body = response.read()
+            if response.status == HTTPStatus.UNAUTHORIZED:
+                raise self.unauthorized()
+            if response.status != HTTPStatus.OK:
+                raise NoServiceError(
+                    f"the service on {self.url} answers with status {response.status}",
+                    hint="See its log, or give another address with --listen.",
+                )
+            return msgspec.json.decode(body, type=kind)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise NoServiceError(
+                f"no edgepack service answers on {self.url}: {error}",
+                hint="Start it with edgepack-runtime serve, or give its address with --listen.",
+            ) from None
+
+    def unauthorized(self) -> ServiceError:
+        """The error for an answer with status 401."""
+        return ServiceError(
+            f"the service on {self.url} requires an API key",
+            hint="Give the file that holds yours with --api-key-file.",
+        )
 
 
 def endpoint(config: RuntimeConfig, api_key_file: Path | None) -> Endpoint:

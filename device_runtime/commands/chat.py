@@ -20,7 +20,7 @@ from device_runtime.commands.options import (
     resolve,
     resolve_anywhere,
 )
-from device_runtime.errors import DeviceError, ServiceError
+from device_runtime.errors import DeviceError
 
 if TYPE_CHECKING:
     from device_runtime.chat_model import ChatModel
@@ -92,21 +92,19 @@ def _service(
 ) -> "ChatModel | None":
     """The service that answers where the configuration says; None if none does."""
     from device_runtime.chat_model import ServiceModel
-    from device_runtime.client import endpoint
+    from device_runtime.client import NoServiceError, endpoint
 
     if config.listen.endswith(":0") and not must_be_there:
         return None
     where = endpoint(config, api_key_file)
     model = ServiceModel(where)
-    if (name := model.name()) is not None:
-        _note(f"{name}, served on {where.url}")
-        return model
-    if must_be_there:
-        raise ServiceError(
-            f"no edgepack service answers on {where.url}",
-            hint="Start it with edgepack-runtime serve, or leave --listen out.",
-        )
-    return None
+    try:
+        _note(f"{model.name()}, served on {where.url}")
+    except NoServiceError:
+        if must_be_there:
+            raise
+        return None
+    return model
 
 
 def _own(release: Path | None, config_file: Path | None) -> "ChatModel":

@@ -1,7 +1,6 @@
 """`edgepack-runtime status`: how the running service is."""
 
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from device_runtime.commands.options import (
     configured,
     resolve_anywhere,
 )
-from device_runtime.errors import ServiceError
 
 TIMEOUT_S = 10
 
@@ -35,51 +33,33 @@ def status(
       edgepack-runtime status
       edgepack-runtime status --listen 127.0.0.1:8080 --json
     """
-    import http.client
+    from msgspec import to_builtins
 
     from device_runtime.client import endpoint
+    from device_runtime.status import RuntimeStatus
 
     where = endpoint(resolve_anywhere(None, config_file, **flags).config, api_key_file)
-    try:
-        with closing(where.connect(TIMEOUT_S)) as connection:
-            connection.request("GET", "/v1/status", headers=where.headers)
-            answer = connection.getresponse()
-            found = json.load(answer)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ServiceError(
-            f"no edgepack service answers on {where.url}: {error}",
-            hint="Start it with edgepack-runtime serve, or give its address with --listen.",
-        ) from None
-    if answer.status == http.HTTPStatus.UNAUTHORIZED:
-        raise ServiceError(
-            f"the service on {where.url} requires an API key",
-            hint="Give the file that holds yours with --api-key-file.",
-        )
-    if answer.status != http.HTTPStatus.OK:
-        raise ServiceError(
-            f"the service on {where.url} answers with status {answer.status}",
-            hint="See its log.",
-        )
-    click.echo(json.dumps(found) if as_json else _readable(found))
+    status = to_builtins(where.get("/v1/status", RuntimeStatus, TIMEOUT_S))
+    click.echo(json.dumps(status) if as_json else _readable(status))
 
 
-def _readable(found: dict[str, Any]) -> str:
-    identity, requests = found["identity"], found["requests"]
+def _readable(status: dict[str, Any]) -> str:
+    identity, requests = status["identity"], status["requests"]
     lines = {
-        "health": found["health"],
+        "health": status["health"],
         "model": identity["model"],
         "release": f"{identity['version']} ({identity['release'][:12]}), {identity['profile']}",
-        "device": found["device_id"],
-        "up for": f"{found['uptime_s']:.0f} s",
+        "device": status["device_id"],
+        "up for": f"{status['uptime_s']:.0f} s",
         "requests": ", ".join(f"{count} {name}" for name, count in requests.items()),
-        "waiting": found["queue_length"],
-        "speed": _figure(found["tokens_per_s"], "tokens/s"),
-        "first token": _figure(found["first_token_s"], "s"),
-        "memory": f"{found['memory_bytes'] / 2**20:.0f} MiB",
-        "restarts": f"{found['worker_restarts']} {found['last_error']}".strip(),
+        "waiting": status["queue_length"],
+        "speed": _figure(status["tokens_per_s"], "tokens/s"),
+        "first token": _figure(status["first_token_s"], "s"),
+        "memory": f"{status['memory_bytes'] / 2**20:.0f} MiB",
+        "restarts": f"{status['worker_restarts']} {status['last_error']}".strip(),
     }
-    if found["temperature_c"] is not None:
-        lines["temperature"] = f"{found['temperature_c']:.0f} °C"
+    if status["temperature_c"] is not None:
+        lines["temperature"] = f"{status['temperature_c']:.0f} °C"
     return "\n".join(f"{name + ':':<13}{value}" for name, value in lines.items())
 
 
