@@ -5,134 +5,139 @@ variable is `EDGEPACK_` and that name in capitals, its flag `--` and that name w
 `config_sources` reads all three.
 """
 
-import types
-from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, get_type_hints
 
-from device_runtime.config_option import About, Option, holds_password, no_address, no_origins
+import msgspec
+from msgspec import Meta
+
+from device_runtime.config_option import Option, check_address, check_broker, check_origins
 from device_runtime.errors import ServiceError
 
-_HTTP, _EXPOSURE, _LIMITS = "HTTP server", "Access", "Limits"
-_MODEL, _MQTT, _LOG = "Model", "MQTT reports", "Log"
+_HEADINGS = {
+    "listen": "HTTP server",
+    "api_keys_file": "Access",
+    "threads": "Model",
+    "queue_limit": "Limits",
+    "mqtt": "MQTT reports",
+    "log_format": "Log",
+}
+"""Headings in the help, by the first option below each."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RuntimeConfig:
-    """How to run a release; times are in seconds. Each attribute is an option."""
+class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run a release; times are in seconds.
+
+    Each attribute is an option: its type has the bounds, and its `extra` the fields of `Option`.
+    """
 
     listen: Annotated[
         str,
-        About(
-            _HTTP,
-            "Address of the HTTP server; port 0 takes a free one.",
-            metavar="HOST:PORT",
-            setting="listen",
-            check=no_address,
+        Meta(
+            description="Address of the HTTP server; port 0 takes a free one.",
+            extra={"metavar": "HOST:PORT", "setting": "listen", "check": check_address},
         ),
     ] = "127.0.0.1:8080"
     tls_certificate: Annotated[
-        Path | None, About(_HTTP, "Certificate chain (PEM); makes the server speak HTTPS.")
+        Path | None, Meta(description="Certificate chain (PEM); makes the server speak HTTPS.")
     ] = None
     tls_key: Annotated[
-        Path | None, About(_HTTP, "Private key of the certificate (PEM, not encrypted).")
+        Path | None, Meta(description="Private key of the certificate (PEM, not encrypted).")
     ] = None
     api_keys_file: Annotated[
         Path | None,
-        About(_EXPOSURE, "Require one of these API keys; made by edgepack-runtime api-key new."),
+        Meta(description="Require one of these API keys; made by edgepack-runtime api-key new."),
     ] = None
     insecure_no_auth: Annotated[
-        bool, About(_EXPOSURE, "Serve a network without API keys: anyone there may ask.")
+        bool, Meta(description="Allow requests without an API key from other machines.")
     ] = False
     cors_origins: Annotated[
         tuple[str, ...],
-        About(
-            _EXPOSURE,
-            "Origin of web pages that may use the API; may be given several times.",
-            metavar="ORIGIN",
-            check=no_origins,
+        Meta(
+            description="Origin of web pages that may use the API; may be given several times.",
+            extra={"metavar": "ORIGIN", "check": check_origins},
         ),
     ] = ()
     threads: Annotated[
         int,
-        About(
-            _MODEL, "Threads of inference; 0 leaves it to ONNX Runtime.", 0, 1024, setting="threads"
+        Meta(
+            ge=0,
+            le=1024,
+            description="Threads of inference; 0 leaves it to ONNX Runtime.",
+            extra={"setting": "threads"},
         ),
     ] = 0
     max_tokens: Annotated[
         int,
-        About(
-            _MODEL,
-            "Length of an answer for which the request gives none.",
-            1,
-            1_000_000,
-            setting="max_tokens",
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Length of an answer for which the request gives none.",
+            extra={"setting": "max_tokens"},
         ),
     ] = 512
-    parallel: Annotated[int, About(_MODEL, "Requests answered at once.", 1, 16)] = 2
+    parallel: Annotated[int, Meta(ge=1, le=16, description="Requests answered at once.")] = 2
     kv_cache_mib: Annotated[
         int,
-        About(
-            _MODEL,
-            "Memory (MiB) for the KV caches of conversations; 0 leaves it to the runtime.",
-            0,
-            1 << 20,
+        Meta(
+            ge=0,
+            le=1 << 20,
+            description="Memory (MiB) for the KV caches of conversations; 0 leaves it to the "
+            "runtime.",
         ),
     ] = 0
     system_prompt_file: Annotated[
-        Path | None, About(_MODEL, "Text put before conversations that have no system message.")
+        Path | None,
+        Meta(description="Text put before conversations that have no system message."),
     ] = None
-    queue_limit: Annotated[int, About(_LIMITS, "Requests that may wait.", 0, 1000)] = 8
+    queue_limit: Annotated[int, Meta(ge=0, le=1000, description="Requests that may wait.")] = 8
     request_timeout: Annotated[
-        float, About(_LIMITS, "Seconds from a request's arrival to its end.", 1, 86400)
+        float, Meta(ge=1, le=86400, description="Seconds from a request's arrival to its end.")
     ] = 600.0
-    max_body_kib: Annotated[int, About(_LIMITS, "Largest body of a request (KiB).", 1, 65536)] = (
-        1024
-    )
-    max_messages: Annotated[int, About(_LIMITS, "Most messages of a request.", 1, 100_000)] = 1000
-    max_connections: Annotated[int, About(_LIMITS, "Connections at once.", 1, 65536)] = 128
+    max_body_kib: Annotated[
+        int, Meta(ge=1, le=65536, description="Largest body of a request (KiB).")
+    ] = 1024
+    max_messages: Annotated[
+        int, Meta(ge=1, le=100_000, description="Most messages of a request.")
+    ] = 1000
+    max_connections: Annotated[int, Meta(ge=1, le=65536, description="Connections at once.")] = 128
     client_timeout: Annotated[
         float,
-        About(
-            _LIMITS,
-            "Seconds a client may take to send head or body of a request, or to read a piece of "
-            "the answer.",
-            0.1,
-            3600,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="Seconds a client may take to send head or body of a request, or to read "
+            "a piece of the answer.",
         ),
     ] = 30.0
     mqtt: Annotated[
         str | None,
-        About(
-            _MQTT,
-            "Report to this broker: mqtt://[USER@]HOST[:PORT], mqtts:// for TLS.",
-            metavar="URL",
-            check=holds_password,
+        Meta(
+            description="Report to this broker: mqtt://[USER@]HOST[:PORT], mqtts:// for TLS.",
+            extra={"metavar": "URL", "check": check_broker},
         ),
     ] = None
-    mqtt_password_file: Annotated[Path | None, About(_MQTT, "File with the user's password.")] = (
-        None
-    )
+    mqtt_password_file: Annotated[
+        Path | None, Meta(description="File with the user's password.")
+    ] = None
     device_id: Annotated[
         str | None,
-        About(
-            _MQTT,
-            "Name of this device in topics; without one, derived from the machine.",
-            metavar="NAME",
+        Meta(
+            description="Name of this device in topics; without one, derived from the machine.",
+            extra={"metavar": "NAME"},
         ),
     ] = None
     status_interval: Annotated[
         float,
-        About(
-            _MQTT,
-            "Seconds between two telemetry messages.",
-            0.1,
-            86400,
-            setting="status_interval_s",
+        Meta(
+            ge=0.1,
+            le=86400,
+            description="Seconds between two telemetry messages.",
+            extra={"setting": "status_interval_s"},
         ),
     ] = 30.0
     log_format: Annotated[
-        Literal["text", "json"], About(_LOG, "Form of the log on standard error.")
+        Literal["text", "json"], Meta(description="Form of the log on standard error.")
     ] = "text"
 
     def system_prompt(self) -> str:
@@ -156,21 +161,11 @@ class RuntimeConfig:
 
 def _options() -> dict[str, Option]:
     hints = get_type_hints(RuntimeConfig, include_extras=True)
-    found = {}
-    for field in fields(RuntimeConfig):
-        hint, about = get_args(hints[field.name])
-        assert field.default is not MISSING
-        if get_origin(hint) in (Union, types.UnionType):
-            (hint,) = (each for each in get_args(hint) if each is not type(None))
-        origin = get_origin(hint)
-        found[field.name] = Option(
-            name=field.name,
-            kind=str if origin is Literal else origin or hint,
-            choices=get_args(hint) if origin is Literal else (),
-            default=field.default,
-            about=about,
-        )
-    return found
+    options, group = {}, ""
+    for field in msgspec.structs.fields(RuntimeConfig):
+        group = _HEADINGS.get(field.name, group)
+        options[field.name] = Option.of(field.name, hints[field.name], field.default, group)
+    return options
 
 
 OPTIONS = _options()

@@ -1,13 +1,14 @@
-"""An option of the configuration: what is said of it, and what may be its value."""
+"""An option of the configuration: how its values are read, and what is wrong with others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+from msgspec import inspect
+
 from device_runtime.errors import ServiceError
-from device_runtime.manifest import Settings
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -23,33 +24,31 @@ def host_and_port(address: str) -> tuple[str, int]:
     valid = port.isascii() and port.isdecimal() and int(port) <= 65535
     if not bare or not valid or bracketed != (":" in bare):
         raise ServiceError(
-            f"{address!r} is no address to listen on", hint="Give HOST:PORT, as 127.0.0.1:8080."
+            f"{address!r} is not an address to listen on", hint="Give HOST:PORT, as 127.0.0.1:8080."
         )
     return bare, int(port)
 
 
-def no_address(value: str) -> str:
-    """What is wrong with an address to listen on."""
+def check_address(value: str) -> None:
+    """Raise ValueError unless this is an address to listen on."""
     try:
         host_and_port(value)
-    except ServiceError:
-        return f"{value!r} is no address to listen on: give HOST:PORT, as 127.0.0.1:8080"
-    return ""
+    except ServiceError as error:
+        raise ValueError(f"{error}: give HOST:PORT, as 127.0.0.1:8080") from None
 
 
-def holds_password(value: str) -> str:
-    """What is wrong with an MQTT URL; it is not repeated, since there may be a secret in it."""
+def check_broker(value: str) -> None:
+    """Raise ValueError, without the URL, where an MQTT URL holds a password."""
     try:
-        found = urlsplit(value).password is not None
+        password = urlsplit(value).password
     except ValueError:
-        return "this is no MQTT URL: give mqtt://[USER@]HOST[:PORT]"
-    if found:
-        return "the URL holds a password: put that into a file and set mqtt_password_file"
-    return ""
+        raise ValueError("must be mqtt://[USER@]HOST[:PORT]") from None
+    if password is not None:
+        raise ValueError("must not hold a password: put that into a file, mqtt_password_file")
 
 
-def no_origins(values: tuple[str, ...]) -> str:
-    """What is wrong with origins of web pages."""
+def check_origins(values: tuple[str, ...]) -> None:
+    """Raise ValueError unless all are origins of web pages, as browsers send them."""
     for value in values:
         try:
             parts = urlsplit(value)
@@ -57,33 +56,13 @@ def no_origins(values: tuple[str, ...]) -> str:
         except ValueError:
             exact = False
         if not exact or parts.scheme not in ("http", "https") or set(value) & {"@", "*"}:
-            return f"{value!r} is no origin: give http[s]://HOST[:PORT], without a path or *"
+            raise ValueError(
+                f"{value!r} is not an origin: give http[s]://HOST[:PORT], without a path or *"
+            )
         if value != value.lower():
-            return f"{value!r} is no origin as browsers send it: write {value.lower()}"
-    return ""
-
-
-@dataclass(frozen=True)
-class About:
-    """What is said of an option beside its type and default.
-
-    Attributes:
-        group: heading in the help.
-        help: one sentence.
-        low: smallest number.
-        high: largest number.
-        metavar: what its value is, in the help.
-        setting: attribute of the release's `Settings` with the value of this option.
-        check: what is wrong with a value of the right type; empty if nothing is.
-    """
-
-    group: str
-    help: str
-    low: float = 0
-    high: float = 0
-    metavar: str | None = None
-    setting: str | None = None
-    check: Callable[[Any], str] = lambda _: ""
+            raise ValueError(
+                f"{value!r} is not an origin as browsers send it: write {value.lower()}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +71,44 @@ class Option:
 
     Attributes:
         name: of the attribute, and key in the file.
-        kind: `str`, `Path`, `int`, `float`, `bool`, or `tuple` for a list of texts.
-        choices: the only values, for a text that has such.
+        hint: its type with bounds, as declared.
+        kind: the same as msgspec describes it, without None.
         default: value where no source has one.
-        about: the rest.
+        group: heading in the help.
+        help: one sentence.
+        metavar: what its value is, in the help; None for what its type says.
+        setting: attribute of the release's `Settings` with its value there; empty for none.
+        check: raises ValueError for a value that its type allows and that is wrong.
     """
 
     name: str
-    kind: type
-    choices: tuple[str, ...]
+    hint: Any
+    kind: inspect.Type
     default: Any
-    about: About
+    group: str
+    help: str
+    metavar: str | None = None
+    setting: str = ""
+    check: Callable[[Any], None] = lambda _: None
+
+    @classmethod
+    def of(cls, name: str, hint: Any, default: Any, group: str) -> "Option":
+        """The option that an annotated type describes."""
+        info = inspect.type_info(hint)
+        assert isinstance(info, inspect.Metadata)
+        assert info.extra_json_schema is not None
+        kind = info.type
+        if isinstance(kind, inspect.UnionType):
+            (kind,) = (part for part in kind.types if not isinstance(part, inspect.NoneType))
+        return cls(
+            name=name,
+            hint=hint,
+            kind=kind,
+            default=default,
+            group=group,
+            help=info.extra_json_schema["description"],
+            **info.extra or {},
+        )
 
     @property
     def variable(self) -> str:
@@ -114,31 +120,56 @@ class Option:
         """Its option on the command line."""
         return f"--{self.name.replace('_', '-')}"
 
-    @property
-    def wanted(self) -> str:
-        """What a value of it is, in words."""
-        low, high = f"{self.about.low:.15g}", f"{self.about.high:.15g}"
-        return {
-            str: " or ".join(repr(choice) for choice in self.choices) or "a text",
-            Path: "the path of a file",
-            int: f"a whole number from {low} to {high}",
-            float: f"a number from {low} to {high}",
-            bool: "true or false",
-            tuple: "a list of texts",
-        }[self.kind]
+    def read(self, value: Any, *, strict: bool = True) -> Any:
+        """Convert a value to the option's own type.
 
-    def problem(self, value: Any) -> str:
-        """What is wrong with a value that is already of this option's type; empty if nothing."""
-        if self.kind in (int, float) and not self.about.low <= value <= self.about.high:
-            return f"{value!r} is not {self.wanted}"
-        if self.choices and value not in self.choices:
-            return f"{value!r} is not {self.wanted}"
-        if self.kind is str and not value:
-            return f"an empty text is not {self.wanted}"
-        return self.about.check(value)
+        Args:
+            value: as TOML or the command line has it.
+            strict: false for a text that stands for a value.
 
-    def release_value(self, settings: Settings | None) -> Any:
-        """What the release says of it; None if nothing."""
-        if settings is None or self.about.setting is None:
-            return None
-        return getattr(settings, self.about.setting)
+        Raises:
+            ValueError: says what it must be.
+        """
+        if value == "":
+            raise ValueError("must not be empty")
+        try:
+            # Path is the one type that msgspec does not know.
+            own = msgspec.convert(
+                value, self.hint, strict=strict, dec_hook=lambda kind, text: kind(text)
+            )
+        except msgspec.ValidationError:
+            shown = "a table" if isinstance(value, dict) else repr(value)
+            raise ValueError(f"must be {_words(self.kind)}, not {shown}") from None
+        self.check(own)
+        return own
+
+    def read_text(self, text: str) -> Any:
+        """Convert a text to the value that it stands for; a list has commas between its parts.
+
+        Raises:
+            ValueError: says what it must be.
+        """
+        if isinstance(self.kind, inspect.VarTupleType):
+            return self.read([part.strip() for part in text.split(",") if part.strip()])
+        if isinstance(self.kind, inspect.BoolType):
+            text = {"yes": "true", "no": "false"}.get(text.lower(), text)
+        return self.read(text, strict=False)
+
+
+def _words(kind: inspect.Type) -> str:
+    """Describe the values of a type in words."""
+    match kind:
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType(ge=low, le=high):
+            return f"a whole number between {low} and {high}"
+        case inspect.FloatType(ge=low, le=high):
+            return f"a number between {low:g} and {high:g}"
+        case inspect.LiteralType(values=values):
+            return " or ".join(map(repr, values))
+        case inspect.CustomType():
+            return "the path of a file"
+        case inspect.VarTupleType():
+            return "a list of texts"
+        case _:
+            return "a text"

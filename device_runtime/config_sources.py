@@ -8,7 +8,7 @@ not set; lists are separated by commas there.
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ _OTHER_VARIABLES = frozenset(
         *("EDGEPACK_CACHE", "EDGEPACK_TESTS_REQUIRE"),
     }
 )
-_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,122 +66,96 @@ def resolve(
         ServiceError: says everything that is wrong with any of them.
     """
     environment = os.environ if environment is None else environment
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    problems: list[str] = []
-    for option in OPTIONS.values():
-        released = option.release_value(settings)
-        values[option.name] = option.default if released is None else released
-        origins[option.name] = "default" if released is None else "release"
-    candidates = [
-        *_from_file(file or FILE, must_exist=file is not None, problems=problems),
-        *_from_environment(environment, problems),
-        *_from_flags(flags or {}),
-    ]
-    for option, value, origin in candidates:
-        problem = option.problem(value)
-        if problem:
-            problems.append(f"{origin}: {problem}")
-        values[option.name], origins[option.name] = value, origin
-    if problems:
-        raise _error(problems)
-    return Resolved(config=RuntimeConfig(**values), origins=origins)
+    values = _Values(settings)
+    values.take_file(file or FILE, must_exist=file is not None)
+    values.take_environment(environment)
+    values.take_flags(flags or {})
+    if values.problems:
+        raise _error(values.problems)
+    return Resolved(config=RuntimeConfig(**values.values), origins=values.origins)
 
 
-_Candidate = tuple[Option, Any, str]
+class _Values:
+    """What the sources gave so far, beginning with the release's settings.
+
+    Attributes:
+        values: by option, each in its own type.
+        origins: by option, as `Resolved` has them.
+        problems: of all sources, in words.
+    """
+
+    def __init__(self, settings: Settings | None) -> None:
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+        self.problems: list[str] = []
+        for option in OPTIONS.values():
+            # Without a release there are no settings, and most options are not among them.
+            released = getattr(settings, option.setting, None)
+            self.values[option.name] = option.default if released is None else released
+            self.origins[option.name] = "default" if released is None else "release"
+
+    def take_file(self, file: Path, *, must_exist: bool) -> None:
+        for key, value in _table(file, must_exist=must_exist).items():
+            if key not in OPTIONS:
+                self.problems.append(f"{file}: unknown key {key!r}{_nearest(key, OPTIONS)}")
+                continue
+            self._take(OPTIONS[key], f"{file}: {key}", OPTIONS[key].read, value)
+            if isinstance(path := self.values[key], Path):
+                self.values[key] = file.parent / path
+
+    def take_environment(self, environment: Mapping[str, str]) -> None:
+        variables = {option.variable: option for option in OPTIONS.values()}
+        for name in sorted(environment):
+            if not name.startswith("EDGEPACK_") or name in _OTHER_VARIABLES:
+                continue
+            if name not in variables:
+                known = [*variables, *_OTHER_VARIABLES]
+                self.problems.append(f"unknown environment variable {name}{_nearest(name, known)}")
+            elif environment[name]:
+                option = variables[name]
+                origin = f"environment variable {name}"
+                self._take(option, origin, option.read_text, environment[name])
+
+    def take_flags(self, flags: Mapping[str, Any]) -> None:
+        for name, value in flags.items():
+            if value is not None and value != ():
+                option = OPTIONS[name]
+                self._take(option, f"flag {option.flag}", option.read, value)
+
+    def _take(self, option: Option, origin: str, read: Callable[[Any], Any], value: Any) -> None:
+        try:
+            self.values[option.name] = read(value)
+        except ValueError as error:
+            self.problems.append(f"{origin}: {error}")
+        self.origins[option.name] = origin
 
 
-def _from_file(file: Path, *, must_exist: bool, problems: list[str]) -> Iterable[_Candidate]:
+def _table(file: Path, *, must_exist: bool) -> dict[str, Any]:
+    """The content of the file; nothing if it is not there and need not be.
+
+    Raises:
+        ServiceError: it cannot be read.
+    """
     try:
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise ServiceError(f"{file} is larger than {MAX_FILE_BYTES} bytes", hint=_HINT)
-        table = tomllib.loads(data.decode())
+        return tomllib.loads(data.decode())
     except FileNotFoundError:
         if must_exist:
             raise ServiceError(
                 f"there is no configuration file {file}",
                 hint=f"Write one, or leave --config and {FILE_VARIABLE} out.",
             ) from None
-        return
+        return {}
     except OSError as error:
         raise ServiceError(
             f"cannot read {file}: {error.strerror or error}",
             hint=f"The service runs as a user of its own: chmod 644 {file}",
         ) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ServiceError(f"{file} is no valid TOML: {error}", hint=_HINT) from None
-    for key, value in table.items():
-        origin = f"{file}: {key}"
-        if key not in OPTIONS:
-            problems.append(f"{file}: unknown key {key!r}{_nearest(key, OPTIONS)}")
-            continue
-        option = OPTIONS[key]
-        try:
-            yield option, _from_toml(option, value, file.parent), origin
-        except ValueError as error:
-            problems.append(f"{origin}: {error}")
-
-
-def _from_toml(option: Option, value: Any, folder: Path) -> Any:
-    """The value in the option's own type.
-
-    Raises:
-        ValueError: it is of another type.
-    """
-    if option.kind is tuple and isinstance(value, list):
-        if all(isinstance(each, str) for each in value):
-            return tuple(value)
-    elif option.kind is Path and isinstance(value, str) and value:
-        return folder / value
-    elif option.kind is float and type(value) in (int, float):
-        return float(value)
-    # bool is a kind of int to isinstance.
-    elif type(value) is option.kind:
-        return value
-    shown = "a table" if isinstance(value, dict) else repr(value)
-    raise ValueError(f"{shown} is not {option.wanted}")
-
-
-def _from_environment(environment: Mapping[str, str], problems: list[str]) -> Iterable[_Candidate]:
-    variables = {option.variable: option for option in OPTIONS.values()}
-    for name in sorted(environment):
-        if not name.startswith("EDGEPACK_") or name in _OTHER_VARIABLES:
-            continue
-        if name not in variables:
-            known = [*variables, *_OTHER_VARIABLES]
-            problems.append(f"unknown environment variable {name}{_nearest(name, known)}")
-        elif environment[name]:
-            origin = f"environment variable {name}"
-            try:
-                yield variables[name], _from_text(variables[name], environment[name]), origin
-            except ValueError as error:
-                problems.append(f"{origin}: {error}")
-
-
-def _from_text(option: Option, text: str) -> Any:
-    """The value that a text stands for.
-
-    Raises:
-        ValueError: it stands for none.
-    """
-    if option.kind is tuple:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    if option.kind is bool:
-        if text.lower() not in _TRUTH:
-            raise ValueError(f"{text!r} is not {option.wanted}")
-        return _TRUTH[text.lower()]
-    try:
-        return option.kind(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not {option.wanted}") from None
-
-
-def _from_flags(flags: Mapping[str, Any]) -> Iterable[_Candidate]:
-    for name, value in flags.items():
-        if value is not None and value != ():
-            yield OPTIONS[name], value, f"flag {OPTIONS[name].flag}"
+    except (ValueError, RecursionError) as error:
+        raise ServiceError(f"{file} is not valid TOML: {error}", hint=_HINT) from None
 
 
 def _nearest(wrong: str, right: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from device_runtime.commands.options import (
     Grouped,
@@ -37,29 +38,21 @@ def show(release: Path | None, config_file: Path | None, as_json: bool, **flags:
       edgepack-runtime config show
       edgepack-runtime config show --parallel 4 --json
     """
-    found = resolve_anywhere(release, config_file, **flags)
-    values = {name: _plain(getattr(found.config, name)) for name in found.origins}
+    resolved = resolve_anywhere(release, config_file, **flags)
+    values = msgspec.to_builtins(resolved.config, enc_hook=str)
+    origins = resolved.origins
     if as_json:
-        both = {
-            name: {"value": value, "origin": found.origins[name]} for name, value in values.items()
-        }
+        both = {name: {"value": values[name], "origin": origins[name]} for name in values}
         click.echo(json.dumps(both))
         return
     shown = {name: _readable(value) for name, value in values.items()}
     widths = [max(map(len, column)) for column in (shown.keys(), shown.values())]
     for name, value in shown.items():
-        click.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {found.origins[name]}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
-    return str(value) if isinstance(value, Path) else value
+        click.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origins[name]}")
 
 
 def _readable(value: Any) -> str:
-    if value is None or value == []:
-        return "-"
     if isinstance(value, bool):
         return str(value).lower()
-    return ", ".join(value) if isinstance(value, list) else f"{value}"
+    text = ", ".join(value) if isinstance(value, list | tuple) else value
+    return "-" if text in (None, "") else str(text)

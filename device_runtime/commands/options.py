@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from msgspec import inspect
 
 from device_runtime import config_sources
 from device_runtime.bundle import Release, open_release, own_release
@@ -87,35 +88,40 @@ def configured(*names: str) -> Callable[[Command], Command]:
 
 
 def _flag(option: Option) -> Callable[[Command], Command]:
-    about = option.about
-    kinds: dict[type, Any] = {
-        str: click.Choice(option.choices) if option.choices else str,
-        Path: click.Path(path_type=Path, dir_okay=False),
-        int: click.IntRange(int(about.low), int(about.high)),
-        float: click.FloatRange(about.low, about.high),
-        tuple: str,
-    }
-    metavars = {Path: "FILE", int: "N", float: "SECONDS"}
-    text = about.help
-    if about.setting:
+    kind, metavar = _click_type(option.kind)
+    text = option.help
+    if option.setting:
         text += "  [default: the release's]"
-    elif option.kind in (int, float):
-        text += f"  [default: {option.default:g}]"
-    elif option.choices:
-        text += f"  [default: {option.default}]"
-    if option.kind is bool:
-        return click.option(
-            option.flag, option.name, is_flag=True, default=None, help=text, cls=_GroupedOption
-        )
+    elif isinstance(option.default, str | float) or type(option.default) is int:
+        text += f"  [default: {str(option.default).removesuffix('.0')}]"
     return click.option(
         option.flag,
         option.name,
-        type=kinds[option.kind],
-        multiple=option.kind is tuple,
-        metavar=about.metavar or metavars.get(option.kind),
+        type=kind,
+        is_flag=kind is click.BOOL,
+        multiple=isinstance(option.kind, inspect.VarTupleType),
+        default=None,
+        metavar=option.metavar or metavar,
         help=text,
         cls=_GroupedOption,
     )
+
+
+def _click_type(kind: inspect.Type) -> tuple[Any, str | None]:
+    """Choose how click reads a value, and what its place is called in the help."""
+    match kind:
+        case inspect.BoolType():
+            return click.BOOL, None
+        case inspect.IntType(ge=low, le=high):
+            return click.IntRange(low, high), "N"
+        case inspect.FloatType(ge=low, le=high):
+            return click.FloatRange(low, high), "SECONDS"
+        case inspect.LiteralType(values=values):
+            return click.Choice([str(value) for value in values]), None
+        case inspect.CustomType():
+            return click.Path(path_type=Path, dir_okay=False), "FILE"
+        case _:
+            return click.STRING, None
 
 
 class _GroupedOption(click.Option):
@@ -134,7 +140,7 @@ class Grouped(click.Command):
             if record is None:
                 continue
             if isinstance(parameter, _GroupedOption) and parameter.name is not None:
-                groups.setdefault(OPTIONS[parameter.name].about.group, []).append(record)
+                groups.setdefault(OPTIONS[parameter.name].group, []).append(record)
             else:
                 others.append(record)
         for heading, records in (groups | {"Other options": others}).items():

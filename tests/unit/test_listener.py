@@ -114,5 +114,5 @@ def test_address(address: str, parts: tuple[str, int]) -> None:
     ],
 )
 def test_no_address(address: str) -> None:
-    with pytest.raises(ServiceError, match="no address"):
+    with pytest.raises(ServiceError, match="not an address"):
         host_and_port(address)
