@@ -15,13 +15,13 @@ import logging
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from device_runtime.durable import written_aside
 from device_runtime.errors import ServiceError
 from device_runtime.logs import event
 
@@ -238,23 +238,14 @@ def _write(file: Path, text: str) -> None:
     try:
         # Behind a link, the file is replaced and not the link.
         target = file.resolve()
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w") as opened:
-                opened.write(text)
-                if target.exists():
-                    # The service's user must still be able to read it.
-                    before = target.stat()
-                    os.fchmod(handle, before.st_mode & 0o777)
-                    if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                        os.fchown(handle, before.st_uid, before.st_gid)
-                opened.flush()
-                os.fsync(handle)
-            Path(name).replace(target)
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
+        with written_aside(target, 0o600) as opened:
+            opened.write(text.encode())
+            if target.exists():
+                # The service's user must still be able to read it.
+                before = target.stat()
+                os.fchmod(opened.fileno(), before.st_mode & 0o777)
+                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(opened.fileno(), before.st_uid, before.st_gid)
     except OSError as error:
         raise _unwritable(file, error) from None
 

@@ -97,7 +97,8 @@ class Bundle:
     def unpack(self, folder: Path, on_bytes: OnBytes | None = None) -> "Release":
         """Check all data and write the release into an empty folder that nobody else writes to.
 
-        The caller removes the folder if this fails.
+        All files are flushed to disk; the caller flushes the folders, and removes them if this
+        fails.
 
         Raises:
             BundleError: what is wrong with the bundle.
@@ -115,7 +116,7 @@ class Bundle:
                 (schema.SIGNATURE_NAME, self.signature),
                 (schema.MANIFEST_NAME, self.manifest_bytes),
             ):
-                with _create(folder / name, 0o644) as target:
+                with _created(folder / name, 0o644) as target:
                     target.write(data)
         except OSError as error:
             raise disk_error(error, folder) from None
@@ -312,12 +313,16 @@ def _agrees(data: bytes, blob: Blob) -> bool:
     return len(data) == blob.size and hashlib.sha256(data).hexdigest() == blob.sha256
 
 
-def _create(path: Path, mode: int) -> IO[bytes]:
-    """Open a new file for writing; an existing file or link is an error, never followed."""
+@contextmanager
+def _created(path: Path, mode: int) -> Iterator[IO[bytes]]:
+    """Open a new file, flushed to disk at the end; an existing file or link is an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, mode)
     os.fchmod(descriptor, mode)
-    return os.fdopen(descriptor, "wb")
+    with os.fdopen(descriptor, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: IO[bytes]) -> None:
@@ -341,10 +346,10 @@ def _decompressed(stored: IO[bytes], record: Record) -> Iterator[bytes]:
 
 
 def _write_checked(chunks: Iterator[bytes], record: Record, folder: Path | None) -> None:
-    """Write content to its file and flush it to disk; check its length and digest on the way."""
+    """Write content to its file; check its length and digest on the way."""
     hasher = hashlib.sha256()
     left = record.size
-    with _create(folder / record.path, record.mode) if folder else nullcontext() as target:
+    with _created(folder / record.path, record.mode) if folder else nullcontext() as target:
         for chunk in chunks:
             left -= len(chunk)
             if left < 0:
@@ -352,9 +357,6 @@ def _write_checked(chunks: Iterator[bytes], record: Record, folder: Path | None)
             hasher.update(chunk)
             if target is not None:
                 target.write(chunk)
-        if target is not None:
-            target.flush()
-            os.fsync(target.fileno())
     if left != 0 or hasher.hexdigest() != record.sha256:
         raise BundleError(f"the data of {record.path} is damaged", hint=DAMAGED)
 

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import os
 import signal
 import time
 import unicodedata
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from device_runtime.chat_model import ChatModel, Piece
+from device_runtime.durable import written_aside
 from device_runtime.errors import RequestError, ResourceError
 
 HELP = """\
@@ -68,7 +68,8 @@ class Conversation:
             target = file.expanduser().resolve()
             if target.exists() and target not in self._own:
                 raise ResourceError(f"{file} is there already", hint="Give another name.")
-            _write(target, text)
+            with written_aside(target) as opened:
+                opened.write(text.encode())
         except (OSError, RuntimeError, ValueError) as error:
             # Beside what the system refuses: a home of nobody, a name that no file can have.
             reason = getattr(error, "strerror", None) or error
@@ -76,20 +77,6 @@ class Conversation:
                 f"cannot write {file}: {reason}", hint="Give another name."
             ) from None
         self._own.add(target)
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    aside = file.with_name(f".{file.name}.new")
-    try:
-        with aside.open("w", encoding="utf-8") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        aside.rename(file)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 class Chat:

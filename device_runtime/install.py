@@ -14,13 +14,12 @@ moves last but for the unit: at every moment before that, the device has what it
 import fcntl
 import os
 import re
-import shutil
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from device_runtime.bundle import Bundle, OnBytes, Release, disk_error, open_bundle, open_release
+from device_runtime.durable import Folder, aside_name, open_folder
 from device_runtime.errors import BundleError, InstallError, ResourceError
 from device_runtime.manifest import RUNTIME_ENTRY
 
@@ -86,11 +85,11 @@ def install(
     """
     with open_bundle(bundle_path) as bundle:
         check_target(bundle, root)
-        state = inside(root, STATE)
         try:
-            with _lock(state):
-                release = _place(bundle, state, on_bytes)
-                _switch(state / "current", f"releases/{release.digest}")
+            with _folder(inside(root, STATE)) as state, _alone(state):
+                with _folder(state.path / "releases") as releases:
+                    release = _place(bundle, releases, on_bytes)
+                state.link("current", f"releases/{release.digest}")
                 _link_into_system(root)
         except OSError as error:
             raise disk_error(error, root) from None
@@ -200,11 +199,18 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _folder(path: Path) -> Folder:
+    """Open a folder, made with those around it where it is missing."""
+    if path.is_dir():
+        return open_folder(path)
+    with _folder(path.parent) as parent:
+        return parent.make_folder(path.name)
+
+
 @contextmanager
-def _lock(state: Path) -> Iterator[None]:
+def _alone(state: Folder) -> Iterator[None]:
     """One installation at a time."""
-    (state / "releases").mkdir(parents=True, exist_ok=True)
-    with (state / ".lock").open("w") as file:
+    with (state.path / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -214,73 +220,55 @@ def _lock(state: Path) -> Iterator[None]:
         yield
 
 
-def _place(bundle: Bundle, state: Path, on_bytes: OnBytes | None) -> Release:
+def _place(bundle: Bundle, releases: Folder, on_bytes: OnBytes | None) -> Release:
     """Put the release under its digest; one that is there and whole is kept."""
-    final = state / "releases" / bundle.digest
+    final = releases.path / bundle.digest
     if final.is_dir():
-        try:
+        with suppress(BundleError):
             release = open_release(final)
             release.verify(on_bytes)
             return release
-        except BundleError:
-            _move_away(final)
-    for abandoned in (state / "releases").glob(".*"):
-        shutil.rmtree(abandoned)
-    aside = final.with_name(f".{bundle.digest}")
-    aside.mkdir()
+    for abandoned in releases.path.glob(".*"):
+        releases.remove(abandoned.name)
+    aside = aside_name(bundle.digest)
     try:
-        bundle.unpack(aside, on_bytes)
-        for base, _, _ in os.walk(aside):
-            # Readable by the service's own user, whatever the umask of the one who installs.
-            Path(base).chmod(0o755)
-            flush(Path(base))
-        aside.rename(final)
-        flush(final.parent)
+        _unpack(bundle, releases, aside, on_bytes)
+        _publish(releases, aside, bundle.digest)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):
+            releases.remove(aside)
         raise
     return open_release(final)
 
 
-def _move_away(damaged: Path) -> None:
-    """Take a damaged release out of the way; the next installation removes the rest of it."""
-    hidden = damaged.with_name(f".damaged-{damaged.name}")
-    damaged.rename(hidden)
-    shutil.rmtree(hidden)
+def _unpack(bundle: Bundle, releases: Folder, aside: str, on_bytes: OnBytes | None) -> None:
+    """Write the release into a new folder, all of it on disk at the end."""
+    with releases.make_folder(aside) as folder:
+        bundle.unpack(folder.path, on_bytes)
+        for base, _, _ in os.walk(folder.path):
+            # Readable by the service's own user, whatever the umask of the one who installs.
+            Path(base).chmod(0o755)
+            with open_folder(Path(base)) as written:
+                written.sync()
+
+
+def _publish(releases: Folder, aside: str, name: str) -> None:
+    """Give a whole release its name; a damaged one keeps it until this moment."""
+    damaged = aside_name(name)
+    replaced = releases.stat(name) is not None
+    if replaced:
+        releases.rename(name, damaged)
+    releases.rename(aside, name)
+    if replaced:
+        releases.remove(damaged)
+        releases.sync()
 
 
 def _link_into_system(root: Path) -> None:
-    programs = inside(root, PROGRAMS)
-    programs.mkdir(parents=True, exist_ok=True)
-    _switch(programs / PROGRAM_NAME, f"/{STATE}/current/{RUNTIME_ENTRY}")
-    units = inside(root, UNITS)
-    units.mkdir(parents=True, exist_ok=True)
-    unit = units / UNIT_NAME
-    aside = unit.with_name(f".{unit.name}.new")
-    with aside.open("w") as file:
-        file.write(UNIT)
-        file.flush()
-        os.fchmod(file.fileno(), stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
-        os.fsync(file.fileno())
-    aside.rename(unit)
-    wants = inside(root, f"{UNITS}/multi-user.target.wants")
-    wants.mkdir(exist_ok=True)
-    _switch(wants / UNIT_NAME, f"/{UNITS}/{UNIT_NAME}")
-
-
-def _switch(link: Path, target: str) -> None:
-    """Point a link at a target in one step: there is no moment without one."""
-    aside = link.with_name(f".{link.name}.new")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(target)
-    aside.rename(link)
-    flush(link.parent)
-
-
-def flush(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with _folder(inside(root, PROGRAMS)) as programs:
+        programs.link(PROGRAM_NAME, f"/{STATE}/current/{RUNTIME_ENTRY}")
+    with _folder(inside(root, UNITS)) as units, units.written_aside(UNIT_NAME) as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(UNIT.encode())
+    with _folder(inside(root, f"{UNITS}/multi-user.target.wants")) as wants:
+        wants.link(UNIT_NAME, f"/{UNITS}/{UNIT_NAME}")

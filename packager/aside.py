@@ -1,12 +1,12 @@
 """Files appear whole or not at all: written aside, flushed to disk, renamed."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from device_runtime import durable
 from packager.errors import ResourceError
 
 
@@ -23,23 +23,8 @@ def written_aside(path: Path, hint: str) -> Iterator[IO[bytes]]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            aside = Path(file.name)
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                aside.chmod(0o644)
-                aside.rename(path)
-            except BaseException:
-                aside.unlink(missing_ok=True)
-                raise
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with durable.written_aside(path) as file:
+            os.fchmod(file.fileno(), 0o644)
+            yield file
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror or error}", hint=hint) from None

@@ -17,26 +17,13 @@ from tests import bundles
 from tests.bundles import draft
 from tests.commands import edgepack_runtime
 from tests.commands import refused as refused_command
-
-ELF_X86_64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00"
-ELF_AARCH64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00"
+from tests.targets import ELF_AARCH64, ELF_X86_64, make_root
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """The least that is taken for a root file system."""
     return make_root(tmp_path / "root", ELF_X86_64)
-
-
-def make_root(root: Path, elf: bytes) -> Path:
-    (root / "etc").mkdir(parents=True)
-    (root / "usr/bin").mkdir(parents=True)
-    (root / "usr/lib").mkdir()
-    (root / "usr/lib/os-release").write_text("ID=test\n")
-    (root / "etc/os-release").symlink_to("/usr/lib/os-release")
-    (root / "bin").symlink_to("usr/bin")
-    (root / "usr/bin/env").write_bytes(elf)
-    return root
 
 
 @pytest.fixture

@@ -1,0 +1,136 @@
+"""Changes of a folder that survive a power cut.
+
+A file system may write names and contents to the disk in any order, seconds late. So contents are
+flushed before a name points at them, and the folder that holds the name after that.
+"""
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Self
+
+
+class Folder:
+    """An open folder. Names are looked up in it by its descriptor; links are never followed.
+
+    Attributes:
+        path: where it is; for messages, and for code that takes paths.
+        descriptor: its file descriptor.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.descriptor)
+
+    def sync(self) -> None:
+        """Make the names in the folder survive a power cut."""
+        os.fsync(self.descriptor)
+
+    def stat(self, name: str) -> os.stat_result | None:
+        """Read the status of an entry, of a link itself; None where there is no such entry."""
+        try:
+            return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def folder(self, name: str) -> "Folder":
+        """Open a folder in this one; a link to a folder is an error."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        return Folder(self.path / name, os.open(name, flags, dir_fd=self.descriptor))
+
+    def make_folder(self, name: str) -> "Folder":
+        """Make a folder that every user may read, whatever the umask, and open it."""
+        os.mkdir(name, dir_fd=self.descriptor)
+        folder = self.folder(name)
+        os.fchmod(folder.descriptor, 0o755)
+        folder.sync()
+        self.sync()
+        return folder
+
+    @contextmanager
+    def written_aside(self, name: str, mode: int = 0o666) -> Iterator[IO[bytes]]:
+        """Open a new file that takes its name when the block ends without an error.
+
+        Args:
+            name: the name; what has it until then is replaced.
+            mode: permission bits, less the umask.
+        """
+        aside = aside_name(name)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+        descriptor = os.open(aside, flags, mode, dir_fd=self.descriptor)
+        try:
+            # Opened by its descriptor and named by its path: some blocks read the file again.
+            with open(self.path / aside, "wb", opener=lambda *_: descriptor) as file:
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+            self.rename(aside, name)
+        except BaseException:
+            with suppress(OSError):
+                self.remove(aside)
+            raise
+
+    def link(self, name: str, target: str) -> None:
+        """Point a link at a target in one step: there is no moment without one."""
+        aside = aside_name(name)
+        os.symlink(target, aside, dir_fd=self.descriptor)
+        try:
+            self.rename(aside, name)
+        except OSError:
+            self.remove(aside)
+            raise
+
+    def rename(self, name: str, new: str) -> None:
+        """Rename an entry of the folder; what has the new name is replaced."""
+        os.rename(name, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        self.sync()
+
+    def remove(self, name: str) -> None:
+        """Remove an entry of the folder with everything in it; a link itself, not its target."""
+        entry = self.stat(name)
+        if entry is not None and stat.S_ISDIR(entry.st_mode):
+            shutil.rmtree(name, dir_fd=self.descriptor)
+        else:
+            os.unlink(name, dir_fd=self.descriptor)
+
+
+def open_folder(path: Path) -> Folder:
+    """Open a folder by its path, whose links are followed."""
+    return Folder(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+
+
+@contextmanager
+def written_aside(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """Open a new file that takes the place of `path` when the block ends without an error.
+
+    Args:
+        path: where it goes; a link there is replaced, not followed.
+        mode: permission bits, less the umask.
+
+    Raises:
+        OSError: the folder cannot be written to, or its disk is full.
+    """
+    with open_folder(path.parent) as folder, folder.written_aside(path.name, mode) as file:
+        yield file
+
+
+def aside_name(name: str) -> str:
+    """Make a hidden name that nobody can have taken beforehand.
+
+    It is no longer than a name may be (255 bytes), whatever the length of the other one.
+    """
+    return f".{name[:40]}.{secrets.token_hex(8)}"

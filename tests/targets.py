@@ -1,0 +1,18 @@
+"""Root file systems of devices, as small as may be."""
+
+from pathlib import Path
+
+ELF_X86_64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00"
+ELF_AARCH64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00"
+
+
+def make_root(root: Path, elf: bytes) -> Path:
+    """Make the least that is taken for a root file system."""
+    (root / "etc").mkdir(parents=True)
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/lib").mkdir()
+    (root / "usr/lib/os-release").write_text("ID=test\n")
+    (root / "etc/os-release").symlink_to("/usr/lib/os-release")
+    (root / "bin").symlink_to("usr/bin")
+    (root / "usr/bin/env").write_bytes(elf)
+    return root

@@ -1,0 +1,69 @@
+"""What is written is on the disk before its name points at it, and so is the name at the end."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from device_runtime import api_keys
+from device_runtime.chat import Conversation
+from device_runtime.install import install
+from packager.aside import written_aside
+from tests.bundles import draft
+from tests.power_cuts import Disk
+from tests.targets import ELF_X86_64, make_root
+
+
+def test_power_cut_takes_nothing_of_an_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_root(tmp_path / "root", ELF_X86_64)
+    bundle = draft().write(tmp_path / "b.epk")
+    disk = Disk(root, monkeypatch)
+    release = install(bundle, root)
+    assert disk.too_early == []
+    assert disk.lost(root) == ["var/lib/edgepack/.lock"]
+    (release.folder / "model/tokenizer.json").write_bytes(b"")
+    damaged = disk.lost(root)
+    install(bundle, root)
+    assert set(disk.too_early) <= set(damaged)
+    assert disk.lost(root) == ["var/lib/edgepack/.lock"]
+
+
+def save_conversation(folder: Path) -> None:
+    conversation = Conversation()
+    conversation.ask("Hello")
+    conversation.save(folder / "chat.json")
+
+
+def write_on_host(folder: Path) -> None:
+    with written_aside(folder / "report.html", "") as file:
+        file.write(b"text")
+
+
+def make_key(folder: Path) -> None:
+    api_keys.create(folder / "keys", "name")
+
+
+@pytest.mark.parametrize("write", [save_conversation, write_on_host, make_key])
+def test_power_cut_leaves_a_file_whole_or_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]
+) -> None:
+    disk = Disk(tmp_path, monkeypatch)
+    write(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert (disk.too_early, disk.lost(tmp_path)) == ([], [])
+
+
+@pytest.mark.parametrize("write", [save_conversation, write_on_host, make_key])
+def test_failed_write_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Exception, match="No space left"):
+        write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
