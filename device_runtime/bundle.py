@@ -30,6 +30,7 @@ from typing import IO, BinaryIO
 import zstandard
 
 from device_runtime import manifest as schema
+from device_runtime.durable import open_folder
 from device_runtime.errors import BundleError, ResourceError
 from device_runtime.manifest import DAMAGED, Blob, Manifest, Record
 
@@ -243,9 +244,13 @@ class Release:
             for record in self.manifest.records
             if (problem := _file_problem(self.folder / record.path, record, on_bytes))
         ]
-        sbom = self.folder / schema.SBOM_NAME
-        if not sbom.is_file() or not _agrees(sbom.read_bytes(), self.manifest.sbom):
-            found.append(f"{schema.SBOM_NAME} is missing or changed")
+        for name in (schema.SBOM_NAME, schema.SIGNATURE_NAME):
+            try:
+                data = _plain_file(self.folder, name)
+                if name == schema.SBOM_NAME and not _agrees(data, self.manifest.sbom):
+                    found.append(f"{name} is changed")
+            except OSError as error:
+                found.append(f"{name}: {error.strerror}")
         known = {record.path for record in self.manifest.records}
         known |= {schema.SBOM_NAME, schema.SIGNATURE_NAME, schema.MANIFEST_NAME}
         for base, folders, names in os.walk(self.folder):
@@ -269,7 +274,7 @@ def open_release(folder: Path) -> Release:
     """
     folder = folder.resolve()
     try:
-        data = (folder / schema.MANIFEST_NAME).read_bytes()
+        data = _plain_file(folder, schema.MANIFEST_NAME)
     except OSError as error:
         raise BundleError(
             f"{folder} is no release: {schema.MANIFEST_NAME}: {error.strerror}",
@@ -307,6 +312,12 @@ def _check_marker(marker: bytes) -> None:
     schema.check_format(int(version))
     if marker != schema.MARKER:
         raise BundleError("the format marker is damaged", hint=DAMAGED)
+
+
+def _plain_file(folder: Path, name: str) -> bytes:
+    """Read a small file of a release; a link there is an error, since it may lead elsewhere."""
+    with open_folder(folder) as opened, opened.file(name) as file:
+        return file.read(MAX_SBOM_BYTES + 1)
 
 
 def _agrees(data: bytes, blob: Blob) -> bool:

@@ -4,6 +4,7 @@ A file system may write names and contents to the disk in any order, seconds lat
 flushed before a name points at them, and the folder that holds the name after that.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -46,6 +47,25 @@ class Folder:
             return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return None
+
+    def names(self) -> list[str]:
+        """List the entries of the folder."""
+        with os.scandir(self.descriptor) as entries:
+            return [entry.name for entry in entries]
+
+    def file(self, name: str, *, make: bool = False) -> IO[bytes]:
+        """Open a plain file: to read it, or, made where it is missing, to change it.
+
+        Raises:
+            OSError: it is missing, or something else than a plain file: a link, a pipe, a device.
+        """
+        entry = self.stat(name)
+        if entry is not None and not stat.S_ISREG(entry.st_mode):
+            raise OSError(errno.EINVAL, f"{self.path / name} is not a plain file")
+        flags = os.O_RDWR | os.O_CREAT if make else os.O_RDONLY
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(name, flags, 0o600, dir_fd=self.descriptor)
+        return os.fdopen(descriptor, "r+b" if make else "rb")
 
     def folder(self, name: str) -> "Folder":
         """Open a folder in this one; a link to a folder is an error."""

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime.durable import aside_name
 from device_runtime.errors import BundleError, DeviceError, InstallError, ResourceError
-from device_runtime.install import inside, install
+from device_runtime.install import install
 from device_runtime.manifest import Blob, Record
+from device_runtime.target import Target
 from packager.errors import FlashError
 from packager.flash import flash
 from tests import bundles
@@ -42,10 +44,10 @@ def test_release_current_program_and_unit(root: Path, bundle: Path) -> None:
     release.verify()
     program = root / "usr/local/bin/edgepack-runtime"
     assert str(program.readlink()) == "/var/lib/edgepack/current/runtime/edgepack-runtime"
-    assert inside(root, "usr/local/bin/edgepack-runtime").read_bytes() == bundles.PROGRAM
+    assert Target(root).read("usr/local/bin/edgepack-runtime", 1 << 20) == bundles.PROGRAM
     wanted = root / "etc/systemd/system/multi-user.target.wants/edgepack.service"
     assert str(wanted.readlink()) == "/etc/systemd/system/edgepack.service"
-    assert inside(root, "etc/systemd/system/edgepack.service").stat().st_mode & 0o777 == 0o644
+    assert (root / "etc/systemd/system/edgepack.service").stat().st_mode & 0o777 == 0o644
 
 
 def test_second_installation_switches_and_keeps_the_first(
@@ -85,10 +87,11 @@ def test_damaged_bundle_leaves_the_target_as_it_was(root: Path, bundle: Path) ->
 
 
 def test_leftover_of_a_power_cut_is_removed(root: Path, bundle: Path) -> None:
-    leftover = root / "var/lib/edgepack/releases/.0123"
-    leftover.mkdir(parents=True)
+    releases = root / "var/lib/edgepack/releases"
+    for name in (aside_name("a" * 64), f".{'a' * 64}", f".damaged-{'a' * 64}", ".somebody-elses"):
+        (releases / name / "model").mkdir(parents=True)
     install(bundle, root)
-    assert not leftover.exists()
+    assert [path.name for path in releases.glob(".*")] == [".somebody-elses"]
 
 
 def test_links_of_the_target_do_not_lead_into_this_machine(
@@ -105,8 +108,8 @@ def test_links_of_the_target_do_not_lead_into_this_machine(
 def test_circle_of_links(root: Path) -> None:
     (root / "a").symlink_to("/b")
     (root / "b").symlink_to("a")
-    with pytest.raises(InstallError, match="circle"):
-        inside(root, "a/x")
+    with pytest.raises(InstallError, match="symlink loop"):
+        Target(root).folder("a/x")
 
 
 def refused(kind: type[DeviceError], bundle: Path, root: Path, match: str) -> None:
@@ -119,7 +122,7 @@ def refused(kind: type[DeviceError], bundle: Path, root: Path, match: str) -> No
 
 def test_no_root_file_system(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
-    refused(InstallError, bundle, tmp_path / "plain", "no root file system")
+    refused(InstallError, bundle, tmp_path / "plain", "is not a root file system")
 
 
 def test_other_architecture(bundle: Path, tmp_path: Path) -> None:
@@ -216,7 +219,9 @@ def test_the_devices_own_command(root: Path, bundle: Path, tmp_path: Path) -> No
     assert (root / "var/lib/edgepack/current").resolve().name == digest
     (tmp_path / "plain").mkdir()
     refused_command(
-        edgepack_runtime("install", bundle, "--root", tmp_path / "plain"), 8, "no root file system"
+        edgepack_runtime("install", bundle, "--root", tmp_path / "plain"),
+        8,
+        "is not a root file system",
     )
     refused_command(
         edgepack_runtime("install", tmp_path / "missing.epk", "--root", root), 7, "missing.epk"

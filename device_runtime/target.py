@@ -1,0 +1,163 @@
+"""The root file system of a device: this one's own, or one that is mounted somewhere.
+
+A mounted one may be hostile, and a link that is right on the device may lead anywhere on this
+machine: on a card, `/var -> /data/var` means the card's own `/data`. So every path is resolved
+below the root, name by name from its descriptor, the last name too.
+"""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from device_runtime.durable import Folder, open_folder
+from device_runtime.errors import InstallError
+
+MAX_LINKS = 40
+"""Links that are followed in one path; Linux has the same limit (path_resolution(7))."""
+MAX_LIBRARY_BYTES = 64 << 20
+
+# e_machine of an ELF header, as the ELF specification numbers them.
+ELF_MACHINES = {0x3E: "x86_64", 0xB7: "aarch64", 0x28: "armv7l", 0x03: "i686", 0xF3: "riscv64"}
+# Programs of which every Linux root has at least one.
+PROBES = ("usr/bin/env", "bin/sh", "sbin/init", "usr/bin/ls", "bin/busybox")
+
+
+class Target:
+    """A root file system.
+
+    Attributes:
+        root: its root folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, path: str, *, make: bool = False) -> Folder:
+        """Open a folder.
+
+        Args:
+            path: its path on the target.
+            make: make it, and those around it, where they are missing.
+
+        Raises:
+            InstallError: the links in the path form a loop.
+            OSError: it is missing, or not a folder.
+        """
+        with self._walk(path) as (base, rest), ExitStack() as opened:
+            for name in rest:
+                missing = make and base.stat(name) is None
+                base = base.make_folder(name) if missing else base.folder(name)
+                opened.enter_context(base)
+            return base.folder(".")
+
+    def file(self, path: str) -> IO[bytes]:
+        """Open a plain file for reading.
+
+        Raises:
+            InstallError: the links in the path form a loop.
+            OSError: it is missing, or not a plain file.
+        """
+        with self._walk(path) as (around, rest):
+            if len(rest) != 1:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            return around.file(rest[0])
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        """Read a plain file up to a number of bytes; None where there is none to be read.
+
+        Raises:
+            InstallError: the links in the path form a loop.
+        """
+        try:
+            with self.file(path) as file:
+                return file.read(limit)
+        except OSError:
+            return None
+
+    def free_bytes(self, path: str) -> int:
+        """Free space on the disk of a path, which need not exist yet."""
+        with self._walk(path) as (base, _):
+            disk = os.statvfs(base.descriptor)
+        return disk.f_bavail * disk.f_frsize
+
+    @property
+    def is_system(self) -> bool:
+        """Whether this looks like the root of a Linux system."""
+        try:
+            for path in ("etc", "usr"):
+                self.folder(path).close()
+        except OSError:
+            return False
+        names = ("etc/os-release", "usr/lib/os-release")
+        return any(self.read(name, 1) is not None for name in names)
+
+    @property
+    def machine(self) -> str | None:
+        """Architecture as `uname -m` gives it, from a program's ELF header."""
+        for name in PROBES:
+            header = self.read(name, 20)
+            if header is not None and header.startswith(b"\x7fELF"):
+                return ELF_MACHINES.get(int.from_bytes(header[18:20], "little"))
+        return None
+
+    @property
+    def glibc(self) -> str | None:
+        """Version of the GNU C library, `2.36`; None where there is none."""
+        for folder in ("lib/aarch64-linux-gnu", "lib/x86_64-linux-gnu", "lib64", "lib"):
+            library = self.read(f"{folder}/libc.so.6", MAX_LIBRARY_BYTES)
+            if library is not None:
+                version = re.search(rb"GNU C Library .{0,80}?version (\d+\.\d+)", library)
+                return version[1].decode() if version else None
+        return None
+
+    @contextmanager
+    def _walk(self, path: str) -> Iterator[tuple[Folder, list[str]]]:
+        """Resolve a path, its last name too.
+
+        Yields:
+            The deepest folder that is there, and the names below it that are left: the last name
+            of the path, and before it those of folders that are missing.
+
+        Raises:
+            InstallError: the links in the path form a loop.
+        """
+        folders = [open_folder(self.root)]
+        left = path.split("/")[::-1]
+        rest: list[str] = []
+        links = 0
+        try:
+            while left:
+                name = left.pop()
+                if name in ("", "."):
+                    continue
+                if name == "..":
+                    if rest:
+                        rest.pop()
+                    elif len(folders) > 1:
+                        folders.pop().close()
+                    continue
+                entry = None if rest else folders[-1].stat(name)
+                if entry is not None and stat.S_ISLNK(entry.st_mode):
+                    links += 1
+                    if links > MAX_LINKS:
+                        raise InstallError(
+                            f"symlink loop at {path} below {self.root}",
+                            hint="Remove one of the links.",
+                        )
+                    target = os.readlink(name, dir_fd=folders[-1].descriptor)
+                    while target.startswith("/") and len(folders) > 1:
+                        folders.pop().close()
+                    left += target.split("/")[::-1]
+                elif entry is not None and left:
+                    folders.append(folders[-1].folder(name))
+                else:
+                    rest.append(name)
+            yield folders[-1], rest
+        finally:
+            for folder in folders:
+                folder.close()
