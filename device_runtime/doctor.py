@@ -7,16 +7,19 @@ import ctypes
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from device_runtime import requirements
 from device_runtime.bundle import Release
 from device_runtime.errors import BundleError
-from device_runtime.manifest import CudaFacts, KitFacts
+from device_runtime.manifest import CudaFacts, KitFacts, Manifest
 from device_runtime.memory import parse_meminfo
+from device_runtime.requirements import Unmet
+from device_runtime.target import Target
 
 # Jetson Linux (L4T) by its major version: the JetPack it is the base of.
 _JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
@@ -52,6 +55,7 @@ def examine(release: Release) -> list[Check]:
     if manifest.kit is not None:
         checks += [
             machine(os.uname().machine, manifest.kit),
+            hardware(Target(Path("/")).board, manifest),
             c_library(os.confstr("CS_GNU_LIBC_VERSION") or "none", manifest.kit),
         ]
         if manifest.kit.cuda is not None:
@@ -102,20 +106,27 @@ def disk(free: int, needed: int) -> Check:
 
 def machine(found: str, kit: KitFacts) -> Check:
     """The architecture, as `uname -m` says it."""
-    if found != kit.machine:
-        advice = f"This release is for {kit.machine}: build one with a profile for this device."
-        return Check(name="architecture", status="fail", found=found, advice=advice)
-    return Check(name="architecture", status="ok", found=found)
+    return _check("architecture", found, requirements.architecture(found, kit))
+
+
+def hardware(board: Sequence[str] | None, manifest: Manifest) -> Check:
+    """The board, by its names in the device tree; a release that was forced onto it may run."""
+    unmet = requirements.hardware(board, os.uname().machine, manifest)
+    return _check("hardware", ", ".join(board or ()) or "no device tree", unmet, "warn")
 
 
 def c_library(found: str, kit: KitFacts) -> Check:
     """The C library, as confstr(3) names it: `glibc 2.36`."""
-    version = re.fullmatch(r"glibc (\d+)\.(\d+)", found)
-    wanted = tuple(int(part) for part in kit.min_glibc.split("."))
-    if version is None or (int(version[1]), int(version[2])) < wanted:
-        advice = f"Use an operating system with glibc {kit.min_glibc} or newer."
-        return Check(name="C library", status="fail", found=found, advice=advice)
-    return Check(name="C library", status="ok", found=found)
+    version = re.fullmatch(r"glibc (\d+\.\d+)", found)
+    return _check("C library", found, requirements.c_library(version[1] if version else None, kit))
+
+
+def _check(
+    name: str, found: str, unmet: Unmet | None, status: Literal["warn", "fail"] = "fail"
+) -> Check:
+    if unmet is not None:
+        return Check(name=name, status=status, found=unmet.problem, advice=unmet.hint)
+    return Check(name=name, status="ok", found=found)
 
 
 def jetpack(tegra_release: str | None, cuda: CudaFacts) -> Check:

@@ -17,12 +17,14 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from device_runtime import requirements
 from device_runtime.bundle import Bundle, OnBytes, Release, disk_error, open_bundle, open_release
 from device_runtime.durable import Folder, aside_name, open_folder
 from device_runtime.errors import BundleError, InstallError, ResourceError
-from device_runtime.manifest import RUNTIME_ENTRY
+from device_runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, RUNTIME_ENTRY, decode
 from device_runtime.target import Target
 
 STATE = "var/lib/edgepack"
@@ -65,18 +67,41 @@ LockPersonality=yes
 WantedBy=multi-user.target
 """
 
-# Folders that an installation left behind when it was cut off; the second is of edgepack 0.1.
+# Folders that an installation left behind when it was cut off: as `aside_name` gives the names, and
+# as version 0.1 did.
 _LEFTOVER = re.compile(r"\.[0-9a-f]{40}\.[0-9a-f]{16}|\.(damaged-)?[0-9a-f]{64}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What an installation does only if it is allowed to.
+
+    Attributes:
+        other_hardware: install a bundle that names other hardware than the device.
+        downgrade: replace the current release by one with a lower sequence.
+    """
+
+    other_hardware: bool = False
+    downgrade: bool = False
+
+
+STRICT = Policy()
+"""Nothing is allowed."""
+
+
 def install(
-    bundle_path: Path, root: Path = Path("/"), *, on_bytes: OnBytes | None = None
+    bundle_path: Path,
+    root: Path = Path("/"),
+    *,
+    policy: Policy = STRICT,
+    on_bytes: OnBytes | None = None,
 ) -> Release:
     """Verify a bundle and make it the current release of a root file system.
 
     Args:
         bundle_path: the `.epk` file.
         root: the target's root folder.
+        policy: what is allowed beyond the usual.
         on_bytes: called with the number of bytes of each piece of data as it is read.
 
     Raises:
@@ -86,11 +111,13 @@ def install(
     """
     target = Target(root)
     with open_bundle(bundle_path) as bundle:
-        check_target(bundle, target)
         try:
+            check_target(bundle, target, policy)
             with target.folder(STATE, make=True) as state, _alone(state):
+                check_update(bundle, target, policy)
                 with target.folder(f"{STATE}/releases", make=True) as releases:
                     release = _place(bundle, releases, on_bytes)
+                    releases.sync()
                 state.link("current", f"releases/{release.digest}")
                 _link_into_system(target)
         except OSError as error:
@@ -98,11 +125,15 @@ def install(
     return release
 
 
-def check_target(bundle: Bundle, target: Target) -> None:
+def check_target(bundle: Bundle, target: Target, policy: Policy) -> None:
     """Refuse a target that the bundle cannot run on.
 
+    Of a root file system that is mounted on another machine, the board is not known: only what its
+    own files say is checked there.
+
     Raises:
-        InstallError: it is not a root file system, or its architecture or C library does not fit.
+        InstallError: it is not a root file system, or its architecture, C library or hardware does
+            not fit.
         ResourceError: it has too little space.
     """
     kit = bundle.manifest.kit
@@ -111,35 +142,44 @@ def check_target(bundle: Bundle, target: Target) -> None:
             "this bundle holds only a model, no runtime to install",
             hint="Build it without --model-only, with a profile that has a runtime.",
         )
-    root = target.root
     if not target.is_system:
         raise InstallError(
-            f"{root} is not a root file system (no etc, usr and os-release there)",
+            f"{target.root} is not a root file system (no etc, usr and os-release there)",
             hint="Mount the device's root partition and give its mount point.",
         )
-    machine = target.machine
-    if machine != kit.machine:
-        raise InstallError(
-            f"the bundle's runtime is for {kit.machine}, {root} is {machine or 'of unknown kind'}",
-            hint="Build the bundle with a profile for that device.",
-        )
+    _require(target, requirements.architecture(target.machine, kit))
     glibc = target.glibc
-    if glibc is not None and _version(glibc) < _version(kit.min_glibc):
-        raise InstallError(
-            f"the bundle's runtime needs glibc {kit.min_glibc}; {root} has {glibc}",
-            hint="Use a newer operating system on the device.",
-        )
+    if glibc is not None:
+        _require(target, requirements.c_library(glibc, kit))
+    if not policy.other_hardware:
+        _require(target, requirements.hardware(target.board, kit.machine, bundle.manifest))
     free = target.free_bytes(STATE)
     needed = bundle.manifest.installed_size + SPARE_BYTES
     if free < needed:
         raise ResourceError(
-            f"{root} has {free >> 20} MiB free; the release needs {needed >> 20} MiB",
+            f"{target.root} has {free >> 20} MiB free; the release needs {needed >> 20} MiB",
             hint="Remove what is not needed there, or use a smaller model.",
         )
 
 
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+def check_update(bundle: Bundle, target: Target, policy: Policy) -> None:
+    """Refuse a bundle that is older than the current release of the same id.
+
+    A current release that cannot be read is no reason to keep it.
+
+    Raises:
+        InstallError: its sequence is lower.
+    """
+    data = target.read(f"{STATE}/current/{MANIFEST_NAME}", MAX_MANIFEST_BYTES + 1)
+    if data is None or policy.downgrade:
+        return
+    with suppress(BundleError):
+        _require(target, requirements.update(decode(data), bundle.manifest))
+
+
+def _require(target: Target, unmet: requirements.Unmet | None) -> None:
+    if unmet is not None:
+        raise InstallError(f"cannot install into {target.root}: {unmet.problem}", hint=unmet.hint)
 
 
 @contextmanager
@@ -204,7 +244,6 @@ def _publish(releases: Folder, aside: str, name: str) -> None:
     releases.rename(aside, name)
     if replaced:
         releases.remove(damaged)
-        releases.sync()
 
 
 def _link_into_system(target: Target) -> None:

@@ -44,6 +44,7 @@ Sha256 = str
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_GLIBC = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,63}")
 
 
@@ -172,9 +173,11 @@ class Manifest(Struct, frozen=True, kw_only=True):
         format: major version of the format.
         id: name of this line of bundles; an update has the same one.
         version: version of this bundle for people.
-        sequence: grows with each release of the same id; for machines.
+        sequence: grows with each release of the same id; a device refuses a lower one than it has.
         profile: name of the profile it was built with.
-        compatible: hardware it fits, most specific first, as in a device tree.
+        compatible: hardware it fits, most specific first: names of boards and chips as in a device
+            tree, `raspberrypi,5-model-b`, or `linux-aarch64` for any machine of an architecture. A
+            device refuses it unless one of them is its own.
         kit: the frozen runtime; None in a model-only bundle.
         model: the model.
         quantization: how it was quantized.
@@ -296,6 +299,8 @@ def problems(manifest: Manifest) -> list[str]:
                 found.append(f"{record.path}: its blob is described in two ways")
     if manifest.kit is not None:
         entry = seen.get(RUNTIME_ENTRY)
+        if not _GLIBC.fullmatch(manifest.kit.min_glibc):
+            found.append(f"kit.min_glibc {manifest.kit.min_glibc!r} is not a version")
         if entry is None or entry.blob is None or entry.mode != 0o755:
             found.append(f"{RUNTIME_ENTRY} is missing or no program")
     return found

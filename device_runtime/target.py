@@ -115,6 +115,19 @@ class Target:
                 return version[1].decode() if version else None
         return None
 
+    @property
+    def board(self) -> tuple[str, ...] | None:
+        """Names of the board in its device tree, most specific first; empty if it has no tree.
+
+        None where it is not known: only a system that runs has /proc, and a disk that is mounted
+        elsewhere may end up in any board.
+        """
+        tree = self.read("proc/device-tree/compatible", 4096)
+        if tree is None:
+            return None if self.read("proc/version", 1) is None else ()
+        names = tree.decode("ascii", "replace").split("\0")
+        return tuple(name for name in names if name and name.isprintable())
+
     @contextmanager
     def _walk(self, path: str) -> Iterator[tuple[Folder, list[str]]]:
         """Resolve a path, its last name too.

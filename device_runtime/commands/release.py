@@ -66,17 +66,23 @@ def doctor(release: Path | None, as_json: bool) -> int:
     show_default=True,
     help="Root file system to install into: this device's, or a mounted one.",
 )
+@click.option("--force", is_flag=True, help="Install a bundle that is for other hardware.")
+@click.option(
+    "--allow-downgrade", is_flag=True, help="Install a bundle that is older than the current one."
+)
 @as_json
-def install(bundle: Path, root: Path, as_json: bool) -> None:
+def install(bundle: Path, root: Path, force: bool, allow_downgrade: bool, as_json: bool) -> None:
     """Verify a BUNDLE and make it this device's current release; the old one stays until then.
 
     \b
     Example:
       sudo edgepack-runtime install new.epk && sudo systemctl restart edgepack
     """
+    from device_runtime.install import Policy
     from device_runtime.install import install as put
 
-    release = put(bundle, root)
+    policy = Policy(other_hardware=force, downgrade=allow_downgrade)
+    release = put(bundle, root, policy=policy)
     manifest = release.manifest
     if as_json:
         result = {"id": manifest.id, "version": manifest.version, "digest": release.digest}

@@ -72,17 +72,25 @@ def chat(bundle: Path, options: tuple[str, ...]) -> None:
 @click.command()
 @bundle_argument
 @click.argument("target")
+@click.option("--force", is_flag=True, help="Install a bundle that is for other hardware.")
+@click.option(
+    "--allow-downgrade", is_flag=True, help="Install a bundle that is older than the current one."
+)
 @as_json
-def flash(bundle: Path, target: str, as_json: bool) -> None:
+def flash(bundle: Path, target: str, force: bool, allow_downgrade: bool, as_json: bool) -> None:
     """Install a bundle on TARGET: a mounted root file system, for instance an SD card's.
+
+    A card does not tell the board it is for: see to it that the bundle's profile fits.
 
     \b
     Example:
       edgepack flash BUNDLE.epk /mnt/sdcard
     """
+    from device_runtime.install import Policy
     from packager.flash import flash as put
 
-    release = put(bundle, target)
+    policy = Policy(other_hardware=force, downgrade=allow_downgrade)
+    release = put(bundle, target, policy)
     if as_json:
         console.result_json({"target": target, "release": release.digest})
     else:

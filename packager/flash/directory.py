@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from device_runtime.bundle import Release, open_bundle
-from device_runtime.install import install
+from device_runtime.install import Policy, install
 from packager import console
 from packager.errors import FlashError
+
+DESCRIPTION = "a mounted root file system"
 
 
 def accepts(target: str) -> bool:
@@ -13,8 +15,11 @@ def accepts(target: str) -> bool:
     return Path(target).is_dir()
 
 
-def flash(bundle: Path, target: str) -> Release:
+def flash(bundle: Path, target: str, policy: Policy) -> Release:
     """Install a bundle into a root file system that is mounted on this host.
+
+    Its architecture, C library and current release are known from its files. The board that it
+    will be in is not: a bundle for another board of the same architecture is not noticed.
 
     Raises:
         FlashError: the target is this host's own root.
@@ -35,4 +40,4 @@ def flash(bundle: Path, target: str) -> Release:
         console.step(f"Installing {bundle.name} into {root}"),
         console.progress("Copying", total) as advance,
     ):
-        return install(bundle, root, on_bytes=advance)
+        return install(bundle, root, policy=policy, on_bytes=advance)

@@ -5,6 +5,7 @@ import os
 import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from device_runtime import manifest as schema
@@ -240,6 +241,13 @@ def test_decompression_bomb_stops_at_the_declared_size(tmp_path: Path) -> None:
     path = tmp_path / "b.epk"
     refuse(path, tar(good.with_records(bad).members()), "model/bomb is damaged")
     assert (path.with_suffix(".out") / "model/bomb").stat().st_size <= 100
+
+
+def test_c_library_of_no_version(tmp_path: Path) -> None:
+    kit = draft().manifest.kit
+    assert kit is not None
+    odd = draft().replaced(kit=msgspec.structs.replace(kit, min_glibc="new"))
+    refuse(tmp_path / "b.epk", tar(odd.members()), "min_glibc 'new' is not a version")
 
 
 def test_problems_are_named_together(tmp_path: Path) -> None:

@@ -38,6 +38,16 @@ def test_architecture() -> None:
     assert doctor.machine("x86_64", KIT).status == "fail"
 
 
+def test_other_hardware_may_run_what_was_installed_on_it_by_force() -> None:
+    manifest = bundles.draft().replaced(compatible=("nvidia,tegra234",)).manifest
+    assert doctor.hardware(("nvidia,p3701-0000", "nvidia,tegra234"), manifest).status == "ok"
+    check = doctor.hardware(("raspberrypi,5-model-b", "brcm,bcm2712"), manifest)
+    assert check.status == "warn"
+    assert "nvidia,tegra234; the device is raspberrypi,5-model-b, brcm,bcm2712" in check.found
+    assert check.advice
+    assert doctor.hardware((), manifest).status == "warn"
+
+
 @pytest.mark.parametrize(
     ("found", "status"),
     [("glibc 2.36", "ok"), ("glibc 2.100", "ok"), ("glibc 2.9", "fail"), ("none", "fail")],

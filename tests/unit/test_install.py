@@ -137,6 +137,11 @@ def test_older_c_library(root: Path, bundle: Path) -> None:
     refused(InstallError, bundle, root, "needs glibc 2.17")
 
 
+def test_file_in_the_place_of_a_folder(root: Path, bundle: Path) -> None:
+    (root / "var").write_text("")
+    refused(ResourceError, bundle, root, "Not a directory")
+
+
 def test_model_only_bundle(root: Path, tmp_path: Path) -> None:
     path = draft(machine=None).write(tmp_path / "m.epk")
     refused(InstallError, path, root, "only a model")
