@@ -126,6 +126,7 @@ class Folder:
             shutil.rmtree(name, dir_fd=self.descriptor)
         else:
             os.unlink(name, dir_fd=self.descriptor)
+        self.sync()
 
 
 def open_folder(path: Path) -> Folder:

@@ -117,7 +117,6 @@ def install(
                 check_update(bundle, target, policy)
                 with target.folder(f"{STATE}/releases", make=True) as releases:
                     release = _place(bundle, releases, on_bytes)
-                    releases.sync()
                 state.link("current", f"releases/{release.digest}")
                 _link_into_system(target)
         except OSError as error:
@@ -209,6 +208,7 @@ def _place(bundle: Bundle, releases: Folder, on_bytes: OnBytes | None) -> Releas
         with suppress(BundleError):
             release = open_release(final)
             release.verify(on_bytes)
+            releases.sync()
             return release
     for name in releases.names():
         if _LEFTOVER.fullmatch(name):

@@ -50,6 +50,19 @@ def test_release_current_program_and_unit(root: Path, bundle: Path) -> None:
     assert (root / "etc/systemd/system/edgepack.service").stat().st_mode & 0o777 == 0o644
 
 
+def test_services_user_may_read_it_whatever_the_umask(root: Path, bundle: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        release = install(bundle, root)
+    finally:
+        os.umask(before)
+    folders = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
+    new = [path for path in folders if "edgepack" in str(path.relative_to(root))]
+    assert {path.stat().st_mode & 0o777 for path in new} == {0o755}
+    assert release.program.stat().st_mode & 0o777 == 0o755
+    assert (root / "etc/systemd/system/edgepack.service").stat().st_mode & 0o777 == 0o644
+
+
 def test_second_installation_switches_and_keeps_the_first(
     root: Path, bundle: Path, tmp_path: Path
 ) -> None:

@@ -1,12 +1,14 @@
 """What is written is on the disk before its name points at it, and so is the name at the end."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from device_runtime import api_keys
+from device_runtime.bundle import open_bundle, open_release
 from device_runtime.chat import Conversation
 from device_runtime.install import install
 from packager.aside import written_aside
@@ -29,6 +31,44 @@ def test_power_cut_takes_nothing_of_an_installation(
     install(bundle, root)
     assert set(disk.too_early) <= set(damaged)
     assert disk.lost(root) == ["var/lib/edgepack/.lock"]
+
+
+def test_installation_that_is_cut_off_anywhere_leaves_a_whole_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever flush is the last: `current` leads to what was there, or to all of what is new."""
+    root = make_root(tmp_path / "root", ELF_X86_64)
+    before = install(draft().write(tmp_path / "1.epk"), root)
+    bundle = draft().replaced(version="2.0.0").write(tmp_path / "2.epk")
+    left = 0
+
+    def flush(_: int) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", flush)
+    current = root / "var/lib/edgepack/current"
+    for steps in range(1, 100):
+        left = steps
+        try:
+            after = install(bundle, root)
+        except KeyboardInterrupt:
+            open_release(current).verify()
+        else:
+            break
+        shutil.rmtree(root / "var/lib/edgepack/releases" / digest_of(bundle), ignore_errors=True)
+        current.unlink()
+        current.symlink_to(f"releases/{before.digest}")
+    assert steps > 10
+    assert current.resolve() == after.folder
+    assert len(list(after.folder.parent.iterdir())) == 2
+
+
+def digest_of(path: Path) -> str:
+    with open_bundle(path) as bundle:
+        return bundle.digest
 
 
 def save_conversation(folder: Path) -> None:
