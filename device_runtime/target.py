@@ -87,7 +87,7 @@ class Target:
 
     @property
     def is_system(self) -> bool:
-        """Whether this looks like the root of a Linux system."""
+        """True if the root has what every Linux system has."""
         try:
             for path in ("etc", "usr"):
                 self.folder(path).close()

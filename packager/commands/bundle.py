@@ -80,7 +80,7 @@ def chat(bundle: Path, options: tuple[str, ...]) -> None:
 def flash(bundle: Path, target: str, force: bool, allow_downgrade: bool, as_json: bool) -> None:
     """Install a bundle on TARGET: a mounted root file system, for instance an SD card's.
 
-    A card does not tell the board it is for: see to it that the bundle's profile fits.
+    A card does not show which board it is for: the bundle's profile must be the right one.
 
     \b
     Example:
