@@ -98,8 +98,7 @@ class Bundle:
     def unpack(self, folder: Path, on_bytes: OnBytes | None = None) -> "Release":
         """Check all data and write the release into an empty folder that nobody else writes to.
 
-        All files are flushed to disk; the caller flushes the folders, and removes them if this
-        fails.
+        The files are flushed to disk; the caller flushes the folders, or removes them on failure.
 
         Raises:
             BundleError: what is wrong with the bundle.
@@ -315,7 +314,7 @@ def _check_marker(marker: bytes) -> None:
 
 
 def _plain_file(folder: Path, name: str) -> bytes:
-    """Read a small file of a release; a link there is an error, since it may lead elsewhere."""
+    """Read a small file of a release; a link there is an error: it may lead elsewhere."""
     with open_folder(folder) as opened, opened.file(name) as file:
         return file.read(MAX_SBOM_BYTES + 1)
 
