@@ -125,6 +125,7 @@ class MqttReporter:
         device_id: part of the topics.
         interval_s: seconds between two telemetry messages.
         snapshot: how everything is; called from this reporter's thread.
+        on_failure: called from that thread if it ends before `stop`.
     """
 
     def __init__(
@@ -134,12 +135,14 @@ class MqttReporter:
         device_id: str,
         interval_s: float,
         snapshot: Callable[[], RuntimeStatus],
+        on_failure: Callable[[BaseException], object],
     ) -> None:
         self._broker = where
         self._client_id = f"edgepack-{device_id}"
         self._topic = f"edgepack/v1/{device_id}/"
         self._interval_s = interval_s
         self._snapshot = snapshot
+        self._on_failure = on_failure
         self._seq = 0
         self._accepted: ReasonCode | None = None
         self._last_said = ("", "")
@@ -156,6 +159,12 @@ class MqttReporter:
         self._thread.join(FAREWELL_S + 1)
 
     def _run(self) -> None:
+        try:
+            self._keep_reporting()
+        except BaseException as error:
+            self._on_failure(error)
+
+    def _keep_reporting(self) -> None:
         delay = FIRST_DELAY_S
         while not self._stopping.is_set():
             if self._attempt() is _End.WAS_ONLINE:

@@ -15,7 +15,7 @@ from device_runtime.auth import OPEN_PATHS, protect
 from device_runtime.bundle import Release
 from device_runtime.chat_page import PATHS as PAGE_PATHS
 from device_runtime.config import RuntimeConfig
-from device_runtime.errors import ServiceError
+from device_runtime.errors import DeviceError, ServiceError
 from device_runtime.http_server import Api
 from device_runtime.listener import Server, bind, is_loopback, tls_context, url_of
 from device_runtime.logs import event
@@ -96,6 +96,7 @@ class Service:
         self._server: Server | None = None
         self._socket: socket.socket | None = None
         self._reporter: MqttReporter | None = None
+        self._reporting: asyncio.Future[None]
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -104,7 +105,9 @@ class Service:
             ResourceError: the address is taken.
             ServiceError: others could reach the address, and nobody said that they may.
             EngineError: the model does not load.
+            ServiceError: a part of the service ended unexpectedly.
         """
+        self._reporting = asyncio.get_running_loop().create_future()
         try:
             self.startup()
             await self.serve()
@@ -140,6 +143,9 @@ class Service:
                 device_id=self._device_id,
                 interval_s=self._config.status_interval,
                 snapshot=self.status,
+                on_failure=lambda error: loop.call_soon_threadsafe(
+                    self._reporting.set_exception, error
+                ),
             )
             self._reporter.start()
 
@@ -163,19 +169,32 @@ class Service:
             event(log, logging.WARNING, "no_tls", url=url, detail=detail)
 
     async def serve(self) -> None:
-        """Answer until a signal, then let running answers finish."""
+        """Answer until a signal, then let running answers finish.
+
+        A part that ends unexpectedly ends all: the init system starts a process again that has
+        ended, and none that looks alive and answers nothing.
+        """
         assert self._socket is not None
         assert self._server is not None
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        loading = asyncio.create_task(self._supervisor.start())
-        await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
-        if not loading.done():
-            loading.cancel()
-        elif loading.exception() is not None:
+        inferring = asyncio.create_task(self._infer())
+        parts = {"HTTP server": serving, "supervision": inferring, "MQTT reports": self._reporting}
+        await asyncio.wait(parts.values(), return_when=asyncio.FIRST_COMPLETED)
+        errors: list[DeviceError] = []
+        if not self._server.should_exit:
+            errors = [_unexpected_end(name, part) for name, part in parts.items() if part.done()]
+            self._supervisor.refuse()
             self._server.should_exit = True
+        inferring.cancel()
+        await asyncio.wait({serving, inferring})
+        if errors:
+            raise errors[0]
         await serving
-        if not loading.cancelled():
-            await loading
+
+    async def _infer(self) -> None:
+        """Load the model, then wait for an end of the supervision, which only an error brings."""
+        await self._supervisor.start()
+        await self._supervisor.ended()
 
     async def shutdown(self) -> None:
         """Give back what startup took, last first; say goodbye to the broker."""
@@ -219,3 +238,15 @@ class Service:
         wait_s = 0 if self._server.should_exit else DRAIN_S
         asyncio.get_running_loop().call_later(wait_s, self._supervisor.refuse)
         self._server.should_exit = True
+
+
+def _unexpected_end(name: str, part: asyncio.Future[None]) -> DeviceError:
+    """Log how a part of the service ended, and give the error that ends the rest."""
+    error = part.exception()
+    if isinstance(error, DeviceError):
+        # Such as a model that does not load: it says itself what to do.
+        return error
+    log.error("%s ended unexpectedly: %r", name, error, exc_info=error)
+    return ServiceError(
+        f"{name} ended unexpectedly: {error!r}", hint="The log above has the traceback."
+    )

@@ -28,8 +28,8 @@ _THERMAL = Path("/sys/class/thermal")
 class Health(StrEnum):
     """How the inference process is.
 
-    DEGRADED: it ended and is being replaced; requests wait. FAILING: its successors end too;
-    requests are refused.
+    DEGRADED: it ended and is being replaced, or is stopped; requests wait. FAILING: its successors
+    end too; requests are refused.
     """
 
     STARTING = "starting"
@@ -195,6 +195,15 @@ def resident_bytes(pid: int | None) -> int:
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Tell if a process stands still, as SIGSTOP makes it; not so if it is gone."""
+    try:
+        # Third field of stat (man 5 proc), after the name, which may hold anything.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
 
 
 def temperature_c(thermal: Path = _THERMAL) -> float | None:

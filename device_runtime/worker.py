@@ -109,13 +109,21 @@ class _Schedule:
                 self._advance(min(self._tasks, key=lambda task: task.spent))
 
     def _listen(self) -> None:
+        try:
+            self._receive_all()
+        except Exception:
+            # Without this thread, the process would wait for requests that never reach it.
+            log.exception("the inference process cannot receive requests")
+            os._exit(1)
+        # The parent is gone. Native code may be at work and nothing here needs tidying.
+        os._exit(0)
+
+    def _receive_all(self) -> None:
         while (message := read(self._inbox, FOR_CHILD)) is not None:
             if isinstance(message, Cancel):
                 self._cancelled.add(message.id)
             else:
                 self._new.put(message)
-        # The parent is gone. Native code may be at work and nothing here needs tidying.
-        os._exit(0)
 
     def _take_new(self) -> None:
         """Take what has come; with nothing at all to do, wait for it."""

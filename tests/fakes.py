@@ -1,11 +1,12 @@
 """An engine that needs no model, and a program that serves it as the inference process does.
 
 What it does is in the prompt: `crash` ends the process, `long` streams until cancelled, `noise`
-prints to standard output as native code may, `refuse` is a prompt too long, `fault` a failing
-model, `warmed` repeats the system prompts that were prepared; everything else is repeated word by
-word.
+prints to standard output as native code may, `close` closes the pipe to the parent and goes on,
+`garble` writes nonsense into it, `refuse` is a prompt too long, `fault` a failing model, `warmed`
+repeats the system prompts that were prepared; everything else is repeated word by word.
 """
 
+import fcntl
 import os
 import signal
 import sys
@@ -56,6 +57,11 @@ class FakeEngine:
             raise EngineError("the model failed")
         if prompt == "warmed":
             prompt = " ".join(self._warmed)
+        if prompt == "close":
+            os.close(_to_parent())
+            signal.pause()
+        if prompt == "garble":
+            os.write(_to_parent(), b"\x00\x00\x00\x01?")
         if prompt == "noise":
             os.write(1, b"native code prints\n" * 10)
         reason = FinishReason.STOP
@@ -74,6 +80,17 @@ class FakeEngine:
 
     def idle(self) -> bool:
         return False
+
+
+def _to_parent() -> int:
+    """The pipe that a worker keeps for its messages: the one that can be written, beside stderr."""
+    numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir() if entry.is_fifo()]
+    (number,) = (
+        number
+        for number in numbers
+        if number > 2 and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+    )
+    return number
 
 
 class FakeGenerator:

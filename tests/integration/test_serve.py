@@ -221,6 +221,50 @@ def test_model_that_does_not_load_ends_the_service(tiny_onnx: Path, tmp_path: Pa
     refused(edgepack_runtime("verify", broken.folder), 7, "model.onnx")
 
 
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [
+        (
+            "supervision",
+            "from device_runtime.supervisor import Supervisor as It; loaded = It._on_loaded; "
+            "It._on_loaded = lambda *arguments: loaded(*arguments) or 1 / 0",
+        ),
+        (
+            "MQTT reports",
+            "from device_runtime.mqtt_status import MqttReporter as It; "
+            "It._attempt = lambda self: 1 / 0",
+        ),
+        (
+            "HTTP server",
+            "from device_runtime.listener import Server as It; It.main_loop = lambda self: 1 / 0",
+        ),
+    ],
+)
+def test_part_that_ends_by_itself_ends_the_service(release: Release, part: str, fault: str) -> None:
+    """So that systemd starts it again."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", f"from device_runtime import cli; {fault}; exit(cli.main())"),
+            *("serve", "--release", release.folder, "--listen", "127.0.0.1:0"),
+            *("--mqtt", "mqtt://127.0.0.1:1"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 13, done.stderr
+    assert f"{part} ended unexpectedly: ZeroDivisionError" in done.stderr
+
+
+def test_readiness_tells_of_a_worker_that_is_stopped(release: Release) -> None:
+    with Serving(release.folder) as server:
+        os.kill(server.worker, signal.SIGSTOP)
+        eventually(lambda: httpx.get(f"{server.url}/readyz").status_code == 503)
+        assert server.get("/healthz")["health"] == "degraded"
+        os.kill(server.worker, signal.SIGCONT)
+        eventually(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)
+
+
 def test_generate_and_verify(release: Release) -> None:
     shown = edgepack_runtime(
         "generate", "--release", release.folder, "--max-tokens", "5", "--json", "Hi"

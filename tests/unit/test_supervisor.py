@@ -1,6 +1,10 @@
 """One inference process, kept running: with a fake engine in a real process."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -25,9 +29,10 @@ async def running(
     queue_limit: int = 8,
     timeout_s: float = 60,
     system_prompt: str = "",
+    program: str = sys.executable,
 ) -> AsyncIterator[Supervisor]:
     found = Supervisor(
-        fakes.worker_command(mode),
+        [program, *fakes.worker_command(mode)[1:]],
         parallel=parallel,
         queue_limit=queue_limit,
         timeout_s=timeout_s,
@@ -255,3 +260,127 @@ def test_model_that_stops_loading_backs_off_and_refuses(
             assert await answer(one, "a") == "a "
 
     run(test)
+
+
+def test_process_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_DELAY_S", 0.01)
+    program, moved = tmp_path / "program", tmp_path / "moved"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    program.chmod(0o700)
+
+    async def test() -> None:
+        async with running(program=str(program)) as one:
+            program.rename(moved)
+            async with asyncio.timeout(20):
+                results = await asyncio.gather(
+                    answer(one, "crash"), answer(one, "a"), return_exceptions=True
+                )
+            assert [type(result) for result in results] == [EngineError, EngineError]
+            assert one.health is Health.FAILING
+            assert "cannot be started" in one.last_error
+            moved.rename(program)
+            await until(lambda: one.health is Health.READY)
+            assert await answer(one, "a") == "a "
+            assert one.restarts == 1
+
+    run(test)
+
+
+def test_first_process_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
+    async def test() -> None:
+        with pytest.raises(EngineError, match="cannot be started") as caught:
+            async with asyncio.timeout(5), running(program=str(tmp_path / "missing")):
+                pass
+        assert caught.value.hint
+
+    run(test)
+
+
+def test_restarts_back_off_for_as_long_as_it_takes() -> None:
+    delays = [supervisor.restart_delay_s(failures) for failures in (1, 2, 3, 10_000)]
+    assert delays == [0.2, 0.4, 0.8, 30.0]
+
+
+def test_health_tells_of_a_process_that_is_stopped() -> None:
+    async def test() -> None:
+        async with running() as one:
+            assert one.pid is not None
+            os.kill(one.pid, signal.SIGSTOP)
+            await until(lambda: one.health is Health.DEGRADED)
+            os.kill(one.pid, signal.SIGCONT)
+            await until(lambda: one.health is Health.READY)
+            assert await answer(one, "a") == "a "
+            assert one.restarts == 0
+
+    run(test)
+
+
+def test_process_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "SILENT_S", 0.5)
+
+    async def test() -> None:
+        async with running(timeout_s=0.2) as one:
+            stopped = one.pid
+            assert stopped is not None
+            os.kill(stopped, signal.SIGSTOP)
+            with pytest.raises(DeadlineError):
+                await answer(one, "a")
+            await until(lambda: one.restarts == 1 and one.health is Health.READY)
+            assert "did not answer" in one.last_error
+            assert is_gone(stopped)
+            assert await answer(one, "a") == "a "
+
+    run(test)
+
+
+def test_silence_without_a_request_is_none_of_a_process_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "SILENT_S", 0.1)
+
+    async def test() -> None:
+        async with running(timeout_s=0.1) as one:
+            await asyncio.sleep(0.3)
+            assert await answer(one, "a") == "a "
+            await asyncio.sleep(0.3)
+            assert (one.restarts, one.health) == (0, Health.READY)
+
+    run(test)
+
+
+def test_process_that_closes_its_pipe_is_not_ready_and_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "LAST_WORDS_S", 0.5)
+
+    async def test() -> None:
+        async with running() as one:
+            with pytest.raises(EngineError, match="SIGKILL"):
+                async with asyncio.timeout(10):
+                    closing = asyncio.create_task(answer(one, "close"))
+                    await until(lambda: one.health is Health.DEGRADED)
+                    await closing
+            await until(lambda: one.health is Health.READY)
+
+    run(test)
+
+
+def test_process_whose_messages_cannot_be_read_is_replaced() -> None:
+    async def test() -> None:
+        async with running() as one:
+            with pytest.raises(EngineError, match="not a message"):
+                async with asyncio.timeout(10):
+                    await answer(one, "garble")
+            await until(lambda: one.health is Health.READY)
+
+    run(test)
+
+
+def test_process_that_cannot_read_its_requests_ends() -> None:
+    done = subprocess.run(
+        fakes.worker_command(), input=b"\x00\x00\x00\x01?", capture_output=True, timeout=20
+    )
+    assert done.returncode == 1
+    assert b"cannot receive requests" in done.stderr
