@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         content: the text; empty in a turn that only calls tools.
         tool_calls: the calls an assistant made, in the form the model's template expects.
         tool_call_id: in a `tool` turn, the call that this is the result of.
-        name: in a `tool` turn, the tool's name.
+        name: the speaker's; in a `tool` turn, the tool's. Empty for none.
     """
 
     role: str

@@ -77,6 +77,13 @@ class Turn(msgspec.Struct, frozen=True):
     tool_call_id: Annotated[
         str | None, Meta(description="In a message of the role `tool`: the call it answers.")
     ] = None
+    name: Annotated[
+        str | None,
+        Meta(
+            description="Name of the speaker, for chat templates that write names; others leave "
+            "it out. A message of the role `tool` always gets the name of the function called."
+        ),
+    ] = None
 
 
 class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

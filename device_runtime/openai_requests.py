@@ -292,6 +292,7 @@ def _message(turn: Turn, number: int) -> Message:
         content=content or "",
         tool_calls=tuple(msgspec.to_builtins(turn.tool_calls or ())),
         tool_call_id=turn.tool_call_id or "",
+        name=turn.name or "",
     )
 
 

@@ -152,7 +152,7 @@ class Dialect:
             if role == "user" and after_result:
                 given[-1]["content"] += "\n" + content
             else:
-                given.append({"role": role, "content": content})
+                given.append(_spoken(turn, role, content))
             after_result = role == "user" and (turn["role"] == "tool" or after_result)
         return given
 
@@ -175,8 +175,14 @@ def _as_phi4(turns: list[Message]) -> list[Message]:
         role, content = turn["role"], turn["content"]
         if calls := turn.get("tool_calls"):
             content += PHI4.written(calls)
-        given.append({"role": "tool_response" if role == "tool" else role, "content": content})
+        given.append(_spoken(turn, "tool_response" if role == "tool" else role, content))
     return given
+
+
+def _spoken(turn: Message, role: str, content: str) -> Message:
+    """The turn with another role and content; with its speaker's name, but not with a tool's."""
+    named = {"name": turn["name"]} if "name" in turn and turn["role"] != "tool" else {}
+    return {"role": role, "content": content, **named}
 
 
 def _one_call_a_turn(turns: list[Message]) -> list[Message]:

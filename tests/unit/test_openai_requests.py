@@ -16,6 +16,7 @@ HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
 SERVED = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",))
+NATIVE = "{% for tool in tools %}<tool_call>{{ tool }}{% endfor %}"
 WEATHER = {
     "type": "function",
     "function": {
@@ -166,7 +167,8 @@ def test_fields_that_ask_for_nothing_are_accepted() -> None:
             {"messages": [{"role": "tool", "content": "x", "tool_call_id": "none"}]},
             "messages[0].tool_call_id",
         ),
-        ({"messages": [{"role": "user", "content": "x", "name": "me"}]}, "messages[0].name"),
+        ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name"),
+        ({"messages": [{"role": "user", "content": "x", "nick": "me"}]}, "messages[0].nick"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0].type",
@@ -265,6 +267,33 @@ def test_tools_become_guidance_and_a_system_turn() -> None:
     assert first.role == "system"
     assert "weather" in first.content
     assert parse(tools=[WEATHER], tool_choice="none").generation.guidance is None
+
+
+def test_names_of_speakers_reach_the_template() -> None:
+    roles = ("system", "user", "assistant")
+    turns = [{"role": role, "content": "x", "name": "Ann"} for role in roles]
+    prompt = parse(messages=turns).generation.prompt
+    assert prompt == tuple(Message(role=role, content="x", name="Ann") for role in roles)
+    unnamed = [{"role": "user", "content": "x", "name": None}]
+    assert parse(messages=unnamed).generation.prompt == (Message(role="user", content="x"),)
+
+
+@pytest.mark.parametrize("template", ["", NATIVE])
+def test_name_of_a_tools_turn_is_that_of_the_call(template: str) -> None:
+    """LangChain.js sends a name with each result."""
+    served = ServedModel(model="tiny", dialect=Dialect.of(template), max_tokens=64)
+    function = {"name": "weather", "arguments": "{}"}
+    turns = [
+        {"role": "user", "content": "Hi", "name": "Ann"},
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": "rain", "tool_call_id": "1", "name": "other"},
+    ]
+    prompt = parse(served, messages=turns).generation.prompt
+    names = [turn.name for turn in prompt if isinstance(turn, Message)]
+    assert names == ["Ann", "", "weather" if template else ""]
 
 
 def test_system_prompt_of_the_device_gives_way_to_the_clients() -> None:
