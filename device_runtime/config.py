@@ -144,19 +144,24 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         """The text of the file; empty without one.
 
         Raises:
-            ServiceError: the file cannot be read.
+            ServiceError: the file cannot be read, or is not a text.
         """
         file = self.system_prompt_file
         if file is None:
             return ""
         try:
-            return file.read_text("utf-8")
+            text = file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
             raise ServiceError(
                 f"cannot read the system prompt {file}: {reason}",
                 hint="Give a text file that the service's user may read.",
             ) from None
+        if "\0" in text:
+            raise ServiceError(
+                f"the system prompt {file} must not contain U+0000", hint="Give a text file."
+            )
+        return text
 
 
 def _options() -> dict[str, Option]:

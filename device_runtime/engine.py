@@ -232,6 +232,29 @@ def adapters(model_folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in found}
 
 
+def place_of_nul(value: object, place: str) -> str | None:
+    """Find the first text with U+0000: ONNX Runtime GenAI takes C strings, which end there.
+
+    Args:
+        value: as decoded from JSON.
+        place: of the value; that of a part is written behind it.
+
+    Returns:
+        Place of the text, or of the object with such a name; None if there is no such text.
+    """
+    parts = [(place, value)]
+    for place, part in parts:
+        if isinstance(part, str) and "\0" in part:
+            return place
+        if isinstance(part, dict):
+            if any("\0" in name for name in part):
+                return place
+            parts += [(f"{place}.{name}".removeprefix("."), item) for name, item in part.items()]
+        elif isinstance(part, list | tuple):
+            parts += [(f"{place}[{number}]", item) for number, item in enumerate(part)]
+    return None
+
+
 class StopStrings:
     """Finds stop strings in a stream of text, also where they lie across pieces."""
 

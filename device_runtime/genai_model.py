@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from device_runtime.engine import GenerationRequest, PromptTooLongError, adapters
+from device_runtime.engine import GenerationRequest, PromptTooLongError, adapters, place_of_nul
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.kv_cache import Kind, Tokens
 from device_runtime.tokenizer_file import TokenBytes, normal_form
@@ -111,9 +111,12 @@ class GenAIModel:
         """The prompt's tokens, int32 [tokens].
 
         Raises:
-            RequestError: the chat template refuses the messages, or the prompt is empty.
+            RequestError: the chat template refuses the messages, the prompt is empty, or a text
+                of the request would be cut off.
             PromptTooLongError: it leaves no room for an answer.
         """
+        if place := place_of_nul(msgspec.to_builtins(request), ""):
+            raise RequestError(f"{place} must not contain U+0000", hint="Leave it out.")
         # A chat template writes the token that begins a text itself.
         raw = isinstance(request.prompt, str)
         text = request.prompt if isinstance(request.prompt, str) else self._rendered(request)

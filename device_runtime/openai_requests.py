@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from device_runtime.engine import GenerationRequest, Guidance, Message
+from device_runtime.engine import GenerationRequest, Guidance, Message, place_of_nul
 from device_runtime.errors import RequestError
 from device_runtime.openai_api import ApiError, check_fields, decoded, wrong_value
 from device_runtime.openai_bodies import (
@@ -30,6 +30,8 @@ from device_runtime.tool_definitions import Tools, check_tool_turns, read_tools
 from device_runtime.tool_grammar import grammar
 
 NO_TOOLS = Tools()
+_TEXTS = frozenset({"messages", "prompt", "tools", "stop"})
+"""Fields whose texts reach the engine as they are; those of a schema are escaped in its grammar."""
 
 B = TypeVar("B", bound=Sampling)
 
@@ -298,6 +300,10 @@ def _message(turn: Turn, number: int) -> Message:
 
 def _converted(fields: dict[str, Any], kind: type[B]) -> B:
     try:
-        return msgspec.convert(fields, kind)
+        body = msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
         raise wrong_value(error) from None
+    for name, value in fields.items():
+        if name in _TEXTS and (place := place_of_nul(value, name)):
+            raise ApiError(f"{place}: must not contain U+0000", param=place, code="invalid_value")
+    return body

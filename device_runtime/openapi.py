@@ -21,7 +21,7 @@ EVENTS = "text/event-stream"
 
 _ABOUT = """\
 OpenAI's API, served by the device itself. A field that cannot be honoured is an error that names
-it; null means absent."""
+it; null means absent. Texts for the model must not contain U+0000."""
 _COMPONENTS = "#/components/schemas/"
 _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     bodies.ChatBody,

@@ -21,7 +21,18 @@ def before_call(context: HookContext, case: Case[Any], **_: Any) -> None:
     if case.meta is None or not isinstance(case.body, dict):
         return
     if case.meta.generation.mode.is_positive:
-        case.body = kept(case.body)
+        case.body = without_nul(kept(case.body))
+
+
+def without_nul(value: Any) -> Any:
+    """A decoded JSON value without U+0000, which no text for the model may have."""
+    if isinstance(value, str):
+        return value.replace("\0", "0")
+    if isinstance(value, list):
+        return [without_nul(item) for item in value]
+    if isinstance(value, dict):
+        return {without_nul(name): without_nul(item) for name, item in value.items()}
+    return value
 
 
 def kept(body: dict[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,26 @@ def test_empty_prompt_is_refused(engine: GenAIEngine) -> None:
         next(engine.generate(request(""), lambda: False))
 
 
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ({"prompt": "a\0b"}, "prompt"),
+        ({"prompt": (Message(role="user", content="a\0b"),)}, "prompt[0].content"),
+        (
+            {"prompt": (Message(role="user", content="", tool_calls=({"a": {"b\0": 1}},)),)},
+            "prompt[0].tool_calls[0].a",
+        ),
+        ({"template": "{{ messages[0].content }}\0"}, "template"),
+    ],
+)
+def test_text_that_would_be_cut_off_is_refused(
+    engine: GenAIEngine, asked: dict[str, object], place: str
+) -> None:
+    with pytest.raises(RequestError, match=r"must not contain U\+0000") as caught:
+        next(engine.generate(request(**asked), lambda: False))  # type: ignore[arg-type]
+    assert str(caught.value).startswith(f"{place} ")
+
+
 def test_chat_template_is_used(engine: GenAIEngine) -> None:
     chat = GenerationRequest(prompt=(Message(role="user", content='"é" 🤖'),), max_tokens=5)
     _, last = answer(engine, chat)

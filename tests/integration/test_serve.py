@@ -84,6 +84,13 @@ def test_openai_client_error_classes(client: openai.OpenAI) -> None:
     assert caught.value.code == "context_length_exceeded"
 
 
+def test_null_character_is_refused_and_not_passed_over(server: Serving) -> None:
+    answer = server.chat("You speak French.\0 And more.")
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == ("messages[0].content", "invalid_value")
+
+
 @pytest.mark.parametrize("announced", [True, False])
 def test_large_body_is_refused_unread(server: Serving, announced: bool) -> None:
     def pieces() -> Iterator[bytes]:

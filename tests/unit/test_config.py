@@ -197,6 +197,10 @@ def test_system_prompt_is_read_or_refused(tmp_path: Path) -> None:
         RuntimeConfig(system_prompt_file=file).system_prompt()
     file.write_text("Be brief — always.")
     assert RuntimeConfig(system_prompt_file=file).system_prompt() == "Be brief — always."
+    file.write_bytes(b"Be brief.\0")
+    with pytest.raises(ServiceError, match=r"U\+0000") as caught:
+        RuntimeConfig(system_prompt_file=file).system_prompt()
+    assert str(file) in str(caught.value)
     assert RuntimeConfig().system_prompt() == ""
 
 

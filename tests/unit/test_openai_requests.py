@@ -26,6 +26,11 @@ WEATHER = {
 }
 
 
+def described(text: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    function = {"name": "f", "description": text, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
 def parse(served: ServedModel = SERVED, **fields: Any) -> ParsedRequest:
     return parse_chat(json.dumps({**HELLO, **fields}).encode(), served)
 
@@ -238,6 +243,45 @@ def test_beam_search_with_what_it_cannot_do_is_refused(fields: dict[str, Any]) -
     assert caught.value.code == "unsupported_value"
 
 
+TURN = {"role": "user", "content": "Hi"}
+CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [TURN, {"role": "user", "content": "a\0b"}]}, "messages[1].content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "\0"}]}]},
+            "messages[0].content[0].text",
+        ),
+        ({"messages": [{**TURN, "name": "a\0b"}]}, "messages[0].name"),
+        (
+            {"messages": [TURN, {"role": "assistant", "tool_calls": [{**CALL, "id": "a\0b"}]}]},
+            "messages[1].tool_calls[0].id",
+        ),
+        ({"tools": [described("a\0b")]}, "tools[0].function.description"),
+        (
+            {"tools": [described("", {"type": "object", "properties": {"a\0": {}}})]},
+            "tools[0].function.parameters.properties",
+        ),
+        ({"stop": "a\0b"}, "stop"),
+        ({"stop": ["a", "\0"]}, "stop[1]"),
+    ],
+)
+def test_text_that_the_engine_would_cut_off_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError, match=r"must not contain U\+0000") as caught:
+        parse(**fields)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_null_characters_of_a_schema_are_written_as_escapes() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "it", "schema": {"const": "a\0b"}}}
+    guidance = parse(response_format=form).generation.guidance
+    assert guidance is not None
+    assert r"a\\u0000b" in guidance.data
+
+
 def test_formats_of_answers_become_guidance() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
     form = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema, "strict": True}}
@@ -328,6 +372,8 @@ def test_completion_of_raw_text() -> None:
         ({"prompt": ""}, "prompt"),
         ({"prompt": ["a", "b"]}, "prompt"),
         ({"prompt": [1]}, "prompt[0]"),
+        ({"prompt": "a\0b"}, "prompt"),
+        ({"prompt": ["a\0b"]}, "prompt[0]"),
         ({"prompt": None}, "prompt"),
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 2}, "best_of"),
