@@ -38,7 +38,7 @@ FAILING_AFTER = 3
 SILENT_S = 60.0
 """Shortest silence, seconds, after which a process that works on requests is replaced. A request
 may be allowed less than one step of a long prompt takes on a slow device."""
-LAST_WORDS_S = 5.0
+EXIT_S = 5.0
 """How long a process that has closed its pipe may take to end by itself, seconds."""
 
 
@@ -391,9 +391,9 @@ class Supervisor:
 
 
 async def _end_of(child: asyncio.subprocess.Process) -> int:
-    """Exit status of a process that has said its last word."""
+    """Exit status of a process that has closed its pipe."""
     try:
-        return await asyncio.wait_for(child.wait(), LAST_WORDS_S)
+        return await asyncio.wait_for(child.wait(), EXIT_S)
     except TimeoutError:
         child.kill()
         return await child.wait()

@@ -263,7 +263,7 @@ def test_part_that_ends_by_itself_ends_the_service(release: Release, part: str, 
     assert f"{part} ended unexpectedly: ZeroDivisionError" in done.stderr
 
 
-def test_readiness_tells_of_a_worker_that_is_stopped(release: Release) -> None:
+def test_readiness_reports_a_worker_that_is_stopped(release: Release) -> None:
     with Serving(release.folder) as server:
         os.kill(server.worker, signal.SIGSTOP)
         eventually(lambda: httpx.get(f"{server.url}/readyz").status_code == 503)
