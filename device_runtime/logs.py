@@ -5,11 +5,19 @@ No field may hold a prompt or an answer, or a part of one.
 
 import json
 import logging
+import select
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
+
+log = logging.getLogger(__name__)
 
 _FIELDS = "edgepack_fields"
+_PATIENCE_MS = 100
+_PIECE = 1024
+"""Characters written at once: UTF-8 makes at most PIPE_BUF bytes (pipe(7)) of them, for which a
+pipe that can be written has room."""
 
 
 def event(logger: logging.Logger, level: int, name: str, **fields: object) -> None:
@@ -19,10 +27,56 @@ def event(logger: logging.Logger, level: int, name: str, **fields: object) -> No
 
 def set_up(form: Literal["text", "json"]) -> None:
     """Log in this form from now on."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr(sys.stderr)
     handler.setFormatter(_Lines(form))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Leaves out lines that would have to wait for a reader, and counts them.
+
+    A pipe that nobody reads is full after a few hundred lines, a terminal may be halted: a write
+    would stop the whole process.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._dropped = 0
+        self._torn = False
+        self._room: select.poll | None = None
+        # A stream without a file, as tests have, never makes anyone wait.
+        with suppress(OSError):
+            number = stream.fileno()
+            self._room = select.poll()
+            self._room.register(number, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, if there is room for it."""
+        try:
+            if self._dropped and self._has_room():
+                dropped, self._dropped = self._dropped, 0
+                if self._torn:
+                    self._torn = False
+                    self._write(self.terminator)
+                event(log, logging.WARNING, "log_lines_dropped", lines=dropped)
+            self._write(self.format(record) + self.terminator)
+        except Exception:
+            self.handleError(record)
+
+    def _write(self, line: str) -> None:
+        for start in range(0, len(line), _PIECE):
+            if not self._has_room():
+                self._dropped += 1
+                self._torn |= start > 0
+                return
+            self.stream.write(line[start : start + _PIECE])
+            self.flush()
+
+    def _has_room(self) -> bool:
+        # A reader that is only slow gets some time, once.
+        patience_ms = 0 if self._dropped else _PATIENCE_MS
+        return self._room is None or bool(self._room.poll(patience_ms))
 
 
 class _Lines(logging.Formatter):

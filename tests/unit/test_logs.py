@@ -1,8 +1,12 @@
 """The log: one line for each event, and never what was said."""
 
 import asyncio
+import fcntl
 import json
 import logging
+import os
+import sys
+import threading
 from collections.abc import Iterator
 
 import httpx
@@ -58,6 +62,39 @@ def test_traceback_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert "ValueError: wrong" in line
+
+
+def test_log_that_nobody_reads_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 8192)
+    with os.fdopen(reader, "rb", 0) as pipe, os.fdopen(writer, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        logs.set_up("json")
+
+        def write() -> None:
+            for number in range(200):
+                logs.event(log, logging.INFO, "request", number=number)
+            log.error("long " * 2000)
+
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        thread.join(10)
+        waits = thread.is_alive()
+        lines = pipe.read(65536).splitlines()
+        assert not waits
+        kept = len(lines)
+        assert [json.loads(line)["number"] for line in lines] == [*range(kept)]
+        logs.event(log, logging.INFO, "request", number=201)
+        dropped, last = map(json.loads, pipe.read(65536).splitlines())
+        assert (dropped["event"], dropped["lines"]) == ("log_lines_dropped", 201 - kept)
+        assert last["number"] == 201
+        log.error("long " * 1000)
+        assert json.loads(pipe.read(65536))["message"] == "long " * 1000
+        log.error("long " * 4000)
+        assert b"long long" in pipe.read(65536)
+        logs.event(log, logging.INFO, "request", number=202)
+        ending, dropped, last = pipe.read(65536).splitlines()
+        assert (ending, json.loads(dropped)["lines"], json.loads(last)["number"]) == (b"", 1, 202)
 
 
 async def _answer(request: Request) -> PlainTextResponse:
