@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 
 import device_runtime
-from device_runtime import identity, mqtt_status
+from device_runtime import identity, mqtt_status, worker
 from device_runtime.access_log import AccessLog
 from device_runtime.api_keys import KeyRing
 from device_runtime.auth import OPEN_PATHS, protect
@@ -31,7 +31,7 @@ from device_runtime.status import (
     temperature_c,
     uptime_s,
 )
-from device_runtime.supervisor import Supervisor, worker_command
+from device_runtime.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Service:
         )
         served = ServedModel.of_release(release, config)
         self._supervisor = Supervisor(
-            worker_command(
+            worker.command(
                 release.folder,
                 config.threads,
                 kv_cache_mib=config.kv_cache_mib,
@@ -207,7 +207,7 @@ class Service:
     def status(self) -> RuntimeStatus:
         """How everything is now; may be called from any thread."""
         requests, tokens_per_s, first_token_s = self._stats.snapshot()
-        worker = resident_bytes(self._supervisor.pid)
+        worker_bytes = resident_bytes(self._supervisor.pid)
         return RuntimeStatus(
             ts=now(),
             boot_id=BOOT_ID,
@@ -222,8 +222,8 @@ class Service:
             first_token_s=first_token_s,
             worker_restarts=self._supervisor.restarts,
             last_error=self._supervisor.last_error,
-            memory_bytes=worker + resident_bytes(os.getpid()),
-            worker_memory_bytes=worker,
+            memory_bytes=worker_bytes + resident_bytes(os.getpid()),
+            worker_memory_bytes=worker_bytes,
             temperature_c=temperature_c(),
         )
 

@@ -2,13 +2,10 @@
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
@@ -71,29 +68,6 @@ class DeadlineError(ServiceError):
     api_code = "deadline_exceeded"
 
 
-def worker_command(
-    release_folder: Path,
-    threads: int,
-    *,
-    kv_cache_mib: int = 0,
-) -> list[str]:
-    """How to start the inference process: this program again, frozen or from source.
-
-    Args:
-        release_folder: holds the model.
-        threads: of ONNX Runtime.
-        kv_cache_mib: memory for KV caches; 0 leaves it to the engine.
-    """
-    program = [sys.executable, "-m", "device_runtime"]
-    if getattr(sys, "frozen", False):
-        # Resolved now: once an update has moved the link `current`, its name means another release.
-        program = [str(Path(sys.executable).resolve())]
-    return [
-        *(*program, "worker", "--parent", str(os.getpid()), "--release", str(release_folder)),
-        *("--threads", str(threads), "--kv-cache-mib", str(kv_cache_mib)),
-    ]
-
-
 def restart_delay_s(failures: int) -> float:
     """Seconds to wait after so many children in a row that ended without an answer."""
     # Bounded before it is a power: after 1,024 doublings it would be more than a float can hold.
@@ -122,7 +96,7 @@ class Supervisor:
     a word for longer than any request may take is ended.
 
     Args:
-        command: starts the process, as `worker_command` gives it.
+        command: starts the process, as `worker.command` gives it.
         parallel: requests that are answered at the same time.
         queue_limit: requests that wait beside them.
         timeout_s: how long a request may take from its coming to its end, seconds.

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO
 
 from device_runtime.engine import Engine, GenerationChunk
@@ -39,6 +40,24 @@ LEAST_STEP_S = 0.001
 """What a step counts as at least."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def command(release_folder: Path, threads: int, *, kv_cache_mib: int = 0) -> list[str]:
+    """Return the command that starts the inference process: this program, frozen or from source.
+
+    Args:
+        release_folder: holds the model.
+        threads: of ONNX Runtime.
+        kv_cache_mib: memory for KV caches; 0 leaves it to the engine.
+    """
+    program = [sys.executable, "-m", "device_runtime"]
+    if getattr(sys, "frozen", False):
+        # Resolved now: once an update has moved the link `current`, its name means another release.
+        program = [str(Path(sys.executable).resolve())]
+    return [
+        *(*program, "worker", "--parent", str(os.getpid()), "--release", str(release_folder)),
+        *("--threads", str(threads), "--kv-cache-mib", str(kv_cache_mib)),
+    ]
 
 
 def run(load: Callable[[], Engine], parent: int) -> int:
