@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from device_runtime import memory
 from device_runtime.engine import GenerationRequest, PromptTooLongError, adapters, place_of_nul
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.kv_cache import Kind, Tokens
@@ -67,8 +68,7 @@ class GenAIModel:
                 self._adapter_names.add(name)
             self.context_length = context_length
             decoder = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
-            window = decoder.get("sliding_window") or {}
-            self.least_capacity = max(LEAST_CAPACITY, window.get("window_size") or 0)
+            self.least_capacity = memory.kv_cache_length(decoder, LEAST_CAPACITY)
             self.vocabulary, self.kv_bytes = self._shapes(decoder)
         except Exception as error:
             what = f"the model in {folder} does not load"

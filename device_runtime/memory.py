@@ -1,8 +1,9 @@
-"""Memory of the machine, within the limits that are set for this process."""
+"""Memory of the machine within the limits of this process, and the length of a KV cache."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 _MEMINFO = Path("/proc/meminfo")
 
@@ -50,3 +51,17 @@ def limits(
             if limit != "max" and int(limit) < 1 << 60:  # version 1 has a huge number for none
                 used = dict(each.split() for each in stat.splitlines())
                 yield int(limit), int(used[used_name])
+
+
+def kv_cache_length(decoder: Mapping[str, Any], tokens: int) -> int:
+    """Length to open a KV cache with so that it holds some tokens, in tokens.
+
+    Attention with a sliding window refuses a cache that is shorter than its window, however few
+    tokens come. Host and device run graphs; both take the length from here.
+
+    Args:
+        decoder: `model.decoder` of a genai_config.json.
+        tokens: prompt and answer together.
+    """
+    window = decoder.get("sliding_window") or {}
+    return max(tokens, window.get("window_size") or 0)

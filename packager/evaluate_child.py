@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from device_runtime.memory import kv_cache_length
 from packager.quantize import check
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Candidate:
         self._mask = names.get("attention_mask", "attention_mask")
         self._positions = names.get("position_ids", "position_ids")
         self._head_size: int = decoder["head_size"]
-        self._window: int = decoder.get("sliding_window", {}).get("window_size", 0)
+        self._window = kv_cache_length(decoder, 0)
         self._logits = decoder.get("outputs", {}).get("logits", "logits")
 
     def logits(self, window: NDArray[np.int64]) -> Floats:
@@ -200,23 +201,21 @@ def decode_speeds(folders: list[Path], tokens: int, rounds: int) -> list[float]:
     import onnxruntime_genai as og
 
     og.disable_telemetry_events()
-    models = [og.Model(str(folder)) for folder in folders]
+    models = [(og.Model(str(folder)), folder) for folder in folders]
     speeds: list[list[float]] = [[] for _ in models]
     for number in range(rounds + 1):
-        for model, found in zip(models, speeds, strict=True):
-            speed = _decode(og, model, tokens)
+        for (model, folder), found in zip(models, speeds, strict=True):
+            speed = _decode(og.Tokenizer(model), model, folder, tokens)
             if number > 0:  # the first round warms up
                 found.append(speed)
     return [statistics.median(found) for found in speeds]
 
 
-def _decode(og: Any, model: Any, tokens: int) -> float:
-    prompt = og.Tokenizer(model).encode("Once upon a time there was a")
-    params = og.GeneratorParams(model)
+def _decode(tokenizer: Any, model: Any, folder: Path, tokens: int) -> float:
+    prompt = tokenizer.encode("Once upon a time there was a")
     length = len(prompt) + tokens + 1
     # The end token must not come: all models decode the same number of tokens.
-    params.set_search_options(do_sample=False, max_length=length, min_length=length)
-    generator = og.Generator(model, params)
+    generator = check.generator(model, folder, length, min_length=length)
     generator.append_tokens(prompt)
     generator.generate_next_token()  # the prompt's own
     started = time.perf_counter()

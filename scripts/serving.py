@@ -20,6 +20,7 @@ import httpx
 import onnxruntime_genai as og
 
 from packager import console, launch
+from packager.quantize import check
 from tests.serving import Serving
 
 TOKENS = 256
@@ -37,13 +38,11 @@ def bare(folder: Path) -> Iterator[float]:
     text = tokenizer.apply_chat_template(json.dumps(STORY), add_generation_prompt=True)
     prompt = tokenizer.encode(text)
     while True:
-        params = og.GeneratorParams(model)
-        params.set_search_options(max_length=len(prompt) + TOKENS, do_sample=False)
-        generator = og.Generator(model, params)
+        generator = check.generator(model, folder, len(prompt) + TOKENS)
         generator.append_tokens(prompt)
         generator.generate_next_token()
         started, tokens = time.monotonic(), 0
-        while not generator.is_done():
+        while not generator.is_done() and tokens < TOKENS - 1:
             generator.generate_next_token()
             tokens += 1
         yield tokens / (time.monotonic() - started)

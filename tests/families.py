@@ -1,8 +1,8 @@
 """Tiny random models of every family that edgepack promises, each with a tokenizer of its kind.
 
-The configurations are those of the real models, scaled down. What makes a family special stays, and
-comes into play within the few tokens of a test: windows, soft caps, norms of queries and keys,
-layers without positions, two sets of rotary factors.
+The configurations are those of the real models, scaled down. What makes a family special stays:
+soft caps, norms of queries and keys, layers without positions, two sets of rotary factors, and
+windows of their real size, before which, across which and after which a model must be right.
 """
 
 import json
@@ -13,6 +13,8 @@ from typing import Any
 from tests import family_tokenizers as tokenizers
 
 WINDOW = 16
+"""A window that comes into play within the few tokens of a test."""
+
 SWITCH = 4096
 """Where Phi-3.5 goes from its short to its long rotary factors. ONNX Runtime GenAI has this number
 built in, so it is not scaled down."""
@@ -43,6 +45,7 @@ class Family:
         template: chat template; None for a model that knows no chat.
         system: whether the template takes a system message.
         prompt_tokens: lengths of the prompts of the greedy test.
+        seed: of the weights; greedy texts of other ones may repeat a token or hang on a rounding.
     """
 
     name: str
@@ -56,6 +59,14 @@ class Family:
     template: str | None
     system: bool = True
     prompt_tokens: tuple[int, ...] = (40,)
+    seed: int = 0
+
+    @property
+    def window(self) -> int:
+        """Tokens that a layer with a sliding window sees; 0 if no context exceeds that."""
+        used = self.config.get("use_sliding_window", True) and self.config.get("sliding_window")
+        context: int = {**SMALL, **self.config}["max_position_embeddings"]
+        return used if used and used < context else 0
 
 
 _ASK = "What is  the capital of France?\n\nSay \"yes\" & <b>no</b> — c'est ça, n'est-ce pas?"
@@ -84,7 +95,7 @@ CONVERSATIONS = {
 TEXTS = ("Hello, world! 100%", _ASK, _ANSWER, _ASK_AGAIN)
 
 
-def make_hf(family: Family, folder: Path, *, seed: int = 0) -> Path:
+def make_hf(family: Family, folder: Path) -> Path:
     """Write a Hugging Face folder of a family, as its real models have it; returns it."""
     import torch
     from safetensors.torch import save_file
@@ -109,7 +120,7 @@ def make_hf(family: Family, folder: Path, *, seed: int = 0) -> Path:
         **family.config,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(family.seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     scale = 0.05 if "gemma" in family.model_type else 0.4

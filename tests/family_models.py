@@ -84,6 +84,8 @@ FAMILIES = {
         Family(
             name="Phi-3",
             special="a window in every layer, joined projections",
+            prompt_tokens=(40, 2047 - 16, 2047 + 40),
+            seed=2,
             examples="Phi-3-mini-4k-instruct",
             architecture="Phi3ForCausalLM",
             model_type="phi3",
@@ -93,7 +95,7 @@ FAMILIES = {
                 "original_max_position_embeddings": SWITCH,
                 "rms_norm_eps": 1e-5,
                 "rope_scaling": None,
-                "sliding_window": WINDOW,
+                "sliding_window": 2047,
                 "tie_word_embeddings": False,
             },
             tokenizer={
@@ -196,11 +198,13 @@ FAMILIES = {
         Family(
             name="Mistral",
             special="a window in every layer",
+            prompt_tokens=(40, 4096 + 40),
             examples="Mistral-7B-Instruct",
             architecture="MistralForCausalLM",
             model_type="mistral",
             config={
-                "sliding_window": WINDOW,
+                "max_position_embeddings": 32768,
+                "sliding_window": 4096,
                 "rope_theta": 10000.0,
                 "rms_norm_eps": 1e-5,
                 "tie_word_embeddings": False,
@@ -229,13 +233,16 @@ FAMILIES = {
         Family(
             name="Gemma 2",
             special="soft caps, windows in every other layer, four norms a layer",
+            prompt_tokens=(40, 4096 - 16),
+            seed=1,
             examples="gemma-2-2b-it",
             architecture="Gemma2ForCausalLM",
             model_type="gemma2",
             config={
                 **_GEMMA,
                 "num_hidden_layers": 4,
-                "sliding_window": WINDOW,
+                "max_position_embeddings": 8192,
+                "sliding_window": 4096,
                 "attn_logit_softcapping": 50.0,
                 "final_logit_softcapping": 30.0,
                 "query_pre_attn_scalar": 24,
@@ -249,13 +256,16 @@ FAMILIES = {
         Family(
             name="Gemma 3",
             special="norms of queries and keys, rotary bases of their own for local layers",
+            prompt_tokens=(40, 512 - 16, 512 + 40),
+            seed=5,
             examples="gemma-3-1b-it, gemma-3-270m-it",
             architecture="Gemma3ForCausalLM",
             model_type="gemma3_text",
             config={
                 **_GEMMA,
                 "num_hidden_layers": 4,
-                "sliding_window": WINDOW,
+                "max_position_embeddings": 32768,
+                "sliding_window": 512,
                 "sliding_window_pattern": 2,
                 "query_pre_attn_scalar": 24,
                 "rope_theta": 1000000.0,

@@ -3,13 +3,16 @@
 from dataclasses import replace
 from typing import Any
 
-from tests.families import Family
+from tests.families import WINDOW, Family
 from tests.family_models import FAMILIES
 
 
 def _variant(name: str, family: str, **config: Any) -> Family:
     base = FAMILIES[family]
-    return replace(base, name=name, config={**base.config, **config})
+    # A window other than the family's comes into play within the shortest prompt.
+    lengths = base.prompt_tokens[:1] if "sliding_window" in config else base.prompt_tokens
+    merged = {**base.config, **config}
+    return replace(base, name=name, config=merged, prompt_tokens=lengths, seed=0)
 
 
 VARIANTS = {
@@ -26,6 +29,10 @@ VARIANTS = {
             rope_scaling={"rope_type": "dynamic", "factor": 4.0},
         ),
         _variant("Llama, with biases", "Llama 2", attention_bias=True, mlp_bias=True),
+        _variant("Phi-3, short window", "Phi-3", sliding_window=WINDOW),
+        _variant("Mistral, short window", "Mistral", sliding_window=WINDOW),
+        _variant("Gemma 2, short window", "Gemma 2", sliding_window=WINDOW),
+        _variant("Gemma 3, short window", "Gemma 3", sliding_window=WINDOW),
         _variant("Mistral, no window", "Mistral", sliding_window=None, head_dim=32),
         _variant(
             "Phi-4-mini",

@@ -20,7 +20,7 @@ from packager.profile_rules import PASS_PROVIDERS, refusal
 from packager.quantize import builder, calibration
 from packager.quantize.build_child import Weights
 from packager.quantize.calibration import Prepared
-from packager.quantize.genai_folder import limit_context, memory_bytes
+from packager.quantize.genai_folder import context_length, limit_context, memory_bytes
 from packager.quantize.recipes import Recipe
 from packager.source import ModelSource, as_hf_folder
 
@@ -105,7 +105,7 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
     model = stage / "model"
     config = json.loads((model / "genai_config.json").read_text())
     found = json.loads((stage / "check.json").read_text())
-    context_length = config["search"]["max_length"]
+    context = context_length(config, subject.profile.context_length)
     return Candidate(
         recipe=recipe.name if recipe else "as-is",
         precision=recipe.precision if recipe else _precision_found(found),
@@ -117,8 +117,8 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
         answers=result.answers,
         layers=json.loads((stage / "layers.json").read_text()),
         model_bytes=sum(path.stat().st_size for path in model.glob("*.onnx*")),
-        memory_bytes=memory_bytes(model, config, context_length),
-        context_length=context_length,
+        memory_bytes=memory_bytes(model, config, context),
+        context_length=context,
     )
 
 

@@ -14,6 +14,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from device_runtime.memory import kv_cache_length
+
 LARGE = 1 << 16
 """Elements of a weight from which on it must be in a kernel that is fast on the target."""
 
@@ -72,8 +74,6 @@ def answer(folder: Path, prompt: str, max_tokens: int) -> str:
 
 def say(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) -> str:
     """What a loaded model of a folder says to a prompt, greedily."""
-    import onnxruntime_genai as og
-
     if has_chat_template(folder):
         messages = json.dumps([{"role": "user", "content": prompt}])
         prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
@@ -81,13 +81,32 @@ def say(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) 
         # What a template begins with, a plain text must be given.
         tokenizer.update_options(add_special_tokens="true")
     tokens = tokenizer.encode(prompt)
+    runner = generator(model, folder, len(tokens) + max_tokens)
+    runner.append_tokens(tokens)
+    for _ in range(max_tokens):
+        if runner.is_done():
+            break
+        runner.generate_next_token()
+    return str(tokenizer.decode(runner.get_sequence(0)[len(tokens) :])).strip()
+
+
+def generator(model: Any, folder: Path, tokens: int, **options: Any) -> Any:
+    """A greedy generator of ONNX Runtime GenAI.
+
+    Args:
+        model: loaded from the folder.
+        folder: an ONNX GenAI folder.
+        tokens: prompt and answer together, for which the KV cache has room. The cache may be
+            longer, so the caller counts.
+        options: further search options.
+    """
+    import onnxruntime_genai as og
+
+    decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
     params = og.GeneratorParams(model)
-    params.set_search_options(do_sample=False, max_length=len(tokens) + max_tokens)
-    generator = og.Generator(model, params)
-    generator.append_tokens(tokens)
-    while not generator.is_done():
-        generator.generate_next_token()
-    return str(tokenizer.decode(generator.get_sequence(0)[len(tokens) :])).strip()
+    length = kv_cache_length(decoder, tokens)
+    params.set_search_options(do_sample=False, max_length=length, **options)
+    return og.Generator(model, params)
 
 
 def has_chat_template(folder: Path) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from device_runtime.manifest import Component
+from device_runtime.memory import kv_cache_length
 from packager import console
 
 TOKENIZER_FILES = (
@@ -21,11 +22,11 @@ TOKENIZER_FILES = (
 BASE_BYTES = 200 << 20
 
 
-def memory_bytes(folder: Path, config: dict[str, Any], context_length: int) -> int:
+def memory_bytes(folder: Path, config: dict[str, Any], tokens: int) -> int:
     """Estimate of the resident memory while serving, bytes.
 
     Weights, plus the KV cache that ONNX Runtime GenAI allocates in full for `max_length` tokens
-    (keys and values, each layers x KV heads x head size), plus `BASE_BYTES`.
+    or a sliding window (keys and values, each layers x KV heads x head size), plus `BASE_BYTES`.
     """
     decoder = config["model"]["decoder"]
     weights = sum(path.stat().st_size for path in folder.glob("*.onnx*"))
@@ -35,7 +36,7 @@ def memory_bytes(folder: Path, config: dict[str, Any], context_length: int) -> i
         * decoder["num_hidden_layers"]
         * decoder["num_key_value_heads"]
         * decoder["head_size"]
-        * context_length
+        * kv_cache_length(decoder, tokens)
         * element
     )
     return weights + cache_bytes + BASE_BYTES
@@ -46,16 +47,23 @@ def component(path: str) -> Component:
     return "tokenizer" if path.startswith(TOKENIZER_FILES) else "model"
 
 
-def limit_context(folder: Path, context_length: int) -> None:
+def context_length(config: dict[str, Any], wanted: int) -> int:
+    """Tokens of prompt and answer together: those wanted, or the model's own limit if smaller."""
+    return min(wanted, int(config["model"]["context_length"]))
+
+
+def limit_context(folder: Path, wanted: int) -> None:
     """Make `max_length` the profile's: the KV cache is allocated for it up front.
 
-    The model's own default may ask a small board for gigabytes. Some folders carry more fields
+    The model's own default may demand gigabytes of a small board. Some folders carry more fields
     than we know; they are kept.
     """
     path = folder / "genai_config.json"
     config = json.loads(path.read_text())
-    limit = min(context_length, config["model"]["context_length"])
-    if limit < context_length:
+    limit = context_length(config, wanted)
+    if limit < wanted:
         console.note(f"the model's own context is {limit} tokens; the profile would allow more")
-    config.setdefault("search", {})["max_length"] = limit
+    # An application that links ONNX Runtime GenAI itself opens its KV cache with this length.
+    length = kv_cache_length(config["model"]["decoder"], limit)
+    config.setdefault("search", {})["max_length"] = length
     path.write_text(json.dumps(config, indent=4) + "\n")

@@ -5,6 +5,7 @@ docs/families.md is the table of what is tested here.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,12 +17,13 @@ import pytest
 
 from device_runtime.engine import GenerationRequest, Message
 from device_runtime.genai_engine import GenAIEngine
+from packager import evaluate_child
 from packager.child import OFFLINE
 from packager.errors import QuantizeError
 from packager.evaluate_child import Candidate
 from packager.model_folder import _REMOTE_CODE
 from packager.models import ARCHITECTURES, REFUSED
-from packager.quantize import builder, check
+from packager.quantize import builder, check, genai_folder
 from tests import families
 from tests.commands import edgepack, refused
 from tests.families import CONVERSATIONS
@@ -36,6 +38,8 @@ CASES = [
     for family in (*FAMILIES.values(), *VARIANTS.values(), *OTHERS.values())
     for length in family.prompt_tokens
 ]
+
+WINDOWED = [name for name, family in FAMILIES.items() if family.window]
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +62,11 @@ def generate(folder: Path, prompt: np.ndarray) -> tuple[list[int], np.ndarray]:
     import onnxruntime_genai as og
 
     model = og.Model(str(folder))
-    params = og.GeneratorParams(model)
     length = len(prompt) + TOKENS
-    params.set_search_options(do_sample=False, max_length=length, min_length=length)
-    generator = og.Generator(model, params)
+    generator = check.generator(model, folder, length, min_length=length)
     generator.append_tokens(prompt.astype(np.int32))
     logits = np.array(generator.get_logits()).reshape(-1)
-    while not generator.is_done():
+    for _ in range(TOKENS):
         generator.generate_next_token()
     return generator.get_sequence(0)[len(prompt) :].tolist(), logits
 
@@ -108,6 +110,32 @@ def test_quantized_model_loads_and_generates(built: Path, name: str, precision: 
     finite = np.isfinite(logits)
     likeness = np.corrcoef(logits[finite], expected["logits-40"][finite])[0, 1]
     assert likeness > {"int8": 0.99, "int4": 0.7}[precision]
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_short_question_runs_on_a_model_with_a_longer_window(built: Path, name: str) -> None:
+    folder = built / name / "int4"
+    decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
+    assert decoder["sliding_window"]["window_size"] == FAMILIES[name].window >= 512
+    assert isinstance(check.answer(folder, "Hi", 4), str)
+    assert all(speed > 0 for speed in evaluate_child.decode_speeds([folder], 4, 1))
+
+
+def test_context_shorter_than_the_window_opens_the_whole_window(
+    built: Path, tmp_path: Path
+) -> None:
+    import onnxruntime_genai as og
+
+    folder = Path(shutil.copytree(built / "Mistral" / "int4", tmp_path / "model"))
+    genai_folder.limit_context(folder, 2048)
+    config = json.loads((folder / "genai_config.json").read_text())
+    assert genai_folder.context_length(config, 2048) == 2048
+    # As an application that links ONNX Runtime GenAI itself runs it, with the folder's own options.
+    model = og.Model(str(folder))
+    generator = og.Generator(model, og.GeneratorParams(model))
+    generator.append_tokens(np.arange(20, 30, dtype=np.int32))
+    generator.generate_next_token()
+    assert generator.token_count() == 11
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
@@ -193,7 +221,7 @@ def test_remembered_conversation_goes_on_as_a_new_one_would(built: Path, name: s
     fresh = GenAIEngine(folder, context_length=1024, threads=1)
     assert (with_reuse, 0) == answer(fresh, second)
     # A KV cache with a sliding window cannot go back: such a conversation is read anew.
-    assert remembered > 20 or name in ("Phi-3", "Mistral", "Gemma 2", "Gemma 3")
+    assert remembered > 20 or name in WINDOWED
 
 
 def test_remembered_conversation_across_the_switch_of_long_rope(built: Path) -> None:

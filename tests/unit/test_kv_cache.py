@@ -1,6 +1,7 @@
 """Which KV cache a request gets, with a generator that only keeps tokens."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from device_runtime import kv_cache
 from device_runtime.engine import Guidance
 from device_runtime.kv_cache import LEAST_READ, RESERVE, Kind, KvCache, Slot, Tokens, step
+from device_runtime.memory import kv_cache_length
 
 CONTEXT = 2048
 ANY = Kind()
@@ -276,3 +278,18 @@ def test_number_of_slots_is_bounded_where_their_size_is_not_known() -> None:
         assert slot is not None
         cache.give_back(slot)
     assert len(made) == kv_cache.MOST_SLOTS
+
+
+@pytest.mark.parametrize(
+    ("decoder", "length"),
+    [
+        ({}, 32),
+        ({"sliding_window": None}, 32),
+        ({"sliding_window": {"window_size": 16}}, 32),
+        ({"sliding_window": {"window_size": 4096}}, 4096),
+    ],
+)
+def test_a_kv_cache_has_room_for_the_tokens_and_for_a_whole_window(
+    decoder: dict[str, Any], length: int
+) -> None:
+    assert kv_cache_length(decoder, 32) == length
