@@ -14,7 +14,7 @@ from packager.profile import DeviceProfile
 from packager.quantize.candidate import Candidate, builder_versions
 from packager.quantize.genai_folder import component
 from packager.quantize.model import QuantizeRequest, quantize
-from packager.source import ModelSource, resolve
+from packager.source import ModelSource, check_weights, resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,7 @@ def build(request: BuildRequest) -> BuildResult:
     profile = request.profile
     with console.step(f"Finding the model {request.model}"):
         source = resolve(request.model, trust_remote_code=request.trust_remote_code)
+        check_weights(source, trust_remote_code=request.trust_remote_code)
     if request.adapter is not None:
         with console.step(f"Merging the adapter {request.adapter}"):
             source = adapter.merge(

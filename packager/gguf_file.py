@@ -3,6 +3,7 @@
 The format is that of docs/gguf.md in the ggml project, versions 2 and 3.
 """
 
+import functools
 import os
 import struct
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ _STRING, _ARRAY = 8, 9
 _MAX_COUNT = 1 << 24
 _DAMAGED = "Fetch the file again and compare its sha256 with the publisher's."
 
+_OTHER_TYPE = "Use a GGUF file of another quantization, such as Q8_0, or the Hugging Face folder."
+
 
 @dataclass(frozen=True, kw_only=True)
 class GgufFile:
@@ -26,10 +29,12 @@ class GgufFile:
     Attributes:
         metadata: key to value; of an array, its length.
         parameters: number of weights.
+        tensors: their names.
     """
 
     metadata: dict[str, Any]
     parameters: int
+    tensors: frozenset[str]
 
     @property
     def architecture(self) -> str:
@@ -47,7 +52,7 @@ def read(path: Path) -> GgufFile:
     """Read the header and check that the file holds all the tensors it announces.
 
     Raises:
-        ModelSourceError: it is damaged, cut, or of a kind that cannot be read.
+        ModelSourceError: it is damaged, cut, or has tensors of a type that cannot be read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -74,7 +79,7 @@ def _read(file: BinaryIO, size: int) -> GgufFile:
     for _ in range(entry_count):
         name = _string(file)
         metadata[name] = _value(file, *_take(file, "I"))
-    ends, parameters = [0], 0
+    ends, parameters, names = [0], 0, set()
     for _ in range(tensor_count):
         name = _string(file)
         (dimensions,) = _take(file, "I")
@@ -84,6 +89,7 @@ def _read(file: BinaryIO, size: int) -> GgufFile:
         kind, offset = _take(file, "IQ")
         ends.append(offset + _tensor_bytes(name, prod(shape), kind))
         parameters += prod(shape)
+        names.add(name)
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1:
         raise _DamagedError("its header is damaged")
@@ -92,7 +98,7 @@ def _read(file: BinaryIO, size: int) -> GgufFile:
         raise _DamagedError(
             f"it is cut off: {size} bytes, of {start + max(ends)} that its header tells"
         )
-    return GgufFile(metadata=metadata, parameters=parameters)
+    return GgufFile(metadata=metadata, parameters=parameters, tensors=frozenset(names))
 
 
 def _take(file: BinaryIO, layout: str) -> tuple[Any, ...]:
@@ -129,10 +135,22 @@ def _value(file: BinaryIO, kind: int) -> Any:
 
 
 def _tensor_bytes(name: str, elements: int, kind: int) -> int:
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
     try:
-        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
-    except (ValueError, KeyError):
-        raise _DamagedError(f"the tensor {name} has type {kind}, which is not known") from None
-    return -(-elements // int(block)) * int(block_bytes)
+        block, block_bytes = _block(kind)
+    except (ValueError, KeyError, NotImplementedError):
+        raise ModelSourceError(
+            f"the tensor {name} of the GGUF file is of type {kind}, which is not supported",
+            hint=_OTHER_TYPE,
+        ) from None
+    return -(-elements // block) * block_bytes
+
+
+@functools.cache
+def _block(kind: int) -> tuple[int, int]:
+    """Elements and bytes of a block of a tensor type that can be decoded."""
+    import numpy as np
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+
+    block, block_bytes = map(int, GGML_QUANT_SIZES[GGMLQuantizationType(kind)])
+    dequantize(np.zeros(block_bytes, np.uint8), GGMLQuantizationType(kind))
+    return block, block_bytes

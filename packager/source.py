@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from packager import cache, console, gguf_file, hub
+from packager import cache, console, gguf_file, hub, tensors
 from packager.child import run_module
 from packager.errors import CommandError, ModelSourceError
 from packager.model_folder import (
@@ -27,6 +27,8 @@ from packager.model_folder import (
 from packager.models import CATALOG, GGUF_ARCHITECTURES, CatalogModel
 from packager.run import run
 from packager.suggest import suggest
+
+_CONVERTER = ("gguf_convert.py",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,16 @@ def check_original(source: ModelSource) -> None:
         )
 
 
+def check_weights(source: ModelSource, *, trust_remote_code: bool = False) -> None:
+    """Look whether a Hugging Face folder has all its tensors; converting a GGUF file shows that.
+
+    Raises:
+        ModelSourceError: names those that are missing.
+    """
+    if source.kind == "hf":
+        tensors.check(source.path, source.digest, trust_remote_code=trust_remote_code)
+
+
 def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
     """The source as a Hugging Face folder: itself, or converted from GGUF (cached).
 
@@ -98,20 +110,29 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
         ModelSourceError: it cannot be converted.
     """
     check_original(source)
+    check_weights(source, trust_remote_code=trust_remote_code)
     if source.kind == "hf":
         return source.path
 
     def make(folder: Path) -> None:
         with console.step(f"Converting {source.path.name}"):
-            run_module(
+            output = run_module(
                 "packager.gguf_convert",
                 [source.path, folder],
                 what="Converting the GGUF file",
                 error=ModelSourceError,
                 hint="Use the model's Hugging Face folder, or a GGUF file of another kind.",
             )
+        compared = tensors.result(output)
+        tensors.refuse_gaps(compared, str(source.path))
+        tensors.warn_unexpected(compared, source.path.name)
 
-    folder = cache.stage("hf", {"gguf": source.digest, "transformers": _transformers()}, make)
+    inputs = {
+        "gguf": source.digest,
+        "transformers": _transformers(),
+        "converter": [cache.file_digest(Path(__file__).with_name(name)) for name in _CONVERTER],
+    }
+    folder = cache.stage("hf", inputs, make)
     check_hf(folder, trust_remote_code=trust_remote_code)
     return folder
 
@@ -211,6 +232,10 @@ def _from_file(path: Path) -> ModelSource:
         )
     if "tokenizer.ggml.tokens" not in found.metadata:
         raise ModelSourceError(f"{path} holds no tokenizer", hint="Use a GGUF file that has one.")
+    if not found.tensors:
+        raise ModelSourceError(
+            f"{path} holds a vocabulary and no weights", hint="Use a GGUF file that has them."
+        )
     return ModelSource(
         kind="gguf",
         name=path.stem,

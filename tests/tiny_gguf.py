@@ -1,11 +1,32 @@
 """The tiny model as a GGUF file, written with the gguf package."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
-def make_gguf(hf_folder: Path, file: Path) -> Path:
-    """Write a Hugging Face folder of `tiny_model` as fp32 GGUF; returns the file."""
+def make_gguf(
+    hf_folder: Path,
+    file: Path,
+    *,
+    without: tuple[str, ...] = (),
+    rope: "Mapping[str, str | float | int] | None" = None,
+    more: "Mapping[str, NDArray[np.float32]] | None" = None,
+) -> Path:
+    """Write a Hugging Face folder of `tiny_model` as fp32 GGUF; returns the file.
+
+    Args:
+        hf_folder: of `tiny_model`.
+        file: to write.
+        without: beginnings of the names of tensors that are left out.
+        rope: metadata below `llama.rope`.
+        more: further tensors.
+    """
     import numpy as np
     from gguf import GGUFWriter, TokenType
     from safetensors.numpy import load_file
@@ -34,6 +55,9 @@ def make_gguf(hf_folder: Path, file: Path) -> Path:
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(2)
     writer.add_chat_template((hf_folder / "chat_template.jinja").read_text())
+    for key, value in (rope or {}).items():
+        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}
+        add[type(value)](f"llama.rope.{key}", value)
     names = {
         "model.embed_tokens": "token_embd",
         "model.norm": "output_norm",
@@ -50,7 +74,16 @@ def make_gguf(hf_folder: Path, file: Path) -> Path:
     for name, weights in sorted(load_file(hf_folder / "model.safetensors").items()):
         for theirs, ours in names.items():
             name = name.replace(theirs, ours)
-        writer.add_tensor(name.replace("model.layers.", "blk."), weights.astype(np.float32))
+        name = name.replace("model.layers.", "blk.")
+        if ".attn_q." in name or ".attn_k." in name:
+            # llama.cpp rotates neighbours, transformers the halves of a head.
+            head = config["head_dim"]
+            halves = weights.reshape(-1, 2, head // 2, config["hidden_size"])
+            weights = halves.swapaxes(1, 2).reshape(weights.shape)
+        if not name.startswith(without):
+            writer.add_tensor(name, weights.astype(np.float32))
+    for name, weights in (more or {}).items():
+        writer.add_tensor(name, weights)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

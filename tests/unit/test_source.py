@@ -6,10 +6,13 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from packager import cache, gguf_file, models
+from packager import cache, gguf_file, models, tensors, weights_check
 from packager.errors import ModelSourceError
 from packager.source import as_hf_folder, resolve
 from tests import hub, tiny_gguf
@@ -102,6 +105,39 @@ def test_gguf_with_any_byte_of_its_head_changed_never_crashes(gguf: Path, tmp_pa
                 assert error.hint
 
 
+def test_gguf_with_a_tensor_type_of_the_future_is_not_called_damaged(
+    gguf: Path, tmp_path: Path
+) -> None:
+    data = gguf.read_bytes()
+    name = b"output_norm.weight"
+    place = data.index(name) + len(name) + 4 + 8  # the number of dimensions, one dimension
+    newer = tmp_path / "newer.gguf"
+    newer.write_bytes(data[:place] + (99).to_bytes(4, "little") + data[place + 4 :])
+    message = refused(newer)
+    assert "output_norm.weight" in message
+    assert "type 99, which is not supported" in message
+
+
+def test_gguf_with_a_vocabulary_alone_is_refused(tiny_hf: Path, tmp_path: Path) -> None:
+    bare = tiny_gguf.make_gguf(tiny_hf, tmp_path / "bare.gguf", without=("blk", "output", "token"))
+    assert "a vocabulary and no weights" in refused(bare)
+
+
+def test_gguf_without_one_tensor_is_refused(tiny_hf: Path, tmp_path: Path) -> None:
+    file = tmp_path / "gap.gguf"
+    source = resolve(str(tiny_gguf.make_gguf(tiny_hf, file, without=("blk.1.ffn_up.",))))
+    with pytest.raises(ModelSourceError, match=r"missing tensors \(1\): blk.1.ffn_up.weight"):
+        as_hf_folder(source)
+
+
+def test_gguf_tensor_without_a_place_is_named(
+    tiny_hf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bias = {"blk.0.attn_q.bias": np.ones(64, np.float32)}
+    as_hf_folder(resolve(str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "bias.gguf", more=bias))))
+    assert "left out (1): blk.0.attn_q.bias" in capsys.readouterr().err
+
+
 def test_gguf_of_an_unsupported_architecture(tmp_path: Path) -> None:
     from gguf import GGUFWriter
 
@@ -169,6 +205,84 @@ def test_spoilt_hf_folder(folder: Path, spoil: Callable[[Path], None], words: li
     message = refused(folder)
     for word in words:
         assert word in message
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
+    """Change the tensors of a folder."""
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+    return folder
+
+
+def without_one(tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name: tensors[name] for name in tensors if name != "model.layers.1.mlp.up_proj.weight"}
+
+
+def gaps(folder: Path) -> str:
+    """What is said about a folder's tensors; empty for nothing."""
+    try:
+        tensors.refuse_gaps(weights_check.compare(folder, trust_remote_code=False), "it")
+    except ModelSourceError as error:
+        return str(error)
+    return ""
+
+
+def test_folder_without_one_tensor_is_refused(folder: Path) -> None:
+    source = resolve(str(rewrite(folder, without_one)))
+    with pytest.raises(ModelSourceError) as caught:
+        as_hf_folder(source)
+    assert "missing tensors (1): model.layers.1.mlp.up_proj.weight" in str(caught.value)
+
+
+def test_tensors_without_a_place_are_named_and_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"vision.weight": np.ones(3, np.float32)}
+    source = resolve(str(rewrite(folder, lambda own: {**own, **more})))
+    assert as_hf_folder(source) == folder
+    assert "left out (1): vision.weight" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without_one, ["missing tensors (1): model.layers.1.mlp.up_proj.weight"]),
+        (
+            lambda own: {f"lost.{name}": weight for name, weight in own.items()},
+            ["missing tensors (21): lm_head", "without a place in it (20): lost.model.embed"],
+        ),
+        (
+            lambda own: {**own, "model.norm.weight": np.ones(3, np.float32)},
+            ["another shape (1): model.norm.weight [3] instead of [64]"],
+        ),
+    ],
+    ids=["one missing", "another prefix", "another shape"],
+)
+def test_tensors_that_are_not_those_of_the_model_are_named(
+    folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]], words: list[str]
+) -> None:
+    message = gaps(rewrite(folder, change))
+    for word in words:
+        assert word in message
+
+
+def test_head_may_be_missing_where_it_is_tied_only(folder: Path) -> None:
+    assert not gaps(folder)
+    changed(tie_word_embeddings=False)(folder)
+    assert "missing tensors (1): lm_head.weight" in gaps(folder)
+
+
+def test_tensors_in_several_files_are_seen(folder: Path) -> None:
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(whole)
+    parts = {"model-1.safetensors": names[:9], "model-2.safetensors": names[9:]}
+    for file, share in parts.items():
+        save_file({n: whole[n] for n in share}, folder / file, metadata={"format": "pt"})
+    places = {name: file for file, share in parts.items() for name in share}
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert not gaps(folder)
 
 
 @pytest.mark.parametrize(
