@@ -12,19 +12,27 @@ from typing import Any
 
 import msgspec
 
-from packager import gguf_file
+from packager import gguf_file, gguf_rope
+from packager.errors import ModelSourceError
 from packager.tensors import Tensors
 from packager.weights_check import tensors
 
 
 def convert(file: Path, folder: Path) -> Tensors:
-    """Write config, fp32 weights, tokenizer and chat template into a folder."""
+    """Write config, fp32 weights, tokenizer and chat template into a folder.
+
+    Raises:
+        ModelSourceError: its rotary positions are scaled in a way that cannot be honoured.
+    """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    config = AutoConfig.from_pretrained(**place)
+    scale_positions(config, file)
     model, info = AutoModelForCausalLM.from_pretrained(
         **place,
+        config=config,
         dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),
         output_loading_info=True,
@@ -40,6 +48,33 @@ def convert(file: Path, folder: Path) -> Tensors:
     return compared
 
 
+def scale_positions(config: Any, file: Path) -> None:
+    """Give a config the scaling of rotary positions that transformers has not read.
+
+    Raises:
+        ModelSourceError: it cannot be honoured.
+    """
+    header = gguf_file.read(file)
+    scaling = gguf_rope.scaling(header)
+    divided = gguf_rope.DIVISORS in header.tensors
+    if scaling or divided:
+        parameters = config.rope_parameters
+        # Gemma 3 scales the layers that see everything, and has another base for the others.
+        parameters = parameters.get("full_attention", parameters)
+        if divided:
+            divisors = tensor(file, gguf_rope.DIVISORS)
+            scaling = gguf_rope.llama3(divisors, parameters["rope_theta"])
+        parameters |= scaling
+
+
+def tensor(file: Path, name: str) -> Any:
+    """One tensor of a file, float32."""
+    from gguf import GGUFReader, dequantize
+
+    (chosen,) = (each for each in GGUFReader(file).tensors if each.name == name)
+    return dequantize(chosen.data, chosen.tensor_type)
+
+
 def named_as_in_file(compared: Tensors, model: Any, file: Path) -> Tensors:
     """Name tensors as GGUF does, those included that transformers has passed over."""
     from transformers.modeling_gguf_pytorch_utils import (
@@ -52,7 +87,7 @@ def named_as_in_file(compared: Tensors, model: Any, file: Path) -> Tensors:
     processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)
     names = get_gguf_hf_weights_map(model, processor(config=model.config.to_dict()))
     theirs = {ours: name for name, ours in names.items()}
-    known = {*names, *(f"{name}.weight" for name in names)}
+    known = {*names, *(f"{name}.weight" for name in names), gguf_rope.DIVISORS}
     return Tensors(
         missing=[theirs.get(name, name) for name in compared.missing],
         mismatched=compared.mismatched,
@@ -61,5 +96,8 @@ def named_as_in_file(compared: Tensors, model: Any, file: Path) -> Tensors:
 
 
 if __name__ == "__main__":
-    compared = convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        compared = convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    except ModelSourceError as error:
+        sys.exit(str(error))
     sys.stdout.write("\n" + msgspec.json.encode(compared).decode() + "\n")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from packager import cache, console, gguf_file, hub, tensors
+from packager import cache, console, gguf_file, gguf_rope, hub, tensors
 from packager.child import run_module
 from packager.errors import CommandError, ModelSourceError
 from packager.model_folder import (
@@ -28,7 +28,7 @@ from packager.models import CATALOG, GGUF_ARCHITECTURES, CatalogModel
 from packager.run import run
 from packager.suggest import suggest
 
-_CONVERTER = ("gguf_convert.py",)
+_CONVERTER = ("gguf_convert.py", "gguf_rope.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +236,7 @@ def _from_file(path: Path) -> ModelSource:
         raise ModelSourceError(
             f"{path} holds a vocabulary and no weights", hint="Use a GGUF file that has them."
         )
+    gguf_rope.scaling(found)  # refuses what cannot be honoured
     return ModelSource(
         kind="gguf",
         name=path.stem,
