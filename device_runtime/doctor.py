@@ -13,13 +13,13 @@ from typing import Literal
 
 import msgspec
 
-from device_runtime import requirements
-from device_runtime.bundle import Release
+from device_runtime.bundle import requirements
+from device_runtime.bundle.manifest import CudaFacts, KitFacts, Manifest
+from device_runtime.bundle.release import Release
+from device_runtime.bundle.requirements import Unmet
+from device_runtime.bundle.target import Target
 from device_runtime.errors import BundleError
-from device_runtime.manifest import CudaFacts, KitFacts, Manifest
 from device_runtime.memory import parse_meminfo
-from device_runtime.requirements import Unmet
-from device_runtime.target import Target
 
 # Jetson Linux (L4T) by its major version: the JetPack it is the base of.
 _JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}

@@ -8,20 +8,20 @@ import socket
 from collections.abc import Callable
 
 import device_runtime
-from device_runtime import identity, mqtt_status, worker
-from device_runtime.access_log import AccessLog
-from device_runtime.api_keys import KeyRing
-from device_runtime.auth import OPEN_PATHS, protect
-from device_runtime.bundle import Release
-from device_runtime.chat_page import PATHS as PAGE_PATHS
-from device_runtime.config import RuntimeConfig
+from device_runtime.api.app import Api
+from device_runtime.api.served_model import ServedModel
+from device_runtime.bundle.release import Release
+from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import DeviceError, ServiceError
-from device_runtime.http_server import Api
-from device_runtime.listener import Server, bind, is_loopback, tls_context, url_of
 from device_runtime.logs import event
-from device_runtime.mqtt_status import MqttReporter
-from device_runtime.served import ServedModel
-from device_runtime.status import (
+from device_runtime.server.access_log import AccessLog
+from device_runtime.server.api_keys import KeyRing
+from device_runtime.server.auth import OPEN_PATHS, protect
+from device_runtime.server.listener import Server, bind, is_loopback, tls_context, url_of
+from device_runtime.server.page import PATHS as PAGE_PATHS
+from device_runtime.status import device_id, mqtt
+from device_runtime.status.mqtt import MqttReporter
+from device_runtime.status.report import (
     BOOT_ID,
     Identity,
     RequestStats,
@@ -31,7 +31,8 @@ from device_runtime.status import (
     temperature_c,
     uptime_s,
 )
-from device_runtime.supervisor import Supervisor
+from device_runtime.worker import process
+from device_runtime.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +60,8 @@ class Service:
         manifest = release.manifest
         self._config = config
         self._announce = announce
-        self._device_id = identity.device_id(config.device_id)
-        self._broker = (
-            mqtt_status.broker(config.mqtt, config.mqtt_password_file) if config.mqtt else None
-        )
+        self._device_id = device_id.device_id(config.device_id)
+        self._broker = mqtt.broker(config.mqtt, config.mqtt_password_file) if config.mqtt else None
         self._keys = KeyRing(config.api_keys_file) if config.api_keys_file else None
         self._tls = tls_context(config.tls_certificate, config.tls_key)
         self._stats = RequestStats()
@@ -76,7 +75,7 @@ class Service:
         )
         served = ServedModel.of_release(release, config)
         self._supervisor = Supervisor(
-            worker.command(
+            process.command(
                 release.folder,
                 config.threads,
                 kv_cache_mib=config.kv_cache_mib,

@@ -9,8 +9,8 @@ from typing import Any
 from packager import cache, console, plan
 from packager.child import run_module
 from packager.errors import ModelSourceError
-from packager.model_folder import PICKLED, check_hf, listing, readme_license
-from packager.source import ModelSource, as_hf_folder
+from packager.models.folder import PICKLED, check_hf, listing, readme_license
+from packager.models.source import ModelSource, as_hf_folder
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

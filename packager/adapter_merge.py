@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packager.adapter import tokenizer_files
-from packager.model_folder import HF_FILES
+from packager.models.folder import HF_FILES
 
 if TYPE_CHECKING:
     import torch

@@ -2,61 +2,20 @@
 
 import platform
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import device_runtime
-from device_runtime import manifest as schema
-from device_runtime.manifest import Blob, Component, Manifest, ModelFacts, Settings
-from packager import adapter, build_report, bundle, cache, console, kit, sbom
+from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.manifest import Blob, Component, Manifest, ModelFacts, Settings
+from packager import adapter, bundle, cache, console, kit, sbom
 from packager.errors import KitError
+from packager.genai.folder import component
+from packager.models.source import ModelSource, check_weights, resolve
 from packager.profile import DeviceProfile
 from packager.quantize.candidate import Candidate, builder_versions
-from packager.quantize.genai_folder import component
-from packager.quantize.model import QuantizeRequest, quantize
-from packager.source import ModelSource, check_weights, resolve
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildRequest:
-    """What the user asked for.
-
-    Attributes:
-        profile: the device.
-        model: catalog name, hub id or path.
-        output: the bundle's path; None for NAME-VERSION-PROFILE.epk in the working folder.
-        model_only: leave the runtime out.
-        recipe: name of a recipe, or `auto`; None for the profile's.
-        eval_text: text file to measure on; None for text that the model itself writes.
-        calibration_text: text file to calibrate with; None likewise.
-        allow_quality_loss: take the best recipe if none keeps the profile's limits.
-        version: version of the bundle, for people.
-        sequence: version of the bundle, for machines: grows with each release.
-        adapter: folder of a LoRA adapter to merge into the model; None for the model as it is.
-        trust_remote_code: run Python code that comes with the model.
-    """
-
-    profile: DeviceProfile
-    model: str
-    output: Path | None = None
-    model_only: bool = False
-    recipe: str | None = None
-    eval_text: Path | None = None
-    calibration_text: Path | None = None
-    allow_quality_loss: bool = False
-    version: str = "1.0.0"
-    sequence: int = 1
-    adapter: Path | None = None
-    trust_remote_code: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildResult:
-    """A finished bundle: where it is, its digest and its manifest."""
-
-    path: Path
-    digest: str
-    manifest: Manifest
+from packager.quantize.quantize import QuantizeRequest, quantize
+from packager.report import build_report
+from packager.request import BuildRequest, BuildResult
 
 
 def build(request: BuildRequest) -> BuildResult:

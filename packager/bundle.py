@@ -1,4 +1,4 @@
-"""Write a bundle. `device_runtime.manifest` describes the format, `device_runtime.bundle` reads it.
+"""Write a bundle: `device_runtime.bundle` describes the format (manifest) and reads it (reader).
 
 Writers return records; the manifest is assembled from them, and nothing is scanned again.
 """
@@ -15,9 +15,9 @@ from typing import IO, Any
 import msgspec
 import zstandard
 
-from device_runtime import manifest as schema
-from device_runtime.bundle import END, MAX_MEMBER, member_header, open_bundle, padding
-from device_runtime.manifest import Blob, Component, Manifest, Record
+from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.manifest import Blob, Component, Manifest, Record
+from device_runtime.bundle.reader import END, MAX_MEMBER, member_header, open_bundle, padding
 from packager import cache, console
 from packager.aside import written_aside
 from packager.errors import PackagerError

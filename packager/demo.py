@@ -15,11 +15,12 @@ import httpx2
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from device_runtime.bundle import Release
+from device_runtime.bundle.release import Release
 from packager import cache, console, launch, profile
 from packager.broker import EmbeddedBroker
-from packager.build import BuildRequest, build
+from packager.build import build
 from packager.errors import PackagerError, ResourceError
+from packager.request import BuildRequest
 
 QUESTION = "What is the capital of France?"
 DEVICE_ID = "edgepack-demo"

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from packager import gguf_file, gguf_rope
 from packager.errors import ModelSourceError
-from packager.tensors import Tensors
-from packager.weights_check import tensors
+from packager.jobs.weights_check import tensors
+from packager.models import gguf, gguf_rope
+from packager.models.tensors import Tensors
 
 
 def convert(file: Path, folder: Path) -> Tensors:
@@ -54,7 +54,7 @@ def scale_positions(config: Any, file: Path) -> None:
     Raises:
         ModelSourceError: it cannot be honoured.
     """
-    header = gguf_file.read(file)
+    header = gguf.read(file)
     scaling = gguf_rope.scaling(header)
     divided = gguf_rope.DIVISORS in header.tensors
     if scaling or divided:
@@ -83,7 +83,7 @@ def named_as_in_file(compared: Tensors, model: Any, file: Path) -> Tensors:
         get_gguf_hf_weights_map,
     )
 
-    header = gguf_file.read(file)
+    header = gguf.read(file)
     processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)
     names = get_gguf_hf_weights_map(model, processor(config=model.config.to_dict()))
     theirs = {ours: name for name, ours in names.items()}

@@ -5,7 +5,8 @@ import platform
 import shutil
 from pathlib import Path
 
-from device_runtime.bundle import Release, open_bundle, open_release
+from device_runtime.bundle.reader import open_bundle
+from device_runtime.bundle.release import Release, open_release
 from device_runtime.errors import BundleError
 from packager import cache, console
 from packager.errors import PackagerError

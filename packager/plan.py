@@ -12,10 +12,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from packager import cache, console, gguf_file, machine
+from packager import cache, console, machine
 from packager.errors import ResourceError
-from packager.quantize.recipes import Recipe
-from packager.source import ModelSource, check_original
+from packager.models import gguf
+from packager.models.source import ModelSource, check_original
+from packager.recipes.recipes import Recipe
 from packager.units import gigabytes
 
 WINDOW = 256
@@ -91,7 +92,7 @@ def shape(source: ModelSource) -> Shape:
     """
     check_original(source)
     if source.kind == "gguf":
-        found = gguf_file.read(source.path).metadata
+        found = gguf.read(source.path).metadata
         prefix = found["general.architecture"]
         config = {
             ours: found.get(f"{prefix}.{theirs}")

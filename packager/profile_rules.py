@@ -4,30 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from packager.quantize.recipes import AUTO, RECIPES, Recipe
+from packager.recipes.providers import PRECISIONS, refusal
+from packager.recipes.recipes import AUTO, RECIPES
 from packager.suggest import nearest
-
-PRECISIONS = {
-    "cpu": ("fp32", "int8", "int4"),
-    "cuda": ("fp32", "fp16", "bf16", "int8", "int4"),
-    "dml": ("fp16", "int4"),
-    "webgpu": ("int8", "int4"),
-    "NvTensorRtRtx": ("fp16", "bf16"),
-}
-"""Execution providers, and the precisions that work: those that the model builder announces for
-them. tests/integration/test_providers.py builds each, and docs/precisions.md is the table."""
-
-NOT_MADE = {
-    ("cpu", "fp16"): "its graph fails as it runs; int8 is smaller, faster and close to exact",
-    ("dml", "fp32"): "the model builder announces fp16 and int4 alone",
-    ("dml", "int8"): "the model builder announces fp16 and int4 alone",
-    ("webgpu", "fp32"): "the model builder announces int8 and int4 alone",
-    ("webgpu", "fp16"): "the model builder announces int8 and int4 alone",
-    ("NvTensorRtRtx", "fp32"): "the model builder announces fp16 and bf16 alone",
-    ("NvTensorRtRtx", "int8"): "the model builder makes no int8 in the form this provider reads",
-    ("NvTensorRtRtx", "int4"): "the model builder makes no int4 embeddings for this provider",
-}
-"""Why there is no model of a precision for an execution provider."""
 
 QUANTIZATION_OPTIONS = {
     "block_size": (16, 32, 64, 128),
@@ -44,9 +23,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_model_mb": (1, 1 << 20),
 }
 """What a recipe must keep to be chosen: lowest and highest sensible value."""
-
-PASS_PROVIDERS = ("cpu", "cuda")
-"""Execution providers for which edgepack quantizes; for the others the model builder does."""
 
 
 def _integer(low: int, high: int) -> Callable[[Any], str]:
@@ -128,20 +104,6 @@ _RULES: dict[str, Callable[[Any], str]] = {
     "max_tokens": _integer(1, 1 << 20),
     "status_interval_s": _seconds,
 }
-
-
-def refusal(recipe: Recipe, provider: str) -> str:
-    """Why a recipe cannot be built for an execution provider; empty if it can."""
-
-    def fits(one: Recipe) -> bool:
-        by_builder = one.algorithm is None or one.plain
-        return one.precision in PRECISIONS[provider] and (by_builder or provider in PASS_PROVIDERS)
-
-    if fits(recipe):
-        return ""
-    valid = ", ".join(one.name for one in RECIPES.values() if fits(one))
-    reason = NOT_MADE.get((provider, recipe.precision), "edgepack's own quantizers do not serve it")
-    return f"{provider} takes {valid}, not {recipe.name!r}: {reason}"
 
 
 def problems(values: Mapping[str, Any]) -> list[tuple[str, str]]:

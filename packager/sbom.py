@@ -12,7 +12,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from device_runtime.manifest import ModelFacts
+from device_runtime.bundle.manifest import ModelFacts
 
 # A bill has a serial number, and two equal bills have the same one (RFC 9562, version 5).
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "edgepack.sbom")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from device_runtime.openapi import EVENTS, JSON, document
+from device_runtime.api.openapi import EVENTS, JSON, document
 
 FILE = Path(__file__).parent.parent / "docs" / "api.md"
 ADDRESS = "http://127.0.0.1:8080"

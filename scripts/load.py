@@ -19,8 +19,8 @@ import httpx
 import psutil
 
 from packager import console, launch
-from tests.load import PATIENCE_S, Clients, kills
-from tests.serving import Serving, is_gone
+from tests.support.load import PATIENCE_S, Clients, kills
+from tests.support.serving import Serving, is_gone
 
 CLIENTS = 50
 

@@ -21,7 +21,7 @@ import onnxruntime_genai as og
 
 from packager import console, launch
 from packager.quantize import check
-from tests.serving import Serving
+from tests.support.serving import Serving
 
 TOKENS = 256
 STORY = [{"role": "user", "content": "Tell me a long story about a fox."}]

@@ -6,10 +6,10 @@ python -m scripts.tables
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from packager.profile_rules import NOT_MADE
-from tests.family_models import FAMILIES
-from tests.family_variants import OTHERS, VARIANTS
-from tests.provider_builds import CASES, MADE, expected
+from packager.recipes.providers import NOT_MADE
+from tests.support.families.models import FAMILIES
+from tests.support.families.variants import OTHERS, VARIANTS
+from tests.support.provider_builds import CASES, MADE, expected
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- {} -->", "<!-- end -->"

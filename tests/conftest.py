@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.bundle import Release, open_bundle
-from tests import tiny_model
-from tests.commands import edgepack
+from device_runtime.bundle.reader import open_bundle
+from device_runtime.bundle.release import Release
+from tests.support import tiny_model
+from tests.support.commands import edgepack
 
 PACKAGES = {
     "mosquitto": "mosquitto",

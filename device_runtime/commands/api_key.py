@@ -40,7 +40,7 @@ def new(name: str, file: Path | None, config_file: Path | None, as_json: bool) -
     Example:
       sudo edgepack-runtime api-key new laptop --file /etc/edgepack/api-keys
     """
-    from device_runtime import api_keys
+    from device_runtime.server import api_keys
 
     target = _chosen(file, config_file)
     key = api_keys.create(target, name)
@@ -53,7 +53,7 @@ def new(name: str, file: Path | None, config_file: Path | None, as_json: bool) -
 @as_json
 def list_keys(file: Path | None, config_file: Path | None, as_json: bool) -> None:
     """List the names of the keys, and when they were made."""
-    from device_runtime import api_keys
+    from device_runtime.server import api_keys
 
     keys = api_keys.read(_chosen(file, config_file)).values()
     if as_json:
@@ -69,7 +69,7 @@ def list_keys(file: Path | None, config_file: Path | None, as_json: bool) -> Non
 @as_json
 def revoke(name: str, file: Path | None, config_file: Path | None, as_json: bool) -> None:
     """Remove the key of NAME: it is refused from now on."""
-    from device_runtime import api_keys
+    from device_runtime.server import api_keys
 
     target = _chosen(file, config_file)
     api_keys.revoke(target, name)

@@ -23,8 +23,8 @@ from device_runtime.commands.options import (
 from device_runtime.errors import DeviceError
 
 if TYPE_CHECKING:
-    from device_runtime.chat_model import ChatModel
-    from device_runtime.config import RuntimeConfig
+    from device_runtime.chat.models import ChatModel
+    from device_runtime.config.options import RuntimeConfig
 
 
 @click.command(cls=Grouped)
@@ -57,7 +57,7 @@ def chat(
       edgepack-runtime chat --alone --system "You are brief." --temperature 0.7
       echo "What is the capital of France?" | edgepack-runtime chat
     """
-    from device_runtime.chat import Chat, Conversation
+    from device_runtime.chat.conversation import Chat, Conversation
 
     if alone and listen is not None:
         raise click.UsageError("--alone talks to no service: leave --listen out")
@@ -91,8 +91,8 @@ def _service(
     config: "RuntimeConfig", api_key_file: Path | None, *, must_be_there: bool
 ) -> "ChatModel | None":
     """The service that answers where the configuration says; None if none does."""
-    from device_runtime.chat_model import ServiceModel
-    from device_runtime.client import NoServiceError, endpoint
+    from device_runtime.chat.client import NoServiceError, endpoint
+    from device_runtime.chat.models import ServiceModel
 
     if config.listen.endswith(":0") and not must_be_there:
         return None
@@ -109,9 +109,9 @@ def _service(
 
 def _own(release: Path | None, config_file: Path | None) -> "ChatModel":
     """The release's model, loaded here."""
-    from device_runtime.chat_model import OwnModel
+    from device_runtime.api.served_model import ServedModel
+    from device_runtime.chat.models import OwnModel
     from device_runtime.commands.engine import load_engine
-    from device_runtime.served import ServedModel
 
     opened = open_or_own(release)
     config = resolve(opened, config_file).config
@@ -139,7 +139,7 @@ def _lines() -> Iterator[str]:
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-    from device_runtime.chat import COMMANDS
+    from device_runtime.chat.conversation import COMMANDS
 
     keys = KeyBindings()
 

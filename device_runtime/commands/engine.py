@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from device_runtime.bundle import Release
-from device_runtime.config import RuntimeConfig
+from device_runtime.bundle.release import Release
+from device_runtime.config.options import RuntimeConfig
 
 if TYPE_CHECKING:
-    from device_runtime.genai_engine import GenAIEngine
+    from device_runtime.inference.genai_engine import GenAIEngine
 
 
 def load_engine(release: Release, config: RuntimeConfig) -> "GenAIEngine":
@@ -19,7 +19,7 @@ def load_engine(release: Release, config: RuntimeConfig) -> "GenAIEngine":
     Raises:
         EngineError: the model does not load.
     """
-    from device_runtime.genai_engine import GenAIEngine
+    from device_runtime.inference.genai_engine import GenAIEngine
 
     return GenAIEngine(
         release.model_folder,

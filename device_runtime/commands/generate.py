@@ -41,9 +41,9 @@ def generate(
       edgepack-runtime generate "What is the capital of France?"
       edgepack-runtime generate --raw --max-tokens 20 "Once upon a time"
     """
+    from device_runtime.api.requests import own_request, parse_chat, parse_completion
+    from device_runtime.api.served_model import ServedModel
     from device_runtime.commands.engine import load_engine
-    from device_runtime.openai_requests import own_request, parse_chat, parse_completion
-    from device_runtime.served import ServedModel
 
     opened = open_or_own(release)
     config = resolve(opened, config_file).config

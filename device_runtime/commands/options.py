@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 import click
 from msgspec import inspect
 
-from device_runtime import config_sources
-from device_runtime.bundle import Release, open_release, own_release
-from device_runtime.config import OPTIONS
-from device_runtime.config_option import Option
-from device_runtime.config_sources import Resolved
+from device_runtime.bundle.release import Release, open_release, own_release
+from device_runtime.config import sources
+from device_runtime.config.option import Option
+from device_runtime.config.options import OPTIONS
+from device_runtime.config.sources import Resolved
 from device_runtime.errors import BundleError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -20,7 +20,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 release = click.option(
     "--release",
     type=click.Path(path_type=Path, file_okay=False),
-    envvar=config_sources.RELEASE_VARIABLE,
+    envvar=sources.RELEASE_VARIABLE,
     show_envvar=True,
     help="Folder of the release.  [default: the one this program is part of]",
 )
@@ -28,14 +28,14 @@ config_file = click.option(
     "--config",
     "config_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    envvar=config_sources.FILE_VARIABLE,
+    envvar=sources.FILE_VARIABLE,
     show_envvar=True,
-    help=f"Configuration file.  [default: {config_sources.FILE}, if it is there]",
+    help=f"Configuration file.  [default: {sources.FILE}, if it is there]",
 )
 api_key_file = click.option(
     "--api-key-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    envvar=config_sources.API_KEY_VARIABLE,
+    envvar=sources.API_KEY_VARIABLE,
     show_envvar=True,
     help="File with the API key to use, where the service requires one.",
 )
@@ -164,7 +164,7 @@ def resolve(release: Release | None, file: Path | None, **flags: Any) -> Resolve
         ServiceError: says what is wrong with it.
     """
     settings = release.manifest.settings if release is not None else None
-    return config_sources.resolve(settings, file=file, flags=flags)
+    return sources.resolve(settings, file=file, flags=flags)
 
 
 def resolve_anywhere(folder: Path | None, file: Path | None, **flags: Any) -> Resolved:

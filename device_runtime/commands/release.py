@@ -18,7 +18,7 @@ def verify(path: Path | None, as_json: bool) -> None:
 
     PATH is a .epk file or the folder of a release; without it, the release of this program.
     """
-    from device_runtime.bundle import open_bundle
+    from device_runtime.bundle.reader import open_bundle
 
     if path is None or path.is_dir():
         opened = open_or_own(path)
@@ -78,8 +78,8 @@ def install(bundle: Path, root: Path, force: bool, allow_downgrade: bool, as_jso
     Example:
       sudo edgepack-runtime install new.epk && sudo systemctl restart edgepack
     """
-    from device_runtime.install import Policy
-    from device_runtime.install import install as put
+    from device_runtime.bundle.install import Policy
+    from device_runtime.bundle.install import install as put
 
     policy = Policy(other_hardware=force, downgrade=allow_downgrade)
     release = put(bundle, root, policy=policy)

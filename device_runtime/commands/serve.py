@@ -64,10 +64,10 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
 @click.option("--kv-cache-mib", type=int, required=True)
 def worker(parent: int, release: Path, threads: int, kv_cache_mib: int) -> int:
     """Hold the model for a `serve` process."""
-    from device_runtime import worker as process
     from device_runtime.commands.engine import load_engine
-    from device_runtime.config import RuntimeConfig
-    from device_runtime.engine import Engine
+    from device_runtime.config.options import RuntimeConfig
+    from device_runtime.inference.engine import Engine
+    from device_runtime.worker import process as process
 
     def load() -> Engine:
         config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)

@@ -35,8 +35,8 @@ def status(
     """
     from msgspec import to_builtins
 
-    from device_runtime.client import endpoint
-    from device_runtime.status import RuntimeStatus
+    from device_runtime.chat.client import endpoint
+    from device_runtime.status.report import RuntimeStatus
 
     where = endpoint(resolve_anywhere(None, config_file, **flags).config, api_key_file)
     status = to_builtins(where.get("/v1/status", RuntimeStatus, TIMEOUT_S))

@@ -17,7 +17,7 @@ from packager.commands.options import (
 
 
 def _version(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    from device_runtime.manifest import is_version
+    from device_runtime.bundle.manifest import is_version
 
     if not is_version(value):
         raise click.BadParameter("a version starts with a digit, for example 1.2.0")
@@ -92,10 +92,11 @@ def build(
       edgepack build --profile raspberry-pi --recipe int4-gptq --allow-quality-loss
     """
     from packager import build as bundle
-    from packager import profile, report
+    from packager import profile, request
+    from packager.report import tables
 
     result = bundle.build(
-        bundle.BuildRequest(
+        request.BuildRequest(
             profile=profile.load(profile_name),
             model=model,
             output=output,
@@ -111,9 +112,9 @@ def build(
         )
     )
     if as_json:
-        console.result_json(report.build_json(result))
+        console.result_json(tables.build_json(result))
     else:
-        report.build_text(result)
+        tables.build_text(result)
 
 
 @click.command()

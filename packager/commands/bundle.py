@@ -86,7 +86,7 @@ def flash(bundle: Path, target: str, force: bool, allow_downgrade: bool, as_json
     Example:
       edgepack flash BUNDLE.epk /mnt/sdcard
     """
-    from device_runtime.install import Policy
+    from device_runtime.bundle.install import Policy
     from packager.flash import flash as put
 
     policy = Policy(other_hardware=force, downgrade=allow_downgrade)
@@ -104,15 +104,15 @@ def inspect(bundle: Path, as_json: bool) -> None:
     """Show what is in a bundle, without reading its data."""
     import msgspec
 
-    from device_runtime.bundle import open_bundle
-    from packager import report
+    from device_runtime.bundle.reader import open_bundle
+    from packager.report import tables
 
     with open_bundle(bundle) as opened:
         if as_json:
             manifest = msgspec.to_builtins(opened.manifest)
             console.result_json({"digest": opened.digest, "manifest": manifest})
         else:
-            report.inspect_text(bundle, opened)
+            tables.inspect_text(bundle, opened)
 
 
 @click.command()
@@ -120,7 +120,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @as_json
 def verify(bundle: Path, as_json: bool) -> None:
     """Check every byte of a bundle, with the device's own verifier."""
-    from device_runtime.bundle import open_bundle
+    from device_runtime.bundle.reader import open_bundle
 
     with open_bundle(bundle) as opened:
         total = sum(blob.size for blob in opened.manifest.blobs.values())

@@ -40,8 +40,8 @@ def evaluate(
     """
     import msgspec
 
-    from packager import evaluate as evaluation
-    from packager import report
+    from packager.evaluation import evaluate as evaluation
+    from packager.report import tables
 
     result = evaluation.compare(
         evaluation.EvaluateRequest(
@@ -54,4 +54,4 @@ def evaluate(
     if as_json:
         console.result_json({"model": str(model), **msgspec.to_builtins(result)})
     else:
-        report.evaluation_text(model, result)
+        tables.evaluation_text(model, result)

@@ -24,14 +24,14 @@ def kit_build(name: str, as_json: bool) -> None:
       edgepack kit build linux-aarch64-cpu
     """
     from packager import kit as kits
-    from packager import report
+    from packager.report import tables
 
     with console.step(f"Getting the runtime {name}"):
         made = kits.ensure(name)
     if as_json:
-        console.result_json(report.kit_json(made))
+        console.result_json(tables.kit_json(made))
     else:
-        report.kits_text([made])
+        tables.kits_text([made])
 
 
 @kit.command("list")
@@ -39,13 +39,13 @@ def kit_build(name: str, as_json: bool) -> None:
 def kit_list(as_json: bool) -> None:
     """List the kits in the cache."""
     from packager import kit as kits
-    from packager import report
+    from packager.report import tables
 
     found = kits.installed()
     if as_json:
-        console.result_json([report.kit_json(one) for one in found])
+        console.result_json([tables.kit_json(one) for one in found])
     else:
-        report.kits_text(found)
+        tables.kits_text(found)
 
 
 @kit.command("export")

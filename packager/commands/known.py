@@ -13,13 +13,14 @@ def profiles(context: click.Context, as_json: bool) -> None:
     """List the device profiles; `profiles show NAME` shows one."""
     if context.invoked_subcommand is not None:
         return
-    from packager import profile, report
+    from packager import profile
+    from packager.report import tables
 
     loaded = [profile.load(name) for name in profile.names()]
     if as_json:
         console.result_json([one.to_dict() for one in loaded])
     else:
-        report.profiles_text(loaded)
+        tables.profiles_text(loaded)
 
 
 @profiles.command("show")
@@ -27,34 +28,35 @@ def profiles(context: click.Context, as_json: bool) -> None:
 @as_json
 def profiles_show(name: str, as_json: bool) -> None:
     """Show one profile with all its values, also those it inherits."""
-    from packager import profile, report
+    from packager import profile
+    from packager.report import tables
 
     loaded = profile.load(name)
     if as_json:
         console.result_json(loaded.to_dict())
     else:
-        report.profile_text(loaded)
+        tables.profile_text(loaded)
 
 
 @click.command()
 @as_json
 def models(as_json: bool) -> None:
     """List the models that --model knows by name, and what else it takes."""
-    from packager import report
+    from packager.report import tables
 
     if as_json:
-        console.result_json(report.models_json())
+        console.result_json(tables.models_json())
     else:
-        report.models_text()
+        tables.models_text()
 
 
 @click.command()
 @as_json
 def recipes(as_json: bool) -> None:
     """List the recipes that --recipe takes: how weights are quantized."""
-    from packager import report
+    from packager.report import tables
 
     if as_json:
-        console.result_json(report.recipes_json())
+        console.result_json(tables.recipes_json())
     else:
-        report.recipes_text()
+        tables.recipes_text()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from packager.models import DEFAULT_MODEL, model_names
+from packager.models.catalog import DEFAULT_MODEL, model_names
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 bundle_argument = click.argument(
@@ -31,7 +31,7 @@ def _kit_names(_context: click.Context, _option: click.Parameter, typed: str) ->
 
 def recipe_names(_context: click.Context, _option: click.Parameter, typed: str) -> list[str]:
     """Completion: recipes."""
-    from packager.quantize.recipes import AUTO, RECIPES
+    from packager.recipes.recipes import AUTO, RECIPES
 
     return [name for name in (AUTO, *RECIPES) if name.startswith(typed)]
 

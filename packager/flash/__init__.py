@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Protocol
 
-from device_runtime.bundle import Release
-from device_runtime.install import STRICT, Policy
+from device_runtime.bundle.install import STRICT, Policy
+from device_runtime.bundle.release import Release
 from packager.errors import FlashError
 from packager.flash import directory
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 import device_runtime
-from device_runtime.manifest import KitFacts
+from device_runtime.bundle.manifest import KitFacts
 from packager import cache, console
 from packager.errors import CommandError, KitError
 from packager.kit import contents, cuda, freeze, native, rootfs

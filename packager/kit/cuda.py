@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from device_runtime.manifest import CudaFacts, KitFacts
+from device_runtime.bundle.manifest import CudaFacts, KitFacts
 from packager import console
 from packager.errors import KitError
 from packager.kit.platforms import Cuda

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from packager.quantize import blocks, corrections, kquant, nbits, tokenizer_files
-from packager.quantize.linears import layer_and_name
-from packager.quantize.recipes import Algorithm
+from packager.genai import corrections, nbits, tokenizer_files
+from packager.genai.linears import layer_and_name
+from packager.recipes import nodes
+from packager.recipes.recipes import Algorithm
+from packager.weights import blocks, kquant
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor
 
-    from packager.quantize.calibrated import CalibratedWeights
+    from packager.genai.calibrated import CalibratedWeights
 
 
 WARNING = "edgepack warning: "
@@ -92,7 +94,7 @@ def build(job: Job) -> None:
         )
         calibrated = None
         if weights.calibrated is not None:
-            from packager.quantize.calibrated import CalibratedWeights
+            from packager.genai.calibrated import CalibratedWeights
 
             calibrated = CalibratedWeights(Path(weights.calibrated))
         # The embedding stays a float Gather until the pass comes to it.
@@ -122,11 +124,11 @@ def quantize(
     weights: Weights, calibrated: CalibratedWeights | None, node: str, weight: Tensor
 ) -> blocks.Blocks | None:
     """Quantize one weight `[out, in]`; None leaves it as it is."""
-    bits = {nbits.HEAD: weights.head_bits, nbits.EMBEDDING: weights.embedding_bits}.get(
+    bits = {nodes.HEAD: weights.head_bits, nodes.EMBEDDING: weights.embedding_bits}.get(
         node, weights.body_bits
     )
     size = weights.block_size
-    if node == nbits.EMBEDDING:
+    if node == nodes.EMBEDDING:
         # GatherBlockQuantized takes whole blocks only.
         size = next((each for each in (size, 32, 16) if weight.shape[1] % each == 0), 0)
         if size == 0:

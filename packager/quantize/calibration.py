@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from packager import cache, console
 from packager.child import run_module
 from packager.errors import QuantizeError
-from packager.quantize.recipes import Recipe
+from packager.recipes.recipes import Recipe
 
 if TYPE_CHECKING:
     from packager.quantize import gptq

@@ -10,19 +10,20 @@ from typing import Any
 
 import msgspec
 
-from device_runtime.quantization_facts import PromptAnswer, Quality
-from packager import cache, console, evaluate, evaluation_text, plan
+from device_runtime.bundle.quantization import PromptAnswer, Quality
+from packager import cache, console, plan
 from packager.child import run_module
 from packager.errors import QuantizeError
+from packager.evaluation import evaluate, texts
+from packager.genai.folder import context_length, limit_context, memory_bytes
+from packager.models.source import ModelSource, as_hf_folder
 from packager.plan import Need
 from packager.profile import DeviceProfile
-from packager.profile_rules import PASS_PROVIDERS, refusal
 from packager.quantize import builder, calibration
 from packager.quantize.build_child import Weights
 from packager.quantize.calibration import Prepared
-from packager.quantize.genai_folder import context_length, limit_context, memory_bytes
-from packager.quantize.recipes import Recipe
-from packager.source import ModelSource, as_hf_folder
+from packager.recipes.providers import PASS_PROVIDERS, refusal
+from packager.recipes.recipes import Recipe
 
 BLOCK_SIZE = 32
 PROMPT = "What is the capital of France?"
@@ -127,7 +128,7 @@ def need(source: ModelSource, profile: DeviceProfile, recipe: Recipe) -> Need:
     return plan.building(
         plan.shape(source),
         recipe,
-        windows=evaluation_text.CALIBRATION.windows,
+        windows=texts.CALIBRATION.windows,
         twice=profile.execution_provider != "cpu",
     )
 

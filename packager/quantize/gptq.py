@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packager.aside import written_aside
-from packager.quantize import blocks, gptq_solve
-from packager.quantize.blocks import Blocks
-from packager.quantize.layers import LayerwiseModel
+from packager.weights import blocks, gptq
+from packager.weights.blocks import Blocks
+from packager.weights.layerwise import LayerwiseModel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -257,7 +257,7 @@ def _solve(
     """Quantize weights `[out, in]` that get the same inputs, and measure what is lost."""
     import torch
 
-    found = gptq_solve.solve(
+    found = gptq.solve(
         torch.cat(list(weights.values())),
         hessian,
         bits=BITS,
@@ -292,7 +292,7 @@ def _energy(weight: Tensor, hessian: Tensor) -> float:
     """Mean of |W x|^2 over the inputs x."""
     import torch
 
-    pieces = torch.split(weight, gptq_solve.ROWS)
+    pieces = torch.split(weight, gptq.ROWS)
     return sum(float((rows @ hessian).mul_(rows).sum()) for rows in pieces)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from packager.kit import rootfs
 from packager.kit.platforms import PLATFORMS
-from tests.commands import Outcome, edgepack
+from tests.support.commands import Outcome, edgepack
 
 
 def device(bundle: Path, root: Path, *packages: str) -> Path:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.target import Target
-from tests.commands import edgepack, refused
+from device_runtime.bundle.target import Target
 from tests.device import emulated
 from tests.device.emulated import on_device
+from tests.support.commands import edgepack, refused
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.bundle import open_bundle
-from device_runtime.manifest import Manifest
-from tests.commands import edgepack, refused
+from device_runtime.bundle.manifest import Manifest
+from device_runtime.bundle.reader import open_bundle
 from tests.device import emulated
 from tests.device.emulated import on_device
+from tests.support.commands import edgepack, refused
 
 pytestmark = [
     pytest.mark.slow,

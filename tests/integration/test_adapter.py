@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from packager import adapter, cache, source
+from packager import adapter, cache
 from packager.errors import ModelSourceError
-from tests import tiny_adapter, tiny_model
-from tests.commands import edgepack, refused
+from packager.models import source
+from tests.support import tiny_adapter, tiny_model
+from tests.support.commands import edgepack, refused
 
 PROMPT = "Once upon a time"
 TOKENS = 24

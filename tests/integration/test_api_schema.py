@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import fuzz, releases
-from tests.serving import Serving
+from tests.support import fuzz, releases
+from tests.support.serving import Serving
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,8 @@ def test_schemathesis_finds_nothing(server: Serving, tmp_path: Path) -> None:
         *("--phases", "examples,coverage,fuzzing", "--max-examples", "100", "--seed", "1"),
         *("--generation-database", "none", "--no-color", "--continue-on-failure"),
     ]
-    hooks = {"SCHEMATHESIS_HOOKS": "tests.api_hooks", "PYTHONPATH": str(Path(__file__).parents[2])}
+    root = Path(__file__).parents[2]
+    hooks = {"SCHEMATHESIS_HOOKS": "tests.support.api_hooks", "PYTHONPATH": str(root)}
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | hooks
     )

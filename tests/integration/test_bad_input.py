@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import draft
-from tests.commands import Outcome, edgepack, environment, refused
+from tests.support.bundles import draft
+from tests.support.commands import Outcome, edgepack, environment, refused
 
 
 def left_behind(*folders: Path) -> list[str]:

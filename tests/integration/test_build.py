@@ -8,8 +8,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from device_runtime.bundle import open_bundle
-from tests.commands import edgepack
+from device_runtime.bundle.reader import open_bundle
+from tests.support.commands import edgepack
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from device_runtime.bundle import Release
-from tests import releases
-from tests.commands import environment
-from tests.serving import Serving
+from device_runtime.bundle.release import Release
+from tests.support import releases
+from tests.support.commands import environment
+from tests.support.serving import Serving
 
 QUESTION = "What is the capital of France?"
 LONG = "Write a long story about a lighthouse."

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from device_runtime.bundle import Release
-from tests.browser import Seen, answers, send
-from tests.commands import edgepack_runtime
-from tests.serving import Serving
+from device_runtime.bundle.release import Release
+from tests.support.browser import Seen, answers, send
+from tests.support.commands import edgepack_runtime
+from tests.support.serving import Serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.requires("chromium")]
 

@@ -8,14 +8,14 @@ from collections.abc import AsyncGenerator, Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from device_runtime.engine import FinishReason, GenerationChunk, GenerationRequest
-from device_runtime.http_server import Api
-from device_runtime.listener import Server, bind, url_of
-from device_runtime.served import ServedModel
-from device_runtime.status import RequestStats
-from device_runtime.tool_dialects import Dialect
-from tests.browser import Seen, answers, send
-from tests.fakes import runtime_status, usage
+from device_runtime.api.app import Api
+from device_runtime.api.served_model import ServedModel
+from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest
+from device_runtime.server.listener import Server, bind, url_of
+from device_runtime.status.report import RequestStats
+from device_runtime.tools.dialect import Dialect
+from tests.support.browser import Seen, answers, send
+from tests.support.fakes import runtime_status, usage
 
 pytestmark = pytest.mark.requires("chromium")
 

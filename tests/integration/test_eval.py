@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny_model
-from tests.commands import edgepack, refused
+from tests.support import tiny_model
+from tests.support.commands import edgepack, refused
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from device_runtime.bundle import Release
-from tests import certificates, releases
-from tests.commands import edgepack_runtime, refused
-from tests.serving import Serving, chat_body, eventually
+from device_runtime.bundle.release import Release
+from tests.support import certificates, releases
+from tests.support.commands import edgepack_runtime, refused
+from tests.support.serving import Serving, chat_body, eventually
 
 
 @pytest.fixture(scope="module")

@@ -15,21 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_runtime.engine import GenerationRequest, Message
-from device_runtime.genai_engine import GenAIEngine
+from device_runtime.inference.engine import GenerationRequest, Message
+from device_runtime.inference.genai_engine import GenAIEngine
 from packager import evaluate_child
 from packager.child import OFFLINE
 from packager.errors import QuantizeError
 from packager.evaluate_child import Candidate
-from packager.model_folder import _REMOTE_CODE
-from packager.models import ARCHITECTURES, REFUSED
-from packager.quantize import builder, check, genai_folder
-from tests import families
-from tests.commands import edgepack, refused
-from tests.families import CONVERSATIONS
-from tests.family_builds import PRECISIONS, TOKENS
-from tests.family_models import FAMILIES
-from tests.family_variants import OTHERS, VARIANTS
+from packager.genai import folder as genai_folder
+from packager.models.catalog import ARCHITECTURES, REFUSED
+from packager.models.folder import _REMOTE_CODE
+from packager.quantize import builder, check
+from tests.support import families
+from tests.support.commands import edgepack, refused
+from tests.support.families import CONVERSATIONS
+from tests.support.families.builds import PRECISIONS, TOKENS
+from tests.support.families.models import FAMILIES
+from tests.support.families.variants import OTHERS, VARIANTS
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All tiny models, built in one process."""
     folder = tmp_path_factory.mktemp("families")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.family_builds", folder],
+        [sys.executable, "-m", "tests.support.families.builds", folder],
         env={**os.environ, **OFFLINE},
         capture_output=True,
         text=True,

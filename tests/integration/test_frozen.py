@@ -11,10 +11,10 @@ import httpx
 import openai
 import pytest
 
-from device_runtime.bundle import Release
-from tests.commands import edgepack
-from tests.frozen import frozen_modules
-from tests.serving import Serving, chat_body
+from device_runtime.bundle.release import Release
+from tests.support.commands import edgepack
+from tests.support.frozen import frozen_modules
+from tests.support.serving import Serving, chat_body
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from langchain_openai import ChatOpenAI
 from openai.types.chat import ChatCompletionToolParam
 from pydantic import BaseModel, SecretStr
 
-from device_runtime.bundle import Release
-from tests.serving import Serving, eventually
+from device_runtime.bundle.release import Release
+from tests.support.serving import Serving, eventually
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import Outcome, edgepack
+from tests.support.commands import Outcome, edgepack
 
 
 @pytest.fixture(scope="module")

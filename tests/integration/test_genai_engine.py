@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
-from device_runtime.engine import (
+from device_runtime.api.served_model import ServedModel
+from device_runtime.errors import EngineError, RequestError
+from device_runtime.inference.engine import (
     FinishReason,
     GenerationChunk,
     GenerationRequest,
@@ -19,9 +21,7 @@ from device_runtime.engine import (
     PromptTooLongError,
     Usage,
 )
-from device_runtime.errors import EngineError, RequestError
-from device_runtime.genai_engine import PROMPT_STEP, GenAIEngine
-from device_runtime.served import ServedModel
+from device_runtime.inference.genai_engine import PROMPT_STEP, GenAIEngine
 
 CONTEXT = 512
 SEED = 11
@@ -118,7 +118,7 @@ def test_prompt_in_steps_gives_the_same_answer_as_at_once(
     prompt = "the quick brown fox " * 16
     assert len(prompt) > 2 * PROMPT_STEP
     in_steps, _ = answer(engine, request(prompt))
-    monkeypatch.setattr("device_runtime.genai_engine.PROMPT_STEP", len(prompt))
+    monkeypatch.setattr("device_runtime.inference.genai_engine.PROMPT_STEP", len(prompt))
     assert answer(engine, request(prompt))[0] == in_steps
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from device_runtime.bundle import Release
-from tests import releases
-from tests.commands import edgepack_runtime, refused
-from tests.serving import Serving
+from device_runtime.bundle.release import Release
+from tests.support import releases
+from tests.support.commands import edgepack_runtime, refused
+from tests.support.serving import Serving
 
 SEED = 7
 SYSTEM = "Be brief — always."

@@ -13,7 +13,7 @@ import pytest
 from packager import kit
 from packager.errors import CommandError
 from packager.kit import rootfs
-from tests.frozen import frozen_modules
+from tests.support.frozen import frozen_modules
 
 HOST = f"linux-{os.uname().machine}-cpu"
 ARM64 = kit.PLATFORMS["linux-aarch64-cpu"]

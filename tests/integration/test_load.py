@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import releases
-from tests.load import Clients, kills
-from tests.serving import Serving
+from tests.support import releases
+from tests.support.load import Clients, kills
+from tests.support.serving import Serving
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from device_runtime.bundle import Release
+from device_runtime.bundle.release import Release
 from packager.broker import EmbeddedBroker
-from tests import releases
-from tests.serving import Serving, eventually
+from tests.support import releases
+from tests.support.serving import Serving, eventually
 
 TOPIC = "edgepack/v1/dev-1/"
 

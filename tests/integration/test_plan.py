@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from scripts.build_memory import measured, number
-from tests import phi_shape
-from tests.commands import Outcome, refused
+from tests.support import phi_shape
+from tests.support.commands import Outcome, refused
 
 
 @pytest.mark.slow

@@ -18,10 +18,10 @@ import onnxruntime_genai.models
 import pytest
 
 from packager.child import OFFLINE
-from packager.profile_rules import NOT_MADE, PRECISIONS
+from packager.recipes.providers import NOT_MADE, PRECISIONS
 from scripts import tables
-from tests.commands import edgepack, refused
-from tests.provider_builds import ASKED, CASES, MADE, expected
+from tests.support.commands import edgepack, refused
+from tests.support.provider_builds import ASKED, CASES, MADE, expected
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def built(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model in all precisions for all providers."""
     folder = tmp_path_factory.mktemp("providers")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.provider_builds", tiny_hf, folder],
+        [sys.executable, "-m", "tests.support.provider_builds", tiny_hf, folder],
         env={**os.environ, **OFFLINE},
         capture_output=True,
         text=True,

@@ -14,10 +14,10 @@ import httpx
 import openai
 import pytest
 
-from device_runtime.bundle import Release
-from tests import releases
-from tests.commands import edgepack_runtime, refused
-from tests.serving import Serving, chat_body, eventually, is_gone
+from device_runtime.bundle.release import Release
+from tests.support import releases
+from tests.support.commands import edgepack_runtime, refused
+from tests.support.serving import Serving, chat_body, eventually, is_gone
 
 LONG: dict[str, Any] = {"max_tokens": 1900}
 """The tiny model repeats itself to the end; tests stop its process in the middle to have time."""
@@ -233,17 +233,19 @@ def test_model_that_does_not_load_ends_the_service(tiny_onnx: Path, tmp_path: Pa
     [
         (
             "supervision",
-            "from device_runtime.supervisor import Supervisor as It; loaded = It._on_loaded; "
+            "from device_runtime.worker.supervisor import Supervisor as It; "
+            "loaded = It._on_loaded; "
             "It._on_loaded = lambda *arguments: loaded(*arguments) or 1 / 0",
         ),
         (
             "MQTT reports",
-            "from device_runtime.mqtt_status import MqttReporter as It; "
+            "from device_runtime.status.mqtt import MqttReporter as It; "
             "It._attempt = lambda self: 1 / 0",
         ),
         (
             "HTTP server",
-            "from device_runtime.listener import Server as It; It.main_loop = lambda self: 1 / 0",
+            "from device_runtime.server.listener import Server as It; "
+            "It.main_loop = lambda self: 1 / 0",
         ),
     ],
 )
@@ -325,7 +327,7 @@ def test_runtime_imports_nothing_of_the_host_side() -> None:
     """Also that `--version` and the worker stay quick to start: no HTTP server in them."""
     code = (
         "import sys, pkgutil, importlib, device_runtime\n"
-        "import device_runtime.cli, device_runtime.worker\n"
+        "import device_runtime.cli, device_runtime.worker.process\n"
         "assert not {'uvicorn', 'starlette', 'paho', 'numpy'} & set(sys.modules)\n"
         "for module in pkgutil.walk_packages(device_runtime.__path__, 'device_runtime.'):\n"
         "    if module.name != 'device_runtime.__main__':\n"

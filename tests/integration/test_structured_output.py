@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
-from device_runtime.engine import FinishReason, GenerationRequest, Guidance
-from device_runtime.genai_engine import GenAIEngine
-from device_runtime.structured_output import UnsupportedSchemaError, any_object_rules, rules
-from tests import schemas
-from tests.schemas import GuidedModel, RandomSchemas
+from device_runtime.inference.engine import FinishReason, GenerationRequest, Guidance
+from device_runtime.inference.genai_engine import GenAIEngine
+from device_runtime.json_schema.structured_output import (
+    UnsupportedSchemaError,
+    any_object_rules,
+    rules,
+)
+from tests.support import schemas
+from tests.support.schemas import GuidedModel, RandomSchemas
 
 SCHEMAS = 120
 TOKENS = 300

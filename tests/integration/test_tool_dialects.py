@@ -9,12 +9,12 @@ import jsonschema
 import numpy as np
 import pytest
 
-from device_runtime.tool_calls import CallArguments, CallStarted, Text, ToolCallParser
-from device_runtime.tool_definitions import Tool, Tools
-from device_runtime.tool_dialects import Dialect
-from device_runtime.tool_grammar import grammar
-from tests import guided, tool_templates
-from tests.family_templates import GEMMA, LLAMA2
+from device_runtime.tools.call_parser import CallArguments, CallStarted, Text, ToolCallParser
+from device_runtime.tools.definition import Tool, Tools
+from device_runtime.tools.dialect import Dialect
+from device_runtime.tools.grammar import grammar
+from tests.support import guided, tool_templates
+from tests.support.families.templates import GEMMA, LLAMA2
 
 TEMPLATES = {
     "hermes": tool_templates.HERMES,

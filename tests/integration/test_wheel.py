@@ -13,8 +13,8 @@ import pytest
 import device_runtime
 from packager import kit
 from packager.kit.collection import DESCRIPTION, Description
-from tests.dependencies import closure, required
-from tests.fakes import ROOT
+from tests.support.dependencies import closure, required
+from tests.support.fakes import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from device_runtime import api_keys
-from device_runtime.api_keys import KeyRing
-from device_runtime.auth import OPEN_PATHS, protect
 from device_runtime.errors import ServiceError
+from device_runtime.server import api_keys
+from device_runtime.server.api_keys import KeyRing
+from device_runtime.server.auth import OPEN_PATHS, protect
 
 
 @pytest.fixture

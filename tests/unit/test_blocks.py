@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from packager.quantize import blocks
-from packager.quantize.blocks import Blocks, nearest
+from packager.weights import blocks
+from packager.weights.blocks import Blocks, nearest
 
 
 def _weight(out: int, width: int, seed: int = 0) -> torch.Tensor:

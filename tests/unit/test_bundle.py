@@ -8,12 +8,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_runtime import manifest as schema
-from device_runtime.bundle import BLOCK, END, open_bundle, open_release
+from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.manifest import Blob, Record
+from device_runtime.bundle.reader import BLOCK, END, open_bundle
+from device_runtime.bundle.release import open_release
 from device_runtime.errors import BundleError
-from device_runtime.manifest import Blob, Record
-from tests import bundles
-from tests.bundles import draft, member, tar
+from tests.support import bundles
+from tests.support.bundles import draft, member, tar
 
 
 def verify(path: Path) -> None:

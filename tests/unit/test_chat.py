@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from device_runtime.chat import Chat, Conversation, printable
-from device_runtime.chat_model import Piece
+from device_runtime.chat.conversation import Chat, Conversation, printable
+from device_runtime.chat.models import Piece
 from device_runtime.errors import DeviceError, EngineError, RequestError, ResourceError
 
 

@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from device_runtime.chat_model import ServiceModel
-from device_runtime.client import Endpoint, NoServiceError
+from device_runtime.chat.client import Endpoint, NoServiceError
+from device_runtime.chat.models import ServiceModel
 from device_runtime.errors import ServiceError
-from device_runtime.status import RuntimeStatus
-from tests.commands import edgepack_runtime, refused
+from device_runtime.status.report import RuntimeStatus
+from tests.support.commands import edgepack_runtime, refused
 
 FOREIGN = [
     (200, {"status": "fine"}),

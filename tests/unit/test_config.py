@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from device_runtime.bundle.manifest import Settings
 from device_runtime.cli import cli
-from device_runtime.config import OPTIONS, RuntimeConfig
-from device_runtime.config_sources import Resolved, resolve
+from device_runtime.config.options import OPTIONS, RuntimeConfig
+from device_runtime.config.sources import Resolved, resolve
 from device_runtime.errors import ServiceError
-from device_runtime.manifest import Settings
 
 SETTINGS = Settings(listen="127.0.0.1:9000", threads=3, max_tokens=99, status_interval_s=5.0)
 

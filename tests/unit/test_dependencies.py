@@ -11,8 +11,8 @@ import packager
 from packager.errors import KitError
 from packager.kit import freeze
 from packager.kit.contents import normal
-from tests.dependencies import closure, imported, required
-from tests.fakes import ROOT
+from tests.support.dependencies import closure, imported, required
+from tests.support.fakes import ROOT
 
 ENGINE = {"onnxruntime", "onnxruntime-genai"}
 """A kit has its platform's own build of these, and of the first only the library."""

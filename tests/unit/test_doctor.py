@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from device_runtime import doctor
-from device_runtime.manifest import CudaFacts, KitFacts
-from tests import bundles
-from tests.commands import edgepack_runtime
+from device_runtime.bundle.manifest import CudaFacts, KitFacts
+from tests.support import bundles
+from tests.support.commands import edgepack_runtime
 
 CUDA = CudaFacts(
     version="13", jetpack="7", libraries=("libcudart.so.13",), gpus=("8.7", "9.0", "12.0+")
@@ -98,7 +98,7 @@ def test_missing_gpu_says_why() -> None:
 
 
 def test_damaged_release_is_a_failure_with_advice(tmp_path: Path) -> None:
-    from device_runtime.bundle import open_bundle
+    from device_runtime.bundle.reader import open_bundle
 
     path = bundles.draft(None).write(tmp_path / "b.epk")
     (tmp_path / "release").mkdir()
@@ -119,7 +119,7 @@ def test_damaged_release_is_a_failure_with_advice(tmp_path: Path) -> None:
 
 
 def test_foreign_kit_is_a_failure(tmp_path: Path) -> None:
-    from device_runtime.bundle import open_bundle
+    from device_runtime.bundle.reader import open_bundle
 
     path = bundles.draft("riscv64").write(tmp_path / "b.epk")
     (tmp_path / "release").mkdir()

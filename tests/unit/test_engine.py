@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_runtime.engine import StopStrings, Usage
+from device_runtime.inference.engine import Usage
+from device_runtime.inference.stop_strings import StopStrings
 
 SHORT = st.text("ab", max_size=30)
 

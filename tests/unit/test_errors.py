@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 import device_runtime
-from device_runtime import engine, errors
+from device_runtime import errors
+from device_runtime.api.openapi import document
+from device_runtime.api.request_types import ChatBody, CompletionBody
 from device_runtime.errors import DeviceError, error_class, error_classes
-from device_runtime.messages import FOR_PARENT, Failed
-from device_runtime.openai_bodies import ChatBody, CompletionBody
-from device_runtime.openapi import document
+from device_runtime.inference import engine
+from device_runtime.worker.messages import FOR_PARENT, Failed
 
 for module in pkgutil.walk_packages(device_runtime.__path__, "device_runtime."):
     if not module.name.endswith("__main__"):

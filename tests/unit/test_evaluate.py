@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from packager import evaluate, evaluation_text, prompts
 from packager.errors import EvaluationError
 from packager.evaluate_child import compare, divergence, log_softmax
-from packager.evaluation_text import CALIBRATION, EVALUATION, check_disjoint
+from packager.evaluation import evaluate, prompts
+from packager.evaluation import texts as evaluation_text
+from packager.evaluation.texts import CALIBRATION, EVALUATION, check_disjoint
+from packager.models.source import resolve
 from packager.plan import WINDOW
 from packager.quantize import builder
 from packager.reference_child import Cut, RefusedError, Write, do
-from packager.source import resolve
-from tests import tiny_model
+from tests.support import tiny_model
 
 
 @pytest.fixture(scope="module")

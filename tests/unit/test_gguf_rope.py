@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from packager import gguf_rope
 from packager.errors import ModelSourceError
 from packager.gguf_convert import convert
-from packager.source import resolve
-from tests import tiny_gguf
+from packager.models import gguf_rope
+from packager.models.source import resolve
+from tests.support import tiny_gguf
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from packager.quantize import gptq, gptq_solve
-from packager.quantize.blocks import Blocks, nearest
-from packager.quantize.layers import LayerwiseModel
-from tests import families, tiny_model
-from tests.family_models import FAMILIES
-from tests.family_variants import OTHERS
+from packager.quantize import gptq
+from packager.weights import gptq as gptq_solve
+from packager.weights.blocks import Blocks, nearest
+from packager.weights.layerwise import LayerwiseModel
+from tests.support import families, tiny_model
+from tests.support.families.models import FAMILIES
+from tests.support.families.variants import OTHERS
 
 BLOCK = 16
 

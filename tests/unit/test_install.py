@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime.bundle.install import install
+from device_runtime.bundle.manifest import Blob, Record
+from device_runtime.bundle.target import Target
 from device_runtime.durable import aside_name
 from device_runtime.errors import BundleError, DeviceError, InstallError, ResourceError
-from device_runtime.install import install
-from device_runtime.manifest import Blob, Record
-from device_runtime.target import Target
 from packager.errors import FlashError
 from packager.flash import flash
-from tests import bundles
-from tests.bundles import draft
-from tests.commands import edgepack_runtime
-from tests.commands import refused as refused_command
-from tests.targets import ELF_AARCH64, ELF_X86_64, make_root
+from tests.support import bundles
+from tests.support.bundles import draft
+from tests.support.commands import edgepack_runtime
+from tests.support.commands import refused as refused_command
+from tests.support.targets import ELF_AARCH64, ELF_X86_64, make_root
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_model_only_bundle(root: Path, tmp_path: Path) -> None:
 
 
 def test_too_little_space(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import device_runtime.install as module
+    import device_runtime.bundle.install as module
 
     monkeypatch.setattr(module, "SPARE_BYTES", 1 << 60)
     refused(ResourceError, bundle, root, "MiB free")
@@ -170,7 +170,7 @@ def test_too_little_space(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.requires("root")
 def test_disk_that_fills_up_on_the_way(bundle: Path, tmp_path: Path) -> None:
     """The check for space may be overtaken by somebody else's writing."""
-    import device_runtime.install as module
+    import device_runtime.bundle.install as module
 
     small = tmp_path / "small"
     small.mkdir()

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime.bundle.install import Policy, install
 from device_runtime.errors import InstallError
-from device_runtime.install import Policy, install
 from packager import profile
 from packager.flash import flash
-from tests.bundles import draft
-from tests.commands import edgepack, edgepack_runtime, refused
-from tests.targets import ELF_X86_64, make_root
+from tests.support.bundles import draft
+from tests.support.commands import edgepack, edgepack_runtime, refused
+from tests.support.targets import ELF_X86_64, make_root
 
 PI_5 = ("raspberrypi,5-model-b", "brcm,bcm2712")
 ORIN = ("nvidia,p3737-0000+p3701-0000", "nvidia,p3701-0000", "nvidia,tegra234")
@@ -98,7 +98,7 @@ def test_card_is_flashed_where_nothing_says_that_the_bundle_is_for_another_board
     ],
 )
 def test_shipped_profiles_name_their_boards(name: str, board: tuple[str, ...], fits: bool) -> None:
-    from device_runtime import requirements
+    from device_runtime.bundle import requirements
 
     manifest = draft().replaced(compatible=profile.load(name).compatible).manifest
     assert (requirements.hardware(board, "aarch64", manifest) is None) == fits

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_runtime.manifest import CudaFacts, KitFacts
+from device_runtime.bundle.manifest import CudaFacts, KitFacts
 from packager import cache, kit
 from packager.errors import CommandError, KitError, ResourceError
 from packager.kit import collection, contents, cuda, freeze, rootfs

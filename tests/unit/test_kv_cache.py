@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_runtime import kv_cache
-from device_runtime.engine import Guidance
-from device_runtime.kv_cache import LEAST_READ, RESERVE, Kind, KvCache, Slot, Tokens, step
+from device_runtime.inference import kv_cache
+from device_runtime.inference.engine import Guidance
+from device_runtime.inference.kv_cache import LEAST_READ, RESERVE, Kind, KvCache, Slot, Tokens, step
 from device_runtime.memory import kv_cache_length
 
 CONTEXT = 2048

@@ -2,7 +2,7 @@
 
 import pytest
 
-from packager.quantize.linears import Origin, origin
+from packager.genai.linears import Origin, origin
 
 LLAMA = (
     *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),

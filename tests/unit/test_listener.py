@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.config_option import host_and_port
+from device_runtime.config.address import host_and_port
 from device_runtime.errors import ServiceError
-from device_runtime.listener import bind, tls_context, url_of
-from tests.certificates import Certificate, make
+from device_runtime.server.listener import bind, tls_context, url_of
+from tests.support.certificates import Certificate, make
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from device_runtime import logs
-from device_runtime.access_log import AccessLog
+from device_runtime.server.access_log import AccessLog
 
 log = logging.getLogger("tests.logs")
 

@@ -8,8 +8,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from packager.quantize import blocks, kquant, nbits
-from packager.quantize.blocks import Blocks
+from packager.genai import nbits
+from packager.recipes import nodes
+from packager.weights import blocks, kquant
+from packager.weights.blocks import Blocks
 
 VOCABULARY, WIDTH, MIDDLE = 96, 64, 48
 
@@ -28,10 +30,10 @@ def tied_model(embedding: torch.Tensor, body: torch.Tensor) -> ir.Model:
         values[name] = ir.Value(
             name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
         )
-    gather = ir.node("Gather", [values["model.embed_tokens.weight"], ids], name=nbits.EMBEDDING)
+    gather = ir.node("Gather", [values["model.embed_tokens.weight"], ids], name=nodes.EMBEDDING)
     name = "/model/layers.0/mlp/down_proj/MatMul"
     middle = ir.node("MatMul", [gather.outputs[0], values["body.weight"]], name=name)
-    head = ir.node("MatMul", [middle.outputs[0], values["lm_head.MatMul.weight"]], name=nbits.HEAD)
+    head = ir.node("MatMul", [middle.outputs[0], values["lm_head.MatMul.weight"]], name=nodes.HEAD)
     for number, node in enumerate((gather, middle, head)):
         node.outputs[0].name = f"out{number}"
         node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
@@ -65,7 +67,7 @@ def test_computes_what_the_codes_stand_for(
     nbits.quantize_graph(model, quantizer, tied=tied, accuracy_level=1)
     assert {node.op_type for node in model.graph} >= {"MatMulNBits", "GatherBlockQuantized"}
     # A tied embedding is stored once.
-    assert (nbits.EMBEDDING in made) is not tied
+    assert (nodes.EMBEDDING in made) is not tied
     assert not {"model.embed_tokens.weight", "lm_head.MatMul.weight"} & set(
         model.graph.initializers
     )
@@ -74,8 +76,8 @@ def test_computes_what_the_codes_stand_for(
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     ids = np.arange(VOCABULARY)
     (found,) = session.run(None, {"input_ids": ids})
-    head = made[nbits.HEAD].dequantize()
-    first = head if tied else made[nbits.EMBEDDING].dequantize()
+    head = made[nodes.HEAD].dequantize()
+    first = head if tied else made[nodes.EMBEDDING].dequantize()
     middle = made["/model/layers.0/mlp/down_proj/MatMul"].dequantize()
     np.testing.assert_allclose(found, (first @ middle.T @ head.T).numpy(), rtol=1e-3, atol=2e-2)
 

@@ -9,10 +9,10 @@ import pytest
 from device_runtime import memory
 from packager import machine, plan
 from packager.errors import ResourceError
+from packager.models.source import resolve
 from packager.plan import Need
-from packager.quantize.recipes import RECIPES
-from packager.source import resolve
-from tests import tiny_gguf, tiny_model
+from packager.recipes.recipes import RECIPES
+from tests.support import tiny_gguf, tiny_model
 
 GIB = 1 << 30
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime import api_keys
-from device_runtime.bundle import open_bundle, open_release
-from device_runtime.chat import Conversation
-from device_runtime.install import install
+from device_runtime.bundle.install import install
+from device_runtime.bundle.reader import open_bundle
+from device_runtime.bundle.release import open_release
+from device_runtime.chat.conversation import Conversation
+from device_runtime.server import api_keys
 from packager.aside import written_aside
-from tests.bundles import draft
-from tests.power_cuts import Disk
-from tests.targets import ELF_X86_64, make_root
+from tests.support.bundles import draft
+from tests.support.power_cuts import Disk
+from tests.support.targets import ELF_X86_64, make_root
 
 
 def test_power_cut_takes_nothing_of_an_installation(

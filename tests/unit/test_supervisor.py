@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.engine import PromptTooLongError
 from device_runtime.errors import EngineError, ServiceError
-from device_runtime.status import Health
-from device_runtime.supervisor import (
+from device_runtime.inference.engine import PromptTooLongError
+from device_runtime.worker.health import Health
+from device_runtime.worker.supervisor import (
     BusyError,
     DeadlineError,
     QueueFullError,
     Supervisor,
     restart_delay_s,
 )
-from tests import fakes
-from tests.serving import is_gone
+from tests.support import fakes
+from tests.support.serving import is_gone
 
 pytestmark = pytest.mark.anyio
 
@@ -207,7 +207,7 @@ async def test_first_load_that_fails_is_an_error() -> None:
 async def test_model_that_stops_loading_backs_off_and_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_runtime.supervisor.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("device_runtime.worker.supervisor.FIRST_DELAY_S", 0.01)
     obstacle = tmp_path / "obstacle"
     async with running(str(obstacle)) as supervisor:
         obstacle.touch()
@@ -226,7 +226,7 @@ async def test_model_that_stops_loading_backs_off_and_refuses(
 async def test_process_that_cannot_be_started_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_runtime.supervisor.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("device_runtime.worker.supervisor.FIRST_DELAY_S", 0.01)
     program, moved = tmp_path / "program", tmp_path / "moved"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     program.chmod(0o700)
@@ -269,7 +269,7 @@ async def test_health_reports_a_process_that_is_stopped() -> None:
 
 
 async def test_process_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_runtime.supervisor.SILENT_S", 0.5)
+    monkeypatch.setattr("device_runtime.worker.supervisor.SILENT_S", 0.5)
     async with running(timeout_s=0.2) as supervisor:
         stopped = supervisor.pid
         assert stopped is not None
@@ -285,7 +285,7 @@ async def test_process_that_does_not_answer_is_replaced(monkeypatch: pytest.Monk
 async def test_process_without_requests_may_be_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("device_runtime.supervisor.SILENT_S", 0.1)
+    monkeypatch.setattr("device_runtime.worker.supervisor.SILENT_S", 0.1)
     async with running(timeout_s=0.1) as supervisor:
         await asyncio.sleep(0.3)
         assert await answer(supervisor, "a") == "a "
@@ -296,7 +296,7 @@ async def test_process_without_requests_may_be_silent(
 async def test_process_that_closes_its_pipe_is_not_ready_and_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("device_runtime.supervisor.EXIT_S", 0.5)
+    monkeypatch.setattr("device_runtime.worker.supervisor.EXIT_S", 0.5)
     async with running() as supervisor:
         with pytest.raises(EngineError, match="SIGKILL"):
             async with asyncio.timeout(10):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from device_runtime.tokenizer_file import TokenBytes
+from device_runtime.inference.tokenizer_file import TokenBytes
 
 
 def table(folder: Path, content: dict[str, Any]) -> TokenBytes:

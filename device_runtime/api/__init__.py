@@ -1,0 +1,1 @@
+"""The HTTP API: requests are parsed, responses are built, routes join them."""

@@ -1,0 +1,215 @@
+"""The HTTP side: OpenAI's API, health, status, metrics and the chat page."""
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from http import HTTPStatus
+from typing import Protocol
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from device_runtime.api import openapi
+from device_runtime.api.errors import ApiError
+from device_runtime.api.outcomes import ApiEndpoint, ObservedRequest, error_response
+from device_runtime.api.requests import ParsedRequest, parse_chat, parse_completion
+from device_runtime.api.response_types import Model, ModelList, ResponseMeta
+from device_runtime.api.responses import Answer, ChatAnswer, CompletionAnswer
+from device_runtime.api.served_model import ServedModel
+from device_runtime.api.streaming import EventStream, collect, while_connected
+from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.server import page
+from device_runtime.status.metrics import CONTENT_TYPE, Metrics
+from device_runtime.status.report import HealthReport, Outcome, RequestStats, RuntimeStatus
+from device_runtime.tools.call_parser import ToolCallParser
+from device_runtime.worker.health import Health
+
+
+class Generator(Protocol):
+    """A source of answers: the supervisor, or a fake."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+        """See `Supervisor.generate`."""
+        ...
+
+
+class Api:
+    """The routes.
+
+    Args:
+        generator: answers requests.
+        stats: counts the outcome of each request.
+        status: reports the status of everything, now.
+        served: the model that answers.
+        max_body_bytes: longest body of a request.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        stats: RequestStats,
+        status: Callable[[], RuntimeStatus],
+        served: ServedModel,
+        *,
+        max_body_bytes: int = 1 << 20,
+    ) -> None:
+        self._generator = generator
+        self._stats = stats
+        self._status = status
+        self._served = served
+        self._max_body_bytes = max_body_bytes
+        self._metrics = Metrics(status)
+        self._fingerprint = f"fp_{status().identity.release[:12]}"
+        self._created = int(time.time())
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/completions", self._completion, methods=["POST"]),
+                Route("/v1/models", self._models),
+                Route("/v1/models/{model:path}", self._model),
+                Route("/v1/status", self._full_status),
+                Route("/metrics", self._metrics_text),
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+                Route("/openapi.json", self._document),
+                *page.routes(),
+            ],
+            exception_handlers={
+                ApiError: on_api_error,
+                HTTPException: _on_http_error,
+                ClientDisconnect: _on_disconnect,
+                Exception: _on_error,
+            },
+        )
+
+    async def _models(self, request: Request) -> Response:
+        return _struct(ModelList([self._model_object(name) for name in self._served.models]))
+
+    async def _model(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        if name not in self._served.models:
+            raise ApiError(f"the model {name!r} does not exist", status=404, code="model_not_found")
+        return _struct(self._model_object(name))
+
+    def _model_object(self, name: str) -> Model:
+        return Model(id=name, created=self._created, owned_by="edgepack")
+
+    async def _full_status(self, request: Request) -> Response:
+        return _struct(self._status())
+
+    async def _metrics_text(self, request: Request) -> Response:
+        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _healthz(self, request: Request) -> Response:
+        """Liveness: 200 as long as this process works."""
+        return _struct(msgspec.convert(self._status(), HealthReport, from_attributes=True))
+
+    async def _readyz(self, request: Request) -> Response:
+        """Readiness: 200 only if the model can answer a request now."""
+        status = self._status()
+        ready = status.health is Health.READY
+        report = msgspec.convert(status, HealthReport, from_attributes=True)
+        return _struct(report, status=200 if ready else 503)
+
+    async def _document(self, request: Request) -> Response:
+        return JSONResponse(openapi.document(self._served.models))
+
+    async def _chat(self, request: Request) -> Response:
+        def answer(meta: ResponseMeta, parsed: ParsedRequest) -> Answer:
+            names = [tool.name for tool in parsed.tools.tools]
+            dialect = self._served.dialect
+            return ChatAnswer(meta, parsed, lambda: ToolCallParser(dialect, names, guided=True))
+
+        return await self._answer(request, ApiEndpoint.CHAT, parse_chat, answer)
+
+    async def _completion(self, request: Request) -> Response:
+        return await self._answer(
+            request, ApiEndpoint.COMPLETION, parse_completion, CompletionAnswer
+        )
+
+    async def _answer(
+        self,
+        request: Request,
+        endpoint: ApiEndpoint,
+        parse: Callable[[bytes, ServedModel], ParsedRequest],
+        answer: Callable[[ResponseMeta, ParsedRequest], Answer],
+    ) -> Response:
+        observed = ObservedRequest(endpoint, self._stats, self._metrics, request)
+        try:
+            parsed = parse(await self._body(request), self._served)
+        except ApiError:
+            observed.end(Outcome.REJECTED)
+            raise
+        meta = ResponseMeta(
+            id=uuid.uuid4().hex,
+            created=int(time.time()),
+            model=parsed.model,
+            system_fingerprint=self._fingerprint,
+        )
+        chunks = observed.chunks(self._generator.generate(parsed.generation))
+        try:
+            # The first chunk only says that the request is accepted: until then, an error can
+            # still be an HTTP status.
+            await while_connected(request, anext(chunks))
+            if not parsed.stream:
+                whole = collect(chunks, answer(meta, parsed))
+                return _struct(await while_connected(request, whole))
+        except BaseException:
+            await chunks.aclose()
+            raise
+        return EventStream(chunks, answer(meta, parsed))
+
+    async def _body(self, request: Request) -> bytes:
+        """Read the request's body, up to the limit and no further."""
+        too_large = ApiError(
+            f"the body is larger than {self._max_body_bytes} bytes",
+            status=413,
+            code="request_too_large",
+        )
+        length = request.headers.get("content-length", "0")
+        if int(length) > self._max_body_bytes:
+            raise too_large
+        data = bytearray()
+        async for piece in request.stream():
+            data += piece
+            if len(data) > self._max_body_bytes:
+                raise too_large
+        return bytes(data)
+
+
+def _struct(value: msgspec.Struct, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def on_api_error(request: Request, error: Exception) -> Response:
+    """The error as an HTTP response."""
+    assert isinstance(error, ApiError)
+    # The rest of a body that is too large is not read.
+    return error_response(error, {"Connection": "close"} if error.status == 413 else None)
+
+
+def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    messages = {
+        HTTPStatus.NOT_FOUND: f"no such endpoint: {path}",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"method {request.method} not allowed for {path}",
+    }
+    message = messages.get(HTTPStatus(error.status_code), f"{error.detail}: {path}")
+    return error_response(ApiError(message, status=error.status_code), error.headers)
+
+
+def _on_disconnect(request: Request, error: Exception) -> Response:
+    """Respond although nobody reads it, for the access log; 499 is nginx's status for this."""
+    return Response(status_code=499)
+
+
+def _on_error(request: Request, error: Exception) -> Response:
+    return error_response(ApiError("internal error", status=500))

@@ -1,0 +1,281 @@
+"""The API's own description: an OpenAPI document, generated from the structs it reads and writes.
+
+OpenAPI 3.1, https://spec.openapis.org/oas/v3.1.1, whose schemas are those of JSON schema 2020-12.
+"""
+
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+import device_runtime
+from device_runtime.api import request_types as bodies
+from device_runtime.api import response_types as objects
+from device_runtime.status.metrics import CONTENT_TYPE as METRICS_TYPE
+from device_runtime.status.report import HealthReport, RuntimeStatus
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
+
+_ABOUT = """\
+OpenAI's API, served by the device itself. A field that cannot be honoured is an error that names
+it; null means absent. Texts for the model must not contain U+0000."""
+_COMPONENTS = "#/components/schemas/"
+_STRUCTS: tuple[type[msgspec.Struct], ...] = (
+    bodies.ChatBody,
+    bodies.CompletionBody,
+    objects.ChatCompletion,
+    objects.ChatCompletionChunk,
+    objects.Completion,
+    objects.ModelList,
+    objects.Model,
+    objects.Error,
+    RuntimeStatus,
+    HealthReport,
+)
+_ERRORS = {
+    400: "The request is wrong, or asks for what this device cannot do; `param` names the field.",
+    401: "An API key is required, and none or a wrong one was given.",
+    403: "Web pages of this origin, or requests for this host, are refused.",
+    404: "The model does not exist.",
+    413: "The body is too large.",
+    429: "The queue is full.",
+    500: "The model failed, or its process ended; the next request gets a new one.",
+    503: "The model is not available: it fails, there is no memory now, or the service stops.",
+    504: "The request took too long, queueing included.",
+}
+_RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+}
+_GUARDED = (401, 403)
+_GENERATING = (400, 401, 403, 404, 413, 429, 500, 503, 504)
+_CHAT_EXAMPLES = {
+    "question": {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
+    "streamed": {
+        "messages": [
+            {"role": "system", "content": "You are brief."},
+            {"role": "user", "content": "Tell me of rivers."},
+        ],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0.7,
+        "max_tokens": 64,
+    },
+    "json": {
+        "messages": [{"role": "user", "content": "Paris, as JSON."}],
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {
+                "name": "city",
+                "schema": {
+                    "type": "object",
+                    "properties": {"city": {"type": "string", "maxLength": 30}},
+                    "required": ["city"],
+                    "additionalProperties": False,
+                },
+            },
+        },
+    },
+}
+
+
+def document(models: Iterable[str]) -> dict[str, Any]:
+    """The OpenAPI document.
+
+    Args:
+        models: the names that a request's `model` can have.
+    """
+    names = list(models)
+    schemas = _schemas()
+    for body in ("ChatBody", "CompletionBody"):
+        model = schemas[body]["properties"]["model"]
+        model["anyOf"] = [{"enum": names}, {"type": "null"}]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "edgepack",
+            "version": device_runtime.__version__,
+            "summary": "A language model on this device",
+            "description": _ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        # Keys are required only where the device has a file of them.
+        "security": [{}, {"key": []}],
+        "paths": _paths(names),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _paths(models: list[str]) -> dict[str, Any]:
+    return {
+        "/v1/chat/completions": {
+            "post": _generating(
+                "createChatCompletion",
+                "Answer a conversation",
+                "ChatBody",
+                _CHAT_EXAMPLES,
+                "ChatCompletion",
+                "ChatCompletionChunk",
+            )
+        },
+        "/v1/completions": {
+            "post": _generating(
+                "createCompletion",
+                "Continue a raw text",
+                "CompletionBody",
+                {"text": {"prompt": "Once upon a time", "max_tokens": 20}},
+                "Completion",
+                "Completion",
+            )
+        },
+        "/v1/models": {
+            "get": _operation("listModels", "All models", {200: _json("ModelList")}, _GUARDED)
+        },
+        "/v1/models/{model}": {
+            "get": _operation(
+                "retrieveModel", "One model", {200: _json("Model")}, (*_GUARDED, 404)
+            ),
+            "parameters": [
+                {
+                    "name": "model",
+                    "in": "path",
+                    "required": True,
+                    "schema": {"type": "string", "minLength": 1},
+                    "examples": {"model": {"value": models[0]}},
+                }
+            ],
+        },
+        "/v1/status": {
+            "get": _operation(
+                "getStatus", "Status of the device", {200: _json("RuntimeStatus")}, _GUARDED
+            )
+        },
+        "/metrics": {
+            "get": _operation(
+                "getMetrics",
+                "Metrics for Prometheus",
+                {200: _answer("Prometheus' text format.", {METRICS_TYPE: {"type": "string"}})},
+                _GUARDED,
+            )
+        },
+        "/healthz": {
+            "get": _operation(
+                "getHealth",
+                "Liveness: 200 as long as the service works; no key is needed",
+                {200: _json("HealthReport")},
+                (403,),
+            )
+        },
+        "/readyz": {
+            "get": _operation(
+                "getReadiness",
+                "Readiness: 200 only if the model can answer a request now; no key is needed",
+                {200: _json("HealthReport"), 503: _json("HealthReport")},
+                (403,),
+            )
+        },
+        "/openapi.json": {
+            "get": _operation(
+                "getDocument",
+                "This document",
+                {200: _answer("An OpenAPI document.", {JSON: {"type": "object"}})},
+                _GUARDED,
+            )
+        },
+    }
+
+
+def _generating(
+    name: str, summary: str, body: str, examples: dict[str, Any], whole: str, piece: str
+) -> dict[str, Any]:
+    pieces = [{"$ref": _COMPONENTS + name} for name in (piece, "Error")]
+    data = {
+        "description": f"A {piece}; an Error if the answer fails; `[DONE]` at the end.",
+        "type": "string",
+        "anyOf": [
+            {"const": "[DONE]"},
+            {"contentMediaType": JSON, "contentSchema": {"anyOf": pieces}},
+        ],
+    }
+    # As is usual for server-sent events before OpenAPI 3.2: the schema of one event.
+    event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    answer = _answer(
+        "The answer; with `stream`, in server-sent events.",
+        {JSON: {"$ref": _COMPONENTS + whole}, EVENTS: event},
+    )
+    operation = _operation(name, summary, {200: answer}, _GENERATING)
+    operation["requestBody"] = {
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {"$ref": _COMPONENTS + body},
+                "examples": {each: {"value": value} for each, value in examples.items()},
+            }
+        },
+    }
+    return operation
+
+
+def _operation(
+    name: str, summary: str, answers: dict[int, Any], errors: Iterable[int]
+) -> dict[str, Any]:
+    responses = {str(status): answer for status, answer in answers.items()}
+    for status in errors:
+        response = _answer(_ERRORS[status], {JSON: {"$ref": _COMPONENTS + "Error"}})
+        if status in (429, 503):
+            response["headers"] = _RETRY_AFTER
+        responses[str(status)] = response
+    return {"operationId": name, "summary": summary, "responses": responses}
+
+
+def _json(struct: str) -> dict[str, Any]:
+    return _answer(struct, {JSON: {"$ref": _COMPONENTS + struct}})
+
+
+def _answer(description: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {kind: {"schema": schema} for kind, schema in content.items()},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    _, schemas = msgspec.json.schema_components(_STRUCTS, ref_template=_COMPONENTS + "{name}")
+    for schema in schemas.values():
+        _describe(schema)
+    status, health = schemas["RuntimeStatus"]["properties"], schemas["HealthReport"]["properties"]
+    health |= {name: status[name] for name in health}
+    _close(schemas["ChatBody"], bodies.CHAT_WITHOUT_EFFECT, ignored=bodies.IGNORED)
+    _close(schemas["CompletionBody"], bodies.COMPLETION_WITHOUT_EFFECT, ignored=bodies.IGNORED)
+    _close(schemas["Turn"], bodies.TURN_WITHOUT_EFFECT)
+    return schemas
+
+
+def _describe(schema: dict[str, Any]) -> None:
+    """Move what a docstring says of attributes to the properties."""
+    text = inspect.cleandoc(schema.get("description", ""))
+    about, _, attributes = text.partition("\n\nAttributes:\n")
+    if about:
+        schema["description"] = " ".join(about.split())
+    for name, meaning in re.findall(r"(?ms)^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", attributes):
+        words = " ".join(meaning.split())
+        schema["properties"][name]["description"] = words[0].upper() + words[1:]
+
+
+def _close(
+    schema: dict[str, Any],
+    without_effect: dict[str, tuple[Any, ...]],
+    *,
+    ignored: Iterable[str] = (),
+) -> None:
+    """Add the fields beside a struct's that `check_fields` accepts and refuses."""
+    schema["properties"] |= {name: {"description": "Of no effect."} for name in sorted(ignored)} | {
+        name: {"description": "Not supported.", "enum": [*values, None]}
+        for name, values in without_effect.items()
+    }
+    schema["additionalProperties"] = False

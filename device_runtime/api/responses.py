@@ -1,0 +1,285 @@
+"""OpenAI's responses, built: the engine's chunks in, the API's objects out. Pure functions.
+
+An answer is pushed in as it is generated. `push` returns what a client that streams gets next;
+`whole` is for one that does not stream.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import UNSET
+
+from device_runtime.api import response_types as objects
+from device_runtime.api.requests import ParsedRequest
+from device_runtime.inference.engine import FinishReason, GenerationChunk, TokenLogprob, Usage
+from device_runtime.tools.call_parser import CallArguments, CallStarted, Event, Text, ToolCallParser
+
+
+class Answer(Protocol):
+    """The answer to one request."""
+
+    def push(self, chunk: GenerationChunk) -> Sequence[msgspec.Struct]:
+        """Take the engine's next chunk; returns the objects that can be sent now."""
+        ...
+
+    def whole(self) -> msgspec.Struct:
+        """All of it, once the last chunk is in."""
+        ...
+
+
+class _Choice:
+    """One of the answers to a request, as far as it has been generated."""
+
+    def __init__(self, parser: ToolCallParser | None) -> None:
+        self.parser = parser
+        self.text: list[str] = []
+        self.calls: list[objects.AnswerCall] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.reason: objects.Finish | None = None
+
+
+class ChatAnswer:
+    """`chat.completion` and `chat.completion.chunk` objects.
+
+    Args:
+        meta: what they begin with; its id gets a prefix.
+        parsed: the request.
+        parser: makes a parser of the tool calls of one answer.
+    """
+
+    def __init__(
+        self,
+        meta: objects.ResponseMeta,
+        parsed: ParsedRequest,
+        parser: Callable[[], ToolCallParser],
+    ) -> None:
+        self._meta = _begin(meta, "chatcmpl")
+        self._parsed = parsed
+        self._parser = parser
+        self._choices: dict[int, _Choice] = {}
+        self._usage: objects.UsageObject | None = None
+
+    def push(self, chunk: GenerationChunk) -> list[objects.ChatCompletionChunk]:
+        """See `Answer.push`."""
+        pieces = []
+        choice = self._choices.get(chunk.index)
+        if choice is None:
+            choice = _Choice(self._parser() if self._parsed.tools.tools else None)
+            self._choices[chunk.index] = choice
+            pieces.append(self._piece(chunk.index, objects.Delta(role="assistant", content="")))
+        choice.logprobs += chunk.logprobs
+        deltas = _deltas(choice, chunk)
+        if chunk.logprobs and not deltas:
+            # The token is known, its text is not yet.
+            deltas = [objects.Delta(content="")]
+        logprobs = chunk.logprobs
+        for delta in deltas:
+            pieces.append(self._piece(chunk.index, delta, logprobs=self._logprobs(logprobs)))
+            logprobs = ()
+        if chunk.finish_reason is not None:
+            choice.reason = _finish(chunk.finish_reason, choice)
+            pieces.append(self._piece(chunk.index, objects.Delta(), choice.reason))
+        if chunk.usage is not None:
+            self._usage = _usage(chunk.usage)
+            if self._parsed.include_usage:
+                pieces.append(self._object([], self._usage))
+        return pieces
+
+    def whole(self) -> objects.ChatCompletion:
+        """See `Answer.whole`."""
+        assert self._usage is not None
+        return objects.ChatCompletion(
+            **self._meta,
+            choices=[self._whole_choice(index, each) for index, each in self._choices.items()],
+            usage=self._usage,
+        )
+
+    def _whole_choice(self, index: int, choice: _Choice) -> objects.ChatChoice:
+        assert choice.reason is not None
+        text = "".join(choice.text)
+        message = objects.AnswerMessage(
+            content=text or (None if choice.calls else ""),
+            refusal=None,
+            tool_calls=choice.calls or UNSET,
+        )
+        return objects.ChatChoice(
+            index=index,
+            message=message,
+            logprobs=self._logprobs(choice.logprobs),
+            finish_reason=choice.reason,
+        )
+
+    def _piece(
+        self,
+        index: int,
+        delta: objects.Delta,
+        reason: objects.Finish | None = None,
+        logprobs: objects.ChatLogprobs | None = None,
+    ) -> objects.ChatCompletionChunk:
+        choice = objects.ChunkChoice(
+            index=index, delta=delta, logprobs=logprobs, finish_reason=reason
+        )
+        return self._object([choice])
+
+    def _object(
+        self, choices: list[objects.ChunkChoice], usage: objects.UsageObject | None = None
+    ) -> objects.ChatCompletionChunk:
+        absent = None if self._parsed.include_usage else UNSET
+        return objects.ChatCompletionChunk(**self._meta, choices=choices, usage=usage or absent)
+
+    def _logprobs(self, tokens: Sequence[TokenLogprob]) -> objects.ChatLogprobs | None:
+        if self._parsed.generation.logprobs is None:
+            return None
+        content = [
+            objects.TokenLogprobs(
+                token=_shown(token.data),
+                logprob=token.logprob,
+                bytes=list(token.data),
+                top_logprobs=[
+                    objects.Logprob(token=_shown(data), logprob=logprob, bytes=list(data))
+                    for data, logprob in token.top
+                ],
+            )
+            for token in tokens
+        ]
+        return objects.ChatLogprobs(content=content, refusal=None)
+
+
+class CompletionAnswer:
+    """`text_completion` objects, which look the same in chunks and whole.
+
+    Args:
+        meta: what they begin with; its id gets a prefix.
+        parsed: the request.
+    """
+
+    def __init__(self, meta: objects.ResponseMeta, parsed: ParsedRequest) -> None:
+        self._meta = _begin(meta, "cmpl")
+        self._parsed = parsed
+        self._choices: dict[int, _Choice] = {}
+        self._usage: objects.UsageObject | None = None
+
+    def push(self, chunk: GenerationChunk) -> list[objects.Completion]:
+        """See `Answer.push`."""
+        pieces = []
+        text = chunk.text
+        choice = self._choices.get(chunk.index)
+        if choice is None:
+            choice = self._choices[chunk.index] = _Choice(None)
+            text = self._parsed.echo + text
+        offset = sum(_characters(token.data) for token in choice.logprobs)
+        choice.text.append(text)
+        choice.logprobs += chunk.logprobs
+        if chunk.finish_reason is not None:
+            choice.reason = _finish(chunk.finish_reason, choice)
+        if text or chunk.logprobs or choice.reason is not None:
+            shown = objects.CompletionChoice(
+                index=chunk.index,
+                text=text,
+                logprobs=self._logprobs(chunk.logprobs, offset),
+                finish_reason=choice.reason,
+            )
+            pieces.append(self._object([shown]))
+        if chunk.usage is not None:
+            self._usage = _usage(chunk.usage)
+            if self._parsed.include_usage:
+                pieces.append(self._object([], self._usage))
+        return pieces
+
+    def whole(self) -> objects.Completion:
+        """See `Answer.whole`."""
+        assert self._usage is not None
+        choices = [
+            objects.CompletionChoice(
+                index=index,
+                text="".join(choice.text),
+                logprobs=self._logprobs(choice.logprobs, 0),
+                finish_reason=choice.reason,
+            )
+            for index, choice in self._choices.items()
+        ]
+        return self._object(choices, self._usage)
+
+    def _object(
+        self, choices: list[objects.CompletionChoice], usage: objects.UsageObject | None = None
+    ) -> objects.Completion:
+        absent = None if self._parsed.include_usage else UNSET
+        return objects.Completion(**self._meta, choices=choices, usage=usage or absent)
+
+    def _logprobs(
+        self, tokens: Sequence[TokenLogprob], offset: int
+    ) -> objects.CompletionLogprobs | None:
+        """Log probabilities as they were before chat: one list for each property, of all tokens."""
+        if self._parsed.generation.logprobs is None:
+            return None
+        offsets = []
+        for token in tokens:
+            offsets.append(offset)
+            offset += _characters(token.data)
+        return objects.CompletionLogprobs(
+            tokens=[_shown(token.data) for token in tokens],
+            token_logprobs=[token.logprob for token in tokens],
+            top_logprobs=[
+                {_shown(data): logprob for data, logprob in token.top} for token in tokens
+            ],
+            text_offset=offsets,
+        )
+
+
+def _begin(meta: objects.ResponseMeta, kind: str) -> dict[str, Any]:
+    """The fields that each object of a response begins with."""
+    return msgspec.structs.asdict(meta) | {"id": f"{kind}-{meta.id}"}
+
+
+def _deltas(choice: _Choice, chunk: GenerationChunk) -> list[objects.Delta]:
+    """Add a chunk to an answer; returns what is new."""
+    if choice.parser is None:
+        choice.text.append(chunk.text)
+        return [objects.Delta(content=chunk.text)] if chunk.text else []
+    events = choice.parser.push(chunk.text)
+    if chunk.finish_reason is not None:
+        events += choice.parser.finish()
+    return [_delta(choice, event) for event in events]
+
+
+def _delta(choice: _Choice, event: Event) -> objects.Delta:
+    match event:
+        case Text(text=text):
+            choice.text.append(text)
+            return objects.Delta(content=text)
+        case CallStarted(index=index, id=number, name=name):
+            choice.calls.append(objects.AnswerCall(number, objects.AnswerFunction(name, "")))
+            function = objects.DeltaFunction(name=name, arguments="")
+            call = objects.DeltaCall(index=index, id=number, type="function", function=function)
+        case CallArguments(index=index, delta=arguments):
+            choice.calls[index].function.arguments += arguments
+            call = objects.DeltaCall(
+                index=index, function=objects.DeltaFunction(arguments=arguments)
+            )
+    return objects.Delta(tool_calls=[call])
+
+
+def _finish(reason: FinishReason, choice: _Choice) -> objects.Finish:
+    """OpenAI's word for why an answer ended; that of a cancelled one reaches nobody."""
+    if reason is not FinishReason.STOP:
+        return "length"
+    return "tool_calls" if choice.calls else "stop"
+
+
+def _shown(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _characters(data: bytes) -> int:
+    """How many characters begin in these bytes of UTF-8."""
+    return sum(byte & 0xC0 != 0x80 for byte in data)
+
+
+def _usage(usage: Usage) -> objects.UsageObject:
+    return objects.UsageObject(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+        prompt_tokens_details=objects.TokensDetails(usage.cached_tokens),
+    )

@@ -1,0 +1,161 @@
+"""A release: a bundle that is unpacked on a disk."""
+
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.manifest import Blob, Manifest, Record
+from device_runtime.durable import open_folder
+from device_runtime.errors import BundleError, ResourceError
+
+CHUNK = 1 << 20
+
+MAX_SBOM_BYTES = 16 << 20
+
+INSTALLED = Path("/var/lib/edgepack/current")
+
+OnBytes = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A bundle's content as files in a folder.
+
+    Attributes:
+        folder: the folder.
+        manifest: its manifest.
+        digest: sha256 of the manifest's bytes.
+    """
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+
+    @property
+    def model_folder(self) -> Path:
+        """What ONNX Runtime GenAI opens."""
+        return self.folder / schema.MODEL_FOLDER
+
+    @property
+    def program(self) -> Path:
+        """The frozen runtime."""
+        return self.folder / schema.RUNTIME_ENTRY
+
+    def verify(self, on_bytes: OnBytes | None = None) -> None:
+        """Compare every file and link with the manifest.
+
+        Raises:
+            BundleError: names everything that is missing, changed or extra.
+        """
+        found = [
+            problem
+            for record in self.manifest.records
+            if (problem := _file_problem(self.folder / record.path, record, on_bytes))
+        ]
+        for name in (schema.SBOM_NAME, schema.SIGNATURE_NAME):
+            try:
+                data = plain_file(self.folder, name)
+                if name == schema.SBOM_NAME and not agrees(data, self.manifest.sbom):
+                    found.append(f"{name} is changed")
+            except OSError as error:
+                found.append(f"{name}: {error.strerror}")
+        known = {record.path for record in self.manifest.records}
+        known |= {schema.SBOM_NAME, schema.SIGNATURE_NAME, schema.MANIFEST_NAME}
+        for base, folders, names in os.walk(self.folder):
+            links = [name for name in folders if Path(base, name).is_symlink()]
+            for name in [*names, *links]:
+                path = Path(base, name).relative_to(self.folder).as_posix()
+                if path not in known:
+                    found.append(f"{path} does not belong to it")
+        if found:
+            raise BundleError(
+                f"the release in {self.folder} is damaged: " + "; ".join(found[:20]),
+                hint="Install the bundle again.",
+            )
+
+
+def open_release(folder: Path) -> Release:
+    """Read the manifest of a release; its files are not checked (`Release.verify` does).
+
+    Raises:
+        BundleError: there is no manifest, or it is not valid.
+    """
+    folder = folder.resolve()
+    try:
+        data = plain_file(folder, schema.MANIFEST_NAME)
+    except OSError as error:
+        raise BundleError(
+            f"{folder} is no release: {schema.MANIFEST_NAME}: {error.strerror}",
+            hint="Install a bundle first: edgepack-runtime install FILE.epk",
+        ) from None
+    return Release(
+        folder=folder, manifest=schema.decode(data), digest=hashlib.sha256(data).hexdigest()
+    )
+
+
+def own_release() -> Release:
+    """The release this frozen program is part of, else the one that is installed.
+
+    Raises:
+        BundleError: there is neither.
+    """
+    around = Path(sys.executable).resolve().parent.parent
+    if getattr(sys, "frozen", False) and (around / schema.MANIFEST_NAME).is_file():
+        return open_release(around)
+    return open_release(INSTALLED)
+
+
+def disk_error(error: OSError, folder: Path) -> ResourceError:
+    """An error of the file system as one for the user."""
+    return ResourceError(
+        f"cannot write to {folder}: {error.strerror or error}",
+        hint="Free some space there, or check that it is writable.",
+    )
+
+
+def plain_file(folder: Path, name: str) -> bytes:
+    """Read a small file of a release; a link there is an error: it may lead elsewhere."""
+    with open_folder(folder) as opened, opened.file(name) as file:
+        return file.read(MAX_SBOM_BYTES + 1)
+
+
+def agrees(data: bytes, blob: Blob) -> bool:
+    """Compare length and digest."""
+    """Compare length and digest."""
+    return len(data) == blob.size and hashlib.sha256(data).hexdigest() == blob.sha256
+
+
+def file_chunks(path: Path) -> Iterator[bytes]:
+    """Read a file in chunks of at most `CHUNK` bytes."""
+    """Read a file in chunks of at most `CHUNK` bytes."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _file_problem(path: Path, record: Record, on_bytes: OnBytes | None) -> str:
+    """What differs between a file and its record; empty if nothing does."""
+    try:
+        found = path.lstat()
+        if record.link is not None:
+            same = stat.S_ISLNK(found.st_mode) and str(path.readlink()) == record.link
+            return "" if same else f"{record.path} is not the link it should be"
+        if not stat.S_ISREG(found.st_mode):
+            return f"{record.path} is no file"
+        if stat.S_IMODE(found.st_mode) != record.mode:
+            return f"{record.path} has another mode"
+        if found.st_size != record.size:
+            return f"{record.path} has another size"
+        hasher = hashlib.sha256()
+        for chunk in file_chunks(path):
+            hasher.update(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
+        return "" if hasher.hexdigest() == record.sha256 else f"{record.path} is changed"
+    except OSError as error:
+        return f"{record.path}: {error.strerror}"

@@ -1,0 +1,84 @@
+"""What a bundle requires of a device. Nothing is read here: facts come in, a judgement comes out.
+
+`install` refuses a device that does not meet a requirement; `doctor` shows it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from device_runtime.bundle.manifest import KitFacts, Manifest
+
+GENERIC = "linux-"
+"""Start of the names that stand for any Linux machine of an architecture: `linux-aarch64`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmet:
+    """A requirement that a device does not meet.
+
+    Attributes:
+        problem: what is required, and what the device has.
+        hint: what to do.
+    """
+
+    problem: str
+    hint: str
+
+
+def architecture(machine: str | None, kit: KitFacts) -> Unmet | None:
+    """Compare the architecture, as `uname -m` gives it; None if it is not known."""
+    if machine == kit.machine:
+        return None
+    return Unmet(
+        problem=f"the runtime is for {kit.machine}, the device is {machine or 'of unknown kind'}",
+        hint="Build the bundle with a profile for this device.",
+    )
+
+
+def c_library(glibc: str | None, kit: KitFacts) -> Unmet | None:
+    """Compare the version of the GNU C library; None if the device has none."""
+    if glibc is not None and _version(glibc) >= _version(kit.min_glibc):
+        return None
+    return Unmet(
+        problem=f"the runtime needs glibc {kit.min_glibc}, the device has {glibc or 'none'}",
+        hint=f"Use an operating system with glibc {kit.min_glibc} or newer.",
+    )
+
+
+def hardware(board: Sequence[str] | None, machine: str, manifest: Manifest) -> Unmet | None:
+    """Compare the names of the hardware: one of the bundle's must be one of the device's.
+
+    Where the board is not known, only a bundle for any machine of another architecture is refused.
+
+    Args:
+        board: names in the device tree; None if they are not known, empty if there are none.
+        machine: architecture; gives the device its generic name.
+        manifest: the bundle's.
+    """
+    names = [*(board or ()), f"{GENERIC}{machine}"]
+    if not set(names).isdisjoint(manifest.compatible):
+        return None
+    if board is None and not all(name.startswith(GENERIC) for name in manifest.compatible):
+        return None
+    return Unmet(
+        problem=f"the bundle is for {', '.join(manifest.compatible)}; the device is "
+        f"{', '.join(names)}",
+        hint="Build the bundle with a profile for this device, or install it with --force if it is "
+        "known to run here.",
+    )
+
+
+def update(installed: Manifest, manifest: Manifest) -> Unmet | None:
+    """Compare sequences; those of bundles with different ids have nothing to do with each other."""
+    if manifest.id != installed.id or manifest.sequence >= installed.sequence:
+        return None
+    return Unmet(
+        problem=f"the bundle is older than the installed release: {manifest.id} "
+        f"{manifest.version} has sequence {manifest.sequence}, {installed.version} has "
+        f"{installed.sequence}",
+        hint="Build the update with a higher --sequence, or pass --allow-downgrade to go back.",
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))

@@ -1,0 +1,177 @@
+"""What can be configured: the one place that declares each option.
+
+An option's key in `/etc/edgepack/runtime.toml` is the attribute's name here, its environment
+variable is `EDGEPACK_` and that name in capitals, its flag `--` and that name with dashes.
+`config_sources` reads all three.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from device_runtime.config.option import Option, check_address, check_broker, check_origins
+from device_runtime.errors import ServiceError
+
+_HEADINGS = {
+    "listen": "HTTP server",
+    "api_keys_file": "Access",
+    "threads": "Model",
+    "queue_limit": "Limits",
+    "mqtt": "MQTT reports",
+    "log_format": "Log",
+}
+"""Headings in the help, by the first option below each."""
+
+
+class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run a release; times are in seconds.
+
+    Each attribute is an option: its type has the bounds, and its `extra` the fields of `Option`.
+    """
+
+    listen: Annotated[
+        str,
+        Meta(
+            description="Address of the HTTP server; port 0 takes a free one.",
+            extra={"metavar": "HOST:PORT", "setting": "listen", "check": check_address},
+        ),
+    ] = "127.0.0.1:8080"
+    tls_certificate: Annotated[
+        Path | None, Meta(description="Certificate chain (PEM); makes the server speak HTTPS.")
+    ] = None
+    tls_key: Annotated[
+        Path | None, Meta(description="Private key of the certificate (PEM, not encrypted).")
+    ] = None
+    api_keys_file: Annotated[
+        Path | None,
+        Meta(description="Require one of these API keys; made by edgepack-runtime api-key new."),
+    ] = None
+    insecure_no_auth: Annotated[
+        bool, Meta(description="Allow requests without an API key from other machines.")
+    ] = False
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Origin of web pages that may use the API; may be given several times.",
+            extra={"metavar": "ORIGIN", "check": check_origins},
+        ),
+    ] = ()
+    threads: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1024,
+            description="Threads of inference; 0 leaves it to ONNX Runtime.",
+            extra={"setting": "threads"},
+        ),
+    ] = 0
+    max_tokens: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Length of an answer for which the request gives none.",
+            extra={"setting": "max_tokens"},
+        ),
+    ] = 512
+    parallel: Annotated[int, Meta(ge=1, le=16, description="Requests answered at once.")] = 2
+    kv_cache_mib: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 20,
+            description="Memory (MiB) for the KV caches of conversations; 0 leaves it to the "
+            "runtime.",
+        ),
+    ] = 0
+    system_prompt_file: Annotated[
+        Path | None,
+        Meta(description="Text put before conversations that have no system message."),
+    ] = None
+    queue_limit: Annotated[int, Meta(ge=0, le=1000, description="Requests that may wait.")] = 8
+    request_timeout: Annotated[
+        float, Meta(ge=1, le=86400, description="Seconds from a request's arrival to its end.")
+    ] = 600.0
+    max_body_kib: Annotated[
+        int, Meta(ge=1, le=65536, description="Largest body of a request (KiB).")
+    ] = 1024
+    max_messages: Annotated[
+        int, Meta(ge=1, le=100_000, description="Most messages of a request.")
+    ] = 1000
+    max_connections: Annotated[int, Meta(ge=1, le=65536, description="Connections at once.")] = 128
+    client_timeout: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="Seconds a client may take to send head or body of a request, or to read "
+            "a piece of the answer.",
+        ),
+    ] = 30.0
+    mqtt: Annotated[
+        str | None,
+        Meta(
+            description="Report to this broker: mqtt://[USER@]HOST[:PORT], mqtts:// for TLS.",
+            extra={"metavar": "URL", "check": check_broker},
+        ),
+    ] = None
+    mqtt_password_file: Annotated[
+        Path | None, Meta(description="File with the user's password.")
+    ] = None
+    device_id: Annotated[
+        str | None,
+        Meta(
+            description="Name of this device in topics; without one, derived from the machine.",
+            extra={"metavar": "NAME"},
+        ),
+    ] = None
+    status_interval: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=86400,
+            description="Seconds between two telemetry messages.",
+            extra={"setting": "status_interval_s"},
+        ),
+    ] = 30.0
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="Form of the log on standard error.")
+    ] = "text"
+
+    def system_prompt(self) -> str:
+        """The text of the file; empty without one.
+
+        Raises:
+            ServiceError: the file cannot be read, or is not a text.
+        """
+        file = self.system_prompt_file
+        if file is None:
+            return ""
+        try:
+            text = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise ServiceError(
+                f"cannot read the system prompt {file}: {reason}",
+                hint="Give a text file that the service's user may read.",
+            ) from None
+        if "\0" in text:
+            raise ServiceError(
+                f"the system prompt {file} must not contain U+0000", hint="Give a text file."
+            )
+        return text
+
+
+def _options() -> dict[str, Option]:
+    hints = get_type_hints(RuntimeConfig, include_extras=True)
+    options, group = {}, ""
+    for field in msgspec.structs.fields(RuntimeConfig):
+        group = _HEADINGS.get(field.name, group)
+        options[field.name] = Option.of(field.name, hints[field.name], field.default, group)
+    return options
+
+
+OPTIONS = _options()
+"""All options by name."""

@@ -1,0 +1,176 @@
+"""Where options get their values: release < file < environment < flags.
+
+All that is wrong with file and environment is reported at once. Paths in the file are relative to
+the file's folder, all others to the current one. An environment variable that is empty counts as
+not set; lists are separated by commas there.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from device_runtime.bundle.manifest import Settings
+from device_runtime.config.option import Option
+from device_runtime.config.options import OPTIONS, RuntimeConfig
+from device_runtime.errors import ServiceError
+
+FILE = Path("/etc/edgepack/runtime.toml")
+MAX_FILE_BYTES = 1 << 20
+
+FILE_VARIABLE = "EDGEPACK_CONFIG"
+RELEASE_VARIABLE = "EDGEPACK_RELEASE"
+API_KEY_VARIABLE = "EDGEPACK_API_KEY_FILE"
+_OTHER_VARIABLES = frozenset(
+    {
+        *(FILE_VARIABLE, RELEASE_VARIABLE, API_KEY_VARIABLE),
+        # The host's, and its tests': a developer has them set while a runtime is started.
+        *("EDGEPACK_CACHE", "EDGEPACK_TESTS_REQUIRE"),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A configuration, and where each value came from.
+
+    Attributes:
+        config: the values.
+        origins: by option, in words: `default`, `release`, `FILE: KEY`, `environment variable X`
+            or `flag --x`.
+    """
+
+    config: RuntimeConfig
+    origins: dict[str, str]
+
+
+def resolve(
+    settings: Settings | None,
+    *,
+    file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Put the configuration together.
+
+    Args:
+        settings: the release's; None where there is no release.
+        file: a file that must be there; None reads the usual one if it is there.
+        flags: values by option; None, and an empty list, are not given.
+        environment: this process's, if none is given.
+
+    Raises:
+        ServiceError: says everything that is wrong with any of them.
+    """
+    environment = os.environ if environment is None else environment
+    values = _Values(settings)
+    values.take_file(file or FILE, must_exist=file is not None)
+    values.take_environment(environment)
+    values.take_flags(flags or {})
+    if values.problems:
+        raise _error(values.problems)
+    return Resolved(config=RuntimeConfig(**values.values), origins=values.origins)
+
+
+class _Values:
+    """What the sources gave so far, beginning with the release's settings.
+
+    Attributes:
+        values: by option, each in its own type.
+        origins: by option, as `Resolved` has them.
+        problems: of all sources, in words.
+    """
+
+    def __init__(self, settings: Settings | None) -> None:
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+        self.problems: list[str] = []
+        for option in OPTIONS.values():
+            # Without a release there are no settings, and most options are not among them.
+            released = getattr(settings, option.setting, None)
+            self.values[option.name] = option.default if released is None else released
+            self.origins[option.name] = "default" if released is None else "release"
+
+    def take_file(self, file: Path, *, must_exist: bool) -> None:
+        for key, value in _table(file, must_exist=must_exist).items():
+            if key not in OPTIONS:
+                self.problems.append(f"{file}: unknown key {key!r}{_nearest(key, OPTIONS)}")
+                continue
+            self._take(OPTIONS[key], f"{file}: {key}", OPTIONS[key].read, value)
+            if isinstance(path := self.values[key], Path):
+                self.values[key] = file.parent / path
+
+    def take_environment(self, environment: Mapping[str, str]) -> None:
+        variables = {option.variable: option for option in OPTIONS.values()}
+        for name in sorted(environment):
+            if not name.startswith("EDGEPACK_") or name in _OTHER_VARIABLES:
+                continue
+            if name not in variables:
+                known = [*variables, *_OTHER_VARIABLES]
+                self.problems.append(f"unknown environment variable {name}{_nearest(name, known)}")
+            elif environment[name]:
+                option = variables[name]
+                origin = f"environment variable {name}"
+                self._take(option, origin, option.read_text, environment[name])
+
+    def take_flags(self, flags: Mapping[str, Any]) -> None:
+        for name, value in flags.items():
+            if value is not None and value != ():
+                option = OPTIONS[name]
+                self._take(option, f"flag {option.flag}", option.read, value)
+
+    def _take(self, option: Option, origin: str, read: Callable[[Any], Any], value: Any) -> None:
+        try:
+            self.values[option.name] = read(value)
+        except ValueError as error:
+            self.problems.append(f"{origin}: {error}")
+        self.origins[option.name] = origin
+
+
+def _table(file: Path, *, must_exist: bool) -> dict[str, Any]:
+    """The content of the file; nothing if it is not there and need not be.
+
+    Raises:
+        ServiceError: it cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise ServiceError(f"{file} is larger than {MAX_FILE_BYTES} bytes", hint=_HINT)
+        return tomllib.loads(data.decode())
+    except FileNotFoundError:
+        if must_exist:
+            raise ServiceError(
+                f"there is no configuration file {file}",
+                hint=f"Write one, or leave --config and {FILE_VARIABLE} out.",
+            ) from None
+        return {}
+    except OSError as error:
+        raise ServiceError(
+            f"cannot read {file}: {error.strerror or error}",
+            hint=f"The service runs as a user of its own: chmod 644 {file}",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ServiceError(f"{file} is not valid TOML: {error}", hint=_HINT) from None
+
+
+def _nearest(wrong: str, right: Iterable[str]) -> str:
+    """The end of a message: `; did you mean X?`, or all there are if no name is near."""
+    names = sorted(right)
+    near = {name.lower(): name for name in names}
+    found = difflib.get_close_matches(wrong.lower(), near, n=1, cutoff=0.6)
+    return f"; did you mean {near[found[0]]}?" if found else f"; there are: {', '.join(names)}"
+
+
+_HINT = "edgepack-runtime serve --help explains the options."
+
+
+def _error(problems: list[str]) -> ServiceError:
+    if len(problems) == 1:
+        return ServiceError(problems[0], hint=_HINT)
+    lines = "".join(f"\n  {problem}" for problem in problems)
+    return ServiceError(f"{len(problems)} problems in the configuration:{lines}", hint=_HINT)

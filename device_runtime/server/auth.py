@@ -1,0 +1,140 @@
+"""Who may use the HTTP API: API keys, and which web pages.
+
+With API keys, a request needs one. Without them, a server that only this machine reaches is still
+open to the web pages that its user looks at; what they cannot do is choose the Host header, and
+what they cannot hide is their origin.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from device_runtime.api.errors import ApiError
+from device_runtime.api.outcomes import error_response
+from device_runtime.server.api_keys import KeyRing
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+"""What answers without a key: probes have none, and learn nothing but that the service works."""
+
+
+def protect(
+    app: ASGIApp,
+    *,
+    keys: KeyRing | None,
+    open_paths: Iterable[str],
+    origins: tuple[str, ...],
+    loopback: bool,
+) -> ASGIApp:
+    """Let only those use an application who may.
+
+    Args:
+        app: the application.
+        keys: one of them is required; None for no keys.
+        open_paths: exact paths that answer without a key.
+        origins: of web pages, other than the application's own, that may use it.
+        loopback: only this machine reaches it.
+    """
+    if keys is not None:
+        app = RequireKey(app, keys, frozenset(open_paths))
+    if origins:
+        # Outside of the keys: a browser asks whether it may send one without sending it.
+        app = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),  # OpenAI's client for browsers sends many of its own
+            expose_headers=("Retry-After",),
+        )
+    if keys is None:
+        app = RefuseForeignPages(app, origins, loopback=loopback)
+    return app
+
+
+class RequireKey:
+    """Answers only requests with a key; `scope["state"]["key_name"]` then tells whose it was."""
+
+    def __init__(self, app: ASGIApp, keys: KeyRing, open_paths: frozenset[str]) -> None:
+        self._app = app
+        self._keys = keys
+        self._open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401."""
+        if scope["path"] in self._open_paths:
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).getlist("authorization")
+        # Of two headers, another server on the way may have looked at the other one.
+        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        if scheme.lower() != "bearer":
+            message = "an API key is required: send the header Authorization: Bearer KEY"
+            await _refuse(scope, receive, send, message, 'Bearer realm="edgepack"')
+            return
+        name = self._keys.name_of(key.strip())
+        if name is None:
+            message = "this API key is not valid here"
+            await _refuse(
+                scope, receive, send, message, 'Bearer realm="edgepack", error="invalid_token"'
+            )
+            return
+        scope.setdefault("state", {})["key_name"] = name
+        await self._app(scope, receive, send)
+
+
+class RefuseForeignPages:
+    """Keeps web pages of other sites from using a server that has no keys."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...], *, loopback: bool) -> None:
+        self._app = app
+        self._origins = frozenset(origins)
+        self._loopback = loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 403."""
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self._loopback and not _is_this_machine(host):
+            # DNS rebinding: a page's own name is made to mean 127.0.0.1, so that to the browser
+            # this server is that page's. It still sends that name.
+            await _forbid(scope, receive, send, f"requests for the host {host!r} are refused")
+        elif origin is not None and origin not in self._origins and not _same(origin, host):
+            message = f"web pages of {origin!r} may not use this server (cors_origins lists others)"
+            await _forbid(scope, receive, send, message)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _is_this_machine(host: str) -> bool:
+    """Whether a Host header is a name or an address of this machine; a browser always sends one."""
+    if not host:
+        return True
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _same(origin: str, host: str) -> bool:
+    """Whether a page came from this server: its scheme may be that of a proxy before it."""
+    return origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, message: str, challenge: str) -> None:
+    error = ApiError(message, status=HTTPStatus.UNAUTHORIZED, code="invalid_api_key")
+    await error_response(error, {"WWW-Authenticate": challenge})(scope, receive, send)
+
+
+async def _forbid(scope: Scope, receive: Receive, send: Send, message: str) -> None:
+    error = ApiError(message, status=HTTPStatus.FORBIDDEN, code="forbidden_origin")
+    await error_response(error)(scope, receive, send)

@@ -1,0 +1,169 @@
+"""One HTTP connection: uvicorn's, with bounds on what its client may take.
+
+uvicorn waits without end for a head that never ends, a body that trickles in and a client that
+does not read; each would hold one of the few connections, and the last one the model.
+"""
+
+import asyncio
+import socket
+
+import h11
+import uvicorn
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from device_runtime.api.errors import ApiError
+from device_runtime.api.outcomes import error_response
+
+MAX_HEAD_BYTES = 16 << 10
+"""Of a request: its line and all headers."""
+SPARE_CONNECTIONS = 32
+"""Beyond the limit, so many are still told so, and may ask whether the service is well."""
+ALWAYS_ANSWERED = "/healthz"
+
+_FULL = ApiError(
+    "too many connections at once",
+    status=503,
+    code="too_many_connections",
+    retry_after_s=1,
+)
+_LARGE_HEAD = ApiError(
+    f"the head of the request is larger than {MAX_HEAD_BYTES} bytes",
+    status=431,
+    code="request_too_large",
+)
+
+
+class Connection(H11Protocol):
+    """From its start to its end.
+
+    Args:
+        config: uvicorn's, loaded.
+        state: shared by all connections.
+        max_connections: those beyond get 503.
+        client_timeout_s: how long the client may take for the head of a request, for its body, and
+            to read enough that more of the answer can be sent.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        state: ServerState,
+        *,
+        max_connections: int,
+        client_timeout_s: float,
+    ) -> None:
+        super().__init__(config, state, app_state={})
+        self._max_connections = max_connections
+        self._client_timeout_s = client_timeout_s
+        self._api = self.app
+        self.app = self._admit
+        self._is_full = False
+        self._awaited: object = None
+        self._late: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or turn it away."""
+        super().connection_made(transport)
+        # Whatever the kernel does not take at once counts as unread. With a bound of 0 asyncio's
+        # TLS would stay paused when all is sent.
+        transport.set_write_buffer_limits(high=0 if self.scheme == "http" else 1, low=0)
+        # A client that has vanished acknowledges nothing, and the kernel would try for 15 minutes.
+        transport.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self._client_timeout_s)
+        )
+        beyond = len(self.connections) - self._max_connections
+        self._is_full = beyond > 0
+        if beyond > SPARE_CONNECTIONS:
+            self._answer(_FULL)
+        else:
+            self._watch_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the application, and forget all bounds."""
+        super().connection_lost(exc)
+        for timer in (self._late, self._unread):
+            if timer is not None:
+                timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Take some bytes of a request."""
+        super().data_received(data)
+        self._watch_request()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request of this connection."""
+        super().on_response_complete()
+        self._watch_request()
+
+    def pause_writing(self) -> None:
+        """The client does not read: the time begins in which it must."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._client_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read all."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP request, or a head that grows without end."""
+        too_large = len(self.conn.trailing_data[0]) > MAX_HEAD_BYTES
+        self._answer(_LARGE_HEAD if too_large else ApiError("this is no valid HTTP request"))
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, unless the request is refused here."""
+        # What comes in one piece, h11 takes however large it is.
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if size > MAX_HEAD_BYTES:
+            await _refusal(_LARGE_HEAD)(scope, receive, send)
+        elif self._is_full and scope["path"] != ALWAYS_ANSWERED:
+            await _refusal(_FULL)(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
+
+    def _watch_request(self) -> None:
+        """Bound the time for what the client owes: a head, or a body. More bytes give no more."""
+        owed = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        awaited = (self.conn.their_state, self.cycle) if owed else None
+        if awaited == self._awaited:
+            return
+        self._awaited = awaited
+        if self._late is not None:
+            self._late.cancel()
+        if owed and not self.transport.is_closing():
+            self._late = self.loop.call_later(self._client_timeout_s, self._on_late)
+
+    def _on_late(self) -> None:
+        in_body = self.conn.their_state is h11.SEND_BODY
+        if not in_body and not self.conn.trailing_data[0]:
+            # A connection that was not used: browsers open some in advance.
+            self.transport.close()
+            return
+        what = "body" if in_body else "head"
+        message = f"the {what} of the request took longer than {self._client_timeout_s:g} s"
+        self._answer(ApiError(message, status=408, code="request_timeout"))
+
+    def _answer(self, error: ApiError) -> None:
+        """Say what is wrong if that can still be said, and close the connection."""
+        if self.cycle is not None:
+            # The application is told that the client has gone, once the connection is closed.
+            self.cycle.disconnected = True
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            response = _refusal(error)
+            for event in (
+                h11.Response(status_code=error.status, headers=response.raw_headers),
+                h11.Data(data=bytes(response.body)),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+def _refusal(error: ApiError) -> Response:
+    return error_response(error, {"Connection": "close"})

@@ -1,0 +1,1 @@
+"""Reports about the device: status, metrics, MQTT."""

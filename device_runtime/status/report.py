@@ -1,0 +1,207 @@
+"""The status of the runtime, as HTTP and MQTT report it."""
+
+import os
+import threading
+import time
+import uuid
+from collections import Counter
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from device_runtime.inference.engine import Usage
+from device_runtime.worker.health import Health
+
+SCHEMA = 1
+"""Version of the JSON objects here and over MQTT; fields may be added without raising it."""
+
+BOOT_ID = uuid.uuid4().hex
+"""Names this run of the program. A device's clock may be wrong after a power cut: within one
+boot_id, `seq` orders messages, not `ts`."""
+
+_STARTED = time.monotonic()
+_AVERAGE_WEIGHT = 0.2
+_THERMAL = Path("/sys/class/thermal")
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """A measured quantity: of the last answer, and the running average (None before the first)."""
+
+    last: float | None = None
+    average: float | None = None
+
+    def with_value(self, value: float) -> "Figure":
+        """The figure after one more measurement."""
+        previous = value if self.average is None else self.average
+        average = previous + _AVERAGE_WEIGHT * (value - previous)
+        return Figure(last=round(value, 4), average=round(average, 4))
+
+
+class Outcome(StrEnum):
+    """How a request ended; `Requests` says what each one means."""
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests since the start by how they ended.
+
+    Attributes:
+        completed: answered.
+        cancelled: given up by the client.
+        rejected: refused: not valid, too long, or the queue was full.
+        failed: ended by an error on this side.
+    """
+
+    completed: int = 0
+    cancelled: int = 0
+    rejected: int = 0
+    failed: int = 0
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """The release and the program that run here.
+
+    Attributes:
+        model: the model's name.
+        release: digest of the release.
+        version: version of the bundle.
+        profile: name of the profile it was built with.
+        kit: name of its frozen runtime; None in a model-only bundle.
+        runtime: version of this program.
+    """
+
+    model: str
+    release: str
+    version: str
+    profile: str
+    kit: str | None
+    runtime: str
+
+
+class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """All figures at one moment.
+
+    Attributes:
+        ts: RFC 3339, UTC.
+        uptime_s: since this program started, seconds.
+        queue_length: requests that wait.
+        running: requests that are being answered.
+        tokens_per_s: speed of decoding.
+        first_token_s: from the start of work on a request to its first token, seconds.
+        worker_restarts: inference processes that replaced one that had ended.
+        last_error: why the last one ended, empty if none did.
+        memory_bytes: resident memory of both processes.
+        worker_memory_bytes: that of the inference process alone.
+        temperature_c: of the hottest sensor, degrees Celsius; None where none can be read.
+    """
+
+    schema: int = SCHEMA
+    ts: str
+    boot_id: str
+    device_id: str
+    health: Health
+    uptime_s: float
+    identity: Identity
+    queue_length: int
+    running: int
+    requests: Requests
+    tokens_per_s: Figure
+    first_token_s: Figure
+    worker_restarts: int
+    last_error: str
+    memory_bytes: int
+    worker_memory_bytes: int
+    temperature_c: float | None
+
+
+class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A report for probes; attributes as in `RuntimeStatus`."""
+
+    health: Health
+    uptime_s: float
+    queue_length: int
+    running: int
+    worker_restarts: int
+    last_error: str
+
+
+class RequestStats:
+    """Counts and speeds of the requests so far; written by one thread, read by several."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outcomes: Counter[Outcome] = Counter()
+        self._tokens_per_s = Figure()
+        self._first_token_s = Figure()
+
+    def count(self, outcome: Outcome) -> None:
+        """Count a request that has ended."""
+        with self._lock:
+            self._outcomes[outcome] += 1
+
+    def measure(self, usage: Usage) -> None:
+        """Add the speeds of an answer to the averages."""
+        with self._lock:
+            self._first_token_s = self._first_token_s.with_value(usage.first_token_s)
+            if usage.tokens_per_s is not None:
+                self._tokens_per_s = self._tokens_per_s.with_value(usage.tokens_per_s)
+
+    def snapshot(self) -> tuple[Requests, Figure, Figure]:
+        """The counts, tokens per second, seconds to the first token; all of one moment."""
+        with self._lock:
+            requests = Requests(
+                completed=self._outcomes[Outcome.COMPLETED],
+                cancelled=self._outcomes[Outcome.CANCELLED],
+                rejected=self._outcomes[Outcome.REJECTED],
+                failed=self._outcomes[Outcome.FAILED],
+            )
+            return requests, self._tokens_per_s, self._first_token_s
+
+
+def now() -> str:
+    """This moment as RFC 3339 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def uptime_s() -> float:
+    """Seconds since this program started."""
+    return round(time.monotonic() - _STARTED, 1)
+
+
+def resident_bytes(pid: int | None) -> int:
+    """Resident memory of a process; 0 if it is gone or there is none."""
+    try:
+        # Second field of statm: resident pages (man 5 proc).
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Tell if a process stands still, as SIGSTOP makes it; not so if it is gone."""
+    try:
+        # Third field of stat (man 5 proc), after the name, which may hold anything.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
+
+
+def temperature_c(thermal: Path = _THERMAL) -> float | None:
+    """The hottest thermal zone, degrees Celsius; None where there is none."""
+    found = []
+    for zone in thermal.glob("thermal_zone*/temp"):
+        try:
+            degrees = int(zone.read_text()) / 1000
+        except (OSError, ValueError):
+            continue
+        # A sensor that is switched off reads absurd values.
+        if -50 < degrees < 200:
+            found.append(degrees)
+    return max(found, default=None)

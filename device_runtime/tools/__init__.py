@@ -1,0 +1,1 @@
+"""Tool calls: definitions, the syntaxes of the families, grammars and parsers."""

@@ -1,0 +1,75 @@
+"""Grammars for answers that call tools, in llguidance's dialect of Lark.
+
+https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
+"""
+
+import json
+import re
+from collections.abc import Iterable
+
+from device_runtime.json_schema import structured_output
+from device_runtime.tools.definition import Tools
+from device_runtime.tools.dialect import Dialect
+from device_runtime.tools.syntax import PYTHON_TAG
+
+MAX_CALLS = 8
+"""Most calls in an answer that a grammar allows."""
+
+
+def grammar(dialect: Dialect, request: Tools) -> str:
+    """What the answer must look like.
+
+    Where calls are not required, the answer is text, or text and then, from a marker on, calls
+    whose arguments keep to their schemas. A tool that is not strict and whose schema the engine
+    cannot keep to may get any object.
+
+    Args:
+        dialect: of the model.
+        request: at least one tool.
+    """
+    syntax = dialect.syntax
+    rules = []
+    for number, tool in enumerate(request.tools):
+        arguments: Iterable[str]
+        try:
+            arguments = structured_output.rules(tool.parameters, f"args_{number}")
+        except structured_output.UnsupportedSchemaError:
+            arguments = structured_output.any_object_rules(f"args_{number}")
+        head, tail = _literal(dialect, syntax.head(tool.name)), _literal(dialect, syntax.tail)
+        rules.append(f"call_{number}: {head} args_{number} {tail}")
+        rules += arguments
+    rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(request.tools))))
+    calls = "call"
+    if request.parallel and not syntax.single:
+        calls += f" ({_literal(dialect, syntax.between)} call){{0,{MAX_CALLS - 1}}}"
+    begin = _literal(dialect, syntax.begin.removeprefix(syntax.marker))
+    rules.append(f"rest: {begin} {calls} {_literal(dialect, syntax.end)}")
+    return "\n".join([*rules, *_start(dialect, request)]) + "\n"
+
+
+def _start(dialect: Dialect, request: Tools) -> list[str]:
+    marker, special = dialect.syntax.marker, dialect.special
+    if request.required:
+        return [f"start: {_literal(dialect, marker)} rest"]
+    # By itself the engine ends an answer with the first of the end tokens only.
+    ends = " | ".join(f"<[{token}]>" for token in dialect.end_tokens[1:])
+    end = f"({ends})?" if ends else ""
+    anything = "TEXT: /(?s:.+)/"
+    if marker in special:
+        return [f"start: TEXT? ({_literal(dialect, marker)} rest)? {end}", anything]
+    if marker:
+        until = f"until[lazy]: /(?s:.*)/ {json.dumps(marker)}"
+        return [f"start: (TEXT | until rest)? {end}", anything, until]
+    tag = f"<[{special[PYTHON_TAG]}]>?" if PYTHON_TAG in special else ""
+    names = "|".join(re.escape(tool.name) for tool in request.tools)
+    call = rf'/\s*\{{\s*"name"\s*:\s*"({names})"(?s:.*)/'
+    return [f"start: (TEXT | {tag} rest)? {end}", f"{anything} & ~{call}"]
+
+
+def _literal(dialect: Dialect, text: str) -> str:
+    """A text in a grammar: special tokens in it are written as their numbers."""
+    special = dialect.special
+    parts = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
+    return " ".join(
+        f"<[{special[part]}]>" if part in special else json.dumps(part) for part in parts if part
+    )

@@ -1,0 +1,113 @@
+"""What the parent and the inference process say to each other, and how it is framed.
+
+A message is a msgpack map with its type in `type`, after its length as 4 bytes, big-endian.
+"""
+
+import asyncio
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+from device_runtime.errors import DeviceError, error_class
+from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+
+
+class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Parent to child: have what conversations begin with ready.
+
+    Attributes:
+        system: the system prompt; empty for none.
+    """
+
+    system: str
+
+
+class Generate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Parent to child: answer this request, beside those that are not finished."""
+
+    id: int
+    request: GenerationRequest
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Parent to child: nobody wants this answer any more."""
+
+    id: int
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Child to parent: ready for requests."""
+
+    seconds: float
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Child to parent: a piece of an answer."""
+
+    id: int
+    chunk: GenerationChunk
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Child to parent: a request (`id`), or loading the model (no `id`), ended with an error.
+
+    Attributes:
+        kind: the wire name of the error's class.
+    """
+
+    kind: str
+    message: str
+    hint: str
+    id: int | None = None
+
+    @property
+    def error(self) -> DeviceError:
+        """The error itself."""
+        return error_class(self.kind)(self.message, hint=self.hint)
+
+    @classmethod
+    def of(cls, error: DeviceError, request: int | None) -> "Failed":
+        """The message about an error.
+
+        Args:
+            error: what happened.
+            request: number of the request; None if the model did not load.
+        """
+        return cls(id=request, kind=error.wire_name, message=str(error), hint=error.hint)
+
+
+ToChild = Warm | Generate | Cancel
+ToParent = Loaded | Chunk | Failed
+
+_LENGTH_BYTES = 4
+
+M = TypeVar("M")
+
+
+def frame(message: ToChild | ToParent) -> bytes:
+    """A message as it goes over the pipe."""
+    data = msgspec.msgpack.encode(message)
+    return len(data).to_bytes(_LENGTH_BYTES, "big") + data
+
+
+FOR_CHILD: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
+FOR_PARENT: msgspec.msgpack.Decoder[ToParent] = msgspec.msgpack.Decoder(ToParent)
+
+
+def read(pipe: BinaryIO, messages: msgspec.msgpack.Decoder[M]) -> M | None:
+    """The next message from a blocking pipe; None at its end."""
+    head = pipe.read(_LENGTH_BYTES)
+    if len(head) < _LENGTH_BYTES:
+        return None
+    size = int.from_bytes(head, "big")
+    data = pipe.read(size)
+    return messages.decode(data) if len(data) == size else None
+
+
+async def receive(pipe: asyncio.StreamReader, messages: msgspec.msgpack.Decoder[M]) -> M | None:
+    """The next message from an asyncio pipe; None at its end."""
+    try:
+        head = await pipe.readexactly(_LENGTH_BYTES)
+        return messages.decode(await pipe.readexactly(int.from_bytes(head, "big")))
+    except asyncio.IncompleteReadError:
+        return None

@@ -1,0 +1,1 @@
+"""What ONNX Runtime GenAI's model builder needs around it."""

@@ -1,0 +1,1 @@
+"""Heavy work, each kind in a process of its own."""

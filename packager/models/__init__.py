@@ -1,0 +1,1 @@
+"""Source models: where they come from and what their files say."""

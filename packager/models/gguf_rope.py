@@ -1,0 +1,99 @@
+"""How a GGUF file scales its rotary positions, as transformers names it.
+
+transformers' own reader drops it. What llama.cpp makes of these keys and tensors is in its
+src/llama-model.cpp (`rope.scaling.*`, `rope_freqs.weight`) and ggml's rope operator; its linear and
+YaRN scaling compute what transformers' do.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from packager.errors import ModelSourceError
+from packager.models.gguf import GgufFile
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DIVISORS = "rope_freqs.weight"
+"""The tensor by whose elements the rotary frequencies are divided: Llama 3.1 and later have it."""
+
+_LONGROPE = ("rope_factors_long.weight", "rope_factors_short.weight")
+_KNOWN = ("type", "factor", "original_context_length", "finetuned")
+_ORIGINALS = (8192, *(1 << power for power in range(4, 21)))
+_LOW, _HIGH = 1.0, 4.0
+
+
+def scaling(header: GgufFile) -> dict[str, Any]:
+    """The scaling in the metadata, as fields of transformers' `rope_parameters`; empty for none.
+
+    Raises:
+        ModelSourceError: it is of a kind that cannot be honoured.
+    """
+    prefix = f"{header.architecture}.rope."
+    values = {
+        key.removeprefix(f"{prefix}scaling."): value
+        for key, value in header.metadata.items()
+        if key.startswith(f"{prefix}scaling.")
+    }
+    # As llama.cpp has it: without a type it is linear, without a factor there is none.
+    kind = str(values.get("type", "linear"))
+    factor = float(values.get("factor") or header.metadata.get(f"{prefix}scale_linear") or 1)
+    longrope = [name for name in _LONGROPE if name in header.tensors]
+    if longrope:
+        raise _not_supported(f"the tensor {longrope[0]} (LongRoPE)")
+    if kind == "none" or (kind == "linear" and factor == 1):
+        return {}
+    if DIVISORS in header.tensors:
+        raise _not_supported(f"{prefix}scaling.type {kind} together with {DIVISORS}")
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": factor}
+    unknown = sorted(values.keys() - set(_KNOWN))
+    if kind != "yarn" or unknown:
+        key = f"{prefix}scaling.{unknown[0]}" if kind == "yarn" else f"{prefix}scaling.type {kind}"
+        raise _not_supported(key)
+    original = values.get("original_context_length")
+    original = original or header.metadata[f"{header.architecture}.context_length"]
+    return {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": int(original),
+    }
+
+
+def llama3(divisors: "NDArray[np.float32]", theta: float) -> dict[str, Any]:
+    """The parameters of Llama 3's scaling that give the divisors; empty for divisors of 1.
+
+    The formula is that of transformers' `rope_type` llama3; llama.cpp's converter has computed
+    the divisors with it, and stored no parameters.
+
+    Args:
+        divisors: float32 `[half of the rotary size]`.
+        theta: base of the rotary frequencies.
+
+    Raises:
+        ModelSourceError: no parameters give them.
+    """
+    import numpy as np
+
+    if np.allclose(divisors, 1):
+        return {}
+    factor = float(divisors.max())
+    wavelengths = 2 * np.pi * theta ** (np.arange(len(divisors)) / len(divisors))
+    for original in _ORIGINALS:
+        share = np.clip((original / wavelengths - _LOW) / (_HIGH - _LOW), 0, 1)
+        if np.allclose(divisors, 1 / ((1 - share) / factor + share), rtol=1e-4):
+            return {
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": _LOW,
+                "high_freq_factor": _HIGH,
+                "original_max_position_embeddings": original,
+            }
+    raise _not_supported(f"the tensor {DIVISORS}, which is not of Llama 3's form,")
+
+
+def _not_supported(what: str) -> ModelSourceError:
+    return ModelSourceError(
+        f"the GGUF file scales its positions by {what}: not supported",
+        hint="Use the model's Hugging Face folder.",
+    )

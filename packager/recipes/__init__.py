@@ -1,0 +1,1 @@
+"""How weights are quantized, as data."""

@@ -1,0 +1,133 @@
+"""The recipes: how weights are quantized, as data.
+
+A recipe is independent of the model and of the device. `build_child` carries it out; `ladder` tries
+several, smallest first.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from packager.errors import QuantizeError
+from packager.recipes.nodes import EMBEDDING, HEAD
+from packager.suggest import suggest
+
+Algorithm = Literal["nearest", "kquant", "gptq"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the weights of a model are stored.
+
+    Attributes:
+        name: what `--recipe` takes.
+        description: for people, one line.
+        precision: as the model builder names it.
+        algorithm: how the codes of the body are found: rounded to the nearest, fitted by weighted
+            least squares, or calibrated (GPTQ). None for float weights.
+        body_bits: of the decoder layers' MatMuls.
+        head_bits: of the language modelling head.
+        embedding_bits: of the embedding; a model with tied embeddings stores one weight for both
+            if this equals `head_bits`, and two if not.
+        symmetric: without zero points.
+        sensitive: what part of the body gets 8 bits: a share of its weights, the most sensitive as
+            measured in calibration; or `usual`, the layers that are so in most models.
+    """
+
+    name: str
+    description: str
+    precision: str
+    algorithm: Algorithm | None = None
+    body_bits: int = 4
+    head_bits: int = 4
+    embedding_bits: int = 4
+    symmetric: bool = False
+    sensitive: float | Literal["usual"] = 0.0
+
+    def bits(self, node: str) -> tuple[int, ...]:
+        """The bits that a node of the graph may have."""
+        outer = {HEAD: self.head_bits, EMBEDDING: self.embedding_bits}.get(node)
+        if outer is not None:
+            return (outer,)
+        return (self.body_bits, 8) if self.sensitive else (self.body_bits,)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it asks for nothing that the model builder's own quantizer does not do."""
+        return self.algorithm == "nearest" and self.symmetric
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether text must be run through the model to find the codes."""
+        return self.algorithm == "gptq"
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="int4-rtn",
+            description="4 bits, symmetric, rounded to the nearest",
+            precision="int4",
+            algorithm="nearest",
+            symmetric=True,
+        ),
+        Recipe(
+            name="int4-kquant",
+            description="4 bits with zero points, fitted by weighted least squares",
+            precision="int4",
+            algorithm="kquant",
+        ),
+        Recipe(
+            name="int4-gptq",
+            description="4 bits with zero points, calibrated",
+            precision="int4",
+            algorithm="gptq",
+        ),
+        Recipe(
+            name="int4-mixed",
+            description="4 bits with zero points; head and sensitive layers 8 bits",
+            precision="int4",
+            algorithm="kquant",
+            head_bits=8,
+            embedding_bits=8,
+            sensitive="usual",
+        ),
+        Recipe(
+            name="int4-gptq-mixed",
+            description="calibrated 4 bits; the fifth that costs the model most 8 bits",
+            precision="int4",
+            algorithm="gptq",
+            sensitive=0.2,
+        ),
+        Recipe(
+            name="int8",
+            description="8 bits, symmetric",
+            precision="int8",
+            algorithm="nearest",
+            body_bits=8,
+            head_bits=8,
+            embedding_bits=8,
+            symmetric=True,
+        ),
+        Recipe(name="fp16", description="16-bit floats", precision="fp16"),
+        Recipe(name="fp32", description="32-bit floats", precision="fp32"),
+    )
+}
+
+AUTO = "auto"
+"""Try the ladder and take the smallest that passes the profile's limits."""
+
+LADDER = ("int4-rtn", "int4-gptq", "int4-gptq-mixed", "int8")
+"""What `auto` tries, smallest first. The others are for those who want them by name: on the models
+measured, `int4-kquant` and `int4-mixed` lose to a recipe of their size that is here."""
+
+
+def find(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+        QuantizeError: there is none.
+    """
+    if name not in RECIPES:
+        raise QuantizeError(f"there is no recipe {name!r}", hint=suggest(name, [AUTO, *RECIPES]))
+    return RECIPES[name]

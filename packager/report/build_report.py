@@ -1,0 +1,103 @@
+"""What goes into a build's report page beside the manifest: speeds, layer errors, the command."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from packager import cache, console
+from packager.evaluation import evaluate
+from packager.quantize.gate import Choice
+from packager.report import page
+from packager.report.page import LayerError, ReportData
+
+if TYPE_CHECKING:
+    from packager.request import BuildRequest, BuildResult
+
+
+def write(
+    request: BuildRequest, result: BuildResult, choice: Choice, speeds: Mapping[str, float]
+) -> Path:
+    """Write `NAME.report.html` beside the bundle; returns its path.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+    path = result.path.with_suffix(".report.html")
+    limits = {name: value for name, value in asdict(request.profile.limits).items() if value}
+    data = ReportData(
+        manifest=result.manifest,
+        digest=result.digest,
+        bundle=result.path.name,
+        bundle_bytes=result.path.stat().st_size,
+        speeds=speeds,
+        limits=limits,
+        layer_errors=_layer_errors(choice),
+        command=_command(request, result.path),
+        host=_host(),
+    )
+    page.write(path, data)
+    return path
+
+
+def speeds(choice: Choice) -> dict[str, float]:
+    """Decode speed of all that was tried, tokens/s, measured in one run. Cached."""
+    models = {made.recipe: made for made, _ in choice.tried if made.measured is not None}
+    if not models:
+        return {}
+
+    def make(target: Path) -> None:
+        folders = [made.measured for made in models.values() if made.measured is not None]
+        speeds = dict(zip(models, evaluate.decode_speed(folders), strict=True))
+        (target / "speeds.json").write_text(json.dumps(speeds))
+
+    inputs = {"models": [made.digest for made in models.values()], "host": _host()}
+    with console.step("Measuring decode speed"):
+        folder = cache.stage("speed", inputs, make)
+    found: dict[str, float] = json.loads((folder / "speeds.json").read_text())
+    return found
+
+
+def _layer_errors(choice: Choice) -> list[LayerError]:
+    """Of the chosen model; of the last calibrated one if the chosen one is not."""
+    calibrated = [made for made, _ in choice.tried if made.layers]
+    if choice.chosen.layers:
+        calibrated.append(choice.chosen)
+    return [LayerError(**one) for one in calibrated[-1].layers] if calibrated else []
+
+
+def _command(request: BuildRequest, path: Path) -> str:
+    parts = ["edgepack", "build", "--profile", request.profile.name, "--model", request.model]
+    if request.recipe is not None:
+        parts += ["--recipe", request.recipe]
+    for option, file in (
+        ("--adapter", request.adapter),
+        ("--eval-text", request.eval_text),
+        ("--calibration-text", request.calibration_text),
+    ):
+        if file is not None:
+            parts += [option, str(file)]
+    flags = {
+        "--model-only": request.model_only,
+        "--allow-quality-loss": request.allow_quality_loss,
+        "--trust-remote-code": request.trust_remote_code,
+    }
+    parts += [flag for flag, on in flags.items() if on]
+    return shlex.join([*parts, "-o", path.name])
+
+
+def _host() -> str:
+    """The build machine, in words."""
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return f"{model}, {psutil.cpu_count()} cores"

@@ -1,0 +1,210 @@
+"""How results look: tables for people, plain data for `--json`."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from device_runtime.bundle.manifest import Manifest
+from device_runtime.bundle.quantization import Quality
+from device_runtime.bundle.reader import Bundle
+from packager import console
+from packager.evaluation.evaluate import Evaluation
+from packager.kit import Kit
+from packager.models.catalog import ARCHITECTURES, CATALOG
+from packager.profile import DeviceProfile
+from packager.recipes.recipes import LADDER, RECIPES
+from packager.request import BuildResult
+from packager.units import MEGA, megabytes
+
+
+def build_json(result: BuildResult) -> dict[str, Any]:
+    """What was built, and what both models answered."""
+    return {
+        "bundle": str(result.path),
+        "size": result.path.stat().st_size,
+        "digest": result.digest,
+        "manifest": msgspec.to_builtins(result.manifest),
+    }
+
+
+def build_text(result: BuildResult) -> None:
+    """What was built, and what both models answered."""
+    for answer in result.manifest.quantization.answers:
+        console.table(
+            f"The same prompt before and after: {answer.prompt}",
+            ["model", "answer"],
+            [
+                ["original", answer.reference or "(not asked)"],
+                [result.manifest.quantization.precision, answer.quantized or "(not run here)"],
+            ],
+        )
+    size = megabytes(result.path.stat().st_size)
+    console.result(f"{result.path} ({size}, {result.digest[:12]})")
+
+
+def quality_rows(quality: Quality) -> list[list[str]]:
+    """What was measured, how much of it, and where it lies with 95 % confidence."""
+    kl_low, kl_high = quality.kl_interval
+    low, high = quality.top1_interval
+    return [
+        ["mean KL divergence (nats)", f"{quality.kl:.4f}", f"{kl_low:.4f} to {kl_high:.4f}"],
+        ["same top-1 token", f"{quality.top1:.1%}", f"{low:.1%} to {high:.1%}"],
+        ["perplexity", f"{quality.perplexity:.2f}", ""],
+        ["perplexity of the original", f"{quality.reference_perplexity:.2f}", ""],
+    ]
+
+
+def evaluation_text(model: Path, result: Evaluation) -> None:
+    """What was measured of a model, and what it and its original answered."""
+    for answer in result.answers:
+        console.table(
+            answer.prompt,
+            ["model", "answer"],
+            [["original", answer.reference], [model.name, answer.quantized]],
+        )
+    console.table(
+        f"{model.name} against {result.reference} in fp32, {result.quality.tokens} tokens",
+        ["", "", "95 % confidence"],
+        quality_rows(result.quality),
+    )
+
+
+def inspect_text(path: Path, bundle: Bundle) -> None:
+    """A bundle's head as tables."""
+    manifest = bundle.manifest
+    console.table("", ["", ""], [*_facts(path, bundle)])
+    rows = []
+    for component in ("runtime", "model", "tokenizer"):
+        records = [record for record in manifest.records if record.component == component]
+        blobs = {record.blob.sha256: record.blob for record in records if record.blob}
+        stored = sum(blob.size for blob in blobs.values())
+        installed = sum(record.size for record in records)
+        if records:
+            rows.append([component, str(len(records)), megabytes(installed), megabytes(stored)])
+    console.table("Content", ["component", "files", "installed", "in the bundle"], rows)
+    for answer in manifest.quantization.answers:
+        console.table(
+            f"Asked at build time: {answer.prompt}",
+            ["model", "answer"],
+            [["original", answer.reference], [manifest.quantization.precision, answer.quantized]],
+        )
+
+
+def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
+    manifest: Manifest = bundle.manifest
+    model, quantization, kit = manifest.model, manifest.quantization, manifest.kit
+    yield ["bundle", f"{path.name} ({megabytes(path.stat().st_size)})"]
+    yield ["id", f"{manifest.id} {manifest.version} (sequence {manifest.sequence})"]
+    yield ["digest", bundle.digest]
+    yield ["signed", "yes" if bundle.signature else "no"]
+    yield ["profile", manifest.profile]
+    yield ["compatible", ", ".join(manifest.compatible)]
+    yield ["runtime", f"{kit.name}, glibc {kit.min_glibc} or newer" if kit else "none (model only)"]
+    yield ["model", f"{model.name} ({model.architecture}, {model.parameters / MEGA:.1f} M weights)"]
+    yield ["source", model.source]
+    yield ["license", model.license or "unknown"]
+    yield ["quantization", f"{quantization.recipe} for {quantization.execution_provider}"]
+    yield ["context", f"{manifest.context_length} tokens"]
+    yield ["memory", f"about {megabytes(manifest.memory_bytes)} while serving"]
+    yield ["listens on", manifest.settings.listen]
+    yield ["built with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.built_with.items()))]
+
+
+def profiles_text(profiles: Iterable[DeviceProfile]) -> None:
+    """One line a profile."""
+    console.table(
+        "",
+        ["profile", "device", "runtime", "model", "context", "memory"],
+        [
+            [
+                one.name,
+                one.description,
+                one.kit or "none (model only)",
+                f"{one.recipe} {one.execution_provider}",
+                f"{one.context_length} tokens",
+                f"{one.memory_budget_mb} MiB",
+            ]
+            for one in profiles
+        ],
+    )
+
+
+def profile_text(profile: DeviceProfile) -> None:
+    """All values of one profile."""
+    rows = [[key, _value(value)] for key, value in profile.to_dict().items()]
+    console.table(profile.name, ["key", "value"], rows)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def kit_json(kit: Kit) -> dict[str, Any]:
+    """A kit's facts and its folder."""
+    return {**msgspec.to_builtins(kit.facts), "folder": str(kit.folder), "size": _size(kit.folder)}
+
+
+def kits_text(kits: Iterable[Kit]) -> None:
+    """One line a kit."""
+    rows = [
+        [kit.facts.name, megabytes(_size(kit.folder)), kit.facts.min_glibc, kit.facts.digest[:12]]
+        for kit in kits
+    ]
+    if rows:
+        console.table("", ["kit", "size", "glibc", "digest"], rows)
+    else:
+        console.result("no kits yet: edgepack kit build NAME makes one")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def models_json() -> list[dict[str, Any]]:
+    """The catalog."""
+    return [
+        {
+            "name": model.name,
+            "description": model.description,
+            "parameters": model.parameters,
+            "license": model.license,
+            "package": model.package,
+        }
+        for model in CATALOG.values()
+    ]
+
+
+def models_text() -> None:
+    """The catalog, and what else a build takes."""
+    console.table(
+        "",
+        ["model", "what it is", "weights", "license"],
+        [
+            [one.name, one.description, f"{one.parameters / MEGA:.1f} M", one.license]
+            for one in CATALOG.values()
+        ],
+    )
+    console.result(
+        "Also: a hub id (ORG/NAME), a Hugging Face folder with safetensors, a GGUF file or an "
+        "ONNX GenAI folder.\nArchitectures: " + ", ".join(ARCHITECTURES)
+    )
+
+
+def recipes_json() -> list[dict[str, Any]]:
+    """All recipes, and whether `auto` tries them."""
+    return [{**asdict(one), "auto": one.name in LADDER} for one in RECIPES.values()]
+
+
+def recipes_text() -> None:
+    """One line a recipe."""
+    rows = [
+        [one.name, one.description, "yes" if one.name in LADDER else ""] for one in RECIPES.values()
+    ]
+    console.table("", ["recipe", "what it is", "tried by auto"], rows)

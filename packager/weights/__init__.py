@@ -1,0 +1,1 @@
+"""Arithmetic on weights: blocks, k-quants, GPTQ."""

@@ -1,0 +1,143 @@
+"""Make small bundles without a model or a frozen program, byte by byte where a test wants it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zstandard
+
+from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.manifest import (
+    Blob,
+    Component,
+    KitFacts,
+    Manifest,
+    ModelFacts,
+    Record,
+    Settings,
+)
+from device_runtime.bundle.quantization import QuantizationFacts
+from device_runtime.bundle.reader import END, member_header, padding
+
+SBOM = b'{"bomFormat": "CycloneDX"}\n'
+PROGRAM = b"#!/bin/sh\necho runtime\n" * 200
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass
+class Draft:
+    """A bundle in the making: a manifest and the stored bytes of its blobs."""
+
+    manifest: Manifest
+    blobs: dict[str, bytes]
+
+    def members(self) -> list[tuple[str, bytes]]:
+        small = [
+            (schema.MARKER_NAME, schema.MARKER),
+            (schema.MANIFEST_NAME, schema.encode(self.manifest)),
+            (schema.SIGNATURE_NAME, b""),
+            (schema.SBOM_NAME, SBOM),
+        ]
+        stored = [(schema.BLOB_PREFIX + name, self.blobs[name]) for name in self.manifest.blobs]
+        return small + stored
+
+    def with_records(self, *records: Record) -> "Draft":
+        changed = msgspec.structs.replace(self.manifest, records=(*self.manifest.records, *records))
+        return Draft(changed, self.blobs)
+
+    def replaced(self, **changes: Any) -> "Draft":
+        return Draft(msgspec.structs.replace(self.manifest, **changes), self.blobs)
+
+    def write(self, path: Path) -> Path:
+        path.write_bytes(tar(self.members()))
+        return path
+
+
+def tar(members: list[tuple[str, bytes]]) -> bytes:
+    return b"".join(member(name, data) for name, data in members) + END
+
+
+def member(name: str, data: bytes) -> bytes:
+    return member_header(name, len(data)) + data + padding(len(data))
+
+
+def draft(machine: str | None = "x86_64") -> Draft:
+    """A bundle with a plain file, a compressed one, a doubled one, an empty one and a link."""
+    records: list[Record] = []
+    blobs: dict[str, bytes] = {}
+
+    def add(path: str, component: Component, data: bytes, mode: int, compress: bool) -> None:
+        stored = zstandard.compress(data) if compress else data
+        blob = Blob(
+            sha256=digest(stored), size=len(stored), compression="zstd" if compress else "none"
+        )
+        blobs[blob.sha256] = stored
+        records.append(
+            Record(
+                path=path,
+                component=component,
+                mode=mode,
+                size=len(data),
+                sha256=digest(data),
+                blob=blob,
+            )
+        )
+
+    if machine is not None:
+        add(schema.RUNTIME_ENTRY, "runtime", PROGRAM, 0o755, True)
+        add("runtime/_internal/copy", "runtime", PROGRAM, 0o644, True)
+        records.append(
+            Record(
+                path="runtime/_internal/link",
+                component="runtime",
+                mode=0o777,
+                link="../edgepack-runtime",
+            )
+        )
+    add("model/model.onnx.data", "model", bytes(range(256)) * 20, 0o644, False)
+    add("model/empty", "model", b"", 0o644, False)
+    add("model/tokenizer.json", "tokenizer", b"{}" * 500, 0o644, True)
+    kit = None
+    if machine is not None:
+        kit = KitFacts(
+            name=f"linux-{machine}-cpu", machine=machine, digest=digest(b"kit"), min_glibc="2.17"
+        )
+    manifest = Manifest(
+        format=schema.FORMAT,
+        id="tiny-cpu",
+        version="1.0.0",
+        sequence=1,
+        profile="cpu",
+        compatible=(f"linux-{machine or 'x86_64'}",),
+        kit=kit,
+        model=ModelFacts(
+            name="tiny",
+            source="test",
+            source_sha256=digest(b"source"),
+            architecture="LlamaForCausalLM",
+            parameters=1000,
+            license="Apache-2.0",
+        ),
+        quantization=QuantizationFacts(
+            recipe="fp32",
+            precision="fp32",
+            execution_provider="cpu",
+            options={},
+            operators={"MatMul": 1},
+            answers=(),
+        ),
+        context_length=256,
+        memory_bytes=1 << 20,
+        settings=Settings(
+            listen="127.0.0.1:8080", threads=1, max_tokens=64, status_interval_s=10.0
+        ),
+        built_with={"edgepack": "0"},
+        sbom=Blob(sha256=digest(SBOM), size=len(SBOM)),
+        records=tuple(records),
+    )
+    return Draft(manifest, blobs)

@@ -1,0 +1,159 @@
+"""An engine that needs no model, and a program that serves it as the inference process does.
+
+What it does is in the prompt: `crash` ends the process, `long` streams until cancelled, `noise`
+prints to standard output as native code may, `close` closes the pipe to the parent and goes on,
+`garble` writes nonsense into it, `refuse` is a prompt too long, `fault` a failing model, `warmed`
+repeats the system prompts that were prepared; everything else is repeated word by word.
+"""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
+
+from device_runtime.errors import DeviceError, EngineError
+from device_runtime.inference.engine import (
+    Engine,
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    PromptTooLongError,
+    Usage,
+)
+from device_runtime.status.report import Identity, RequestStats, RuntimeStatus
+from device_runtime.worker import process
+from device_runtime.worker.health import Health
+
+ROOT = Path(__file__).parents[2]
+
+
+def usage(tokens: int = 3) -> Usage:
+    return Usage(prompt_tokens=2, completion_tokens=tokens, first_token_s=0.5, decode_s=0.1)
+
+
+def request(prompt: str) -> GenerationRequest:
+    return GenerationRequest(prompt=prompt, max_tokens=10)
+
+
+class FakeEngine:
+    """Implements `Engine`."""
+
+    def __init__(self) -> None:
+        self._warmed: list[str] = []
+
+    def generate(
+        self, request: GenerationRequest, cancelled: Callable[[], bool]
+    ) -> Generator[GenerationChunk]:
+        prompt = request.prompt
+        assert isinstance(prompt, str)
+        if prompt == "refuse":
+            raise PromptTooLongError("too long", hint="Shorten it.")
+        yield GenerationChunk()
+        if prompt == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if prompt == "fault":
+            raise EngineError("the model failed")
+        if prompt == "warmed":
+            prompt = " ".join(self._warmed)
+        if prompt == "close":
+            os.close(_to_parent())
+            signal.pause()
+        if prompt == "garble":
+            os.write(_to_parent(), b"\x00\x00\x00\x01?")
+        if prompt == "noise":
+            os.write(1, b"native code prints\n" * 10)
+        reason = FinishReason.STOP
+        tokens = 0
+        for tokens, word in enumerate(prompt.split(), 1):
+            yield GenerationChunk(text=word + " ", tokens=tokens)
+        while prompt == "long" and not cancelled():
+            time.sleep(0.01)
+            tokens += 1
+            yield GenerationChunk(text="x", tokens=tokens)
+            reason = FinishReason.CANCELLED
+        yield GenerationChunk(tokens=tokens, finish_reason=reason, usage=usage(tokens))
+
+    def warm(self, system: str) -> None:
+        self._warmed.append(system)
+
+    def idle(self) -> bool:
+        return False
+
+
+def _to_parent() -> int:
+    """The pipe that a worker keeps for its messages: the one that can be written, beside stderr."""
+    numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir() if entry.is_fifo()]
+    (number,) = (
+        number
+        for number in numbers
+        if number > 2 and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+    )
+    return number
+
+
+class FakeGenerator:
+    """Implements the `Generator` of the HTTP server: some chunks, or an error before or after."""
+
+    def __init__(self) -> None:
+        self.error: DeviceError | None = None
+        self.late_error: DeviceError | None = None
+        self.requests: list[GenerationRequest] = []
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        yield GenerationChunk()
+        yield GenerationChunk(text="Hello ", tokens=1)
+        if self.late_error is not None:
+            raise self.late_error
+        yield GenerationChunk(text="there", tokens=2)
+        yield GenerationChunk(tokens=3, finish_reason=FinishReason.STOP, usage=usage())
+
+
+def runtime_status(stats: RequestStats, health: Health = Health.READY) -> RuntimeStatus:
+    requests, tokens_per_s, first_token_s = stats.snapshot()
+    return RuntimeStatus(
+        ts="",
+        boot_id="",
+        device_id="",
+        health=health,
+        uptime_s=1,
+        identity=Identity(
+            model="tiny", release="abc", version="1", profile="cpu", kit=None, runtime="0"
+        ),
+        queue_length=0,
+        running=1,
+        requests=requests,
+        tokens_per_s=tokens_per_s,
+        first_token_s=first_token_s,
+        worker_restarts=2,
+        last_error="",
+        memory_bytes=0,
+        worker_memory_bytes=0,
+        temperature_c=None,
+    )
+
+
+def worker_command(mode: str = "") -> list[str]:
+    """Starts this file as an inference process.
+
+    With mode `broken` the model never loads; a path as mode makes it load only while no such file
+    exists.
+    """
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests import fakes; fakes.main()"
+    return [sys.executable, "-c", code, str(os.getpid()), mode]
+
+
+def main() -> None:
+    parent, mode = sys.argv[1:]
+
+    def load() -> Engine:
+        if mode == "broken" or (mode and Path(mode).exists()):
+            raise EngineError("no model here", hint="Bring one.")
+        return FakeEngine()
+
+    sys.exit(process.run(load, int(parent)))

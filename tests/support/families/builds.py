@@ -1,0 +1,118 @@
+"""Build the tiny models of all families, and note what transformers makes of them.
+
+    python -m tests.support.families.builds FOLDER
+
+One process for all, since importing torch, transformers and the model builder takes longer than
+building a hundred such models. In FOLDER, each family gets a folder with `hf`, `fp32`, `int8`,
+`int4` and `expected.npz`; each of `family_variants.VARIANTS` has no quantized models.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from packager.quantize.build_child import Job, Weights, build
+from packager.recipes.providers import PASS_PROVIDERS
+from packager.recipes.recipes import RECIPES, Recipe
+from tests.support import families
+from tests.support.families import Family
+from tests.support.families.models import FAMILIES
+from tests.support.families.variants import OTHERS, VARIANTS
+
+TOKENS = 32
+BLOCK_SIZE = 32
+PRECISIONS = {"int8": "int8", "int4": "int4-rtn"}
+
+
+def job(hf: Path, target: Path, recipe: Recipe, provider: str = "cpu") -> Job:
+    """What edgepack builds for a recipe."""
+    weights = None
+    options = {"hf_token": "false", "hf_remote": "false"}
+    if recipe.algorithm is not None:
+        options |= {"block_size": str(BLOCK_SIZE), "accuracy_level": "4"}
+    if recipe.algorithm is not None and provider in PASS_PROVIDERS:
+        weights = Weights(
+            algorithm=recipe.algorithm,
+            body_bits=recipe.body_bits,
+            head_bits=recipe.head_bits,
+            embedding_bits=recipe.embedding_bits,
+            block_size=BLOCK_SIZE,
+            symmetric=recipe.symmetric,
+            accuracy_level=4,
+        )
+    return Job(
+        source=str(hf),
+        target=str(target),
+        work=str(target) + ".work",
+        precision=recipe.precision,
+        execution_provider=provider,
+        options=options,
+        weights=weights,
+    )
+
+
+def expected(family: Family, hf: Path) -> dict[str, Any]:
+    """What transformers says: greedy tokens after random prompts, and the logits of the first."""
+    import numpy as np
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32)
+    random = np.random.default_rng(0)
+    found: dict[str, Any] = {}
+    for length in family.prompt_tokens:
+        prompt = random.integers(10, model.config.vocab_size, size=length)
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=torch.tensor(prompt)[None],
+                attention_mask=torch.ones((1, length), dtype=torch.int64),
+                max_new_tokens=TOKENS,
+                min_new_tokens=TOKENS,
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        logits = torch.stack(output.logits)[:, 0]
+        top = logits.topk(2).values
+        found[f"prompt-{length}"] = prompt
+        found[f"tokens-{length}"] = output.sequences[0, length:].numpy()
+        found[f"logits-{length}"] = logits[0].numpy()
+        found[f"margin-{length}"] = (top[:, 0] - top[:, 1]).min().numpy()
+    return found
+
+
+def templates(hf: Path) -> dict[str, Any]:
+    """What transformers makes of conversations and of plain text: token ids; None for a refusal."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(hf)
+    found: dict[str, Any] = {text: tokenizer(text)["input_ids"] for text in families.TEXTS}
+    for name, messages in families.CONVERSATIONS.items() if tokenizer.chat_template else ():
+        try:
+            found[name] = tokenizer.apply_chat_template(
+                messages, tokenize=True, add_generation_prompt=True, return_dict=False
+            )
+        except Exception:
+            found[name] = None
+    return found
+
+
+def main(folder: Path) -> None:
+    """Build everything."""
+    import numpy as np
+
+    for family in (*FAMILIES.values(), *VARIANTS.values(), *OTHERS.values()):
+        here = folder / family.name
+        hf = families.make_hf(family, here / "hf")
+        build(job(hf, here / "fp32", RECIPES["fp32"]))
+        np.savez(here / "expected.npz", **expected(family, hf))
+        if family.name in FAMILIES:
+            (here / "templates.json").write_text(json.dumps(templates(hf)))
+        if family.name not in VARIANTS:
+            for precision, recipe in PRECISIONS.items():
+                build(job(hf, here / precision, RECIPES[recipe]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

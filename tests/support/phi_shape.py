@@ -1,0 +1,77 @@
+"""A randomly filled model of exactly Phi-3.5-mini's shape (3.8 billion weights, 7.6 GB on disk).
+
+    python -m tests.support.phi_shape FOLDER [LAYERS]
+
+For measuring what a build of a model of this size takes; it answers nonsense. Written shard by
+shard: making it needs less than 1 GB of memory.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from tests.support import tiny_model
+
+# Factors like those of the real one: one for each of the 48 pairs of a head's dimensions.
+SHORT = [1.0 + 0.02 * index for index in range(48)]
+LONG = [1.08 + 1.3 * index for index in range(48)]
+CONFIG = {
+    "architectures": ["Phi3ForCausalLM"],
+    "model_type": "phi3",
+    "dtype": "bfloat16",
+    "hidden_act": "silu",
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 131072,
+    "original_max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {"type": "longrope", "long_factor": LONG, "short_factor": SHORT},
+    "rope_theta": 10000.0,
+    "sliding_window": 262144,
+    "tie_word_embeddings": False,
+    "vocab_size": 32064,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+def make(folder: Path, layers: int = 32) -> Path:
+    """Write the Hugging Face folder; returns it."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    tiny_model.make_hf(folder)
+    (folder / "model.safetensors").unlink()
+    config = {**CONFIG, "num_hidden_layers": layers}
+    (folder / "config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        model = Phi3ForCausalLM(Phi3Config.from_pretrained(folder))
+    shards: dict[str, dict[str, torch.Tensor]] = {}
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        # One shard a layer, and one for all else.
+        part = name.split(".")[2] if name.startswith("model.layers.") else "rest"
+        shards.setdefault(part, {})[name] = parameter
+    index: dict[str, str] = {}
+    for number, (part, parameters) in enumerate(shards.items()):
+        file = f"model-{number:05}.safetensors"
+        filled = {
+            name: torch.ones(p.shape, dtype=torch.bfloat16)
+            if "norm" in name
+            else torch.randn(p.shape, dtype=torch.bfloat16) * 0.02
+            for name, p in parameters.items()
+        }
+        save_file(filled, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(filled, file)
+        print(f"{part}: {file}", flush=True)
+    weights = {"metadata": {}, "weight_map": index}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(weights))
+    return folder
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]), *(int(layers) for layers in sys.argv[2:]))

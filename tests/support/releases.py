@@ -1,0 +1,47 @@
+"""A release folder around a model folder, without a frozen program."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.manifest import Blob, Record
+from device_runtime.bundle.release import Release, open_release
+from tests.support import bundles
+
+
+def release(folder: Path, model: Path, *, context_length: int = 256, **settings: Any) -> Release:
+    """Write a release with this model, its files linked; settings override those of `bundles`."""
+    target = folder / schema.MODEL_FOLDER
+    target.mkdir(parents=True)
+    records = []
+    for path in sorted(model.iterdir()):
+        os.link(path, target / path.name)
+        data = path.read_bytes()
+        digest = bundles.digest(data)
+        records.append(
+            Record(
+                path=f"{schema.MODEL_FOLDER}/{path.name}",
+                component="model",
+                mode=0o644,
+                size=len(data),
+                sha256=digest,
+                blob=Blob(sha256=digest, size=len(data)),
+            )
+        )
+        (target / path.name).chmod(0o644)
+    draft = bundles.draft(None)
+    manifest = msgspec.structs.replace(
+        draft.manifest,
+        context_length=context_length,
+        records=tuple(records),
+        settings=msgspec.structs.replace(
+            draft.manifest.settings, **({"listen": "127.0.0.1:0", "threads": 2} | settings)
+        ),
+    )
+    (folder / schema.MANIFEST_NAME).write_bytes(schema.encode(manifest))
+    (folder / schema.SBOM_NAME).write_bytes(bundles.SBOM)
+    (folder / schema.SIGNATURE_NAME).write_bytes(b"")
+    return open_release(folder)

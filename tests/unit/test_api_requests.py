@@ -1,0 +1,387 @@
+"""OpenAI's requests, read."""
+
+import json
+from typing import Any
+
+import pytest
+
+from device_runtime.api.errors import ApiError
+from device_runtime.api.requests import ParsedRequest, parse_chat, parse_completion
+from device_runtime.api.served_model import ServedModel
+from device_runtime.inference.engine import GenerationRequest, Guidance, Message
+from device_runtime.json_schema.structured_output import any_object_rules, rules
+from device_runtime.tools.dialect import Dialect
+
+HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
+
+
+SERVED = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",))
+NATIVE = "{% for tool in tools %}<tool_call>{{ tool }}{% endfor %}"
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+def described(text: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    function = {"name": "f", "description": text, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def parse(served: ServedModel = SERVED, **fields: Any) -> ParsedRequest:
+    return parse_chat(json.dumps({**HELLO, **fields}).encode(), served)
+
+
+def complete(**fields: Any) -> ParsedRequest:
+    return parse_completion(json.dumps({"prompt": "Once", **fields}).encode(), SERVED)
+
+
+def test_plain_request_is_greedy_and_has_the_default_length() -> None:
+    assert parse() == ParsedRequest(
+        generation=GenerationRequest(
+            prompt=(Message(role="user", content="Hello"),), max_tokens=64, temperature=0.0
+        ),
+        model="tiny",
+        stream=False,
+        include_usage=False,
+    )
+
+
+def test_all_options_reach_the_engine() -> None:
+    asked = parse(
+        model="tiny",
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        max_completion_tokens=7,
+        stop=["a", "b"],
+        seed=-3,
+        min_p=0.05,
+        repetition_penalty=1.1,
+        frequency_penalty=0.5,
+        presence_penalty=-0.5,
+        logit_bias={"7": 3, "8": -100},
+        logprobs=True,
+        top_logprobs=2,
+        n=3,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    assert asked.generation == GenerationRequest(
+        prompt=(Message(role="user", content="Hello"),),
+        max_tokens=7,
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        min_p=0.05,
+        repetition_penalty=1.1,
+        frequency_penalty=0.5,
+        presence_penalty=-0.5,
+        logit_bias=((7, 3.0), (8, -100.0)),
+        logprobs=2,
+        n=3,
+        stop=("a", "b"),
+        seed=-3,
+    )
+    assert asked.stream
+    assert asked.include_usage
+
+
+@pytest.mark.parametrize("option", [{"seed": 1}, {"top_p": 0.5}, {"top_k": 5}, {"min_p": 0.5}])
+def test_sampling_options_alone_mean_sampling(option: dict[str, Any]) -> None:
+    assert parse(**option).generation.temperature == 1.0
+    assert parse(**option, temperature=0).generation.temperature == 0.0
+
+
+def test_content_in_parts_and_the_developer_role() -> None:
+    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    asked = parse(messages=[{"role": "developer", "content": parts}])
+    assert asked.generation.prompt == (Message(role="system", content="one two"),)
+
+
+def test_fields_that_ask_for_nothing_are_accepted() -> None:
+    earlier = {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None}
+    asked = parse(
+        messages=[earlier, *HELLO["messages"]],
+        n=1,
+        user="me",
+        logprobs=False,
+        presence_penalty=0.0,
+        tools=None,
+        response_format={"type": "text"},
+        stop=None,
+        temperature=None,
+    )
+    assert len(asked.generation.prompt) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"seed": 2**70}, "seed"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": [""]}, "stop[0]"),
+        ({"stop": ""}, "stop"),
+        ({"stream": 1}, "stream"),
+        ({"stream_options": {"include_usage": 3}}, "stream_options.include_usage"),
+        ({"n": 0}, "n"),
+        ({"n": 17}, "n"),
+        ({"n": True}, "n"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [WEATHER, WEATHER]}, "tools[1].function.name"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [WEATHER], "tool_choice": "always"}, "tool_choice"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
+        ({"logit_bias": {"the": 1}}, "logit_bias"),
+        ({"logit_bias": {"7": 101}}, "logit_bias[...]"),
+        ({"logprobs": 3}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+            "response_format.json_schema.name",
+        ),
+        ({"response_format": {"type": "json_object"}, "tools": [WEATHER]}, "response_format"),
+        ({"store": True}, "store"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"num_beams": 9}, "num_beams"),
+        ({"model": 5}, "model"),
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": ["Hello"]}, "messages[0]"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        (
+            {"messages": [{"role": "tool", "content": "x", "tool_call_id": "none"}]},
+            "messages[0].tool_call_id",
+        ),
+        ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name"),
+        ({"messages": [{"role": "user", "content": "x", "nick": "me"}]}, "messages[0].nick"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+        ),
+    ],
+)
+def test_wrong_fields_are_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse(**fields)
+    assert caught.value.status == 400
+    assert caught.value.body.error.param == param
+    assert param in caught.value.body.error.message
+    assert caught.value.body.error.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"3", b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000]
+)
+def test_what_is_no_json_object_is_refused(data: bytes) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse_chat(data, SERVED)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+
+
+def test_missing_messages_are_named() -> None:
+    with pytest.raises(ApiError, match="messages"):
+        parse_chat(b"{}", SERVED)
+
+
+def test_another_model_does_not_exist() -> None:
+    with pytest.raises(ApiError, match="gpt") as caught:
+        parse(model="gpt")
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+
+
+def test_adapter_is_chosen_by_the_models_name() -> None:
+    asked = parse(model="tiny:a")
+    assert (asked.model, asked.generation.adapter) == ("tiny:a", "a")
+    with pytest.raises(ApiError, match="tiny:b"):
+        parse(model="tiny:b")
+
+
+def test_beam_search_goes_alone() -> None:
+    assert parse(num_beams=4).generation.num_beams == 4
+    assert parse(num_beams=4, temperature=0).generation.num_beams == 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 0.5},
+        {"seed": 1},
+        {"stream": True},
+        {"n": 2},
+        {"logprobs": True},
+        {"logit_bias": {"1": 1}},
+        {"repetition_penalty": 1.1},
+        {"frequency_penalty": 0.1},
+        {"presence_penalty": 0.1},
+        {"response_format": {"type": "json_object"}},
+        {"tools": [WEATHER]},
+    ],
+)
+def test_beam_search_with_what_it_cannot_do_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ApiError, match="num_beams") as caught:
+        parse(num_beams=2, **fields)
+    assert caught.value.code == "unsupported_value"
+
+
+TURN = {"role": "user", "content": "Hi"}
+CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [TURN, {"role": "user", "content": "a\0b"}]}, "messages[1].content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "\0"}]}]},
+            "messages[0].content[0].text",
+        ),
+        ({"messages": [{**TURN, "name": "a\0b"}]}, "messages[0].name"),
+        (
+            {"messages": [TURN, {"role": "assistant", "tool_calls": [{**CALL, "id": "a\0b"}]}]},
+            "messages[1].tool_calls[0].id",
+        ),
+        ({"tools": [described("a\0b")]}, "tools[0].function.description"),
+        (
+            {"tools": [described("", {"type": "object", "properties": {"a\0": {}}})]},
+            "tools[0].function.parameters.properties",
+        ),
+        ({"stop": "a\0b"}, "stop"),
+        ({"stop": ["a", "\0"]}, "stop[1]"),
+    ],
+)
+def test_text_that_the_engine_would_cut_off_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError, match=r"must not contain U\+0000") as caught:
+        parse(**fields)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_null_characters_of_a_schema_are_written_as_escapes() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "it", "schema": {"const": "a\0b"}}}
+    guidance = parse(response_format=form).generation.guidance
+    assert guidance is not None
+    assert r"a\\u0000b" in guidance.data
+
+
+def test_formats_of_answers_become_guidance() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+    form = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema, "strict": True}}
+    found = parse(response_format=form).generation.guidance
+    assert found is not None
+    assert found == Guidance(kind="lark_grammar", data="\n".join(rules(schema)) + "\n")
+    anything = parse(response_format={"type": "json_object"}).generation.guidance
+    assert anything == Guidance(kind="lark_grammar", data="\n".join(any_object_rules()) + "\n")
+
+
+def test_schema_that_cannot_be_kept_to_is_refused_by_its_keyword() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    form = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
+    with pytest.raises(ApiError, match="uniqueItems is not supported") as caught:
+        parse(response_format=form)
+    assert caught.value.code == "unsupported_schema"
+    assert caught.value.param == "response_format.json_schema.schema.properties.a.uniqueItems"
+
+
+def test_tools_become_guidance_and_a_system_turn() -> None:
+    asked = parse(tools=[WEATHER])
+    assert [tool.name for tool in asked.tools.tools] == ["weather"]
+    assert asked.generation.guidance is not None
+    assert asked.generation.guidance.kind == "lark_grammar"
+    first = asked.generation.prompt[0]
+    assert isinstance(first, Message)
+    assert first.role == "system"
+    assert "weather" in first.content
+    assert parse(tools=[WEATHER], tool_choice="none").generation.guidance is None
+
+
+def test_names_of_speakers_reach_the_template() -> None:
+    roles = ("system", "user", "assistant")
+    turns = [{"role": role, "content": "x", "name": "Ann"} for role in roles]
+    prompt = parse(messages=turns).generation.prompt
+    assert prompt == tuple(Message(role=role, content="x", name="Ann") for role in roles)
+    unnamed = [{"role": "user", "content": "x", "name": None}]
+    assert parse(messages=unnamed).generation.prompt == (Message(role="user", content="x"),)
+
+
+@pytest.mark.parametrize("template", ["", NATIVE])
+def test_name_of_a_tools_turn_is_that_of_the_call(template: str) -> None:
+    """LangChain.js sends a name with each result."""
+    served = ServedModel(model="tiny", dialect=Dialect.of(template), max_tokens=64)
+    function = {"name": "weather", "arguments": "{}"}
+    turns = [
+        {"role": "user", "content": "Hi", "name": "Ann"},
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": "rain", "tool_call_id": "1", "name": "other"},
+    ]
+    prompt = parse(served, messages=turns).generation.prompt
+    names = [turn.name for turn in prompt if isinstance(turn, Message)]
+    assert names == ["Ann", "", "weather" if template else ""]
+
+
+def test_system_prompt_of_the_device_gives_way_to_the_clients() -> None:
+    served = ServedModel(
+        model="tiny", dialect=Dialect.of(""), max_tokens=64, system_prompt="Be short."
+    )
+    first = parse(served).generation.prompt[0]
+    assert first == Message(role="system", content="Be short.")
+    own = [{"role": "developer", "content": "Be long."}, *HELLO["messages"]]
+    assert parse(served, messages=own).generation.prompt[0] == Message(
+        role="system", content="Be long."
+    )
+
+
+def test_number_of_messages_is_bounded() -> None:
+    served = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, max_messages=3)
+    assert parse(served, messages=HELLO["messages"] * 3)
+    with pytest.raises(ApiError, match="4 messages"):
+        parse(served, messages=HELLO["messages"] * 4)
+
+
+def test_completion_of_raw_text() -> None:
+    asked = complete(max_tokens=5, echo=True, stop="x")
+    assert asked.generation == GenerationRequest(prompt="Once", max_tokens=5, stop=("x",))
+    assert asked.echo == "Once"
+    assert complete(prompt=["Once"], logprobs=2).generation.logprobs == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": [1]}, "prompt[0]"),
+        ({"prompt": "a\0b"}, "prompt"),
+        ({"prompt": ["a\0b"]}, "prompt[0]"),
+        ({"prompt": None}, "prompt"),
+        ({"suffix": "x"}, "suffix"),
+        ({"best_of": 2}, "best_of"),
+        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"messages": []}, "messages"),
+    ],
+)
+def test_wrong_fields_of_a_completion_are_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        complete(**fields)
+    assert caught.value.body.error.param == param
