@@ -14,11 +14,11 @@ from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import DeviceError, ServiceError
 from device_runtime.logs import event
+from device_runtime.server import page
 from device_runtime.server.access_log import AccessLog
 from device_runtime.server.api_keys import KeyRing
 from device_runtime.server.auth import OPEN_PATHS, protect
 from device_runtime.server.listener import Server, bind, is_loopback, tls_context, url_of
-from device_runtime.server.page import PATHS as PAGE_PATHS
 from device_runtime.status import device_id, mqtt
 from device_runtime.status.mqtt import MqttReporter
 from device_runtime.status.report import (
@@ -120,9 +120,9 @@ class Service:
         if not loopback:
             self._check_exposure(url_of(self._socket, tls=self._tls is not None))
         app = protect(
-            self._api.app(),
+            self._api.app(page.routes()),
             keys=self._keys,
-            open_paths=OPEN_PATHS | PAGE_PATHS,
+            open_paths=OPEN_PATHS | page.PATHS,
             origins=self._config.cors_origins,
             loopback=loopback,
         )

@@ -1,8 +1,8 @@
-"""The HTTP side: OpenAI's API, health, status, metrics and the chat page."""
+"""The HTTP API: OpenAI's endpoints, health, status and metrics."""
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from http import HTTPStatus
 from typing import Protocol
 
@@ -22,7 +22,6 @@ from device_runtime.api.responses import Answer, ChatAnswer, CompletionAnswer
 from device_runtime.api.served_model import ServedModel
 from device_runtime.api.streaming import EventStream, collect, while_connected
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
-from device_runtime.server import page
 from device_runtime.status.metrics import CONTENT_TYPE, Metrics
 from device_runtime.status.report import HealthReport, Outcome, RequestStats, RuntimeStatus
 from device_runtime.tools.call_parser import ToolCallParser
@@ -66,8 +65,12 @@ class Api:
         self._fingerprint = f"fp_{status().identity.release[:12]}"
         self._created = int(time.time())
 
-    def app(self) -> Starlette:
-        """The ASGI application."""
+    def app(self, beside: Iterable[Route] = ()) -> Starlette:
+        """Make the ASGI application.
+
+        Args:
+            beside: routes that are served beside the API's own, those of the chat page.
+        """
         return Starlette(
             routes=[
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
@@ -79,7 +82,7 @@ class Api:
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
                 Route("/openapi.json", self._document),
-                *page.routes(),
+                *beside,
             ],
             exception_handlers={
                 ApiError: on_api_error,

@@ -184,15 +184,6 @@ def resident_bytes(pid: int | None) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def is_stopped(pid: int | None) -> bool:
-    """Tell if a process stands still, as SIGSTOP makes it; not so if it is gone."""
-    try:
-        # Third field of stat (man 5 proc), after the name, which may hold anything.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except (OSError, IndexError):
-        return False
-
-
 def temperature_c(thermal: Path = _THERMAL) -> float | None:
     """The hottest thermal zone, degrees Celsius; None where there is none."""
     found = []

@@ -1,6 +1,7 @@
 """Health of the worker."""
 
 from enum import StrEnum
+from pathlib import Path
 
 
 class Health(StrEnum):
@@ -15,3 +16,12 @@ class Health(StrEnum):
     DEGRADED = "degraded"
     FAILING = "failing"
     STOPPING = "stopping"
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Tell if a process stands still, as SIGSTOP makes it; not so if it is gone."""
+    try:
+        # Third field of stat (man 5 proc), after the name, which may hold anything.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False

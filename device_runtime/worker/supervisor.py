@@ -12,8 +12,7 @@ import msgspec
 from device_runtime.errors import DeviceError, EngineError, ServiceError
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
 from device_runtime.logs import event
-from device_runtime.status.report import is_stopped
-from device_runtime.worker.health import Health
+from device_runtime.worker.health import Health, is_stopped
 from device_runtime.worker.messages import (
     FOR_PARENT,
     Cancel,

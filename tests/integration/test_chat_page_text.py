@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from device_runtime.api.app import Api
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest
+from device_runtime.server import page
 from device_runtime.server.listener import Server, bind, url_of
 from device_runtime.status.report import RequestStats
 from device_runtime.tools.dialect import Dialect
@@ -35,7 +36,7 @@ class Echo:
 def echo_url() -> Iterator[str]:
     stats = RequestStats()
     served = ServedModel(model="<b>tiny</b>", dialect=Dialect.of(""), max_tokens=64)
-    app = Api(Echo(), stats, lambda: runtime_status(stats), served).app()
+    app = Api(Echo(), stats, lambda: runtime_status(stats), served).app(page.routes())
     started = threading.Event()
     server = Server(app, started.set, max_connections=20, client_timeout_s=30)
     listening = bind("127.0.0.1:0")
