@@ -16,7 +16,7 @@ from packager import cache, console, machine
 from packager.errors import ResourceError
 from packager.models import gguf
 from packager.models.source import ModelSource, check_original
-from packager.recipes.recipes import Recipe
+from packager.recipes.recipes import Recipe, usually_sensitive
 from packager.units import gigabytes
 
 WINDOW = 256
@@ -235,6 +235,26 @@ def _model_bytes(of: Shape, recipe: Recipe) -> int:
     """
     if recipe.algorithm is None:
         return of.floats // (2 if recipe.precision == "fp16" else 1)
-    share = recipe.sensitive if isinstance(recipe.sensitive, float) else 0.3
-    bits = recipe.body_bits + share * (8 - recipe.body_bits)
-    return int(of.parameters * (bits / 8 + 4 / 32))
+    outer = min(of.head // 4, of.parameters)  # head and embedding, taken as one weight
+    body = of.parameters - outer
+    share = _sensitive_share(of, recipe)
+    bits = body * (recipe.body_bits + share * (8 - recipe.body_bits))
+    bits += outer * max(recipe.head_bits, recipe.embedding_bits)
+    return int(bits / 8 + of.parameters * 4 / 32)
+
+
+def _sensitive_share(of: Shape, recipe: Recipe) -> float:
+    """Part of the body's weights that a recipe gives 8 bits."""
+    if not isinstance(recipe.sensitive, str):
+        return recipe.sensitive
+    mlp = of.hidden * of.intermediate
+    # A decoder layer of Llama's form, as the graph has it.
+    layer = {
+        "self_attn.qkv_proj": of.hidden * (of.queries + 2 * of.keys),
+        "self_attn.o_proj": of.hidden * of.queries,
+        "mlp.gate_proj": mlp,
+        "mlp.up_proj": mlp,
+        "mlp.down_proj": mlp,
+    }
+    names = (name.partition(".")[2] for name in usually_sensitive(of.layers))
+    return sum(layer.get(name, 0) for name in names) / (of.layers * sum(layer.values()))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from packager import cache, console
 from packager.child import run_module
 from packager.errors import QuantizeError
-from packager.recipes.recipes import Recipe
+from packager.recipes.recipes import Recipe, usually_sensitive
 
 if TYPE_CHECKING:
     from packager.quantize import gptq
@@ -47,7 +47,7 @@ def prepare(subject: Subject, recipe: Recipe, source: Path, block_size: int) -> 
     """
     layers = int(json.loads((source / "config.json").read_text())["num_hidden_layers"])
     if not recipe.calibrated:
-        return Prepared(sensitive=usual(layers) if recipe.sensitive == "usual" else ())
+        return Prepared(sensitive=usually_sensitive(layers) if recipe.sensitive else ())
     from packager.quantize import gptq
 
     folder = _calibrated(subject, source, layers, block_size)
@@ -66,20 +66,6 @@ def prepare(subject: Subject, recipe: Recipe, source: Path, block_size: int) -> 
         for error in errors
     ]
     return Prepared(folder=folder, sensitive=sensitive, layers=found)
-
-
-def usual(layers: int) -> tuple[str, ...]:
-    """The layers that are sensitive in most models: values and down projections of the first and
-    last eighth of the decoder and of every third layer between (the choice of llama.cpp's
-    k-quant mixes)."""
-    edge = layers / 8
-    chosen = [
-        layer
-        for layer in range(layers)
-        if layer < edge or layer >= 7 * edge or (layer - round(edge)) % 3 == 2
-    ]
-    names = ("self_attn.qkv_proj", "self_attn.v_proj", "mlp.down_proj", "mlp.fc2")
-    return tuple(f"{layer}.{name}" for layer in chosen for name in names)
 
 
 def most_sensitive(

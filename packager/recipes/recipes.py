@@ -30,7 +30,10 @@ class Recipe:
             if this equals `head_bits`, and two if not.
         symmetric: without zero points.
         sensitive: what part of the body gets 8 bits: a share of its weights, the most sensitive as
-            measured in calibration; or `usual`, the layers that are so in most models.
+            measured in calibration; or `usual`, those of `usually_sensitive`; or 0, none.
+
+    Raises:
+        QuantizeError: the algorithm cannot choose what `sensitive` asks for.
     """
 
     name: str
@@ -43,6 +46,20 @@ class Recipe:
     symmetric: bool = False
     sensitive: float | Literal["usual"] = 0.0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.sensitive, str):
+            valid = self.algorithm in ("nearest", "kquant")
+            hint = "Give a share of the weights, or take the algorithm nearest or kquant."
+        else:
+            valid = self.sensitive == 0 or (self.calibrated and 0 < self.sensitive < 1)
+            hint = 'Give "usual": only calibration (gptq) measures which layers are sensitive.'
+        if not valid:
+            raise QuantizeError(
+                f"recipe {self.name}: sensitive must not be {self.sensitive!r} with the algorithm "
+                f"{self.algorithm}",
+                hint=hint,
+            )
+
     def bits(self, node: str) -> tuple[int, ...]:
         """The bits that a node of the graph may have."""
         outer = {HEAD: self.head_bits, EMBEDDING: self.embedding_bits}.get(node)
@@ -53,7 +70,7 @@ class Recipe:
     @property
     def plain(self) -> bool:
         """Whether it asks for nothing that the model builder's own quantizer does not do."""
-        return self.algorithm == "nearest" and self.symmetric
+        return self.algorithm == "nearest" and self.symmetric and not self.sensitive
 
     @property
     def calibrated(self) -> bool:
@@ -131,3 +148,22 @@ def find(name: str) -> Recipe:
     if name not in RECIPES:
         raise QuantizeError(f"there is no recipe {name!r}", hint=suggest(name, [AUTO, *RECIPES]))
     return RECIPES[name]
+
+
+def usually_sensitive(layers: int) -> tuple[str, ...]:
+    """The linear layers that are sensitive in most models, as `LAYER.NAME`.
+
+    They are values and down projections of the first and last eighth of the decoder and of every
+    third layer between (the choice of llama.cpp's k-quant mixes).
+
+    Args:
+        layers: number of decoder layers.
+    """
+    edge = layers / 8
+    chosen = [
+        layer
+        for layer in range(layers)
+        if layer < edge or layer >= 7 * edge or (layer - round(edge)) % 3 == 2
+    ]
+    names = ("self_attn.qkv_proj", "self_attn.v_proj", "mlp.down_proj", "mlp.fc2")
+    return tuple(f"{layer}.{name}" for layer in chosen for name in names)

@@ -54,6 +54,25 @@ def test_more_work_takes_more(tiny_hf: Path) -> None:
     assert twice.disk > plain.disk
 
 
+def test_the_size_forecast_counts_the_layers_that_a_recipe_gives_8_bits() -> None:
+    # Half of 32 layers are usually sensitive, and of each of them 4 of its 7 square matrices.
+    of = plan.Shape(
+        parameters=32 * 7 * 64**2 + 64 * 1000,
+        layers=32,
+        hidden=64,
+        intermediate=64,
+        queries=64,
+        keys=64,
+        vocabulary=1000,
+        stored=4.0,
+    )
+    body, head = 32 * 7 * 64**2, 64 * 1000
+    bits = body * (4 + 4 * 2 / 7) + head * 8
+    size = bits / 8 + (body + head) * 4 / 32
+    disk = plan.building(of, RECIPES["int4-mixed"], windows=32, twice=False).disk
+    assert disk == pytest.approx(2 * size, rel=1e-4)
+
+
 def test_work_one_after_the_other() -> None:
     whole = Need(memory=3, disk=5).then(Need(memory=7, disk=1), Need(memory=2, disk=2))
     assert whole == Need(memory=7, disk=8)
