@@ -6,75 +6,147 @@ may start from another with `extends`. All mistakes in a file are reported at on
 
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
+
+import msgspec
+from msgspec import Meta
 
 from packager.errors import ProfileError
 from packager.profile_rules import problems
+from packager.recipes.providers import PRECISIONS
+from packager.recipes.recipes import AUTO, RECIPES
 from packager.shipped import shipped
 from packager.suggest import suggest
 
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What quantization may cost and a model may take; None means no limit.
-
-    Attributes:
-        max_kl: KL divergence from the original model, nats a token.
-        min_top1: share of tokens for which both models' first choice is the same.
-        max_model_mb: size of the ONNX model, MB (10^6 bytes).
-    """
-
-    max_kl: float | None = None
-    min_top1: float | None = None
-    max_model_mb: float | None = None
+_PORT = r"(?:[0-9]{1,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeviceProfile:
+class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Limits that a recipe must keep to be chosen; None means no limit."""
+
+    max_kl: Annotated[
+        Annotated[float, Meta(ge=0, le=100)] | None,
+        Meta(description="KL divergence from the reference model, nats a token."),
+    ] = None
+    min_top1: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="Share of tokens for which both models' first choice is the same."),
+    ] = None
+    max_model_mb: Annotated[
+        Annotated[float, Meta(ge=1, le=1 << 20)] | None,
+        Meta(description="Size of the ONNX model, MB (10^6 bytes)."),
+    ] = None
+
+
+class Quantization(TypedDict, total=False):
+    """Options of the quantized graph that belong to the device and not to the recipe."""
+
+    block_size: Annotated[
+        Literal[16, 32, 64, 128], Meta(description="Weights that share one scale.")
+    ]
+    accuracy_level: Annotated[
+        Literal[0, 1, 2, 3, 4],
+        Meta(description="Of MatMulNBits: 4 computes on int8 activations, 0 leaves it open."),
+    ]
+    enable_cuda_graph: Annotated[bool, Meta(description="Capture the work of a step once.")]
+    use_cuda_bf16: Annotated[bool, Meta(description="Compute in bf16 on CUDA.")]
+    use_webgpu_fp32: Annotated[bool, Meta(description="Compute in fp32 on WebGPU.")]
+
+
+class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     """A device, as the build sees it.
 
-    Attributes:
-        name: of a shipped profile, or the file's own.
-        description: for people, one line.
-        kit: the frozen runtime; None for a bundle of the model alone.
-        compatible: hardware it fits, most specific first, as in a device tree.
-        execution_provider: as the model builder names it.
-        recipe: how weights are quantized: the name of a recipe, or `auto`.
-        quantization: what of the quantized graph the device asks for (`block_size`,
-            `accuracy_level`, ...).
-        limits: what a recipe must keep to be chosen.
-        context_length: prompt and answer together, tokens.
-        memory_budget_mb: what serving may take, MiB.
-        threads: of the inference process; 0 leaves it to ONNX Runtime.
-        listen: `host:port` of the HTTP server.
-        max_tokens: length of an answer for which the request gives none, tokens.
-        status_interval_s: seconds between two status messages.
+    The types have the bounds of the values, and `extra` what `profile_rules` takes beside them.
     """
 
-    name: str
-    description: str
-    kit: str | None
-    compatible: tuple[str, ...]
-    execution_provider: str
-    recipe: str
-    quantization: Mapping[str, Any]
-    limits: Limits
-    context_length: int
-    memory_budget_mb: int
-    threads: int
-    listen: str
-    max_tokens: int
-    status_interval_s: float
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}\Z",
+            description="Name of a shipped profile, or the file's own.",
+            extra={"words": "up to 64 letters, digits, spaces, '.', '_' or '-'"},
+        ),
+    ]
+    description: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^\n]{1,200}\Z",
+            description="One line for people.",
+            extra={"words": "one line of up to 200 characters"},
+        ),
+    ]
+    kit: Annotated[
+        Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]*\Z")] | None,
+        Meta(
+            description="Frozen runtime; without one, the bundle holds the model alone.",
+            extra={"words": 'the name of a kit, such as "linux-aarch64-cpu"'},
+        ),
+    ] = None
+    compatible: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9,._+-]*\Z")], ...],
+        Meta(
+            min_length=1,
+            description="Hardware that it fits, most specific first, as in a device tree.",
+            extra={"words": 'a list of names such as "raspberrypi,5-model-b"'},
+        ),
+    ]
+    execution_provider: Annotated[
+        str,
+        Meta(description="As the model builder names it.", extra={"choices": tuple(PRECISIONS)}),
+    ]
+    recipe: Annotated[
+        str,
+        Meta(
+            description="How weights are quantized: a recipe, or `auto`.",
+            extra={"choices": (AUTO, *RECIPES)},
+        ),
+    ]
+    quantization: Annotated[
+        Quantization, Meta(description="Options of the quantized graph for this device.")
+    ]
+    limits: Annotated[Limits, Meta(description="Limits that a recipe must keep to be chosen.")] = (
+        Limits()
+    )
+    context_length: Annotated[
+        int, Meta(ge=16, le=1 << 20, description="Prompt and answer together, tokens.")
+    ]
+    memory_budget_mb: Annotated[
+        int, Meta(ge=64, le=1 << 20, description="Memory that serving may take, MiB.")
+    ]
+    threads: Annotated[
+        int, Meta(ge=0, le=1024, description="Threads of inference; 0 leaves it to ONNX Runtime.")
+    ]
+    listen: Annotated[
+        str,
+        Meta(
+            pattern=rf"^(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):{_PORT}\Z",
+            description="Address of the HTTP server.",
+            extra={"words": '"host:port" with a port up to 65535'},
+        ),
+    ]
+    max_tokens: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1 << 20,
+            description="Length of an answer for which the request gives none, tokens.",
+        ),
+    ]
+    status_interval_s: Annotated[
+        float, Meta(ge=1, le=86400, description="Seconds between two status messages.")
+    ]
 
     def to_dict(self) -> dict[str, Any]:
         """The values as JSON has them; what is None is left out."""
-        values = asdict(self)
-        values["compatible"] = list(self.compatible)
-        values["limits"] = {k: v for k, v in values["limits"].items() if v is not None}
+        values: dict[str, Any] = msgspec.to_builtins(self)
         return {key: value for key, value in values.items() if value is not None}
+
+
+def descriptions() -> dict[str, str]:
+    """One sentence or phrase about each key of a profile."""
+    schema = msgspec.json.schema(DeviceProfile)["$defs"]["DeviceProfile"]
+    return {key: about["description"] for key, about in schema["properties"].items()}
 
 
 def names() -> list[str]:
@@ -112,17 +184,15 @@ def load(name_or_path: str) -> DeviceProfile:
     for _, own in files:
         values = _over(values, own)
     values["name"] = files[-1][1].get("name", path.stem)
-    found = problems(values)
-    if found:
+    wrong = problems(values, DeviceProfile)
+    if wrong:
         origins = _origins(files)
-        lines = [f"  {origins.get(key, path)}: {key}: {wrong}" for key, wrong in found]
+        lines = [f"  {origins.get(key, path)}: {key}: {problem}" for key, problem in wrong]
         raise ProfileError(
             f"the profile {name_or_path} is not valid:\n" + "\n".join(lines),
             hint="`edgepack profiles show NAME` shows a valid one, key by key.",
         )
-    values["limits"] = Limits(**values.get("limits", {}))
-    values["compatible"] = tuple(values["compatible"])
-    return DeviceProfile(**{"kit": None, **values})
+    return msgspec.convert(values, DeviceProfile)
 
 
 def _find(name_or_path: str, folder: Path) -> Path:
@@ -145,13 +215,14 @@ def _find(name_or_path: str, folder: Path) -> Path:
 def _chain(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
     """A file and all that it extends, with their values; what is extended comes first."""
     if path in above:
-        chain = " extends ".join(str(each) for each in (*above, path))
+        chain = " extends ".join(str(file) for file in (*above, path))
         raise ProfileError(f"profiles extend each other: {chain}", hint="Remove one `extends`.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers and lists that are too long
         raise ProfileError(
-            f"the profile {path} is no TOML: {error}", hint='Strings need quotes: kit = "..."'
+            f"the profile {path} is not valid TOML: {error}",
+            hint='Strings need quotes: kit = "..."',
         ) from None
     except OSError as error:
         raise ProfileError(

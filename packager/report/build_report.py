@@ -6,11 +6,11 @@ import json
 import platform
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from msgspec.structs import asdict
 
 from packager import cache, console
 from packager.evaluation import evaluate

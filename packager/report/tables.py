@@ -14,7 +14,7 @@ from packager import console
 from packager.evaluation.evaluate import Evaluation
 from packager.kit import Kit
 from packager.models.catalog import ARCHITECTURES, CATALOG
-from packager.profile import DeviceProfile
+from packager.profile import DeviceProfile, descriptions
 from packager.recipes.recipes import LADDER, RECIPES
 from packager.request import BuildResult
 from packager.units import MEGA, megabytes
@@ -133,9 +133,10 @@ def profiles_text(profiles: Iterable[DeviceProfile]) -> None:
 
 
 def profile_text(profile: DeviceProfile) -> None:
-    """All values of one profile."""
-    rows = [[key, _value(value)] for key, value in profile.to_dict().items()]
-    console.table(profile.name, ["key", "value"], rows)
+    """All values of one profile, and what each key is."""
+    about = descriptions()
+    rows = [[key, _value(value), about[key]] for key, value in profile.to_dict().items()]
+    console.table(profile.name, ["key", "value", ""], rows)
 
 
 def _value(value: Any) -> str:

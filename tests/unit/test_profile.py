@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from packager import profile
 from packager.errors import ProfileError
+from tests.support.commands import edgepack
 
 
 def refused(name_or_path: str | Path) -> tuple[str, str]:
@@ -95,9 +97,10 @@ def test_all_mistakes_at_once_each_with_its_file(tmp_path: Path) -> None:
     assert f"{mine}: context_lenght: unknown key; did you mean context_length?" in message
     assert f"{base}: threads: must be a whole number from 0 to 1024, not 'two'" in message
     assert f"{mine}: quantization.blocksize: unknown option; did you mean block_size?" in message
-    for key in ("memory_budget_mb", "listen", "status_interval_s", "compatible"):
+    for key in ("memory_budget_mb", "listen", "status_interval_s"):
         assert f"{mine}: {key}: must be" in message
-    assert f"{mine}: quantization.accuracy_level: must be" in message
+    assert f"{mine}: compatible: must not be empty" in message
+    assert f"{mine}: quantization.accuracy_level: must be one of 0, 1, 2, 3, 4, not [4]" in message
 
 
 @pytest.mark.parametrize(
@@ -139,18 +142,39 @@ def test_unknown_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("threads =", "no TOML"),
+        ("threads =", "not valid TOML"),
+        (f"threads = {'9' * 5000}", "not valid TOML"),
+        (f"compatible = {'[' * 5000}", "not valid TOML"),
         ("extends = 3", "extends"),
         ('extends = "mobil"', "mobil"),
         ("", "is missing"),
         ('extends = "mobile"\nmax_tokens = 4096', "context_length"),
         ('extends = "mobile"\nquantization = 4', "must be a table"),
+        ('extends = "mobile"\n[threads]\nx = 1', "threads: must be a whole number from 0 to 1024"),
+        ('extends = "mobile"\nthreads = true', "not True"),
+        ('extends = "mobile"\nthreads = 2.0', "not 2.0"),
+        (
+            'extends = "mobile"\nstatus_interval_s = nan',
+            "must be a number from 1 to 86400, not nan",
+        ),
+        ('extends = "mobile"\nkit = ""', "kit: must not be empty"),
+        ('extends = "mobile"\ncompatible = ["pi", "Pi"]', "must be a list of names such as"),
+        ('extends = "mobile"\nlisten = "localhost:65536"', 'must be "host:port" with a port up to'),
+        ('extends = "mobile"\nname = "line\\n"', "name: must be up to 64 letters"),
+        ('extends = "mobile"\n[quantization]\nblock_size = 32.0', "must be one of 16, 32, 64, 128"),
+        ('extends = "mobile"\n[quantization]\nuse_cuda_bf16 = 1', "must be true or false, not 1"),
     ],
 )
 def test_other_mistakes(tmp_path: Path, text: str, word: str) -> None:
     message, hint = refused(written(tmp_path / "mine.toml", text))
     assert word in message
     assert hint
+
+
+def test_show_says_what_each_key_is() -> None:
+    shown = edgepack("profiles", "show", "raspberry-pi")
+    assert shown.status == 0, shown.err
+    assert re.search(r"threads +4 +Threads of inference; 0 leaves it to ONNX Runtime", shown.out)
 
 
 def test_missing_file(tmp_path: Path) -> None:
