@@ -1,5 +1,7 @@
 """Run the command line with `python -m packager`."""
 
+import sys
+
 from packager.cli import main
 
-main()
+sys.exit(main())

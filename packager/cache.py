@@ -42,6 +42,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def place(kind: str, inputs: Mapping[str, Any]) -> Path:
+    """Where the folder of a stage is, once it was made; arguments as for `stage`."""
+    return root() / kind / key(inputs)
+
+
 def stage(kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
     """The folder of a finished stage, made first if it is not in the cache.
 
@@ -52,10 +57,9 @@ def stage(kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) ->
         inputs: everything the result depends on, JSON-able.
         make: fills an empty folder; whatever it raises leaves the cache as it was.
     """
-    parent = root() / kind
+    final = place(kind, inputs)
+    parent, digest = final.parent, final.name
     parent.mkdir(parents=True, exist_ok=True)
-    digest = key(inputs)
-    final = parent / digest
     with _lock(parent / f".{digest}.lock"):
         if final.is_dir():
             console.note(f"{kind}: taken from the cache ({digest[:12]})")

@@ -5,14 +5,13 @@ Heavy imports stay inside the commands, so that help and completion are instant.
 
 import os
 import sys
-from typing import Any
 
 import click
 
 import device_runtime
 from device_runtime.errors import DeviceError
 from packager import console
-from packager.commands import build, bundle, evaluate, kit, known
+from packager.commands import build, bundle, doctor, evaluate, kit, known
 from packager.errors import PackagerError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -47,15 +46,15 @@ for command in (
     *(build.build, build.demo),
     *(bundle.run, bundle.chat, bundle.flash, bundle.inspect, bundle.verify),
     *(known.profiles, known.models, known.recipes),
-    *(evaluate.evaluate, kit.kit),
+    *(evaluate.evaluate, kit.kit, doctor.doctor),
 ):
     cli.add_command(command)
 
 
-def main(arguments: list[str] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> int:
     """Entry point: the only place that turns errors into messages and exit codes."""
     try:
-        return cli.main(arguments, prog_name="edgepack", standalone_mode=False)
+        return cli.main(arguments, prog_name="edgepack", standalone_mode=False) or 0
     except (PackagerError, DeviceError) as error:
         console.error(str(error), error.hint)
         sys.exit(error.exit_code)

@@ -5,7 +5,7 @@ another machine as a file (`export`, `import_`).
 """
 
 from packager.kit.archive import export, import_
-from packager.kit.collection import Kit, ensure, installed
+from packager.kit.collection import Kit, check, ensure, installed, is_there
 from packager.kit.contents import Package
 from packager.kit.cuda import warn
 from packager.kit.platforms import PLATFORMS, Platform
@@ -15,9 +15,11 @@ __all__ = [
     "Kit",
     "Package",
     "Platform",
+    "check",
     "ensure",
     "export",
     "import_",
     "installed",
+    "is_there",
     "warn",
 ]

@@ -80,6 +80,7 @@ class _Builder(Protocol):
     def python(self, target: Platform) -> str: ...
     def origin(self, target: Platform) -> dict[str, str]: ...
     def wheel_options(self, target: Platform) -> list[str]: ...
+    def check(self, target: Platform) -> None: ...
     def environment(
         self, target: Platform, work: Path, wheels: Path
     ) -> AbstractContextManager[Environment]: ...
@@ -125,10 +126,45 @@ def ensure(name: str) -> Kit:
             f"from another runtime source or other versions than this edgepack "
             f"{device_runtime.__version__}; it is left aside"
         )
-    builder: _Builder = native if target.machine == os.uname().machine else rootfs
-    inputs = {"recipe": chosen, "origin": builder.origin(target)}
+    builder = _builder(target)
+    inputs = _inputs(target, builder)
     folder = cache.stage("kit", inputs, lambda aside: _make(target, builder, inputs, aside))
     return load(folder, imported=False)
+
+
+def is_there(name: str) -> bool:
+    """Return True if `ensure` would take the kit of that name from the cache, made or imported.
+
+    Raises:
+        KitError: there is no such kit, one in the cache is damaged, or this machine never makes it.
+    """
+    target = platform(name)
+    digest = cache.key(recipe(target))
+    if any(
+        kit.imported and kit.facts.name == name and kit.description.recipe == digest
+        for kit in installed()
+    ):
+        return True
+    return cache.place("kit", _inputs(target, _builder(target))).is_dir()
+
+
+def check(name: str) -> None:
+    """Refuse a kit that cannot be made on this machine.
+
+    Raises:
+        KitError: names what this machine lacks.
+    """
+    target = platform(name)
+    freeze.check_pip()
+    _builder(target).check(target)
+
+
+def _builder(target: Platform) -> _Builder:
+    return native if target.machine == os.uname().machine else rootfs
+
+
+def _inputs(target: Platform, builder: _Builder) -> dict[str, Any]:
+    return {"recipe": recipe(target), "origin": builder.origin(target)}
 
 
 def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: Path) -> None:

@@ -87,6 +87,12 @@ def device_packages() -> list[str]:
     return names
 
 
+def constraints() -> dict[str, str]:
+    """The exact versions of constraints.txt, by normal names of the packages."""
+    lines = shipped("constraints.txt").read_text().split()
+    return {normal(name): version for name, _, version in (x.partition("==") for x in lines)}
+
+
 def pins(engine: Sequence[str]) -> dict[str, str]:
     """The exact versions that go into a kit or freeze it, from constraints.txt.
 
@@ -96,8 +102,7 @@ def pins(engine: Sequence[str]) -> dict[str, str]:
     Raises:
         KitError: edgepack is not installed as it should be.
     """
-    lines = shipped("constraints.txt").read_text().split()
-    known = {normal(name): version for name, _, version in (x.partition("==") for x in lines)}
+    known = constraints()
     names = sorted((*device_packages(), *engine, *FREEZER_PACKAGES), key=normal)
     return {normal(name): known[normal(name)] for name in names}
 
@@ -108,6 +113,19 @@ def source_digest(folder: Path = SOURCE) -> str:
         path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     ]
     return cache.key({str(path.relative_to(folder)): cache.file_digest(path) for path in files})
+
+
+def check_pip() -> None:
+    """Refuse to go on without pip.
+
+    Raises:
+        KitError: it is missing.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise KitError(
+            "pip is missing in edgepack's own environment, and a kit's packages come through it",
+            hint=f"Run: {sys.executable} -m ensurepip",
+        )
 
 
 def wheels(versions: Mapping[str, str], python: str, options: Sequence[str]) -> Path:
@@ -125,11 +143,7 @@ def wheels(versions: Mapping[str, str], python: str, options: Sequence[str]) -> 
         KitError: pip is missing.
         CommandError: pip failed.
     """
-    if importlib.util.find_spec("pip") is None:
-        raise KitError(
-            "pip is missing in edgepack's own environment, and a kit's packages come through it",
-            hint=f"Run: {sys.executable} -m ensurepip",
-        )
+    check_pip()
     wanted = [f"{name}=={version}" for name, version in versions.items()]
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PIP_USER")}
 

@@ -30,9 +30,8 @@ def wheel_options(target: Platform) -> list[str]:
     return []
 
 
-@contextmanager
-def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environment]:
-    """This machine, with a Python that sees none of the host's packages.
+def check(target: Platform) -> None:
+    """Refuse what this machine lacks the tools for.
 
     Raises:
         KitError: the tools that look into libraries are missing.
@@ -43,6 +42,16 @@ def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environm
             f"freezing the runtime needs {' and '.join(missing)}",
             hint="Run: apt-get install binutils",
         )
+
+
+@contextmanager
+def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environment]:
+    """This machine, with a Python that sees none of the host's packages.
+
+    Raises:
+        KitError: this machine lacks something for it.
+    """
+    check(target)
     clean = work / "venv"
     venv.create(clean, symlinks=True)
 

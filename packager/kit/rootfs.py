@@ -23,6 +23,7 @@ _PACKAGES = (
 )  # fmt: skip
 
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
+_RULES = Path("/usr/lib/binfmt.d")
 
 # The root is shared by all builds and stays as it is: only the work folder can be written to.
 # The host's /sys must not be there: ONNX Runtime would take the host's processor for its own.
@@ -74,8 +75,8 @@ def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environm
         KitError: this machine lacks something for it.
         CommandError: Debian's packages cannot be fetched.
     """
+    check(target)
     cross = _cross(target)
-    _check(target, cross)
     root = _root(cross)
     register_emulator(cross)
 
@@ -95,6 +96,30 @@ def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environm
     )
 
 
+def check(target: Platform) -> None:
+    """Refuse what this machine cannot make, and name everything that it lacks at once.
+
+    Raises:
+        KitError: it lacks something, or only a machine of the platform can make the kit.
+    """
+    cross = _cross(target)
+    emulated = shutil.which(f"{cross.emulator}-static") is not None
+    has = {
+        "mmdebstrap": shutil.which("mmdebstrap") is not None,
+        "qemu-user-static": emulated and (_registered(cross) or _rule(cross).is_file()),
+    }
+    missing = [package for package, there in has.items() if not there]
+    lacks = [*missing, *(["root"] if os.geteuid() != 0 else [])]
+    if lacks:
+        here = [f"`apt-get install {' '.join(missing)}`"] if missing else []
+        here += ["run edgepack as root"] if os.geteuid() != 0 else []
+        raise KitError(
+            f"the kit {target.name} cannot be made on this {os.uname().machine} machine: "
+            f"that needs {' and '.join(lacks)}",
+            hint=f"Here: {', then '.join(here)}. Or {_elsewhere(target)}",
+        )
+
+
 def _cross(target: Platform) -> Cross:
     if target.cross is None:
         raise KitError(
@@ -110,21 +135,6 @@ def _elsewhere(target: Platform) -> str:
         f"make it on another machine: `edgepack kit build {target.name}` and "
         f"`edgepack kit export {target.name} kit.tar` there, `edgepack kit import kit.tar` here."
     )
-
-
-def _check(target: Platform, cross: Cross) -> None:
-    """Name everything this machine lacks, at once."""
-    packages = {"mmdebstrap": "mmdebstrap", f"{cross.emulator}-static": "qemu-user-static"}
-    missing = [package for program, package in packages.items() if shutil.which(program) is None]
-    lacks = [*missing, *(["root"] if os.geteuid() != 0 else [])]
-    if lacks:
-        here = [f"`apt-get install {' '.join(missing)}`"] if missing else []
-        here += ["run edgepack as root"] if os.geteuid() != 0 else []
-        raise KitError(
-            f"the kit {target.name} cannot be made on this {os.uname().machine} machine: "
-            f"that needs {' and '.join(lacks)}",
-            hint=f"Here: {', then '.join(here)}. Or {_elsewhere(target)}",
-        )
 
 
 def _root(cross: Cross) -> Path:
@@ -182,13 +192,21 @@ def register_emulator(cross: Cross) -> None:
 
     The registration holds the emulator open (flag F), so that a chroot needs no copy of it.
     """
-    if (_BINFMT / cross.emulator).exists():
+    if _registered(cross):
         return
     if not (_BINFMT / "register").exists():
         run(
             ["mount", "-t", "binfmt_misc", "binfmt_misc", _BINFMT],
             what="Preparing emulation",
         )
-    if not (_BINFMT / cross.emulator).exists():
-        rule = Path(f"/usr/lib/binfmt.d/{cross.emulator}.conf").read_text().strip()
-        (_BINFMT / "register").write_text(rule)
+    if not _registered(cross):
+        (_BINFMT / "register").write_text(_rule(cross).read_text().strip())
+
+
+def _registered(cross: Cross) -> bool:
+    return (_BINFMT / cross.emulator).exists()
+
+
+def _rule(cross: Cross) -> Path:
+    """The file in which a package of qemu has the registration."""
+    return _RULES / f"{cross.emulator}.conf"

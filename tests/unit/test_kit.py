@@ -152,6 +152,40 @@ def test_exported_kit_is_imported_and_used(exported: Path, own_cache: Path) -> N
     assert not list(own_cache.glob("kit-imported/.import*"))
 
 
+def test_kits_in_the_cache_are_there(
+    exported: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+    assert not kit.is_there(NAME)
+    folder = put(own_cache)
+    assert kit.is_there(NAME)
+    shutil.rmtree(folder)
+    kit.import_(exported)
+    assert kit.is_there(NAME)
+    assert not kit.is_there("linux-aarch64-cuda")
+
+
+@pytest.mark.parametrize("has", [set(), {"rule"}, {"qemu"}])
+def test_emulation_needs_qemu_and_its_registration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: set[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+    monkeypatch.setattr(rootfs, "_BINFMT", tmp_path / "binfmt_misc")
+    monkeypatch.setattr(rootfs, "_RULES", tmp_path / "binfmt.d")
+    for program in ("mmdebstrap", *(["qemu-aarch64-static"] if "qemu" in has else [])):
+        (tmp_path / program).touch(mode=0o755)
+    (tmp_path / "binfmt.d").mkdir()
+    if "rule" in has:
+        (tmp_path / "binfmt.d" / "qemu-aarch64.conf").touch()
+    message = refused(lambda: kit.check(NAME))
+    assert "needs qemu-user-static " in message
+    (tmp_path / "qemu-aarch64-static").touch(mode=0o755)
+    (tmp_path / "binfmt.d" / "qemu-aarch64.conf").touch()
+    kit.check(NAME)
+
+
 def test_export_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
     kit.import_(exported)
     kit.export(NAME, tmp_path / "again.tar")
