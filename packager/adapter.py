@@ -51,7 +51,7 @@ def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False)
     def make(target: Path) -> None:
         plan.check(plan.converting(plan.shape(source)), "merging the adapter")
         run_module(
-            "packager.adapter_merge",
+            "packager.jobs.merge_adapter",
             [base, folder, target, str(trust_remote_code).lower()],
             what=f"Merging the adapter {folder.name}",
             error=ModelSourceError,

@@ -208,7 +208,7 @@ def _child(
     arguments: list[str | Path], what: str, on_line: Callable[[str], None] | None = None
 ) -> Any:
     output = run_module(
-        "packager.evaluate_child",
+        "packager.jobs.measure",
         arguments,
         what=what,
         error=EvaluationError,

@@ -18,13 +18,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from packager import cache, console, machine, plan, reference_child
+from packager import cache, console, machine, plan
 from packager.child import run_module
 from packager.errors import EvaluationError
 from packager.evaluation import prompts
+from packager.jobs import reference
+from packager.jobs.reference import Cut, Refer, Write
 from packager.models.source import ModelSource, as_hf_folder
 from packager.plan import WINDOW, Need
-from packager.reference_child import Cut, Refer, Write
 
 ANSWER_TOKENS = 48
 MAX_TEXT_BYTES = 10_000_000
@@ -140,7 +141,7 @@ class _Original:
             "floats": self._floats,
             "trust_remote_code": trust_remote_code,
             "versions": {each: importlib.metadata.version(each) for each in PACKAGES},
-            "child": cache.file_digest(Path(reference_child.__file__)),
+            "child": cache.file_digest(Path(reference.__file__)),
         }
 
     def _check(self) -> None:
@@ -229,7 +230,7 @@ OVERLAP_HINT = (
 def _run(job: Cut | Write | Refer, target: Path, title: str, tokens: int) -> None:
     with _progress(title, tokens) as on_line:
         output = run_module(
-            "packager.reference_child",
+            "packager.jobs.reference",
             [msgspec.json.encode(job).decode(), target],
             what="Asking the original model",
             error=EvaluationError,

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.genai import linears
-from packager.quantize import gptq
 from packager.recipes import nodes
+from packager.weights import stored
 from packager.weights.blocks import Blocks
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ belong together: 4 bits leave about 0.01 of it, another layer's weight 2."""
 
 
 class CalibratedWeights:
-    """What `gptq` left in a folder."""
+    """What `calibrate` left in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known = {error.name for error in gptq.errors(folder)}
+        self._known = {error.name for error in stored.errors(folder)}
 
     def linears(self, node: str) -> list[str]:
         """`LAYER.NAME` of the linear layers that a node's weight is made of."""
@@ -40,9 +40,9 @@ class CalibratedWeights:
 
         origin = linears.origin(node, self._known)
         if node == nodes.HEAD:
-            parts = [gptq.load(self._folder, None, "lm_head")]
+            parts = [stored.load(self._folder, None, "lm_head")]
         elif origin is not None:
-            parts = [gptq.load(self._folder, origin.layer, name) for name in origin.names]
+            parts = [stored.load(self._folder, origin.layer, name) for name in origin.names]
         else:
             return None
         codes, scales, zeros = (

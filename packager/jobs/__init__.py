@@ -1,1 +1,1 @@
-"""Heavy work, each kind in a process of its own."""
+"""Heavy work, each piece of it in a process of its own."""

@@ -29,7 +29,7 @@ from packager.models.folder import (
 from packager.run import run
 from packager.suggest import suggest
 
-_CONVERTER = ("gguf_convert.py", "gguf_rope.py")
+_CONVERTER = ("jobs/convert_gguf.py", "gguf_rope.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
     def make(folder: Path) -> None:
         with console.step(f"Converting {source.path.name}"):
             output = run_module(
-                "packager.gguf_convert",
+                "packager.jobs.convert_gguf",
                 [source.path, folder],
                 what="Converting the GGUF file",
                 error=ModelSourceError,
@@ -137,7 +137,7 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
     inputs = {
         "gguf": source.digest,
         "transformers": _transformers(),
-        "converter": [cache.file_digest(Path(__file__).with_name(name)) for name in _CONVERTER],
+        "converter": [cache.file_digest(Path(__file__).parent / name) for name in _CONVERTER],
     }
     folder = cache.stage("hf", inputs, make)
     check_hf(folder, trust_remote_code=trust_remote_code)

@@ -44,7 +44,7 @@ def check(folder: Path, digest: str, *, trust_remote_code: bool) -> None:
     def make(target: Path) -> None:
         with console.step("Comparing the tensors with those of the model"):
             output = run_module(
-                "packager.jobs.weights_check",
+                "packager.jobs.compare_tensors",
                 [folder, str(trust_remote_code).lower()],
                 what=f"Loading {folder.name}",
                 error=ModelSourceError,
@@ -58,7 +58,7 @@ def check(folder: Path, digest: str, *, trust_remote_code: bool) -> None:
         "source": digest,
         "trust_remote_code": trust_remote_code,
         "transformers": version("transformers"),
-        "child": cache.file_digest(Path(__file__).with_name("weights_check.py")),
+        "child": cache.file_digest(Path(__file__).parent / "jobs/compare_tensors.py"),
     }
     stage = cache.stage("tensors", inputs, make)
     warn_unexpected(result((stage / "tensors.json").read_text()), folder.name)

@@ -9,7 +9,7 @@ import msgspec
 from packager import console
 from packager.child import run_module
 from packager.errors import QuantizeError
-from packager.quantize.build_child import WARNING, Job, Weights
+from packager.jobs.build_onnx import WARNING, Job, Weights
 
 HINT = "Try another recipe; `edgepack models` lists what is supported."
 
@@ -63,7 +63,7 @@ def build(
                 warnings.append(line.removeprefix(WARNING))
 
         run_module(
-            "packager.quantize.build_child",
+            "packager.jobs.build_onnx",
             [msgspec.json.encode(job).decode()],
             what="Building the ONNX model",
             error=QuantizeError,

@@ -15,9 +15,9 @@ from packager import cache, console
 from packager.child import run_module
 from packager.errors import QuantizeError
 from packager.recipes.recipes import Recipe, usually_sensitive
+from packager.weights import stored
 
 if TYPE_CHECKING:
-    from packager.quantize import gptq
     from packager.quantize.candidate import Subject
 
 
@@ -26,7 +26,7 @@ class Prepared:
     """What there is before weights are quantized.
 
     Attributes:
-        folder: that `gptq` filled; None without calibration.
+        folder: that `calibrate` filled; None without calibration.
         sensitive: `LAYER.NAME` of the layers that get 8 bits.
         layers: errors of the linear layers, fields as `report_page.LayerError` has them.
     """
@@ -48,10 +48,8 @@ def prepare(subject: Subject, recipe: Recipe, source: Path, block_size: int) -> 
     layers = int(json.loads((source / "config.json").read_text())["num_hidden_layers"])
     if not recipe.calibrated:
         return Prepared(sensitive=usually_sensitive(layers) if recipe.sensitive else ())
-    from packager.quantize import gptq
-
     folder = _calibrated(subject, source, layers, block_size)
-    errors = gptq.errors(folder)
+    errors = stored.errors(folder)
     sensitive: tuple[str, ...] = ()
     if recipe.sensitive:
         assert not isinstance(recipe.sensitive, str)
@@ -69,7 +67,7 @@ def prepare(subject: Subject, recipe: Recipe, source: Path, block_size: int) -> 
 
 
 def most_sensitive(
-    errors: list[gptq.LinearError], costs: Mapping[tuple[int, str], float], share: float
+    errors: list[stored.LinearError], costs: Mapping[tuple[int, str], float], share: float
 ) -> tuple[str, ...]:
     """The linear layers that cost the model most, for the bytes that 8 bits would take.
 
@@ -79,13 +77,13 @@ def most_sensitive(
         share: part of all their weights to choose.
     """
     budget = share * sum(error.parameters for error in errors)
-    groups: dict[tuple[int, str], list[gptq.LinearError]] = defaultdict(list)
+    groups: dict[tuple[int, str], list[stored.LinearError]] = defaultdict(list)
     for error in errors:
         # One node of the graph holds query, key and value: they go together.
         joined = error.name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj")
         groups[error.layer, "qkv" if joined else error.name].append(error)
 
-    def gain(members: list[gptq.LinearError]) -> float:
+    def gain(members: list[stored.LinearError]) -> float:
         cost = sum(costs[error.layer, error.name] for error in members)
         return cost / sum(error.parameters for error in members)
 
@@ -102,13 +100,13 @@ def _costs(subject: Subject, source: Path, calibrated: Path) -> dict[tuple[int, 
     inputs = {
         "source": subject.source.digest,
         "calibrated": calibrated.name,
-        "child": cache.file_digest(Path(__file__).parent / "sensitivity.py"),
+        "child": cache.file_digest(Path(__file__).parent / "../jobs/sensitivity.py"),
     }
 
     def make(target: Path) -> None:
         with console.progress("Differentiating", 4, "windows") as advance:
             run_module(
-                "packager.quantize.sensitivity",
+                "packager.jobs.sensitivity",
                 [source, subject.calibration(), calibrated, target / "costs.json"],
                 what="Finding the sensitive layers",
                 error=QuantizeError,
@@ -131,7 +129,7 @@ def _calibrated(subject: Subject, source: Path, layers: int, block_size: int) ->
         "block_size": block_size,
         "gptq": [
             cache.file_digest(Path(__file__).parent / name)
-            for name in ("gptq.py", "gptq_solve.py", "layers.py", "blocks.py")
+            for name in ("../jobs/calibrate.py", "gptq_solve.py", "layers.py", "blocks.py")
         ],
     }
 
@@ -144,7 +142,7 @@ def _calibrated(subject: Subject, source: Path, layers: int, block_size: int) ->
             console.note(f"going on at layer {done + 1} of {layers}")
         with console.progress("Calibrating", layers, "layers") as advance:
             run_module(
-                "packager.quantize.gptq",
+                "packager.jobs.calibrate",
                 [source, windows, unfinished, str(block_size)],
                 what="Calibrating (GPTQ)",
                 error=QuantizeError,

@@ -16,11 +16,11 @@ from packager.child import run_module
 from packager.errors import QuantizeError
 from packager.evaluation import evaluate, texts
 from packager.genai.folder import context_length, limit_context, memory_bytes
+from packager.jobs.build_onnx import Weights
 from packager.models.source import ModelSource, as_hf_folder
 from packager.plan import Need
 from packager.profile import DeviceProfile
 from packager.quantize import builder, calibration
-from packager.quantize.build_child import Weights
 from packager.quantize.calibration import Prepared
 from packager.recipes.providers import PASS_PROVIDERS, refusal
 from packager.recipes.recipes import Recipe
@@ -29,7 +29,7 @@ BLOCK_SIZE = 32
 PROMPT = "What is the capital of France?"
 MAX_TOKENS = 24
 SHAPING = (
-    *("blocks.py", "build_child.py", "calibrated.py", "chat_template.py", "corrections.py"),
+    *("blocks.py", "../jobs/build_onnx.py", "calibrated.py", "chat_template.py", "corrections.py"),
     *("kquant.py", "linears.py", "nbits.py", "tokenizer_files.py"),
 )
 """The modules that shape what a recipe gives: a change in one of them is another result."""
@@ -213,7 +213,7 @@ def _check(folder: Path, subject: Subject, recipe: Recipe | None, provider: str)
     """Check the graph against what was asked for and, where this machine can, let it answer."""
     mode = "run" if provider == "cpu" else "look"
     output = run_module(
-        "packager.quantize.check",
+        "packager.jobs.check",
         [folder, mode, PROMPT, str(MAX_TOKENS)],
         what="Loading the built model and generating",
         error=QuantizeError,

@@ -1,6 +1,6 @@
 """The recipes: how weights are quantized, as data.
 
-A recipe is independent of the model and of the device. `build_child` carries it out; `ladder` tries
+A recipe is independent of the model and of the device. `build_onnx` carries it out; `ladder` tries
 several, smallest first.
 """
 

@@ -1,1 +1,1 @@
-"""Arithmetic on weights: blocks, k-quants, GPTQ."""
+"""The weights of a model: how they are quantized, and how the quantized ones are stored."""

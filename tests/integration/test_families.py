@@ -17,14 +17,14 @@ import pytest
 
 from device_runtime.inference.engine import GenerationRequest, Message
 from device_runtime.inference.genai_engine import GenAIEngine
-from packager import evaluate_child
 from packager.child import OFFLINE
 from packager.errors import QuantizeError
-from packager.evaluate_child import Candidate
 from packager.genai import folder as genai_folder
+from packager.jobs import check, measure
+from packager.jobs.measure import Candidate
 from packager.models.catalog import ARCHITECTURES, REFUSED
 from packager.models.folder import _REMOTE_CODE
-from packager.quantize import builder, check
+from packager.quantize import builder
 from tests.support import families
 from tests.support.commands import edgepack, refused
 from tests.support.families import CONVERSATIONS
@@ -119,7 +119,7 @@ def test_short_question_runs_on_a_model_with_a_longer_window(built: Path, name: 
     decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
     assert decoder["sliding_window"]["window_size"] == FAMILIES[name].window >= 512
     assert isinstance(check.answer(folder, "Hi", 4), str)
-    assert all(speed > 0 for speed in evaluate_child.decode_speeds([folder], 4, 1))
+    assert all(speed > 0 for speed in measure.decode_speeds([folder], 4, 1))
 
 
 def test_context_shorter_than_the_window_opens_the_whole_window(

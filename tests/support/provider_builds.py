@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.quantize.build_child import build
+from packager.jobs.build_onnx import build
 from packager.recipes.providers import PASS_PROVIDERS, PRECISIONS
 from packager.recipes.recipes import RECIPES
 from tests.support.families.builds import job

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from packager.errors import EvaluationError
-from packager.evaluate_child import compare, divergence, log_softmax
 from packager.evaluation import evaluate, prompts
 from packager.evaluation import texts as evaluation_text
 from packager.evaluation.texts import CALIBRATION, EVALUATION, check_disjoint
+from packager.jobs.measure import compare, divergence, log_softmax
+from packager.jobs.reference import Cut, RefusedError, Write, do
 from packager.models.source import resolve
 from packager.plan import WINDOW
 from packager.quantize import builder
-from packager.reference_child import Cut, RefusedError, Write, do
 from tests.support import tiny_model
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from packager.errors import ModelSourceError
-from packager.gguf_convert import convert
+from packager.jobs.convert_gguf import convert
 from packager.models import gguf_rope
 from packager.models.source import resolve
 from tests.support import tiny_gguf

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from packager.quantize import gptq
-from packager.weights import gptq as gptq_solve
+from packager.jobs import calibrate
+from packager.weights import gptq, stored
 from packager.weights.blocks import Blocks, nearest
 from packager.weights.layerwise import LayerwiseModel
 from tests.support import families, tiny_model
@@ -33,7 +33,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def done(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done")
-    gptq.quantize(source, _windows(8), folder, block_size=BLOCK)
+    calibrate.quantize(source, _windows(8), folder, block_size=BLOCK)
     return folder
 
 
@@ -67,22 +67,22 @@ def test_outputs_are_kept_better_than_by_rounding(block_size: int, symmetric: bo
         return float((inputs @ (weight - made.dequantize()).T).square().sum())
 
     settings: dict[str, Any] = {"bits": 4, "block_size": block_size, "symmetric": symmetric}
-    made = gptq_solve.solve(weight, hessian, **settings)
+    made = gptq.solve(weight, hessian, **settings)
     assert lost(made) < 0.5 * lost(nearest(weight, **settings))
     assert made.codes.shape == (48, 200)
     assert made.codes.max() <= 15
     assert torch.unique(made.zeros).tolist() == [8] or not symmetric
 
 
-@pytest.mark.parametrize("rows", [gptq_solve.ROWS, 7])
+@pytest.mark.parametrize("rows", [gptq.ROWS, 7])
 def test_each_sweep_makes_it_better(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     weight, inputs = _correlated(256)
     hessian = inputs.T @ inputs / len(inputs)
-    monkeypatch.setattr(gptq_solve, "ROWS", rows)
+    monkeypatch.setattr(gptq, "ROWS", rows)
     lost = []
     for sweeps in range(3):
-        monkeypatch.setattr(gptq_solve, "SWEEPS", sweeps)
-        made = gptq_solve.solve(weight, hessian, bits=4, block_size=32, symmetric=False)
+        monkeypatch.setattr(gptq, "SWEEPS", sweeps)
+        made = gptq.solve(weight, hessian, bits=4, block_size=32, symmetric=False)
         lost.append(float((inputs @ (weight - made.dequantize()).T).square().sum()))
     assert lost[2] < lost[1] < 0.9 * lost[0]
 
@@ -92,7 +92,7 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
     hessian = torch.eye(32)
     hessian[3] = hessian[:, 3] = 0
     for each in (hessian, torch.zeros(32, 32)):
-        made = gptq_solve.solve(weight, each, bits=4, block_size=16, symmetric=False)
+        made = gptq.solve(weight, each, bits=4, block_size=16, symmetric=False)
         assert made.dequantize().isfinite().all()
         assert (made.dequantize() - weight).norm() < 0.2 * weight.norm()
 
@@ -124,7 +124,7 @@ def test_every_family(name: str, tmp_path: Path) -> None:
 
     folder = tmp_path / "made"
     folder.mkdir()
-    gptq.quantize(source, _windows(16), folder, block_size=BLOCK)
+    calibrate.quantize(source, _windows(16), folder, block_size=BLOCK)
     layers = model.get_decoder().layers
     originals = {
         (index, part): linear.weight.detach()
@@ -132,11 +132,11 @@ def test_every_family(name: str, tmp_path: Path) -> None:
         for part, linear in layer.named_modules()
         if isinstance(linear, torch.nn.Linear)
     }
-    assert {(error.layer, error.name) for error in gptq.errors(folder)} == set(originals)
+    assert {(error.layer, error.name) for error in stored.errors(folder)} == set(originals)
     found = {}
     for algorithm in ("nearest", "gptq"):
         for (index, part), weight in originals.items():
-            made = gptq.load(folder, index, part)
+            made = stored.load(folder, index, part)
             if algorithm == "nearest":
                 made = nearest(weight, bits=4, block_size=BLOCK, symmetric=False)
             layers[index].get_submodule(part).weight.data = made.dequantize()
@@ -145,7 +145,7 @@ def test_every_family(name: str, tmp_path: Path) -> None:
 
 
 def test_errors(source: Path, done: Path) -> None:
-    found = gptq.errors(done)
+    found = stored.errors(done)
     assert [error.layer for error in found] == [0] * 7 + [1] * 7
     assert {error.name for error in found} >= {"self_attn.q_proj", "mlp.down_proj"}
     for error in found:
@@ -155,7 +155,7 @@ def test_errors(source: Path, done: Path) -> None:
 
 
 def test_the_head_too(source: Path, done: Path) -> None:
-    made = gptq.load(done, None, gptq.HEAD)
+    made = stored.load(done, None, stored.HEAD)
     weight = LayerwiseModel(source).head_weight()
     assert made.codes.shape == weight.shape
     assert (made.dequantize() - weight).norm() < 0.15 * weight.norm()
@@ -163,14 +163,14 @@ def test_the_head_too(source: Path, done: Path) -> None:
 
 def test_what_is_not_there_is_an_error(done: Path) -> None:
     with pytest.raises(ValueError, match=r"no mlp\.fc1"):
-        gptq.load(done, 0, "mlp.fc1")
+        stored.load(done, 0, "mlp.fc1")
     with pytest.raises(FileNotFoundError):
-        gptq.load(done, 7, "mlp.down_proj")
+        stored.load(done, 7, "mlp.down_proj")
 
 
 def test_symmetric(source: Path, tmp_path: Path) -> None:
-    gptq.quantize(source, _windows(4), tmp_path, block_size=BLOCK, symmetric=True)
-    made = gptq.load(tmp_path, 1, "mlp.down_proj")
+    calibrate.quantize(source, _windows(4), tmp_path, block_size=BLOCK, symmetric=True)
+    made = stored.load(tmp_path, 1, "mlp.down_proj")
     assert torch.unique(made.zeros).tolist() == [8]
 
 
@@ -181,7 +181,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     np.save(windows, _windows(8).numpy())
     folder = tmp_path / "made"
     folder.mkdir()
-    command = [sys.executable, "-u", "-m", "packager.quantize.gptq"]
+    command = [sys.executable, "-u", "-m", "packager.jobs.calibrate"]
     command += [str(source), str(windows), str(folder), str(BLOCK)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -214,5 +214,5 @@ def test_files_of_other_settings_are_not_mixed_in(
     else:
         model = families.make_hf(FAMILIES["Llama 3"], tmp_path / "hf")
     with pytest.raises(ValueError, match="other settings"):
-        gptq.quantize(model, windows, folder, block_size=block_size, symmetric=symmetric)
+        calibrate.quantize(model, windows, folder, block_size=block_size, symmetric=symmetric)
     assert _files(folder) == _files(done)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from packager.quantize.build_child import Job, Weights, build
+from packager.jobs.build_onnx import Job, Weights, build
 from packager.recipes.providers import PASS_PROVIDERS
 from packager.recipes.recipes import RECIPES, Recipe
 from tests.support import families

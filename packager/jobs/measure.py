@@ -1,9 +1,9 @@
 """Run ONNX GenAI folders: measure one, let it answer, time several. Runs as a child process, for
 the memory it takes and the crashes it may have:
 
-    python -m packager.evaluate_child measure MODEL REFERENCE
-    python -m packager.evaluate_child answer MODEL REFERENCE MAX_TOKENS
-    python -m packager.evaluate_child time TOKENS ROUNDS MODEL...
+    python -m packager.jobs.measure measure MODEL REFERENCE
+    python -m packager.jobs.measure answer MODEL REFERENCE MAX_TOKENS
+    python -m packager.jobs.measure time TOKENS ROUNDS MODEL...
 
 REFERENCE is a folder of `evaluation_text.prepare`. The result is a JSON value on the last line of
 stdout; `{"refused": ...}` says why there is none.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from device_runtime.memory import kv_cache_length
-from packager.quantize import check
+from packager.jobs import check
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

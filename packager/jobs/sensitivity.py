@@ -1,9 +1,10 @@
 """What each calibrated linear layer costs the whole model. Runs as a child process:
 
-    python -m packager.quantize.sensitivity SOURCE WINDOWS CALIBRATED RESULT
+    python -m packager.jobs.sensitivity SOURCE WINDOWS CALIBRATED RESULT
 
 SOURCE is a Hugging Face folder, WINDOWS a `.npy` file of token ids, CALIBRATED the folder that
-`gptq` filled; RESULT gets a JSON list of layer, name and cost. Progress: `Window 3/4` on stdout.
+`calibrate` filled; RESULT gets a JSON list of layer, name and cost. Progress: `Window 3/4` on
+stdout.
 
 The error of a layer's own outputs says little of what it does to the model's: an error in the
 values of attention is carried on, one in the gate may be lost. So the KL divergence L of the
@@ -20,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager.quantize import gptq
+from packager.weights import stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ def costs(source: Path, windows: Tensor, calibrated: Path) -> dict[tuple[int, st
     Args:
         source: Hugging Face folder.
         windows: token ids, int64 `[windows, length]`.
-        calibrated: folder that `gptq` filled.
+        calibrated: folder that `calibrate` filled.
 
     Returns:
         By index of the decoder layer and name of the linear layer below it.
@@ -73,7 +74,7 @@ def costs(source: Path, windows: Tensor, calibrated: Path) -> dict[tuple[int, st
         weights = dict(first.named_modules())
         for name, linear in layer.named_modules():
             if isinstance(linear, nn.Linear):
-                linear.weight.copy_(gptq.load(calibrated, number, name).dequantize())
+                linear.weight.copy_(stored.load(calibrated, number, name).dequantize())
                 watch((number, name), linear, weights[name].weight)
     # Something must ask for gradients, or none are made.
     model.get_input_embeddings().register_forward_hook(

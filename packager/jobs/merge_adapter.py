@@ -1,6 +1,6 @@
 """Merge a LoRA adapter into a Hugging Face model. Runs as a child process:
 
-    python -m packager.adapter_merge MODEL ADAPTER TARGET TRUST_REMOTE_CODE
+    python -m packager.jobs.merge_adapter MODEL ADAPTER TARGET TRUST_REMOTE_CODE
 
 A child, because it takes the memory of the whole model in fp32. What is wrong with the adapter is
 on the last line it prints.

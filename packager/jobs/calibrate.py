@@ -1,58 +1,29 @@
 """Calibrated 4-bit weights (GPTQ), layer by layer. Runs as a child process:
 
-    python -m packager.quantize.gptq SOURCE WINDOWS FOLDER BLOCK_SIZE
+    python -m packager.jobs.calibrate SOURCE WINDOWS FOLDER BLOCK_SIZE
 
 SOURCE is a Hugging Face folder, WINDOWS an .npy file of token ids, int64 `[windows, length]`.
 FOLDER gets `layer-000.safetensors` and so on, and `head.safetensors`. Started again on the same
 folder, it goes on after the last layer that is there. `Layer 3/30` tells of each layer done.
-
-In a file, the linear layer `mlp.down_proj` has `mlp.down_proj.codes`, `.scales` and `.zeros` as in
-`blocks.Blocks`; the metadata (`about`) says with which settings they were made, and how well they
-keep the layer's outputs.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager.aside import written_aside
-from packager.weights import blocks, gptq
+from packager.weights import blocks, gptq, stored
 from packager.weights.blocks import Blocks
 from packager.weights.layerwise import LayerwiseModel
+from packager.weights.stored import BITS, HEAD, LinearError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-BITS = 4
 _TINY = 1e-30
-HEAD = "lm_head"
-_HINT = "Free some space, or set EDGEPACK_CACHE to a folder on a larger disk."
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearError:
-    """What quantization did to the outputs of a linear layer, over the calibration text.
-
-    Attributes:
-        layer: index of the decoder layer; -1 for the head.
-        name: of the linear layer below it, `mlp.down_proj`.
-        relative: squared error of the outputs over their squares, with the calibrated weights.
-        nearest: the same with weights rounded to the nearest.
-        absolute: squared error of the outputs, mean over the tokens, with the calibrated weights.
-        parameters: number of weights.
-    """
-
-    layer: int
-    name: str
-    relative: float
-    nearest: float
-    absolute: float
-    parameters: int
 
 
 def quantize(
@@ -79,61 +50,26 @@ def quantize(
     model = LayerwiseModel(source)
     hidden = model.start(windows)
     for index in range(model.count):
-        path = _path(folder, index)
+        path = stored.file_of(folder, index)
         with model.layer(index) as layer:
             if path.exists():
-                _check(path, settings)
+                stored.check(path, settings)
                 for name, linear in _linears(layer).items():
-                    linear.weight.data = load(folder, index, name).dequantize()
+                    linear.weight.data = stored.load(folder, index, name).dequantize()
             else:
                 made = _quantize_layer(model, index, layer, hidden, block_size, symmetric)
-                _save(path, made, settings)
+                stored.save(path, made, settings)
             hidden = torch.cat(list(model.run(index, hidden)))
         sys.stdout.write(f"Layer {index + 1}/{model.count}\n")
-    path = _path(folder, None)
+    path = stored.file_of(folder, None)
     if path.exists():
-        _check(path, settings)
+        stored.check(path, settings)
         return
     hessian = _Moments()
     for inputs in model.head_inputs(hidden):
         hessian.add(inputs)
     made = _solve(-1, {HEAD: model.head_weight()}, hessian.mean(), block_size, symmetric)
-    _save(path, made, settings)
-
-
-def load(folder: Path, layer: int | None, name: str) -> Blocks:
-    """The quantized weight of a linear layer below a decoder layer; of the head if that is None.
-
-    Raises:
-        FileNotFoundError: the layer was not quantized.
-        ValueError: it has no such linear layer.
-    """
-    from safetensors import safe_open
-
-    with safe_open(_path(folder, layer), framework="pt") as file:
-        if f"{name}.codes" not in file.keys():  # noqa: SIM118 - no mapping
-            raise ValueError(f"{_path(folder, layer)} has no {name}")
-        settings = _about(file)["settings"]
-        return Blocks(
-            **{part: file.get_tensor(f"{name}.{part}") for part in ("codes", "scales", "zeros")},
-            bits=settings["bits"],
-            block_size=settings["block_size"],
-        )
-
-
-def errors(folder: Path) -> list[LinearError]:
-    """The errors of all linear layers of the decoder, by layer; not the head's."""
-    from safetensors import safe_open
-
-    found = []
-    for path in sorted(folder.glob("layer-*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found += [LinearError(**each) for each in _about(file)["errors"]]
-    return found
-
-
-def _path(folder: Path, layer: int | None) -> Path:
-    return folder / ("head.safetensors" if layer is None else f"layer-{layer:03}.safetensors")
+    stored.save(path, made, settings)
 
 
 def _settings(source: Path, windows: Tensor, block_size: int, symmetric: bool) -> dict[str, Any]:
@@ -145,20 +81,6 @@ def _settings(source: Path, windows: Tensor, block_size: int, symmetric: bool) -
         "model": hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
         "windows": hashlib.sha256(windows.numpy().tobytes()).hexdigest(),
     }
-
-
-def _about(file: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.metadata()["about"])
-    return found
-
-
-def _check(path: Path, settings: dict[str, Any]) -> None:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        found = _about(file)["settings"]
-    if found != settings:
-        raise ValueError(f"{path} was made with other settings: remove the folder")
 
 
 def _linears(layer: nn.Module) -> dict[str, nn.Linear]:
@@ -294,22 +216,6 @@ def _energy(weight: Tensor, hessian: Tensor) -> float:
 
     pieces = torch.split(weight, gptq.ROWS)
     return sum(float((rows @ hessian).mul_(rows).sum()) for rows in pieces)
-
-
-def _save(
-    path: Path, made: dict[str, tuple[Blocks, LinearError]], settings: dict[str, Any]
-) -> None:
-    from safetensors.torch import save
-
-    tensors = {
-        f"{name}.{part}": getattr(found, part).contiguous()
-        for name, (found, _) in made.items()
-        for part in ("codes", "scales", "zeros")
-    }
-    # One entry: of several, the library writes another order each time.
-    about = {"settings": settings, "errors": [asdict(error) for _, error in made.values()]}
-    with written_aside(path, _HINT) as file:
-        file.write(save(tensors, metadata={"about": json.dumps(about)}))
 
 
 if __name__ == "__main__":

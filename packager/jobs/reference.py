@@ -1,7 +1,7 @@
 """What the original model writes, and how it distributes its probability. Runs as a child process,
 for the memory it takes:
 
-    python -m packager.reference_child JOB FOLDER
+    python -m packager.jobs.reference JOB FOLDER
 
 JOB is a `Cut`, `Write` or `Refer` as JSON; its files are written to FOLDER. Progress is on stdout,
 `tokens N` for N tokens that went through the model; the last line is a JSON object, `refused` in it
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from packager.quantize.check import has_chat_template
+from packager.jobs.check import has_chat_template
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -248,7 +248,7 @@ def save_log_probabilities(reference: Reference, windows: NDArray[np.int64], fol
     """Write `logprobs.npy` and `top1.npy`, one window at a time.
 
     Half precision is enough: its rounding, at most 2^-11 of a logarithm, changes the KL divergence
-    by less than 1e-6 nats once the probabilities are normalized again (`evaluate_child` does), and
+    by less than 1e-6 nats once the probabilities are normalized again (`measure` does), and
     where two tokens are as likely as each other, `top1.npy` has the choice of fp32.
     """
     top1 = []

@@ -1,6 +1,6 @@
 """Build an ONNX GenAI folder. Runs as a child process, for the memory it takes:
 
-    python -m packager.quantize.build_child JOB
+    python -m packager.jobs.build_onnx JOB
 
 JOB is a `Job` as JSON. The model builder makes the graph; where there are `Weights`, the pass
 `nbits` takes the place of the builder's own quantizers.
@@ -43,7 +43,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
         symmetric: no zero points.
         accuracy_level: of each MatMulNBits.
         sensitive: `LAYER.NAME` of the linear layers that get 8 bits, `3.mlp.down_proj`.
-        calibrated: folder that `gptq` filled; None for the other algorithms.
+        calibrated: folder that `calibrate` filled; None for the other algorithms.
     """
 
     algorithm: Algorithm

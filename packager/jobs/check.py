@@ -1,6 +1,6 @@
 """Look at a built model's graph, load it and generate with it. Runs as a child process:
 
-    python -m packager.quantize.check FOLDER RUN PROMPT MAX_TOKENS
+    python -m packager.jobs.check FOLDER RUN PROMPT MAX_TOKENS
 
 A model that cannot be loaded may end the process that tries; the packager must survive that.
 RUN is `run`, or `look` for a graph that this machine has no execution provider for. The result is

@@ -1,6 +1,6 @@
 """Compare the tensors of a Hugging Face folder with those of its model. Runs as a child process:
 
-    python -m packager.jobs.weights_check FOLDER TRUST_REMOTE_CODE
+    python -m packager.jobs.compare_tensors FOLDER TRUST_REMOTE_CODE
 
 The model is put on torch's meta device: names and shapes are compared by transformers' own rules
 (tied matrices, renamed and fused ones), and no weight is read. The result is a `Tensors` as JSON on

@@ -1,6 +1,6 @@
 """Turn a GGUF file into a Hugging Face folder. Runs as a child process:
 
-    python -m packager.gguf_convert FILE FOLDER
+    python -m packager.jobs.convert_gguf FILE FOLDER
 
 A child, because it takes the memory of the whole model in fp32, and transformers prints much. The
 last line on stdout is a `Tensors` as JSON; with tensors missing, the folder is left empty.
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from packager.errors import ModelSourceError
-from packager.jobs.weights_check import tensors
+from packager.jobs.compare_tensors import tensors
 from packager.models import gguf, gguf_rope
 from packager.models.tensors import Tensors
 
