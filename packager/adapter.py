@@ -2,14 +2,15 @@
 
 import json
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from packager import cache, console, plan
-from packager.child import run_module
 from packager.errors import ModelSourceError
-from packager.models.folder import PICKLED, check_hf, listing, readme_license
+from packager.jobs import keys
+from packager.jobs.harness import run_job
+from packager.jobs.merge_adapter import MergeAdapter
+from packager.models.folder import HF_FILES, PICKLED, check_hf, listing, readme_license
 from packager.models.source import ModelSource, as_hf_folder
 
 CONFIG = "adapter_config.json"
@@ -41,18 +42,19 @@ def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False)
     trained_on = str(config.get("base_model_name_or_path") or "an unnamed model")
     console.note(f"trained on {trained_on}")
     base = as_hf_folder(source, trust_remote_code=trust_remote_code)
-    inputs = {
-        "base": source.digest,
-        "adapter": digest(folder),
-        "trust_remote_code": trust_remote_code,
-        "versions": {name: version(name) for name in ("peft", "torch", "transformers")},
-    }
+    job = MergeAdapter(
+        base=base,
+        adapter=folder,
+        copied=_beside_weights(base, folder),
+        trust_remote_code=trust_remote_code,
+    )
+    inputs = keys.inputs(job, content={source.path: source.digest, folder: digest(folder)})
 
     def make(target: Path) -> None:
         plan.check(plan.converting(plan.shape(source)), "merging the adapter")
-        run_module(
-            "packager.jobs.merge_adapter",
-            [base, folder, target, str(trust_remote_code).lower()],
+        run_job(
+            job,
+            target,
             what=f"Merging the adapter {folder.name}",
             error=ModelSourceError,
             hint=f"Give the model it was trained on ({trained_on}) with --model.",
@@ -113,3 +115,16 @@ def digest(folder: Path) -> str:
 def tokenizer_files(folder: Path) -> list[Path]:
     """The files of a folder that make the tokenizer: a training run leaves its own, if any."""
     return sorted({path for pattern in _TOKENIZER for path in folder.glob(pattern)})
+
+
+def _beside_weights(base: Path, adapter: Path) -> tuple[Path, ...]:
+    """Tokenizer, chat template and model card; a tokenizer beside the adapter is taken whole."""
+    own = tokenizer_files(adapter)
+    replaced = tokenizer_files(base) if own else []
+    rest = [path for pattern in HF_FILES for path in base.glob(pattern) if path not in replaced]
+    weights = (".safetensors", ".safetensors.index.json")
+    return tuple(
+        path
+        for path in (*own, *sorted(set(rest)))
+        if path.is_file() and not path.name.endswith(weights)
+    )

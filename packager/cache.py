@@ -43,7 +43,7 @@ def file_digest(path: Path) -> str:
 
 
 def place(kind: str, inputs: Mapping[str, Any]) -> Path:
-    """Where the folder of a stage is, once it was made; arguments as for `stage`."""
+    """Name the folder of a stage, which need not be there yet; arguments as for `stage`."""
     return root() / kind / key(inputs)
 
 

@@ -1,6 +1,8 @@
 """What this machine has for a build: memory, within the limits set for this process, and disk."""
 
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -24,3 +26,42 @@ def disk_free(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def oom_kills(
+    own: Path = Path("/proc/self/cgroup"),
+    groups: Path = Path("/sys/fs/cgroup"),
+    whole: Path = Path("/proc/vmstat"),
+) -> int | None:
+    """Count the processes that the kernel has ended because memory ran out.
+
+    Counted are those of this process's control group, or of the whole machine where no group is
+    counted. The files are those of the kernel's documentation of control groups, versions 1 and 2,
+    and of /proc/vmstat.
+
+    Returns:
+        None if the kernel does not count.
+    """
+    for file in (*_group_counters(own, groups), whole):
+        try:
+            count = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
+        except OSError:
+            continue
+        if count is not None:
+            return int(count[1])
+    return None
+
+
+def _group_counters(own: Path, groups: Path) -> Iterator[Path]:
+    """Files that may have the count of this process's control group."""
+    for line in own.read_text().splitlines() if own.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":
+            top, name = groups / "memory", "memory.oom_control"
+        elif not controllers:
+            top, name = groups, "memory.events"
+        else:
+            continue
+        inner = top / path.lstrip("/")
+        # In a container the path may be the host's, which is not there; the group is at the top.
+        yield (inner if inner.is_dir() else top) / name

@@ -5,9 +5,9 @@
 MODEL is a Hugging Face folder. Builds it with onnxruntime-genai's own builder, then with
 `edgepack build --recipe int4-rtn --model-only` in a control group that may have LIMIT_GB of memory
 (12 unless told; needs root), measured on the README's text. Prints one JSON object: wall time and
-peak of anonymous memory of both, of edgepack the time of the step that builds the model too, and
-the memory that it had forecast. Mapped files are not counted: the kernel drops their pages when it
-needs the memory.
+peak of anonymous memory of both, of edgepack the time of the step that builds the model too, the
+memory that it had forecast, and what each of its jobs had resident at its peak. In all figures but
+the last, mapped files are not counted: the kernel drops their pages when it needs the memory.
 """
 
 import os
@@ -128,6 +128,10 @@ def main() -> None:
         "building_s": number(r"done Building int4-rtn for cpu \((.*) s\)", output),
         "forecast_gb": number(r"takes up to (.*) GB of memory", output),
         "limit_gb": limit / 1e9,
+        "resident_gb": {
+            title: float(peak)
+            for title, peak in re.findall(r"^ *(.*): (.*) GB resident at its peak$", output, re.M)
+        },
     }
     console.result_json({"model_builder": plain, "edgepack": ours})
 

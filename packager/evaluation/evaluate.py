@@ -9,23 +9,26 @@ while the answers change.
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from device_runtime.bundle.manifest import ModelFacts
 from device_runtime.bundle.quantization import PromptAnswer, Quality
 from packager import console, launch
-from packager.child import run_module
 from packager.errors import EvaluationError
 from packager.evaluation import texts
 from packager.evaluation.texts import ANSWER_TOKENS
+from packager.jobs.harness import run_job
+from packager.jobs.measure import AnswerPrompts, Measure, TimeDecoding, WindowMeans
 from packager.models.catalog import CATALOG, DEFAULT_MODEL
 from packager.models.source import ModelSource, resolve
 
 SPEED_TOKENS = 64
 SPEED_ROUNDS = 11
+HINT = "See whether `edgepack run` or onnxruntime-genai can use the model."
 
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
 """Quantiles 0.975 of Student's t distribution for 1, 2, ... degrees of freedom."""
@@ -124,40 +127,37 @@ def evaluate(model: Path, reference: Path) -> Quality:
         EvaluationError: the model does not run, has another vocabulary, or gives the logits of
             the last token only.
     """
-    provider = _provider(model)
+    return quality(measure(Measure(model=model, reference=reference)))
+
+
+def measure(job: Measure) -> WindowMeans:
+    """Measure a model on each window of its reference; errors as for `evaluate`."""
+    provider = _provider(job.model)
     if provider != "cpu":
         raise EvaluationError(
             f"the model is for {provider}, and models are measured on the CPU",
             hint="Build it for the CPU with the same recipe.",
         )
-    windows = _windows(reference)
+    windows = _windows(job.reference)
     with console.progress("Measuring", windows, "windows") as advance:
-        found = _child(
-            ["measure", model, reference],
-            "Measuring the model",
-            lambda line: advance(1) if line == "window" else None,
+        return run_job(
+            job, what="Measuring the model", error=EvaluationError, hint=HINT, advance=advance
         )
-    return quality(found)
 
 
-def quality(found: dict[str, Any]) -> Quality:
-    """The figures over all windows, from the means of each.
-
-    Args:
-        found: lists `kl`, `top1`, `nll` and `reference_nll`, one value a window; and `tokens`,
-            the number of tokens in all of them.
-    """
-    kl, top1 = statistics.fmean(found["kl"]), statistics.fmean(found["top1"])
-    kl_low, kl_high = interval(found["kl"])
-    top1_low, top1_high = interval(found["top1"])
+def quality(means: WindowMeans) -> Quality:
+    """The figures over all windows, from the means of each."""
+    kl, top1 = statistics.fmean(means.kl), statistics.fmean(means.top1)
+    kl_low, kl_high = interval(means.kl)
+    top1_low, top1_high = interval(means.top1)
     return Quality(
         kl=kl,
         kl_interval=(max(kl_low, 0.0), kl_high),
         top1=top1,
         top1_interval=(max(top1_low, 0.0), min(top1_high, 1.0)),
-        perplexity=math.exp(statistics.fmean(found["nll"])),
-        reference_perplexity=math.exp(statistics.fmean(found["reference_nll"])),
-        tokens=found["tokens"],
+        perplexity=math.exp(statistics.fmean(means.nll)),
+        reference_perplexity=math.exp(statistics.fmean(means.reference_nll)),
+        tokens=means.tokens,
     )
 
 
@@ -186,11 +186,26 @@ def answers(model: Path, reference: Path) -> tuple[PromptAnswer, ...]:
     Raises:
         EvaluationError: the model does not run, or has another tokenizer.
     """
-    found = _child(["answer", model, reference, str(ANSWER_TOKENS)], "Letting the model answer")
-    return tuple(PromptAnswer(**one) for one in found)
+    return answer(answering(model, reference))
 
 
-def decode_speed(models: Sequence[Path]) -> list[float]:
+def answering(model: Path, reference: Path) -> AnswerPrompts:
+    """The job that `answers` does."""
+    return AnswerPrompts(model=model, reference=reference, max_tokens=ANSWER_TOKENS)
+
+
+def answer(job: AnswerPrompts) -> tuple[PromptAnswer, ...]:
+    """Let a model answer the prompts of its reference; errors as for `answers`."""
+    pairs = run_job(job, what="Letting the model answer", error=EvaluationError, hint=HINT)
+    return tuple(PromptAnswer(**msgspec.structs.asdict(pair)) for pair in pairs)
+
+
+def timing(models: Sequence[Path]) -> TimeDecoding:
+    """The job that `decode_speed` does."""
+    return TimeDecoding(models=tuple(models), tokens=SPEED_TOKENS, rounds=SPEED_ROUNDS)
+
+
+def decode_speed(job: TimeDecoding) -> tuple[float, ...]:
     """Tokens a second that each of several ONNX GenAI folders decodes on this machine.
 
     They take turns in one process, so that the ratios are fair where the machine is not quiet.
@@ -198,33 +213,7 @@ def decode_speed(models: Sequence[Path]) -> list[float]:
     Raises:
         EvaluationError: a model does not run.
     """
-    found: list[float] = _child(
-        ["time", str(SPEED_TOKENS), str(SPEED_ROUNDS), *models], "Timing the models"
-    )
-    return found
-
-
-def _child(
-    arguments: list[str | Path], what: str, on_line: Callable[[str], None] | None = None
-) -> Any:
-    output = run_module(
-        "packager.jobs.measure",
-        arguments,
-        what=what,
-        error=EvaluationError,
-        hint="See whether `edgepack run` or onnxruntime-genai can use the model.",
-        on_line=on_line,
-    )
-    found = json.loads(output.splitlines()[-1])
-    if "refused" in found:
-        raise EvaluationError(found["refused"], hint=REFUSED_HINT)
-    return found
-
-
-REFUSED_HINT = (
-    "Give the original that the model was made from (--reference), and build models that are to "
-    "be measured without prune_lm_head."
-)
+    return run_job(job, what="Timing the models", error=EvaluationError, hint=HINT)
 
 
 def _provider(model: Path) -> str:

@@ -5,26 +5,24 @@ must be fetched, it has the model's chat markup, and it is what the model says i
 into windows of `WINDOW` tokens, packed, without padding.
 """
 
-import importlib.metadata
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from packager import cache, console, machine, plan
-from packager.child import run_module
 from packager.errors import EvaluationError
 from packager.evaluation import prompts
-from packager.jobs import reference
+from packager.jobs import keys
+from packager.jobs.harness import run_job
 from packager.jobs.reference import Cut, Refer, Write
-from packager.models.source import ModelSource, as_hf_folder
+from packager.models.source import ModelSource, as_hf_folder, hf_folder
 from packager.plan import WINDOW, Need
 
 ANSWER_TOKENS = 48
@@ -136,15 +134,14 @@ class _Original:
         self._trust = trust_remote_code
         self._ahead = ahead
         self._floats = _in_floats(source)
-        self._inputs = {
-            "source": source.digest,
+        self._common: dict[str, Any] = {
+            "source": hf_folder(source),
             "floats": self._floats,
             "trust_remote_code": trust_remote_code,
-            "versions": {each: importlib.metadata.version(each) for each in PACKAGES},
-            "child": cache.file_digest(Path(reference.__file__)),
         }
 
-    def _check(self) -> None:
+    def _ready(self) -> None:
+        """Check that this machine has what it takes, and convert the model if need be."""
         own = need(self._source)
         if self._ahead is None:
             plan.check(own, "asking the original model")
@@ -154,72 +151,48 @@ class _Original:
             console.note(
                 "the original is asked in the type it is stored in: fp32 does not fit here"
             )
-
-    @property
-    def _folder(self) -> str:
-        return str(as_hf_folder(self._source, trust_remote_code=self._trust))
+        as_hf_folder(self._source, trust_remote_code=self._trust)
 
     def windows(self, of: Set, text: Path | None, digest: str | None) -> Path:
         """File with the windows of a set, from a text or written by the model."""
-        inputs = {**self._inputs, "window": WINDOW, "windows": of.windows}
-        at_once = plan.at_once(plan.shape(self._source), len(of.prompts), of.windows * WINDOW)
+        content = {self._source.path: self._source.digest}
         if text is not None:
-            inputs |= {"text": digest, "least": of.least}
+            text = text.absolute()
+            content[text] = digest or cache.file_digest(text)
+            job: Cut | Write = Cut(
+                **self._common, text=text, least=of.least, most=of.windows, window=WINDOW
+            )
         else:
-            inputs |= {"prompts": of.prompts, "seed": of.seed, "at_once": at_once}
+            shape = plan.shape(self._source)
+            job = Write(
+                **self._common,
+                prompts=of.prompts,
+                at_once=plan.at_once(shape, len(of.prompts), of.windows * WINDOW),
+                seed=of.seed,
+                windows=of.windows,
+                window=WINDOW,
+            )
 
         def make(target: Path) -> None:
-            self._check()
-            if text is not None:
-                job: Cut | Write = Cut(
-                    source=self._folder,
-                    floats=self._floats,
-                    trust_remote_code=self._trust,
-                    text=str(text.absolute()),
-                    least=of.least,
-                    most=of.windows,
-                    window=WINDOW,
-                )
-            else:
-                job = Write(
-                    source=self._folder,
-                    floats=self._floats,
-                    trust_remote_code=self._trust,
-                    prompts=of.prompts,
-                    at_once=at_once,
-                    seed=of.seed,
-                    windows=of.windows,
-                    window=WINDOW,
-                )
+            self._ready()
             _run(job, target, "Writing text", of.windows * WINDOW)
 
-        return cache.stage("text", inputs, make) / "windows.npy"
+        return cache.stage("text", keys.inputs(job, content=content), make) / "windows.npy"
 
     def reference(self, windows: Path) -> Path:
         """Folder as `prepare` returns it, without calibration."""
-        inputs = {
-            **self._inputs,
-            "windows": windows.parent.name,
-            "shown": [prompts.SHOWN, ANSWER_TOKENS],
-        }
+        job = Refer(
+            **self._common, windows=windows, shown=prompts.SHOWN, answer_tokens=ANSWER_TOKENS
+        )
 
         def make(target: Path) -> None:
-            self._check()
+            self._ready()
             shutil.copyfile(windows, target / "evaluation.npy")
-            job = Refer(
-                source=self._folder,
-                floats=self._floats,
-                trust_remote_code=self._trust,
-                windows=str(windows),
-                shown=prompts.SHOWN,
-                answer_tokens=ANSWER_TOKENS,
-            )
             _run(job, target, "Reading text", np.load(windows).size)
 
+        inputs = keys.inputs(job, content={self._source.path: self._source.digest})
         return cache.stage("reference", inputs, make)
 
-
-PACKAGES = ("torch", "transformers")
 
 OVERLAP_HINT = (
     "What a model was fitted to tells nothing of the rest: give two different texts, or leave one "
@@ -228,32 +201,26 @@ OVERLAP_HINT = (
 
 
 def _run(job: Cut | Write | Refer, target: Path, title: str, tokens: int) -> None:
-    with _progress(title, tokens) as on_line:
-        output = run_module(
-            "packager.jobs.reference",
-            [msgspec.json.encode(job).decode(), target],
+    with _progress(title, tokens) as advance:
+        run_job(
+            job,
+            target,
             what="Asking the original model",
             error=EvaluationError,
             hint="Nothing was written. See whether transformers can load and run the model.",
-            on_line=on_line,
+            advance=advance,
         )
-    refused = json.loads(output.splitlines()[-1]).get("refused")
-    if refused is not None:
-        raise EvaluationError(refused, hint="Give a longer text.")
 
 
 @contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
+def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over the tokens that go through the model, and a line on how long that will take."""
     done, told = 0, False
     started: float | None = None
     with console.progress(title, total, "tokens") as advance:
 
-        def on_line(line: str) -> None:
+        def count(tokens: int) -> None:
             nonlocal done, started, told
-            if not line.startswith("tokens "):
-                return
-            tokens = int(line.removeprefix("tokens "))
             advance(tokens)
             # The first step reads the weights from disk; it tells nothing of the others.
             if started is None:
@@ -265,7 +232,7 @@ def _progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
                 told = True
                 console.note(f"{title}: up to {elapsed / done * total / 60:.1f} min")
 
-        yield on_line
+        yield count
 
 
 def _checked(path: Path) -> str:

@@ -1,12 +1,15 @@
 """An ONNX GenAI folder: what serving it takes, its context length, its parts."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from device_runtime.bundle.manifest import Component
 from device_runtime.memory import kv_cache_length
-from packager import console
+
+if TYPE_CHECKING:
+    from device_runtime.bundle.manifest import Component
 
 TOKENIZER_FILES = (
     "tokenizer",
@@ -60,10 +63,7 @@ def limit_context(folder: Path, wanted: int) -> None:
     """
     path = folder / "genai_config.json"
     config = json.loads(path.read_text())
-    limit = context_length(config, wanted)
-    if limit < wanted:
-        console.note(f"the model's own context is {limit} tokens; the profile would allow more")
     # An application that links ONNX Runtime GenAI itself opens its KV cache with this length.
-    length = kv_cache_length(config["model"]["decoder"], limit)
+    length = kv_cache_length(config["model"]["decoder"], context_length(config, wanted))
     config.setdefault("search", {})["max_length"] = length
     path.write_text(json.dumps(config, indent=4) + "\n")

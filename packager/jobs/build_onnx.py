@@ -1,23 +1,23 @@
-"""Build an ONNX GenAI folder. Runs as a child process, for the memory it takes:
+"""Build an ONNX GenAI folder: a job for the memory it takes.
 
-    python -m packager.jobs.build_onnx JOB
-
-JOB is a `Job` as JSON. The model builder makes the graph; where there are `Weights`, the pass
-`nbits` takes the place of the builder's own quantizers.
+The model builder makes the graph; where there are `Weights`, the pass `nbits` takes the place of
+the builder's own quantizers.
 """
 
 from __future__ import annotations
 
-import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from packager.genai import corrections, nbits, tokenizer_files
 from packager.genai.linears import layer_and_name
+from packager.jobs.job import Job, Work
 from packager.recipes import nodes
-from packager.recipes.recipes import Algorithm
 from packager.weights import blocks, kquant
 
 if TYPE_CHECKING:
@@ -27,15 +27,11 @@ if TYPE_CHECKING:
     from packager.genai.calibrated import CalibratedWeights
 
 
-WARNING = "edgepack warning: "
-"""How a line begins that is for the user."""
-
-
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """How the pass quantizes.
+    """Settings of the pass that quantizes.
 
     Attributes:
-        algorithm: `nearest`, `kquant` or `gptq`.
+        algorithm: as in a recipe.
         body_bits: of the decoder layers' MatMuls.
         head_bits: of the language modelling head.
         embedding_bits: of the embedding.
@@ -46,7 +42,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
         calibrated: folder that `calibrate` filled; None for the other algorithms.
     """
 
-    algorithm: Algorithm
+    algorithm: Literal["nearest", "kquant", "gptq"]
     body_bits: int
     head_bits: int
     embedding_bits: int
@@ -54,70 +50,111 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     symmetric: bool
     accuracy_level: int
     sensitive: tuple[str, ...] = ()
-    calibrated: str | None = None
+    calibrated: Path | None = None
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to build.
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """Outcome of a build.
+
+    Attributes:
+        warnings: for the user.
+    """
+
+    warnings: tuple[str, ...]
+
+
+class BuildOnnx(Job[Built], frozen=True, kw_only=True):
+    """Build a model. Progress: layers.
 
     Attributes:
         source: Hugging Face folder.
-        target: folder to fill.
-        work: scratch folder of the builder.
         precision: as the builder names it.
         execution_provider: as the builder names it.
         options: the builder's extra options.
         weights: how to quantize; None leaves it to the builder.
     """
 
-    source: str
-    target: str
-    work: str
+    source: Path
     precision: str
     execution_provider: str
     options: dict[str, str]
     weights: Weights | None = None
 
+    def run(self, work: Work) -> Built:
+        """Run the builder, with the pass in the place of its quantizers."""
+        from onnxruntime_genai.models import builder
 
-def build(job: Job) -> None:
-    """Run the builder, with the pass in the place of its quantizers."""
-    from onnxruntime_genai.models import builder
-
-    pairs = [f"{name}={value}" for name, value in sorted(job.options.items())]
-    place = ("", job.source, job.target, job.precision, job.execution_provider, job.work)
-    options = builder.parse_extra_options(*place, pairs)
-    if job.weights is not None:
-        weights = job.weights
-        tied = (
-            bool(getattr(options["hf_details"]["hf_config"], "tie_word_embeddings", False))
-            and weights.head_bits == weights.embedding_bits
-        )
-        calibrated = None
-        if weights.calibrated is not None:
-            from packager.genai.calibrated import CalibratedWeights
-
-            calibrated = CalibratedWeights(Path(weights.calibrated))
-        # The embedding stays a float Gather until the pass comes to it.
-        options["shared_embeddings"] = False
-
-        def to_nbits(self: Any) -> ir.Model:
-            nbits.quantize_graph(
-                self.model,
-                lambda name, weight: quantize(weights, calibrated, name, weight),
-                tied=tied,
-                accuracy_level=weights.accuracy_level,
+        pairs = [f"{name}={value}" for name, value in sorted(self.options.items())]
+        with tempfile.TemporaryDirectory(prefix=".builder-", dir=work.target.parent) as scratch:
+            place = (
+                "",
+                str(self.source),
+                str(work.target),
+                self.precision,
+                self.execution_provider,
+                scratch,
             )
-            model: ir.Model = self.model
-            return model
+            options = builder.parse_extra_options(*place, pairs)
+            if self.weights is not None:
+                _stand_in(builder, options, self.weights)
+            corrections.correct(builder, options["hf_details"]["hf_config"])
+            with _counted_layers(builder, work.advance):
+                builder.create_model(*place, **options)
+        tokenizer_files.adapt(work.target)
+        trust = self.options.get("hf_remote") == "true"
+        differences = tokenizer_files.differences(self.source, work.target, trust_remote_code=trust)
+        warnings = (f"for {name}, {reason}" for name, reason in differences.items())
+        return Built(warnings=tuple(warnings))
 
-        builder.Model.to_nbits = to_nbits
-    corrections.correct(builder, options["hf_details"]["hf_config"])
-    builder.create_model(*place, **options)
-    trust = job.options.get("hf_remote") == "true"
-    tokenizer_files.adapt(Path(job.target))
-    wrong = tokenizer_files.differences(Path(job.source), Path(job.target), trust_remote_code=trust)
-    for conversation, reason in wrong.items():
-        print(f"{WARNING}for {conversation}, {reason}")  # noqa: T201
+
+def _stand_in(builder: Any, options: dict[str, Any], weights: Weights) -> None:
+    """Put the pass in the place of the builder's quantizers."""
+    tied = (
+        bool(getattr(options["hf_details"]["hf_config"], "tie_word_embeddings", False))
+        and weights.head_bits == weights.embedding_bits
+    )
+    calibrated = None
+    if weights.calibrated is not None:
+        from packager.genai.calibrated import CalibratedWeights
+
+        calibrated = CalibratedWeights(weights.calibrated)
+    # The embedding stays a float Gather until the pass comes to it.
+    options["shared_embeddings"] = False
+
+    def to_nbits(self: Any) -> ir.Model:
+        nbits.quantize_graph(
+            self.model,
+            lambda name, weight: quantize(weights, calibrated, name, weight),
+            tied=tied,
+            accuracy_level=weights.accuracy_level,
+        )
+        model: ir.Model = self.model
+        return model
+
+    builder.Model.to_nbits = to_nbits
+
+
+@contextmanager
+def _counted_layers(builder: Any, advance: Callable[[int], None]) -> Iterator[None]:
+    """Report each layer that the builder comes to: it has every module judged by `is_layer`."""
+    originals = {kind: vars(kind)["is_layer"] for kind in (builder.Model, builder.ChatGLMModel)}
+
+    def counting(judge: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+        def is_layer(self: Any, module: Any) -> bool:
+            layer = judge(self, module)
+            if layer:
+                advance(1)
+            return layer
+
+        return is_layer
+
+    try:
+        for kind, original in originals.items():
+            kind.is_layer = counting(original)
+        yield
+    finally:
+        for kind, original in originals.items():
+            kind.is_layer = original
 
 
 def quantize(
@@ -150,7 +187,3 @@ def quantize(
 def _names(node: str) -> list[str]:
     place = layer_and_name(node)
     return [f"{place[0]}.{place[1]}"] if place else []
-
-
-if __name__ == "__main__":
-    build(msgspec.json.decode(sys.argv[1], type=Job))

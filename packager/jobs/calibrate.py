@@ -1,20 +1,15 @@
-"""Calibrated 4-bit weights (GPTQ), layer by layer. Runs as a child process:
-
-    python -m packager.jobs.calibrate SOURCE WINDOWS FOLDER BLOCK_SIZE
-
-SOURCE is a Hugging Face folder, WINDOWS an .npy file of token ids, int64 `[windows, length]`.
-FOLDER gets `layer-000.safetensors` and so on, and `head.safetensors`. Started again on the same
-folder, it goes on after the last layer that is there. `Layer 3/30` tells of each layer done.
-"""
+"""Calibrated 4-bit weights (GPTQ), layer by layer: a job for its memory, and resumable."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from packager.jobs.job import Job, Work
 from packager.weights import blocks, gptq, stored
 from packager.weights.blocks import Blocks
 from packager.weights.layerwise import LayerwiseModel
@@ -26,58 +21,64 @@ if TYPE_CHECKING:
 _TINY = 1e-30
 
 
-def quantize(
-    source: Path, windows: Tensor, folder: Path, *, block_size: int, symmetric: bool = False
-) -> None:
-    """Quantize all linear layers of a model's decoder, and its head.
+class Calibrate(Job[None], frozen=True, kw_only=True):
+    """Quantize all linear layers of a model's decoder, and its head. Progress: layers.
 
-    Each layer is calibrated on what the quantized layers before it give.
+    Each layer is calibrated on what the quantized layers before it give. The folder gets the files
+    that `stored` describes; started again on the same folder, it goes on after the last one.
 
-    Args:
+    Attributes:
         source: Hugging Face folder with safetensors.
-        windows: token ids, int64 `[windows, length]`.
-        folder: gets the files; those already there, of the same settings, are not made again.
+        windows: `.npy` file of token ids, int64 `[windows, length]`.
         block_size: inputs that share a scale: 16, 32, 64 or 128.
-        symmetric: fix the zero points in the middle of the codes.
-
-    Raises:
-        ValueError: the folder has files of other settings, or the model cannot be taken apart.
-        ResourceError: the disk is full.
     """
-    import torch
 
-    settings = _settings(source, windows, block_size, symmetric)
-    model = LayerwiseModel(source)
-    hidden = model.start(windows)
-    for index in range(model.count):
-        path = stored.file_of(folder, index)
-        with model.layer(index) as layer:
-            if path.exists():
-                stored.check(path, settings)
-                for name, linear in _linears(layer).items():
-                    linear.weight.data = stored.load(folder, index, name).dequantize()
-            else:
-                made = _quantize_layer(model, index, layer, hidden, block_size, symmetric)
-                stored.save(path, made, settings)
-            hidden = torch.cat(list(model.run(index, hidden)))
-        sys.stdout.write(f"Layer {index + 1}/{model.count}\n")
-    path = stored.file_of(folder, None)
-    if path.exists():
-        stored.check(path, settings)
-        return
-    hessian = _Moments()
-    for inputs in model.head_inputs(hidden):
-        hessian.add(inputs)
-    made = _solve(-1, {HEAD: model.head_weight()}, hessian.mean(), block_size, symmetric)
-    stored.save(path, made, settings)
+    source: Path
+    windows: Path
+    block_size: int
+
+    def run(self, work: Work) -> None:
+        """Quantize them; files that are there, of the same settings, are not made again.
+
+        Raises:
+            ValueError: the folder has files of other settings, or the model cannot be taken apart.
+            OSError: the disk is full.
+        """
+        import torch
+
+        windows = torch.from_numpy(np.load(self.windows))
+        settings = _settings(self.source, windows, self.block_size)
+        model = LayerwiseModel(self.source)
+        hidden = model.start(windows)
+        for index in range(model.count):
+            path = stored.file_of(work.target, index)
+            with model.layer(index) as layer:
+                if path.exists():
+                    stored.check(path, settings)
+                    for name, linear in _linears(layer).items():
+                        weight = stored.load(work.target, index, name)
+                        linear.weight.data = weight.dequantize()
+                else:
+                    weights = _quantize_layer(model, index, layer, hidden, self.block_size)
+                    stored.save(path, weights, settings)
+                hidden = torch.cat(list(model.run(index, hidden)))
+            work.advance(1)
+        path = stored.file_of(work.target, None)
+        if path.exists():
+            stored.check(path, settings)
+            return
+        hessian = _Moments()
+        for inputs in model.head_inputs(hidden):
+            hessian.add(inputs)
+        weights = _solve(-1, {HEAD: model.head_weight()}, hessian.mean(), self.block_size)
+        stored.save(path, weights, settings)
 
 
-def _settings(source: Path, windows: Tensor, block_size: int, symmetric: bool) -> dict[str, Any]:
-    """What the files of a folder have in common."""
+def _settings(source: Path, windows: Tensor, block_size: int) -> dict[str, Any]:
+    """The settings that all files of a folder have in common."""
     return {
         "bits": BITS,
         "block_size": block_size,
-        "symmetric": symmetric,
         "model": hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
         "windows": hashlib.sha256(windows.numpy().tobytes()).hexdigest(),
     }
@@ -152,7 +153,6 @@ def _quantize_layer(
     layer: nn.Module,
     hidden: Tensor,
     block_size: int,
-    symmetric: bool,
 ) -> dict[str, tuple[Blocks, LinearError]]:
     """Quantize a layer's linear layers, in place."""
     linears = _linears(layer)
@@ -163,7 +163,7 @@ def _quantize_layer(
     made: dict[str, tuple[Blocks, LinearError]] = {}
     for first, names in inputs.groups.items():
         weights = {name: linears[name].weight.data for name in names}
-        made |= _solve(index, weights, inputs.moments.pop(first).mean(), block_size, symmetric)
+        made |= _solve(index, weights, inputs.moments.pop(first).mean(), block_size)
     for name, (found, _) in made.items():
         linears[name].weight.data = found.dequantize()
     return made
@@ -174,7 +174,6 @@ def _solve(
     weights: dict[str, Tensor],
     hessian: Tensor,
     block_size: int,
-    symmetric: bool,
 ) -> dict[str, tuple[Blocks, LinearError]]:
     """Quantize weights `[out, in]` that get the same inputs, and measure what is lost."""
     import torch
@@ -184,7 +183,6 @@ def _solve(
         hessian,
         bits=BITS,
         block_size=block_size,
-        symmetric=symmetric,
     )
     made, row = {}, 0
     for name, weight in weights.items():
@@ -193,7 +191,7 @@ def _solve(
         part = replace(
             found, codes=found.codes[rows], scales=found.scales[rows], zeros=found.zeros[rows]
         )
-        plain = blocks.nearest(weight, bits=BITS, block_size=block_size, symmetric=symmetric)
+        plain = blocks.nearest(weight, bits=BITS, block_size=block_size, symmetric=False)
         energy = _energy(weight, hessian)
         lost, lost_by_nearest = (
             _energy(weight - each.dequantize(), hessian) for each in (part, plain)
@@ -216,15 +214,3 @@ def _energy(weight: Tensor, hessian: Tensor) -> float:
 
     pieces = torch.split(weight, gptq.ROWS)
     return sum(float((rows @ hessian).mul_(rows).sum()) for rows in pieces)
-
-
-if __name__ == "__main__":
-    import numpy as np
-    import torch
-
-    quantize(
-        Path(sys.argv[1]),
-        torch.from_numpy(np.load(sys.argv[2])),
-        Path(sys.argv[3]),
-        block_size=int(sys.argv[4]),
-    )

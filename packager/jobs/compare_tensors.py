@@ -1,34 +1,56 @@
-"""Compare the tensors of a Hugging Face folder with those of its model. Runs as a child process:
-
-    python -m packager.jobs.compare_tensors FOLDER TRUST_REMOTE_CODE
+"""Compare the tensors of a Hugging Face folder with those of its model: a job, as transformers
+prints much and may run the model's own code.
 
 The model is put on torch's meta device: names and shapes are compared by transformers' own rules
-(tied matrices, renamed and fused ones), and no weight is read. The result is a `Tensors` as JSON on
-the last line of stdout.
+(tied matrices, renamed and fused ones), and no weight is read.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from packager.models.tensors import Tensors
+from packager.jobs.job import Job, Work
 
 
-def compare(folder: Path, *, trust_remote_code: bool) -> Tensors:
-    """Compare what a folder holds with what its config.json calls for."""
-    from transformers import AutoModelForCausalLM
+class Tensors(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tensors of a file differ from those of the model, by name.
 
-    _, info = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype="auto",
-        device_map="meta",
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        trust_remote_code=trust_remote_code,
-    )
-    return tensors(info)
+    Attributes:
+        missing: the model has them, the file does not.
+        mismatched: of another shape than the configuration gives; the shapes follow the name.
+        unexpected: the model has no place for them.
+    """
+
+    missing: list[str]
+    mismatched: list[str]
+    unexpected: list[str]
+
+
+class CompareTensors(Job[Tensors], frozen=True, kw_only=True):
+    """Compare what a folder holds with what its config.json calls for.
+
+    Attributes:
+        folder: Hugging Face folder.
+        trust_remote_code: run Python code that comes with the model.
+    """
+
+    folder: Path
+    trust_remote_code: bool
+
+    def run(self, work: Work) -> Tensors:
+        """Compare them."""
+        from transformers import AutoModelForCausalLM
+
+        _, info = AutoModelForCausalLM.from_pretrained(
+            self.folder,
+            dtype="auto",
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=self.trust_remote_code,
+        )
+        return tensors(info)
 
 
 def tensors(info: dict[str, Any]) -> Tensors:
@@ -41,8 +63,3 @@ def tensors(info: dict[str, Any]) -> Tensors:
         ),
         unexpected=sorted(info["unexpected_keys"]),
     )
-
-
-if __name__ == "__main__":
-    compared = compare(Path(sys.argv[1]), trust_remote_code=sys.argv[2] == "true")
-    sys.stdout.write("\n" + msgspec.json.encode(compared).decode() + "\n")

@@ -1,27 +1,23 @@
-"""Run ONNX GenAI folders: measure one, let it answer, time several. Runs as a child process, for
-the memory it takes and the crashes it may have:
+"""Run ONNX GenAI folders: measure one, let it answer, time several. These are jobs for the memory
+they take and the crashes they may have.
 
-    python -m packager.jobs.measure measure MODEL REFERENCE
-    python -m packager.jobs.measure answer MODEL REFERENCE MAX_TOKENS
-    python -m packager.jobs.measure time TOKENS ROUNDS MODEL...
-
-REFERENCE is a folder of `evaluation_text.prepare`. The result is a JSON value on the last line of
-stdout; `{"refused": ...}` says why there is none.
+A reference is a folder of `evaluation_text.prepare`.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from device_runtime.memory import kv_cache_length
-from packager.jobs import check
+from packager.jobs import generation
+from packager.jobs.job import Job, RefusedError, Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,12 +27,139 @@ if TYPE_CHECKING:
 ROWS = 64
 """Tokens whose probabilities are in memory at a time; a large vocabulary takes 1 MB for each."""
 
+HINT = (
+    "Give the original that the model was made from (--reference), and build models that are to "
+    "be measured without prune_lm_head."
+)
 
-class RefusedError(Exception):
-    """The model cannot be measured; the message is for the user."""
+
+class WindowMeans(msgspec.Struct, frozen=True, kw_only=True):
+    """Measurements of a model: means over the tokens of each window.
+
+    Attributes:
+        kl: KL divergence from the reference, nats.
+        top1: share of tokens of which both models have the same first choice.
+        nll: negative log-likelihood of the tokens that follow, nats.
+        reference_nll: the same of the reference.
+        tokens: number of tokens in all windows.
+    """
+
+    kl: tuple[float, ...]
+    top1: tuple[float, ...]
+    nll: tuple[float, ...]
+    reference_nll: tuple[float, ...]
+    tokens: int
 
 
-class Candidate:
+class Measure(Job[WindowMeans], frozen=True, kw_only=True):
+    """Measure a model against its reference. Progress: windows.
+
+    Attributes:
+        model: ONNX GenAI folder for the CPU.
+        reference: folder.
+    """
+
+    model: Path
+    reference: Path
+
+    def run(self, work: Work) -> WindowMeans:
+        """Measure it.
+
+        Raises:
+            RefusedError: not the logits that were expected.
+        """
+        graph = DecoderGraph(self.model)
+        windows = np.load(self.reference / "evaluation.npy")
+        stored = np.load(self.reference / "logprobs.npy", mmap_mode="r")
+        top1 = np.load(self.reference / "top1.npy")
+        means: dict[str, list[float]] = {"kl": [], "top1": [], "nll": [], "reference_nll": []}
+        for window, expected, choices in zip(windows, stored, top1, strict=True):
+            logits = graph.logits(window)
+            _check_shape(logits, window, expected)
+            for name, values in compare(logits[:-1], expected, choices, window[1:]).items():
+                means[name].append(float(values.mean(dtype=np.float64)))
+            work.advance(1)
+        lists = {name: tuple(values) for name, values in means.items()}
+        return WindowMeans(**lists, tokens=int(top1.size))
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers of both models to a prompt."""
+
+    prompt: str
+    reference: str
+    quantized: str
+
+
+class AnswerPrompts(Job[tuple[Answer, ...]], frozen=True, kw_only=True):
+    """Answer the prompts that the reference has answered, greedily.
+
+    Attributes:
+        model: ONNX GenAI folder for the CPU.
+        reference: folder.
+        max_tokens: length of an answer.
+    """
+
+    model: Path
+    reference: Path
+    max_tokens: int
+
+    def run(self, work: Work) -> tuple[Answer, ...]:
+        """Answer them.
+
+        Raises:
+            RefusedError: the model's tokenizer is another one.
+        """
+        import onnxruntime_genai as og
+
+        model = generation.load(self.model)
+        tokenizer = og.Tokenizer(model)
+        given = json.loads((self.reference / "answers.json").read_text())
+        for shown in given:
+            # A prompt's tokens, as the original splits it, must mean the same text here.
+            text = tokenizer.decode(np.array(shown["tokens"], np.int32))
+            if text.strip() != shown["prompt"].strip():
+                raise RefusedError("the model has another tokenizer than the original", hint=HINT)
+        return tuple(
+            Answer(
+                prompt=shown["prompt"],
+                reference=shown["answer"],
+                quantized=generation.say(
+                    model, tokenizer, self.model, shown["prompt"], self.max_tokens
+                ),
+            )
+            for shown in given
+        )
+
+
+class TimeDecoding(Job[tuple[float, ...]], frozen=True, kw_only=True):
+    """Time how fast models decode: they take turns in some rounds.
+
+    Attributes:
+        models: ONNX GenAI folders for the CPU.
+        tokens: to decode in a round.
+        rounds: how many.
+    """
+
+    models: tuple[Path, ...]
+    tokens: int
+    rounds: int
+
+    def run(self, work: Work) -> tuple[float, ...]:
+        """Time them: tokens a second of each model, the median of the rounds."""
+        import onnxruntime_genai as og
+
+        models = [(generation.load(folder), folder) for folder in self.models]
+        speeds: list[list[float]] = [[] for _ in models]
+        for number in range(self.rounds + 1):
+            for (model, folder), measured in zip(models, speeds, strict=True):
+                speed = _decode(og.Tokenizer(model), model, folder, self.tokens)
+                if number > 0:  # the first round warms up
+                    measured.append(speed)
+        return tuple(statistics.median(measured) for measured in speeds)
+
+
+class DecoderGraph:
     """A decoder graph in ONNX Runtime on the CPU: the kernels that serve it, in their precision."""
 
     def __init__(self, folder: Path) -> None:
@@ -116,39 +239,26 @@ def divergence(reference: Floats, candidate: Floats) -> Floats:
     return result
 
 
-def measure(folder: Path, reference: Path) -> dict[str, Any]:
-    """The means of each window: KL, top-1 agreement, both models' negative log-likelihood.
-
-    Raises:
-        RefusedError: not the logits that were expected.
-    """
-    candidate = Candidate(folder)
-    windows = np.load(reference / "evaluation.npy")
-    stored = np.load(reference / "logprobs.npy", mmap_mode="r")
-    top1 = np.load(reference / "top1.npy")
-    found: dict[str, list[float]] = {"kl": [], "top1": [], "nll": [], "reference_nll": []}
-    for window, expected, choices in zip(windows, stored, top1, strict=True):
-        logits = candidate.logits(window)
-        if len(logits) != len(window):
-            raise RefusedError(
-                "the model gives the logits of the last token only (it was built with "
-                "prune_lm_head), and all are needed"
-            )
-        if logits.shape[1] != expected.shape[1]:
-            raise RefusedError(
-                f"the model has a vocabulary of {logits.shape[1]} tokens, the original one of "
-                f"{expected.shape[1]}"
-            )
-        for name, values in compare(logits[:-1], expected, choices, window[1:]).items():
-            found[name].append(float(values.mean(dtype=np.float64)))
-        sys.stdout.write("window\n")
-    return {**found, "tokens": int(top1.size)}
+def _check_shape(logits: Floats, window: NDArray[np.int64], expected: NDArray[Any]) -> None:
+    """Refuse logits that cannot be compared with the reference's."""
+    if len(logits) != len(window):
+        raise RefusedError(
+            "the model gives the logits of the last token only (it was built with "
+            "prune_lm_head), and all are needed",
+            hint=HINT,
+        )
+    if logits.shape[1] != expected.shape[1]:
+        raise RefusedError(
+            f"the model has a vocabulary of {logits.shape[1]} tokens, the original one of "
+            f"{expected.shape[1]}",
+            hint=HINT,
+        )
 
 
 def compare(
     logits: Floats, expected: NDArray[np.float16], choices: NDArray[Any], following: NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
-    """What is measured, for each token of a window.
+    """Compare both models on each token of a window.
 
     Args:
         logits: of the candidate, float32 `[tokens, vocabulary]`.
@@ -170,73 +280,14 @@ def compare(
     return {**values, "top1": logits.argmax(-1) == choices}
 
 
-def answer(folder: Path, reference: Path, max_tokens: int) -> list[dict[str, str]]:
-    """What a model says to the prompts that the reference has answered.
-
-    Raises:
-        RefusedError: its tokenizer is another one.
-    """
-    import onnxruntime_genai as og
-
-    og.disable_telemetry_events()
-    model = og.Model(str(folder))
-    tokenizer = og.Tokenizer(model)
-    asked = json.loads((reference / "answers.json").read_text())
-    for one in asked:
-        # A prompt's tokens, as the original splits it, must mean the same text here.
-        if tokenizer.decode(np.array(one["tokens"], np.int32)).strip() != one["prompt"].strip():
-            raise RefusedError("the model has another tokenizer than the original")
-    return [
-        {
-            "prompt": one["prompt"],
-            "reference": one["answer"],
-            "quantized": check.say(model, tokenizer, folder, one["prompt"], max_tokens),
-        }
-        for one in asked
-    ]
-
-
-def decode_speeds(folders: list[Path], tokens: int, rounds: int) -> list[float]:
-    """Tokens a second of each model: the median of some rounds in which they take turns."""
-    import onnxruntime_genai as og
-
-    og.disable_telemetry_events()
-    models = [(og.Model(str(folder)), folder) for folder in folders]
-    speeds: list[list[float]] = [[] for _ in models]
-    for number in range(rounds + 1):
-        for (model, folder), found in zip(models, speeds, strict=True):
-            speed = _decode(og.Tokenizer(model), model, folder, tokens)
-            if number > 0:  # the first round warms up
-                found.append(speed)
-    return [statistics.median(found) for found in speeds]
-
-
 def _decode(tokenizer: Any, model: Any, folder: Path, tokens: int) -> float:
     prompt = tokenizer.encode("Once upon a time there was a")
     length = len(prompt) + tokens + 1
     # The end token must not come: all models decode the same number of tokens.
-    generator = check.generator(model, folder, length, min_length=length)
+    generator = generation.generator(model, folder, length, min_length=length)
     generator.append_tokens(prompt)
     generator.generate_next_token()  # the prompt's own
     started = time.perf_counter()
     for _ in range(tokens):
         generator.generate_next_token()
     return tokens / (time.perf_counter() - started)
-
-
-def main(arguments: list[str]) -> Any:
-    """Do what the command line says."""
-    task, *rest = arguments
-    if task == "measure":
-        return measure(Path(rest[0]), Path(rest[1]))
-    if task == "answer":
-        return answer(Path(rest[0]), Path(rest[1]), int(rest[2]))
-    return decode_speeds([Path(folder) for folder in rest[2:]], int(rest[0]), int(rest[1]))
-
-
-if __name__ == "__main__":
-    try:
-        result = main(sys.argv[1:])
-    except RefusedError as error:
-        result = {"refused": str(error)}
-    sys.stdout.write("\n" + json.dumps(result) + "\n")

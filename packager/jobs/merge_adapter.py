@@ -1,19 +1,11 @@
-"""Merge a LoRA adapter into a Hugging Face model. Runs as a child process:
-
-    python -m packager.jobs.merge_adapter MODEL ADAPTER TARGET TRUST_REMOTE_CODE
-
-A child, because it takes the memory of the whole model in fp32. What is wrong with the adapter is
-on the last line it prints.
-"""
+"""Merge a LoRA adapter into a Hugging Face model: a job for the memory of it all in fp32."""
 
 import shutil
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager.adapter import tokenizer_files
-from packager.models.folder import HF_FILES
+from packager.jobs.job import Job, RefusedError, Work
 
 if TYPE_CHECKING:
     import torch
@@ -24,38 +16,56 @@ TOLERANCE = 1e-3
 """Largest difference of their logits, as a share of the largest logit; fp32 sums differ by 1e-5."""
 
 
-def merge(base: Path, adapter: Path, target: Path, *, trust_remote_code: bool) -> None:
+class MergeAdapter(Job[None], frozen=True, kw_only=True):
     """Write the merged model, in fp32, as a Hugging Face folder.
 
-    Raises:
-        SystemExit: with the reason why the adapter cannot be merged into this model.
+    Attributes:
+        base: the model, a Hugging Face folder.
+        adapter: folder of the adapter.
+        copied: files that go along as they are: tokenizer, chat template, model card.
+        trust_remote_code: run Python code that comes with the model.
     """
-    import torch
-    from peft import PeftModel
 
-    model = _load(base, trust_remote_code)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about missing keys: `_check_keys` is exact
-            together = PeftModel.from_pretrained(model, adapter)
-    except (RuntimeError, ValueError) as error:  # its shapes, or its modules, are not the model's
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        sys.exit(f"it does not fit the model: {lines[-1]}")
-    _check_keys(together, adapter)
-    tokens = torch.arange(TOKENS).unsqueeze(0) % model.get_input_embeddings().num_embeddings
-    expected = _logits(together, tokens)
-    merged = together.merge_and_unload(safe_merge=True)
-    merged.save_pretrained(target)
-    _copy_rest(base, adapter, target)
-    del model, together, merged
-    found = _logits(_load(target, trust_remote_code), tokens)
-    difference = (found - expected).abs().max() / expected.abs().max()
-    if not difference <= TOLERANCE:
-        sys.exit(
-            "the merged model does not compute what model and adapter compute together "
-            f"(logits differ by {difference:.1%}), as when an adapter changes only one of two "
-            "tied matrices: embeddings and head"
-        )
+    base: Path
+    adapter: Path
+    copied: tuple[Path, ...]
+    trust_remote_code: bool
+
+    def run(self, work: Work) -> None:
+        """Merge it, and compare the result with the model and the adapter side by side.
+
+        Raises:
+            RefusedError: the adapter cannot be merged into this model.
+        """
+        import torch
+        from peft import PeftModel
+
+        model = _load(self.base, self.trust_remote_code)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about missing keys: `_check_keys` is exact
+                together = PeftModel.from_pretrained(model, self.adapter)
+        except (RuntimeError, ValueError) as error:
+            # Its shapes, or its modules, are not the model's.
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise RefusedError(f"the adapter does not fit the model: {lines[-1]}") from None
+        _check_keys(together, self.adapter)
+        tokens = torch.arange(TOKENS).unsqueeze(0) % model.get_input_embeddings().num_embeddings
+        expected = _logits(together, tokens)
+        merged = together.merge_and_unload(safe_merge=True)
+        merged.save_pretrained(work.target)
+        for path in self.copied:
+            if not (work.target / path.name).exists():
+                shutil.copyfile(path, work.target / path.name)
+        del model, together, merged
+        logits = _logits(_load(work.target, self.trust_remote_code), tokens)
+        difference = (logits - expected).abs().max() / expected.abs().max()
+        if not difference <= TOLERANCE:
+            raise RefusedError(
+                "the merged model does not compute what model and adapter compute together "
+                f"(logits differ by {difference:.1%}), as when an adapter changes only one of two "
+                "tied matrices: embeddings and head"
+            )
 
 
 def _load(folder: Path, trust_remote_code: bool) -> Any:
@@ -77,7 +87,11 @@ def _logits(model: Any, tokens: "torch.Tensor") -> "torch.Tensor":
 
 
 def _check_keys(model: Any, adapter: Path) -> None:
-    """Refuse weights that would have been left aside, and gaps that would have been filled."""
+    """Refuse weights that would have been left aside, and gaps that would have been filled.
+
+    Raises:
+        RefusedError: the adapter has such.
+    """
     from peft import get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
@@ -85,22 +99,9 @@ def _check_keys(model: Any, adapter: Path) -> None:
     wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     foreign = sorted(given - wanted - set(model.state_dict()))
     if foreign:
-        sys.exit(f"it has weights for what the model does not have: {', '.join(foreign[:3])}")
+        raise RefusedError(
+            "the adapter has weights for what the model does not have: " + ", ".join(foreign[:3])
+        )
     missing = sorted(wanted - given)
     if missing:
-        sys.exit(f"it is incomplete: {', '.join(missing[:3])} missing")
-
-
-def _copy_rest(base: Path, adapter: Path, target: Path) -> None:
-    """Tokenizer, chat template and model card; a tokenizer beside the adapter is taken whole."""
-    own = tokenizer_files(adapter)
-    replaced = tokenizer_files(base) if own else []
-    rest = [path for pattern in HF_FILES for path in base.glob(pattern) if path not in replaced]
-    for path in (*own, *rest):
-        weights = path.name.endswith((".safetensors", ".safetensors.index.json"))
-        if path.is_file() and not weights and not (target / path.name).exists():
-            shutil.copyfile(path, target / path.name)
-
-
-if __name__ == "__main__":
-    merge(*map(Path, sys.argv[1:4]), trust_remote_code=sys.argv[4] == "true")
+        raise RefusedError(f"the adapter is incomplete: {', '.join(missing[:3])} missing")

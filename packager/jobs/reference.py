@@ -1,26 +1,20 @@
-"""What the original model writes, and how it distributes its probability. Runs as a child process,
-for the memory it takes:
+"""Run the reference model: let it write, and note its probabilities. Jobs for its memory.
 
-    python -m packager.jobs.reference JOB FOLDER
-
-JOB is a `Cut`, `Write` or `Refer` as JSON; its files are written to FOLDER. Progress is on stdout,
-`tokens N` for N tokens that went through the model; the last line is a JSON object, `refused` in it
-says what is wrong with a text.
+Their progress is the number of tokens that went through the model.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
-from packager.jobs.check import has_chat_template
+from packager.jobs import chat
+from packager.jobs.job import Job, RefusedError, Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,8 +25,8 @@ SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 unlikely tokens that no user sees; greedily it repeats itself."""
 
 
-class _Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What all jobs need.
+class _FromOriginal(Job[None], frozen=True, kw_only=True):
+    """Fields of all these jobs.
 
     Attributes:
         source: Hugging Face folder.
@@ -40,12 +34,12 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         trust_remote_code: run Python code that comes with the model.
     """
 
-    source: str
+    source: Path
     floats: bool
     trust_remote_code: bool
 
 
-class Cut(_Job, frozen=True, kw_only=True):
+class Cut(_FromOriginal, frozen=True, kw_only=True):
     """Cut a UTF-8 text into windows, `windows.npy`: int64 `[windows, window]`.
 
     Attributes:
@@ -55,13 +49,21 @@ class Cut(_Job, frozen=True, kw_only=True):
         window: tokens of a window.
     """
 
-    text: str
+    text: Path
     least: int
     most: int
     window: int
 
+    def run(self, work: Work) -> None:
+        """Cut it.
 
-class Write(_Job, frozen=True, kw_only=True):
+        Raises:
+            RefusedError: it is too short.
+        """
+        np.save(work.target / "windows.npy", Reference(self, work).cut(self))
+
+
+class Write(_FromOriginal, frozen=True, kw_only=True):
     """Let the model write the text, and cut that: `windows.npy` likewise.
 
     Attributes:
@@ -78,8 +80,12 @@ class Write(_Job, frozen=True, kw_only=True):
     windows: int
     window: int
 
+    def run(self, work: Work) -> None:
+        """Let it write."""
+        np.save(work.target / "windows.npy", Reference(self, work).write(self))
 
-class Refer(_Job, frozen=True, kw_only=True):
+
+class Refer(_FromOriginal, frozen=True, kw_only=True):
     """Write `logprobs.npy`, `top1.npy` and `answers.json`, as `evaluation_text.prepare` tells.
 
     Attributes:
@@ -88,23 +94,31 @@ class Refer(_Job, frozen=True, kw_only=True):
         answer_tokens: length of these answers.
     """
 
-    windows: str
+    windows: Path
     shown: tuple[str, ...]
     answer_tokens: int
 
-
-class RefusedError(Exception):
-    """A text will not do; the message is for the user."""
+    def run(self, work: Work) -> None:
+        """Write them."""
+        reference = Reference(self, work)
+        save_log_probabilities(reference, np.load(self.windows), work)
+        shown = []
+        answers = reference.answer(self.shown, self.answer_tokens, sample=False)
+        for prompt, (_, ids) in zip(self.shown, answers, strict=True):
+            answer = reference.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            plain = reference.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            shown.append({"prompt": prompt, "tokens": plain, "answer": answer})
+        (work.target / "answers.json").write_text(json.dumps(shown))
 
 
 class Reference:
     """The original model and its tokenizer."""
 
-    def __init__(self, job: Cut | Write | Refer) -> None:
+    def __init__(self, job: _FromOriginal, work: Work) -> None:
         from transformers import AutoTokenizer
 
-        self._folder, self._trust = Path(job.source), job.trust_remote_code
-        self._floats = job.floats
+        self._folder, self._trust = job.source, job.trust_remote_code
+        self._floats, self._advance = job.floats, work.advance
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             self._folder, trust_remote_code=self._trust
         )
@@ -142,14 +156,15 @@ class Reference:
         Raises:
             RefusedError: it is too short.
         """
-        text = Path(job.text).read_text(encoding="utf-8")
+        text = job.text.read_text(encoding="utf-8")
         tokens = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         width = job.window - len(self.start)
         count = min(job.most, len(tokens) // width)
         if count < job.least:
             raise RefusedError(
-                f"{Path(job.text).name} is too short: it has {len(tokens)} tokens, where "
-                f"{job.least * width} are the least"
+                f"{job.text.name} is too short: it has {len(tokens)} tokens, where "
+                f"{job.least * width} are the least",
+                hint="Give a longer text.",
             )
         return self._windows(tokens, count, width)
 
@@ -205,15 +220,22 @@ class Reference:
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=config,
-                stopping_criteria=[_tell],
+                stopping_criteria=[self._count],
             )
         new = output[:, longest:].tolist()
         return [(one, self._until_end(answer)) for one, answer in zip(encoded, new, strict=True)]
 
+    def _count(self, ids: Tensor, _scores: Any, **_: Any) -> Tensor:
+        """A stopping criterion that never stops: transformers calls it at each step."""
+        import torch
+
+        self._advance(len(ids))
+        return torch.zeros(len(ids), dtype=torch.bool)
+
     def encode(self, question: str) -> list[int]:
         """A question's token ids, through the chat template if there is one."""
         ids: list[int]
-        if not has_chat_template(self._folder):
+        if not chat.has_template(self._folder):
             ids = self.tokenizer(question)["input_ids"]
             return ids
         messages = [{"role": "user", "content": question}]
@@ -236,15 +258,7 @@ class Reference:
             return torch.log_softmax(logits[0, :-1].float(), -1)
 
 
-def _tell(ids: Tensor, _scores: Any, **_: Any) -> Tensor:
-    """A stopping criterion that never stops: transformers calls it at each step."""
-    import torch
-
-    sys.stdout.write(f"tokens {len(ids)}\n")
-    return torch.zeros(len(ids), dtype=torch.bool)
-
-
-def save_log_probabilities(reference: Reference, windows: NDArray[np.int64], folder: Path) -> None:
+def save_log_probabilities(reference: Reference, windows: NDArray[np.int64], work: Work) -> None:
     """Write `logprobs.npy` and `top1.npy`, one window at a time.
 
     Half precision is enough: its rounding, at most 2^-11 of a logarithm, changes the KL divergence
@@ -253,7 +267,7 @@ def save_log_probabilities(reference: Reference, windows: NDArray[np.int64], fol
     """
     top1 = []
     # Written in order, not mapped: on a full disk a write fails with an error, a map with SIGBUS.
-    with (folder / "logprobs.npy").open("wb") as file:
+    with (work.target / "logprobs.npy").open("wb") as file:
         for number, window in enumerate(windows):
             found = reference.log_probabilities(window)
             if number == 0:
@@ -262,42 +276,5 @@ def save_log_probabilities(reference: Reference, windows: NDArray[np.int64], fol
                 np.lib.format.write_array_header_2_0(file, header)
             top1.append(found.argmax(-1).numpy())
             file.write(found.numpy().astype("<f2").tobytes())
-            sys.stdout.write(f"tokens {len(window)}\n")
-    np.save(folder / "top1.npy", np.stack(top1))
-
-
-def refer(reference: Reference, job: Refer, folder: Path) -> None:
-    """Write what a `Refer` asks for."""
-    save_log_probabilities(reference, np.load(job.windows), folder)
-    shown = []
-    found = reference.answer(job.shown, job.answer_tokens, sample=False)
-    for prompt, (_, ids) in zip(job.shown, found, strict=True):
-        answer = reference.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        plain = reference.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        shown.append({"prompt": prompt, "tokens": plain, "answer": answer})
-    (folder / "answers.json").write_text(json.dumps(shown))
-
-
-def do(job: Cut | Write | Refer, folder: Path) -> None:
-    """Do a job; its files are written to the folder.
-
-    Raises:
-        RefusedError: a text will not do.
-    """
-    reference = Reference(job)
-    match job:
-        case Cut():
-            np.save(folder / "windows.npy", reference.cut(job))
-        case Write():
-            np.save(folder / "windows.npy", reference.write(job))
-        case Refer():
-            refer(reference, job, folder)
-
-
-if __name__ == "__main__":
-    result = {}
-    try:
-        do(msgspec.json.decode(sys.argv[1], type=Cut | Write | Refer), Path(sys.argv[2]))
-    except RefusedError as error:
-        result["refused"] = str(error)
-    sys.stdout.write("\n" + json.dumps(result) + "\n")
+            work.advance(len(window))
+    np.save(work.target / "top1.npy", np.stack(top1))

@@ -1,10 +1,4 @@
-"""What each calibrated linear layer costs the whole model. Runs as a child process:
-
-    python -m packager.jobs.sensitivity SOURCE WINDOWS CALIBRATED RESULT
-
-SOURCE is a Hugging Face folder, WINDOWS a `.npy` file of token ids, CALIBRATED the folder that
-`calibrate` filled; RESULT gets a JSON list of layer, name and cost. Progress: `Window 3/4` on
-stdout.
+"""Find what each calibrated linear layer costs the whole model: a job for its memory.
 
 The error of a layer's own outputs says little of what it does to the model's: an error in the
 values of attention is carried on, one in the gate may be lost. So the KL divergence L of the
@@ -16,11 +10,13 @@ that no gradient of a weight is ever held.
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+import numpy as np
+
+from packager.jobs.job import Job, Work
 from packager.weights import stored
 
 if TYPE_CHECKING:
@@ -31,13 +27,55 @@ WINDOWS = 4
 is wanted, and it settles early."""
 
 
-def costs(source: Path, windows: Tensor, calibrated: Path) -> dict[tuple[int, str], float]:
-    """The part that each linear layer has in the KL divergence, in nats a token.
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """The part that a linear layer has in the KL divergence, nats a token.
+
+    Attributes:
+        layer: index of the decoder layer.
+        name: of the linear layer below it.
+        cost: the part.
+    """
+
+    layer: int
+    name: str
+    cost: float
+
+
+class Differentiate(Job[tuple[Cost, ...]], frozen=True, kw_only=True):
+    """Find what each linear layer costs. Progress: `WINDOWS` windows.
+
+    Attributes:
+        source: Hugging Face folder.
+        windows: `.npy` file of token ids, int64 `[windows, length]`.
+        calibrated: folder that `calibrate` filled.
+    """
+
+    source: Path
+    windows: Path
+    calibrated: Path
+
+    def run(self, work: Work) -> tuple[Cost, ...]:
+        """Find them."""
+        import torch
+
+        tokens = torch.from_numpy(np.load(self.windows))
+        chosen = tokens[:: max(1, len(tokens) // WINDOWS)][:WINDOWS]
+        places = costs(self.source, chosen, self.calibrated, work)
+        return tuple(
+            Cost(layer=layer, name=name, cost=cost) for (layer, name), cost in places.items()
+        )
+
+
+def costs(
+    source: Path, windows: Tensor, calibrated: Path, work: Work
+) -> dict[tuple[int, str], float]:
+    """Compute the part that each linear layer has in the KL divergence, in nats a token.
 
     Args:
         source: Hugging Face folder.
         windows: token ids, int64 `[windows, length]`.
         calibrated: folder that `calibrate` filled.
+        work: gets the progress.
 
     Returns:
         By index of the decoder layer and name of the linear layer below it.
@@ -80,20 +118,9 @@ def costs(source: Path, windows: Tensor, calibrated: Path) -> dict[tuple[int, st
     model.get_input_embeddings().register_forward_hook(
         lambda _module, _inputs, output: output.requires_grad_()
     )
-    for number, (window, log_p) in enumerate(zip(windows, wanted, strict=True)):
+    for window, log_p in zip(windows, wanted, strict=True):
         p = log_p.float()
         loss = (p.exp() * (p - log_probabilities(window))).sum(-1).mean() / len(windows)
         loss.backward()  # type: ignore[no-untyped-call]
-        sys.stdout.write(f"Window {number + 1}/{len(windows)}\n")
+        work.advance(1)
     return found
-
-
-if __name__ == "__main__":
-    import numpy as np
-    import torch
-
-    tokens = torch.from_numpy(np.load(sys.argv[2]))
-    chosen = tokens[:: max(1, len(tokens) // WINDOWS)][:WINDOWS]
-    made = costs(Path(sys.argv[1]), chosen, Path(sys.argv[3]))
-    listed = [{"layer": at, "name": name, "cost": cost} for (at, name), cost in made.items()]
-    Path(sys.argv[4]).write_text(json.dumps(listed))

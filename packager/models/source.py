@@ -3,17 +3,20 @@
 What a source is, is seen by looking, never by its name; everything is checked before any work.
 """
 
+import functools
 import shutil
 import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from packager import cache, console
-from packager.child import run_module
 from packager.errors import CommandError, ModelSourceError
+from packager.jobs import keys
+from packager.jobs.convert_gguf import ConvertGguf
+from packager.jobs.harness import run_job
 from packager.models import gguf, gguf_rope, hub, tensors
 from packager.models.catalog import CATALOG, GGUF_ARCHITECTURES, CatalogModel
 from packager.models.folder import (
@@ -28,8 +31,6 @@ from packager.models.folder import (
 )
 from packager.run import run
 from packager.suggest import suggest
-
-_CONVERTER = ("jobs/convert_gguf.py", "gguf_rope.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,16 @@ def check_weights(source: ModelSource, *, trust_remote_code: bool = False) -> No
         tensors.check(source.path, source.digest, trust_remote_code=trust_remote_code)
 
 
+def hf_folder(source: ModelSource) -> Path:
+    """Name the folder of `as_hf_folder`, which need not be there yet.
+
+    Raises:
+        ModelSourceError: it is ONNX.
+    """
+    check_original(source)
+    return source.path if source.kind == "hf" else cache.place("hf", _conversion(source)[1])
+
+
 def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
     """The source as a Hugging Face folder: itself, or converted from GGUF (cached).
 
@@ -120,34 +131,36 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
     check_weights(source, trust_remote_code=trust_remote_code)
     if source.kind == "hf":
         return source.path
+    job, inputs = _conversion(source)
 
     def make(folder: Path) -> None:
         with console.step(f"Converting {source.path.name}"):
-            output = run_module(
-                "packager.jobs.convert_gguf",
-                [source.path, folder],
+            compared = run_job(
+                job,
+                folder,
                 what="Converting the GGUF file",
                 error=ModelSourceError,
                 hint="Use the model's Hugging Face folder, or a GGUF file of another kind.",
             )
-        compared = tensors.result(output)
         tensors.refuse_gaps(compared, str(source.path))
         tensors.warn_unexpected(compared, source.path.name)
 
-    inputs = {
-        "gguf": source.digest,
-        "transformers": _transformers(),
-        "converter": [cache.file_digest(Path(__file__).parent / name) for name in _CONVERTER],
-    }
     folder = cache.stage("hf", inputs, make)
     check_hf(folder, trust_remote_code=trust_remote_code)
     return folder
 
 
-def _transformers() -> str:
-    from importlib.metadata import version
-
-    return version("transformers")
+@functools.cache
+def _conversion(source: ModelSource) -> tuple[ConvertGguf, dict[str, Any]]:
+    """Make the job that converts a GGUF file, and the inputs of its stage."""
+    header = gguf.read(source.path)
+    job = ConvertGguf(
+        file=source.path,
+        architecture=header.architecture,
+        tensors=tuple(sorted(header.tensors)),
+        rotary=gguf_rope.scaling(header),
+    )
+    return job, keys.inputs(job, content={source.path: source.digest})
 
 
 def _catalog_inputs(model: CatalogModel) -> dict[str, str]:

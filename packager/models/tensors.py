@@ -4,28 +4,15 @@ What is missing, transformers and the model builder fill with random numbers and
 """
 
 import functools
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
 from packager import cache, console
-from packager.child import run_module
 from packager.errors import ModelSourceError
-
-
-class Tensors(msgspec.Struct, frozen=True, kw_only=True):
-    """How the tensors of a file differ from those of the model, by name.
-
-    Attributes:
-        missing: the model has them, the file does not.
-        mismatched: of another shape than the configuration gives; the shapes follow the name.
-        unexpected: the model has no place for them.
-    """
-
-    missing: list[str]
-    mismatched: list[str]
-    unexpected: list[str]
+from packager.jobs import keys
+from packager.jobs.compare_tensors import CompareTensors, Tensors
+from packager.jobs.harness import run_job
 
 
 @functools.cache
@@ -41,32 +28,22 @@ def check(folder: Path, digest: str, *, trust_remote_code: bool) -> None:
         ModelSourceError: names what is missing, or what transformers cannot load.
     """
 
+    job = CompareTensors(folder=folder, trust_remote_code=trust_remote_code)
+
     def make(target: Path) -> None:
         with console.step("Comparing the tensors with those of the model"):
-            output = run_module(
-                "packager.jobs.compare_tensors",
-                [folder, str(trust_remote_code).lower()],
+            compared = run_job(
+                job,
                 what=f"Loading {folder.name}",
                 error=ModelSourceError,
                 hint="Fetch the model again; the log tells what transformers cannot load.",
             )
-        compared = result(output)
-        refuse_gaps(compared, str(folder))
         (target / "tensors.json").write_bytes(msgspec.json.encode(compared))
 
-    inputs = {
-        "source": digest,
-        "trust_remote_code": trust_remote_code,
-        "transformers": version("transformers"),
-        "child": cache.file_digest(Path(__file__).parent / "jobs/compare_tensors.py"),
-    }
-    stage = cache.stage("tensors", inputs, make)
-    warn_unexpected(result((stage / "tensors.json").read_text()), folder.name)
-
-
-def result(output: str) -> Tensors:
-    """What a child process has compared: the last line that it printed."""
-    return msgspec.json.decode(output.splitlines()[-1], type=Tensors)
+    stage = cache.stage("tensors", keys.inputs(job, content={folder: digest}), make)
+    compared = msgspec.json.decode((stage / "tensors.json").read_bytes(), type=Tensors)
+    refuse_gaps(compared, str(folder))
+    warn_unexpected(compared, folder.name)
 
 
 def refuse_gaps(compared: Tensors, where: str) -> None:

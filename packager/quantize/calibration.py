@@ -1,24 +1,25 @@
 """What a recipe needs to know of a model before its weights are quantized: calibrated codes, and
 which layers are sensitive."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import msgspec
 
 from packager import cache, console
-from packager.child import run_module
 from packager.errors import QuantizeError
+from packager.jobs import keys, sensitivity
+from packager.jobs.calibrate import Calibrate
+from packager.jobs.harness import run_job
+from packager.jobs.sensitivity import Cost, Differentiate
+from packager.quantize.subject import Subject
 from packager.recipes.recipes import Recipe, usually_sensitive
 from packager.weights import stored
-
-if TYPE_CHECKING:
-    from packager.quantize.candidate import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,9 @@ class Prepared:
     layers: list[dict[str, Any]] = field(default_factory=list)
 
 
-def prepare(subject: Subject, recipe: Recipe, source: Path, block_size: int) -> Prepared:
+def prepare(
+    subject: Subject, recipe: Recipe, source: Path, block_size: int, ready: Callable[[], None]
+) -> Prepared:
     """Calibrate, if the recipe wants it, and choose the sensitive layers.
 
     Args:
@@ -44,16 +47,17 @@ def prepare(subject: Subject, recipe: Recipe, source: Path, block_size: int) -> 
         recipe: what is wanted.
         source: the model as a Hugging Face folder.
         block_size: inputs that share a scale.
+        ready: called before anything is made that is not in the cache.
     """
     layers = int(json.loads((source / "config.json").read_text())["num_hidden_layers"])
     if not recipe.calibrated:
         return Prepared(sensitive=usually_sensitive(layers) if recipe.sensitive else ())
-    folder = _calibrated(subject, source, layers, block_size)
+    folder = _calibrated(subject, source, layers, block_size, ready)
     errors = stored.errors(folder)
     sensitive: tuple[str, ...] = ()
     if recipe.sensitive:
         assert not isinstance(recipe.sensitive, str)
-        sensitive = most_sensitive(errors, _costs(subject, source, folder), recipe.sensitive)
+        sensitive = most_sensitive(errors, _costs(subject, source, folder, ready), recipe.sensitive)
     found = [
         {
             "layer": error.layer,
@@ -96,44 +100,42 @@ def most_sensitive(
     return tuple(sorted(chosen))
 
 
-def _costs(subject: Subject, source: Path, calibrated: Path) -> dict[tuple[int, str], float]:
-    inputs = {
-        "source": subject.source.digest,
-        "calibrated": calibrated.name,
-        "child": cache.file_digest(Path(__file__).parent / "../jobs/sensitivity.py"),
-    }
+def _costs(
+    subject: Subject, source: Path, calibrated: Path, ready: Callable[[], None]
+) -> dict[tuple[int, str], float]:
+    windows = subject.calibration()
+    job = Differentiate(source=source, windows=windows, calibrated=calibrated)
+    content = {**subject.content, windows: cache.file_digest(windows)}
 
     def make(target: Path) -> None:
-        with console.progress("Differentiating", 4, "windows") as advance:
-            run_module(
-                "packager.jobs.sensitivity",
-                [source, subject.calibration(), calibrated, target / "costs.json"],
+        ready()
+        with console.progress("Differentiating", sensitivity.WINDOWS, "windows") as advance:
+            costs = run_job(
+                job,
                 what="Finding the sensitive layers",
                 error=QuantizeError,
                 hint="Try a recipe that does not look for them, for instance int4-gptq.",
-                on_line=lambda line: advance(1) if line.startswith("Window ") else None,
+                advance=advance,
             )
+        (target / "costs.json").write_bytes(msgspec.json.encode(costs))
 
     with console.step("Finding the sensitive layers"):
-        folder = cache.stage("sensitivity", inputs, make)
-    listed = json.loads((folder / "costs.json").read_text())
-    return {(one["layer"], one["name"]): one["cost"] for one in listed}
+        folder = cache.stage("sensitivity", keys.inputs(job, content=content), make)
+    listed = msgspec.json.decode((folder / "costs.json").read_bytes(), type=list[Cost])
+    return {(cost.layer, cost.name): cost.cost for cost in listed}
 
 
-def _calibrated(subject: Subject, source: Path, layers: int, block_size: int) -> Path:
+def _calibrated(
+    subject: Subject, source: Path, layers: int, block_size: int, ready: Callable[[], None]
+) -> Path:
     """Run GPTQ, or take what it left; goes on where an interrupted run stopped."""
     windows = subject.calibration()
-    inputs = {
-        "source": subject.source.digest,
-        "calibration": cache.file_digest(windows),
-        "block_size": block_size,
-        "gptq": [
-            cache.file_digest(Path(__file__).parent / name)
-            for name in ("../jobs/calibrate.py", "gptq_solve.py", "layers.py", "blocks.py")
-        ],
-    }
+    job = Calibrate(source=source, windows=windows, block_size=block_size)
+    # The windows are the same whatever the model is measured on; the folder they lie in is not.
+    inputs = keys.inputs(job, content={**subject.content, windows: cache.file_digest(windows)})
 
     def make(target: Path) -> None:
+        ready()
         # Layers that are done stay when the work is interrupted.
         unfinished = cache.root() / "unfinished" / cache.key(inputs)
         unfinished.mkdir(parents=True, exist_ok=True)
@@ -141,15 +143,16 @@ def _calibrated(subject: Subject, source: Path, layers: int, block_size: int) ->
         if done:
             console.note(f"going on at layer {done + 1} of {layers}")
         with console.progress("Calibrating", layers, "layers") as advance:
-            run_module(
-                "packager.jobs.calibrate",
-                [source, windows, unfinished, str(block_size)],
+            run_job(
+                job,
+                unfinished,
                 what="Calibrating (GPTQ)",
                 error=QuantizeError,
                 hint="Try a recipe without calibration, for instance int4-kquant.",
-                on_line=lambda line: advance(1) if line.startswith("Layer ") else None,
+                advance=advance,
             )
-        for path in unfinished.iterdir():
+        # What was being written when the work was interrupted has a hidden name.
+        for path in unfinished.glob("[!.]*"):
             path.rename(target / path.name)
         shutil.rmtree(unfinished)
 

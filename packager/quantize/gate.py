@@ -8,7 +8,8 @@ from packager import console
 from packager.errors import QualityError
 from packager.profile import DeviceProfile
 from packager.quantize import candidate
-from packager.quantize.candidate import Candidate, Subject
+from packager.quantize.candidate import Candidate
+from packager.quantize.subject import Subject
 from packager.recipes.providers import refusal
 from packager.recipes.recipes import AUTO, LADDER, RECIPES, Recipe, find
 from packager.units import MEGA, megabytes

@@ -10,8 +10,8 @@ from packager.evaluation import texts
 from packager.models.source import ModelSource
 from packager.profile import DeviceProfile
 from packager.quantize import candidate, gate
-from packager.quantize.candidate import Subject
 from packager.quantize.gate import Choice
+from packager.quantize.subject import Subject
 from packager.recipes.recipes import Recipe
 
 
@@ -91,9 +91,9 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
     facts = QuantizationFacts(
         recipe=chosen.recipe,
         precision=chosen.precision,
-        execution_provider=chosen.found["execution_provider"],
+        execution_provider=chosen.graph.execution_provider,
         options={name: str(value) for name, value in sorted(profile.quantization.items())},
-        operators=chosen.found["operators"],
+        operators=chosen.graph.operators,
         answers=chosen.answers,
         quality=chosen.quality,
         tried=tuple(gate.record(*each) for each in choice.tried),

@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 
 from packager import cache, console
 from packager.evaluation import evaluate
+from packager.jobs import keys
 from packager.quantize.gate import Choice
 from packager.report import page
 from packager.report.page import LayerError, ReportData
@@ -53,16 +54,14 @@ def speeds(choice: Choice) -> dict[str, float]:
     if not models:
         return {}
 
-    def make(target: Path) -> None:
-        folders = [made.measured for made in models.values() if made.measured is not None]
-        speeds = dict(zip(models, evaluate.decode_speed(folders), strict=True))
-        (target / "speeds.json").write_text(json.dumps(speeds))
+    job = evaluate.timing([made.measured for made in models.values() if made.measured is not None])
 
-    inputs = {"models": [made.digest for made in models.values()], "host": _host()}
+    def make(target: Path) -> None:
+        (target / "speeds.json").write_text(json.dumps(evaluate.decode_speed(job)))
+
     with console.step("Measuring decode speed"):
-        folder = cache.stage("speed", inputs, make)
-    found: dict[str, float] = json.loads((folder / "speeds.json").read_text())
-    return found
+        folder = cache.stage("speed", keys.inputs(job, host=_host()), make)
+    return dict(zip(models, json.loads((folder / "speeds.json").read_text()), strict=True))
 
 
 def _layer_errors(choice: Choice) -> list[LayerError]:

@@ -28,9 +28,7 @@ ROWS = 4096
 """Rows worked on together. They do not depend on each other; this bounds the memory."""
 
 
-def solve(
-    weight: Tensor, hessian: Tensor, *, bits: int, block_size: int, symmetric: bool
-) -> Blocks:
+def solve(weight: Tensor, hessian: Tensor, *, bits: int, block_size: int) -> Blocks:
     """Quantize a weight for inputs of known second moments.
 
     Args:
@@ -38,7 +36,6 @@ def solve(
         hessian: float32 `[in, in]`, mean of x x^T over the inputs x.
         bits: 4 or 8.
         block_size: inputs that share a scale; divides `LAZY`.
-        symmetric: fix the zero points in the middle of the codes.
     """
     import torch
 
@@ -49,7 +46,7 @@ def solve(
     for rows in torch.split(weight, ROWS):
         # Transposed, so that a column is contiguous.
         columns = rows.T.contiguous()
-        codes, scales, zeros = _in_order(columns, factor, bits, block_size, symmetric)
+        codes, scales, zeros = _in_order(columns, factor, bits, block_size)
         for _ in range(SWEEPS):
             _sweep(columns, damped, codes, scales, zeros, bits, block_size)
         parts.append((codes.to(torch.uint8).T, scales.T, zeros.to(torch.uint8).T))
@@ -69,7 +66,7 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
 
 
 def _in_order(
-    columns: Tensor, factor: Tensor, bits: int, block_size: int, symmetric: bool
+    columns: Tensor, factor: Tensor, bits: int, block_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Round the columns `[in, rows]` one after the other.
 
@@ -96,7 +93,7 @@ def _in_order(
                 found = grid(
                     part[block].T.contiguous(),
                     bits=bits,
-                    symmetric=symmetric,
+                    symmetric=False,
                     importance=local.diagonal()[block].square().reciprocal(),
                 )
                 scale, zero = (each[:, 0] for each in found)

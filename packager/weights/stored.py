@@ -12,17 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from packager.aside import written_aside
+from device_runtime.durable import written_aside
 from packager.weights.blocks import Blocks
 
 BITS = 4
 HEAD = "lm_head"
-_HINT = "Free some space, or set EDGEPACK_CACHE to a folder on a larger disk."
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearError:
-    """What quantization did to the outputs of a linear layer, over the calibration text.
+    """Errors of a linear layer's outputs after quantization, over the calibration text.
 
     Attributes:
         layer: index of the decoder layer; -1 for the head.
@@ -67,7 +66,8 @@ def errors(folder: Path) -> list[LinearError]:
 
     found = []
     for path in sorted(folder.glob("layer-*.safetensors")):
-        with safe_open(path, framework="pt") as file:
+        # Of the metadata alone, for which torch is not needed.
+        with safe_open(path, framework="np") as file:
             found += [LinearError(**each) for each in _about(file)["errors"]]
     return found
 
@@ -100,7 +100,7 @@ def save(path: Path, made: dict[str, tuple[Blocks, LinearError]], settings: dict
     """Write a file: the quantized weight and the error of each linear layer, by name.
 
     Raises:
-        ResourceError: the disk is full.
+        OSError: the disk is full.
     """
     from safetensors.torch import save as to_bytes
 
@@ -111,5 +111,5 @@ def save(path: Path, made: dict[str, tuple[Blocks, LinearError]], settings: dict
     }
     # One entry: of several, the library writes another order each time.
     about = {"settings": settings, "errors": [asdict(error) for _, error in made.values()]}
-    with written_aside(path, _HINT) as file:
+    with written_aside(path) as file:
         file.write(to_bytes(tensors, metadata={"about": json.dumps(about)}))

@@ -9,6 +9,9 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from device_runtime.bundle.reader import open_bundle
+from packager.errors import QuantizeError
+from packager.jobs.harness import run_job
+from packager.quantize import builder
 from tests.support.commands import edgepack
 
 
@@ -55,6 +58,20 @@ def test_mobile_is_int4_model_only_and_generates(
     for _ in range(4):
         generator.generate_next_token()
     assert generator.token_count() == len("hello") + 4
+
+
+def test_builder_reports_each_layer(tiny_hf: Path, tmp_path: Path) -> None:
+    job = builder.job(
+        tiny_hf, precision="fp32", execution_provider="cpu", options={}, trust_remote_code=False
+    )
+    layers: list[int] = []
+    (tmp_path / "onnx").mkdir()
+    run_job(
+        job, tmp_path / "onnx", what="Trying", error=QuantizeError, hint="", advance=layers.append
+    )
+    config = json.loads((tiny_hf / "config.json").read_text())
+    assert layers == [1] * config["num_hidden_layers"]
+    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
 
 
 def test_jetson_model_only_has_int4_cuda_graph(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:

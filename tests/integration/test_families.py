@@ -17,11 +17,12 @@ import pytest
 
 from device_runtime.inference.engine import GenerationRequest, Message
 from device_runtime.inference.genai_engine import GenAIEngine
-from packager.child import OFFLINE
 from packager.errors import QuantizeError
 from packager.genai import folder as genai_folder
-from packager.jobs import check, measure
-from packager.jobs.measure import Candidate
+from packager.jobs import check, generation
+from packager.jobs.harness import OFFLINE
+from packager.jobs.job import Work
+from packager.jobs.measure import DecoderGraph, TimeDecoding
 from packager.models.catalog import ARCHITECTURES, REFUSED
 from packager.models.folder import _REMOTE_CODE
 from packager.quantize import builder
@@ -64,7 +65,7 @@ def generate(folder: Path, prompt: np.ndarray) -> tuple[list[int], np.ndarray]:
 
     model = og.Model(str(folder))
     length = len(prompt) + TOKENS
-    generator = check.generator(model, folder, length, min_length=length)
+    generator = generation.generator(model, folder, length, min_length=length)
     generator.append_tokens(prompt.astype(np.int32))
     logits = np.array(generator.get_logits()).reshape(-1)
     for _ in range(TOKENS):
@@ -88,7 +89,7 @@ def test_fp32_generates_the_tokens_of_transformers(built: Path, name: str, lengt
 @pytest.mark.parametrize("name", [*FAMILIES, *VARIANTS, *OTHERS])
 def test_evaluation_sees_the_logits_of_transformers(built: Path, name: str) -> None:
     expected = np.load(built / name / "expected.npz")
-    logits = Candidate(built / name / "fp32").logits(expected["prompt-40"])[-1]
+    logits = DecoderGraph(built / name / "fp32").logits(expected["prompt-40"])[-1]
     wanted = expected["logits-40"]
     # Tokens that end a text are ruled out in what was expected.
     finite = np.isfinite(wanted)
@@ -99,12 +100,12 @@ def test_evaluation_sees_the_logits_of_transformers(built: Path, name: str) -> N
 @pytest.mark.parametrize("name", [*FAMILIES, *OTHERS])
 def test_quantized_model_loads_and_generates(built: Path, name: str, precision: str) -> None:
     folder = built / name / precision
-    found = check.look(folder)
-    bits = {one["bits"] for one in found["quantized"]}
+    graph = check.look(folder)
+    bits = {weight.bits for weight in graph.quantized}
     assert bits == {int(precision.removeprefix("int"))}
     if name in FAMILIES:
-        assert "MatMul" not in found["operators"]
-    assert found["operators"]["GatherBlockQuantized"] == 1
+        assert "MatMul" not in graph.operators
+    assert graph.operators["GatherBlockQuantized"] == 1
     expected = np.load(built / name / "expected.npz")
     tokens, logits = generate(folder, expected["prompt-40"])
     assert len(tokens) == TOKENS
@@ -118,8 +119,10 @@ def test_short_question_runs_on_a_model_with_a_longer_window(built: Path, name: 
     folder = built / name / "int4"
     decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
     assert decoder["sliding_window"]["window_size"] == FAMILIES[name].window >= 512
-    assert isinstance(check.answer(folder, "Hi", 4), str)
-    assert all(speed > 0 for speed in measure.decode_speeds([folder], 4, 1))
+    assert isinstance(generation.answer(folder, "Hi", 4), str)
+    assert all(
+        speed > 0 for speed in TimeDecoding(models=(folder,), tokens=4, rounds=1).run(Work())
+    )
 
 
 def test_context_shorter_than_the_window_opens_the_whole_window(
@@ -245,15 +248,10 @@ def test_template_that_the_runtime_cannot_read_is_told(
     config: dict[str, Any] = json.loads(path.read_text())
     marks = "{% if messages[0].role == 'system' %}{{ messages[0].content.swapcase() }}{% endif %}"
     path.write_text(json.dumps({**config, "chat_template": marks + config["chat_template"]}))
-    builder.build(
-        hf,
-        tmp_path / "onnx",
-        tmp_path / "work",
-        precision="fp32",
-        execution_provider="cpu",
-        options={},
-        trust_remote_code=False,
+    job = builder.job(
+        hf, precision="fp32", execution_provider="cpu", options={}, trust_remote_code=False
     )
+    builder.build(job, tmp_path / "onnx")
     said = capsys.readouterr().err
     assert "for a system message, its chat template cannot be read" in said
     assert "swapcase" in said
@@ -281,12 +279,7 @@ def test_olmo_that_clips_is_refused(tmp_path: Path) -> None:
     base = OTHERS["OLMo"]
     hf = families.make_hf(replace(base, config={**base.config, "clip_qkv": 8.0}), tmp_path / "hf")
     with pytest.raises(QuantizeError, match="clip_qkv"):
-        builder.build(
-            hf,
-            tmp_path / "onnx",
-            tmp_path / "work",
-            precision="fp32",
-            execution_provider="cpu",
-            options={},
-            trust_remote_code=False,
+        job = builder.job(
+            hf, precision="fp32", execution_provider="cpu", options={}, trust_remote_code=False
         )
+        builder.build(job, tmp_path / "onnx")

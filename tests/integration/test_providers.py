@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime_genai.models
 import pytest
 
-from packager.child import OFFLINE
+from packager.jobs.harness import OFFLINE
 from packager.recipes.providers import NOT_MADE, PRECISIONS
 from scripts import tables
 from tests.support.commands import edgepack, refused

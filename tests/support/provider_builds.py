@@ -10,10 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.jobs.build_onnx import build
 from packager.recipes.providers import PASS_PROVIDERS, PRECISIONS
 from packager.recipes.recipes import RECIPES
-from tests.support.families.builds import job
+from tests.support.families.builds import build
 
 ASKED = ("int4", "int8", "fp16", "fp32")
 CASES = [(provider, precision) for provider in PRECISIONS for precision in ASKED]
@@ -74,7 +73,7 @@ def main(hf: Path, folder: Path) -> None:
     for provider, precision in sorted(CASES, key=lambda case: case[0] in PASS_PROVIDERS):
         target = folder / f"{provider}-{precision}"
         try:
-            build(job(hf, target, RECIPES[_RECIPES[precision]], provider))
+            build(hf, target, RECIPES[_RECIPES[precision]], provider)
         except Exception as error:
             target.with_suffix(".txt").write_text(str(error))
 

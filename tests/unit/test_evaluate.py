@@ -13,8 +13,9 @@ from packager.errors import EvaluationError
 from packager.evaluation import evaluate, prompts
 from packager.evaluation import texts as evaluation_text
 from packager.evaluation.texts import CALIBRATION, EVALUATION, check_disjoint
-from packager.jobs.measure import compare, divergence, log_softmax
-from packager.jobs.reference import Cut, RefusedError, Write, do
+from packager.jobs.job import RefusedError, Work
+from packager.jobs.measure import WindowMeans, compare, divergence, log_softmax
+from packager.jobs.reference import Cut, Write
 from packager.models.source import resolve
 from packager.plan import WINDOW
 from packager.quantize import builder
@@ -40,7 +41,7 @@ def reference(own_cache: None, tiny_hf: Path) -> Path:
 def written(folder: Path, target: Path, seed: int = 0, at_once: int = 2) -> NDArray[np.int64]:
     """What a model writes, two windows of 64 tokens."""
     job = Write(
-        source=str(folder),
+        source=folder,
         floats=True,
         trust_remote_code=False,
         prompts=("Good morning", "Where is it?"),
@@ -57,10 +58,10 @@ def cut(
 ) -> NDArray[np.int64]:
     """Windows of 64 tokens from a file."""
     job = Cut(
-        source=str(folder),
+        source=folder,
         floats=True,
         trust_remote_code=False,
-        text=str(text),
+        text=text,
         least=least,
         most=most,
         window=64,
@@ -69,7 +70,7 @@ def cut(
 
 
 def windows_of(job: Cut | Write, target: Path) -> NDArray[np.int64]:
-    do(job, target)
+    job.run(Work(target))
     found: NDArray[np.int64] = np.load(target / "windows.npy")
     return found
 
@@ -148,8 +149,9 @@ def test_interval_holds_the_truth_95_times_in_100(windows: int) -> None:
 
 def test_intervals_stay_within_what_is_possible() -> None:
     found = evaluate.quality(
-        {"kl": [0.0, 0.1], "top1": [1.0, 0.9], "nll": [1.0, 2.0], "reference_nll": [1.0, 1.0]}
-        | {"tokens": 510}
+        WindowMeans(
+            kl=(0.0, 0.1), top1=(1.0, 0.9), nll=(1.0, 2.0), reference_nll=(1.0, 1.0), tokens=510
+        )
     )
     assert found.kl_interval[0] == 0
     assert found.top1_interval[1] == 1
@@ -362,15 +364,14 @@ def test_int4_is_further_away_and_another_model_much_further(
 def test_model_without_all_logits_is_refused(
     reference: Path, tiny_hf: Path, tmp_path: Path
 ) -> None:
-    builder.build(
+    job = builder.job(
         tiny_hf,
-        tmp_path / "pruned",
-        tmp_path / "work",
         precision="fp32",
         execution_provider="cpu",
         options={"prune_lm_head": "true"},
         trust_remote_code=False,
     )
+    builder.build(job, tmp_path / "pruned")
     with pytest.raises(EvaluationError, match="logits of the last token only"):
         evaluate.evaluate(tmp_path / "pruned", reference)
 
@@ -416,6 +417,6 @@ def test_model_for_a_gpu_is_refused(reference: Path, tiny_onnx: Path, tmp_path: 
 
 
 def test_decode_speed_of_several(tiny_onnx: Path) -> None:
-    first, second = evaluate.decode_speed([tiny_onnx, tiny_onnx])
+    first, second = evaluate.decode_speed(evaluate.timing([tiny_onnx, tiny_onnx]))
     assert first > 10
     assert 0.2 < first / second < 5

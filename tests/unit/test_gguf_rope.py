@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from packager.errors import ModelSourceError
-from packager.jobs.convert_gguf import convert
-from packager.models import gguf_rope
-from packager.models.source import resolve
+from packager.jobs import llama3_rope
+from packager.models.source import as_hf_folder, resolve
 from tests.support import tiny_gguf
 
 LLAMA3 = {
@@ -22,6 +21,11 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
 
 
 def divisors(size: int, theta: float, parameters: dict[str, Any]) -> NDArray[np.float32]:
@@ -72,7 +76,7 @@ def logits(folder: Path, **config: Any) -> NDArray[np.float32]:
             {},
             YARN,
         ),
-        ({}, {gguf_rope.DIVISORS: divisors(16, 10000.0, LLAMA3)}, LLAMA3),
+        ({}, {llama3_rope.DIVISORS: divisors(16, 10000.0, LLAMA3)}, LLAMA3),
     ],
     ids=["none", "linear", "linear of old files", "yarn", "llama3"],
 )
@@ -82,18 +86,18 @@ def test_converted_model_computes_what_transformers_does(
     rope: dict[str, Any],
     more: dict[str, Any],
     parameters: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = tiny_gguf.make_gguf(tiny_hf, tmp_path / "m.gguf", rope=rope, more=more)
-    found = convert(file, tmp_path / "hf")
-    assert not found.missing
-    assert not found.unexpected
+    converted = as_hf_folder(resolve(str(file)))
+    assert "without a place" not in capsys.readouterr().err
     plain = logits(tiny_hf)
     wanted = plain
     if parameters:
         wanted = logits(tiny_hf, rope_parameters={"rope_theta": 10000.0, **parameters})
         assert np.abs(wanted - plain).max() > 1e-3
-    assert np.abs(logits(tmp_path / "hf") - wanted).max() < 1e-5
-    stored = json.loads((tmp_path / "hf/config.json").read_text())["rope_parameters"]
+    assert np.abs(logits(converted) - wanted).max() < 1e-5
+    stored = json.loads((converted / "config.json").read_text())["rope_parameters"]
     assert stored["rope_type"] == parameters.get("rope_type", "default")
 
 
@@ -101,8 +105,8 @@ def test_converted_model_computes_what_transformers_does(
 @pytest.mark.parametrize("factor", [8.0, 32.0])
 def test_parameters_of_the_real_llama_3_models_are_recognized(size: int, factor: float) -> None:
     real = {**LLAMA3, "factor": factor, "original_max_position_embeddings": 8192}
-    assert gguf_rope.llama3(divisors(size, 500000.0, real), 500000.0) == real
-    assert gguf_rope.llama3(np.ones(size // 2, np.float32), 500000.0) == {}
+    assert llama3_rope.parameters(divisors(size, 500000.0, real), 500000.0) == real
+    assert llama3_rope.parameters(np.ones(size // 2, np.float32), 500000.0) == {}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ def test_scaling_that_cannot_be_honoured_is_refused_by_name(
 
 
 def test_divisors_of_another_form_are_refused_by_name(tiny_hf: Path, tmp_path: Path) -> None:
-    odd = {gguf_rope.DIVISORS: np.linspace(1, 9, 8, dtype=np.float32)}
+    odd = {llama3_rope.DIVISORS: np.linspace(1, 9, 8, dtype=np.float32)}
     file = tiny_gguf.make_gguf(tiny_hf, tmp_path / "m.gguf", more=odd)
-    with pytest.raises(ModelSourceError, match=gguf_rope.DIVISORS):
-        convert(file, tmp_path / "hf")
+    with pytest.raises(ModelSourceError, match=llama3_rope.DIVISORS):
+        as_hf_folder(resolve(str(file)))

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from packager import cache
 from packager.errors import ModelSourceError
-from packager.jobs import compare_tensors
+from packager.jobs.compare_tensors import CompareTensors
+from packager.jobs.job import Work
 from packager.models import catalog, tensors
 from packager.models import gguf as gguf_file
 from packager.models.source import as_hf_folder, resolve
@@ -224,7 +225,9 @@ def without_one(tensors: dict[str, Any]) -> dict[str, Any]:
 def gaps(folder: Path) -> str:
     """What is said about a folder's tensors; empty for nothing."""
     try:
-        tensors.refuse_gaps(compare_tensors.compare(folder, trust_remote_code=False), "it")
+        tensors.refuse_gaps(
+            CompareTensors(folder=folder, trust_remote_code=False).run(Work()), "it"
+        )
     except ModelSourceError as error:
         return str(error)
     return ""

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from packager.jobs.build_onnx import Job, Weights, build
+from packager.jobs.build_onnx import BuildOnnx, Weights
+from packager.jobs.job import Work
 from packager.recipes.providers import PASS_PROVIDERS
 from packager.recipes.recipes import RECIPES, Recipe
 from tests.support import families
@@ -25,8 +26,8 @@ BLOCK_SIZE = 32
 PRECISIONS = {"int8": "int8", "int4": "int4-rtn"}
 
 
-def job(hf: Path, target: Path, recipe: Recipe, provider: str = "cpu") -> Job:
-    """What edgepack builds for a recipe."""
+def build(hf: Path, target: Path, recipe: Recipe, provider: str = "cpu") -> None:
+    """Build what edgepack builds for a recipe, in this process."""
     weights = None
     options = {"hf_token": "false", "hf_remote": "false"}
     if recipe.algorithm is not None:
@@ -41,15 +42,14 @@ def job(hf: Path, target: Path, recipe: Recipe, provider: str = "cpu") -> Job:
             symmetric=recipe.symmetric,
             accuracy_level=4,
         )
-    return Job(
-        source=str(hf),
-        target=str(target),
-        work=str(target) + ".work",
+    job = BuildOnnx(
+        source=hf,
         precision=recipe.precision,
         execution_provider=provider,
         options=options,
         weights=weights,
     )
+    job.run(Work(target))
 
 
 def expected(family: Family, hf: Path) -> dict[str, Any]:
@@ -105,13 +105,13 @@ def main(folder: Path) -> None:
     for family in (*FAMILIES.values(), *VARIANTS.values(), *OTHERS.values()):
         here = folder / family.name
         hf = families.make_hf(family, here / "hf")
-        build(job(hf, here / "fp32", RECIPES["fp32"]))
+        build(hf, here / "fp32", RECIPES["fp32"])
         np.savez(here / "expected.npz", **expected(family, hf))
         if family.name in FAMILIES:
             (here / "templates.json").write_text(json.dumps(templates(hf)))
         if family.name not in VARIANTS:
             for precision, recipe in PRECISIONS.items():
-                build(job(hf, here / precision, RECIPES[recipe]))
+                build(hf, here / precision, RECIPES[recipe])
 
 
 if __name__ == "__main__":

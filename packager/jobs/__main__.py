@@ -1,0 +1,54 @@
+"""The process that does one job; `harness.run_job` starts it:
+
+    python -m packager.jobs MODULE TYPE DESCRIPTOR [FOLDER]
+
+MODULE and TYPE name the job's class, stdin has its fields as JSON, DESCRIPTOR is the pipe that gets
+the `messages`, and FOLDER gets the job's files.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from packager.jobs import job, messages
+from packager.jobs.messages import Done, Message, Progress, Refused
+
+
+def main(module: str, name: str, descriptor: str, *folder: str) -> int:
+    """Do the job that stdin describes; the exit status."""
+    # What the job starts must not hold the pipe open after the job has ended.
+    os.set_inheritable(int(descriptor), False)
+    pipe = os.fdopen(int(descriptor), "wb")
+
+    def send(message: Message) -> None:
+        pipe.write(msgspec.json.encode(message) + b"\n")
+        pipe.flush()
+
+    kind: type[job.Job[object]] = getattr(importlib.import_module(module), name)
+    work = job.Work(Path(*folder) if folder else None, lambda amount: send(Progress(amount)))
+    try:
+        result = job.decode(sys.stdin.buffer.read(), kind).run(work)
+    except job.RefusedError as refusal:
+        send(Refused(str(refusal), refusal.hint))
+        return 0
+    except Exception as error:
+        traceback.print_exc()
+        return messages.status_of(error)
+    send(Done(msgspec.Raw(msgspec.json.encode(result)), _peak_bytes()))
+    return 0
+
+
+def _peak_bytes() -> int:
+    """Most resident memory that this process had."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""Greedy answers of an ONNX GenAI folder in ONNX Runtime GenAI."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from device_runtime.memory import kv_cache_length
+from packager.jobs import chat
+
+
+def load(folder: Path) -> Any:
+    """Load a model of ONNX Runtime GenAI."""
+    import onnxruntime_genai as og
+
+    og.disable_telemetry_events()
+    return og.Model(str(folder))
+
+
+def answer(folder: Path, prompt: str, max_tokens: int) -> str:
+    """Load the model of a folder and answer a prompt."""
+    import onnxruntime_genai as og
+
+    model = load(folder)
+    return say(model, og.Tokenizer(model), folder, prompt, max_tokens)
+
+
+def say(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) -> str:
+    """Answer a prompt with a loaded model, through its folder's chat template if it has one."""
+    if chat.has_template(folder):
+        messages = json.dumps([{"role": "user", "content": prompt}])
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    else:
+        # What a template begins with, a plain text must be given.
+        tokenizer.update_options(add_special_tokens="true")
+    tokens = tokenizer.encode(prompt)
+    runner = generator(model, folder, len(tokens) + max_tokens)
+    runner.append_tokens(tokens)
+    for _ in range(max_tokens):
+        if runner.is_done():
+            break
+        runner.generate_next_token()
+    return str(tokenizer.decode(runner.get_sequence(0)[len(tokens) :])).strip()
+
+
+def generator(model: Any, folder: Path, tokens: int, **options: Any) -> Any:
+    """Make a greedy generator of ONNX Runtime GenAI.
+
+    Args:
+        model: loaded from the folder.
+        folder: an ONNX GenAI folder.
+        tokens: prompt and answer together, for which the KV cache has room. The cache may be
+            longer, so the caller counts.
+        options: further search options.
+    """
+    import onnxruntime_genai as og
+
+    decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
+    params = og.GeneratorParams(model)
+    length = kv_cache_length(decoder, tokens)
+    params.set_search_options(do_sample=False, max_length=length, **options)
+    return og.Generator(model, params)

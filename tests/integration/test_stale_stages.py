@@ -1,0 +1,108 @@
+"""What an older edgepack left in the cache is not taken for what this one would make."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packager import cache, profile
+from packager.build import build
+from packager.jobs import keys
+from packager.request import BuildRequest
+from packager.weights import gptq
+from tests.stages import STAGES
+from tests.support import tiny_adapter, tiny_gguf
+from tests.support.commands import environment
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A copy of edgepack's own sources, to be edited."""
+    folder = tmp_path / "program"
+    for name in ("packager", "device_runtime", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "constraints.txt", folder / "constraints.txt")
+    return folder
+
+
+def text(file: Path, factor: int) -> Path:
+    """A text to measure on or to calibrate with."""
+    file.write_text("".join(f"{factor} x {n} = {factor * n}. " for n in range(99)))
+    return file
+
+
+def built(program: Path, model: Path, folder: Path, *, factor: int = 7) -> tuple[str, str]:
+    """Digest of a calibrated bundle, and what building it printed."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "packager", "build", "--profile", "mobile", "--json"),
+            *("--model", model, "-o", folder / "model.epk", "--recipe", "int4-gptq"),
+            *("--allow-quality-loss", "--eval-text", text(folder / "eval.txt", factor)),
+            *("--calibration-text", text(folder / "calibration.txt", 11)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment(folder / "cache"), "PYTHONPATH": os.fspath(program)},
+        cwd=program,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["digest"], done.stderr
+
+
+@pytest.mark.slow
+def test_another_solver_gives_another_model(program: Path, tiny_hf: Path, tmp_path: Path) -> None:
+    first, _ = built(program, tiny_hf, tmp_path)
+    again, said = built(program, tiny_hf, tmp_path)
+    assert again == first
+    assert "onnx: taken from the cache" in said
+    _, said = built(program, tiny_hf, tmp_path, factor=8)
+    # What is measured on does not change what is built.
+    assert "gptq: taken from the cache" in said
+    assert "onnx: taken from the cache" in said
+    solver = program / Path(gptq.__file__).relative_to(ROOT)
+    source = solver.read_text()
+    assert "SWEEPS = 2" in source
+    solver.write_text(source.replace("SWEEPS = 2", "SWEEPS = 0"))
+    other, said = built(program, tiny_hf, tmp_path)
+    assert other != first
+    # What does not depend on the solver stays.
+    assert "reference: taken from the cache" in said
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Deprecated re-export:DeprecationWarning")
+def test_keys_of_a_build_have_the_code_of_its_jobs(
+    tiny_hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    make_stage = cache.stage
+    code: dict[str, set[str]] = {}
+
+    def noted(kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        if "code" in inputs:
+            assert code.setdefault(kind, set(inputs["code"])) == set(inputs["code"])
+        return make_stage(kind, inputs, make)
+
+    monkeypatch.setattr(cache, "stage", noted)
+    build(
+        BuildRequest(
+            profile=profile.load("mobile"),
+            model=str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf")),
+            adapter=tiny_adapter.make(tiny_hf, tmp_path / "polite"),
+            output=tmp_path / "model.epk",
+            recipe="int4-gptq-mixed",
+            eval_text=text(tmp_path / "eval.txt", 7),
+            calibration_text=text(tmp_path / "calibration.txt", 11),
+            allow_quality_loss=True,
+        )
+    )
+    assert code == {stage: set(keys.sources(modules)[0]) for stage, modules in STAGES.items()}

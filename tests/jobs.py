@@ -1,0 +1,121 @@
+"""Jobs that end in every way a job can end, for the tests of what runs them."""
+
+import errno
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import msgspec
+
+from packager.errors import QuantizeError
+from packager.jobs.harness import run_job
+from packager.jobs.job import Job, RefusedError, Work
+
+BLOCK = 16 << 20
+
+
+class Sum(msgspec.Struct, frozen=True):
+    """Result of `Add`."""
+
+    total: int
+    places: tuple[Path, ...] = ()
+
+
+class Add(Job[Sum], frozen=True, kw_only=True):
+    """Add numbers, reporting each, while libraries print what they like."""
+
+    numbers: tuple[int, ...]
+    folder: Path
+
+    def run(self, work: Work) -> Sum:
+        for number in self.numbers:
+            print('{"type":"Progress","amount":99}')
+            os.system("echo noise >&2")
+            work.advance(number)
+        (work.target / "made").write_text(str(self.folder.name))
+        return Sum(sum(self.numbers))
+
+
+class Refuse(Job[None], frozen=True, kw_only=True):
+    """Refuse."""
+
+    hint: str
+
+    def run(self, work: Work) -> None:
+        raise RefusedError("the text is too short", hint=self.hint)
+
+
+class Fail(Job[None], frozen=True, kw_only=True):
+    """Fail with an error, which `cause` is behind."""
+
+    message: str
+    cause: str = ""
+
+    def run(self, work: Work) -> None:
+        try:
+            if self.cause == "memory":
+                raise MemoryError
+            if self.cause == "disk":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except (MemoryError, OSError) as error:
+            raise RuntimeError(self.message) from error
+        raise RuntimeError(self.message)
+
+
+class Signal(Job[None], frozen=True, kw_only=True):
+    """End by a signal that somebody sends."""
+
+    number: int
+
+    def run(self, work: Work) -> None:
+        os.kill(os.getpid(), self.number)
+        signal.pause()
+
+
+class Vanish(Job[None], frozen=True, kw_only=True):
+    """End as if all were well, without a result."""
+
+    def run(self, work: Work) -> None:
+        os._exit(0)
+
+
+class Fill(Job[None], frozen=True, kw_only=True):
+    """Fill the disk, and report it as libraries do that know no error numbers."""
+
+    def run(self, work: Work) -> None:
+        try:
+            with (work.target / "filler").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(1 << 16))
+        except OSError:
+            pass
+        raise RuntimeError("serialization failed")
+
+
+class Eat(Job[None], frozen=True, kw_only=True):
+    """Take memory until the kernel ends it."""
+
+    def run(self, work: Work) -> None:
+        eaten = []
+        while True:
+            eaten.append(b"x" * BLOCK)
+
+
+class Wait(Job[None], frozen=True, kw_only=True):
+    """Start a program, write down its process and one's own, and wait."""
+
+    def run(self, work: Work) -> None:
+        with subprocess.Popen(["sleep", "600"]) as child:
+            (work.target / "processes").write_text(f"{os.getpid()} {child.pid}")
+            work.advance(1)
+            time.sleep(600)
+
+
+def main() -> None:
+    """Run `Eat`, and print how it ended."""
+    try:
+        run_job(Eat(), what="Eating", error=QuantizeError, hint="")
+    except Exception as error:
+        print(type(error).__name__, error)

@@ -1,0 +1,18 @@
+"""The stages of the cache that jobs make, and the modules whose code is in their keys."""
+
+STAGES = {
+    "tensors": ["packager.jobs.compare_tensors"],
+    "hf": ["packager.jobs.convert_gguf"],
+    "merged": ["packager.jobs.merge_adapter"],
+    "text": ["packager.jobs.reference"],
+    "reference": ["packager.jobs.reference"],
+    "gptq": ["packager.jobs.calibrate"],
+    "sensitivity": ["packager.jobs.sensitivity"],
+    "onnx": [
+        "packager.jobs.build_onnx",
+        "packager.jobs.check",
+        "packager.genai.folder",
+    ],
+    "measured": ["packager.jobs.measure"],
+    "speed": ["packager.jobs.measure"],
+}
