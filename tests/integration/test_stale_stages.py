@@ -16,9 +16,9 @@ from packager.build import build
 from packager.jobs import keys
 from packager.request import BuildRequest
 from packager.weights import gptq
-from tests.stages import STAGES
 from tests.support import tiny_adapter, tiny_gguf
 from tests.support.commands import environment
+from tests.support.stages import STAGES
 
 ROOT = Path(__file__).parent.parent.parent
 

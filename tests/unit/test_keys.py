@@ -20,7 +20,7 @@ from packager.models.source import resolve
 from packager.quantize import builder, calibration, candidate
 from packager.quantize.subject import Subject
 from packager.recipes.recipes import RECIPES
-from tests.stages import STAGES
+from tests.support.stages import STAGES
 
 CODE = {
     "packager.jobs.job": set(STAGES),
@@ -99,7 +99,7 @@ def test_every_module_named_here_exists() -> None:
 
 def test_installed_copy_has_the_same_keys(program: Path, unchanged: dict[str, Any]) -> None:
     code = (
-        "import json; from packager.jobs import keys; from tests.stages import STAGES;"
+        "import json; from packager.jobs import keys; from tests.support.stages import STAGES;"
         "print(json.dumps({stage: keys.sources(names) for stage, names in STAGES.items()}))"
     )
     printed = subprocess.run(
