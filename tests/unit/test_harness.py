@@ -13,7 +13,7 @@ from packager.errors import QuantizeError, ResourceError
 from packager.jobs.harness import run_job
 from packager.jobs.job import Job
 from scripts.build_memory import measured
-from tests import jobs
+from tests.support import jobs
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_process_that_a_signal_ends_has_failed(name: str) -> None:
 @pytest.mark.requires("root", "cgroups")
 def test_process_that_the_kernel_ends_has_run_out_of_memory() -> None:
     figures, output = measured(
-        [sys.executable, "-c", "from tests import jobs; jobs.main()"], 300_000_000
+        [sys.executable, "-c", "from tests.support import jobs; jobs.main()"], 300_000_000
     )
     assert figures["status"] == 0, output
     assert "ResourceError Eating: the machine ran out of memory" in output
