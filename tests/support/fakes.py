@@ -144,7 +144,8 @@ def worker_command(mode: str = "") -> list[str]:
     With mode `broken` the model never loads; a path as mode makes it load only while no such file
     exists.
     """
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.support import fakes; fakes.main()"
+    path = f"import sys; sys.path.insert(0, {str(ROOT)!r})"
+    code = f"{path}; from tests.support import fakes; fakes.main()"
     return [sys.executable, "-c", code, str(os.getpid()), mode]
 
 

@@ -45,6 +45,7 @@ CODE = {
     "packager.genai.nbits": {"onnx"},
     "packager.genai.tokenizer_files": {"onnx"},
     "packager.genai.folder": {"onnx"},
+    "packager.recipes.nodes": {"onnx"},
     "packager.jobs.check": {"onnx"},
     "packager.jobs.generation": {"onnx", "measured", "speed"},
     "packager.jobs.measure": {"measured", "speed"},
