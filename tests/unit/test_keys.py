@@ -217,7 +217,7 @@ def test_what_calibration_decides_is_in_the_key(
 
     before = key()
     assert key() == before
-    monkeypatch.setattr(calibration, "usual", lambda layers: ("0.mlp.up_proj",))
+    monkeypatch.setattr(calibration, "usually_sensitive", lambda layers: ("0.mlp.up_proj",))
     assert key() != before
 
 
