@@ -20,24 +20,24 @@ INTRO = f"""\
 
 {{about}}
 
-Where the device has API keys, send one: `Authorization: Bearer sk-edgepack-...`. A request's body
-is JSON, of 1 MiB at most unless `max_body_kib` says otherwise.
+If the device requires an API key, send it as `Authorization: Bearer sk-edgepack-...`. Request
+bodies are JSON, at most 1 MiB (`max_body_kib` changes this limit).
 """
 STREAMING = """\
 ## Streaming
 
-With `"stream": true` the answer is `text/event-stream`: events of one line `data: ...` and an empty
-line. Each has the next chunk as JSON; the last one is `data: [DONE]`. A chunk can have the text of
-several tokens, never a part of a character. If the answer fails, the last event has an
-[Error](#error). To stop an answer, close the connection: the device ends it within one token.
+With `"stream": true` the answer is `text/event-stream`: each event is one line, `data: ...`, and an
+empty line. It holds the next chunk as JSON; the last event is `data: [DONE]`. A chunk can hold the
+text of several tokens, but never part of a character. If the answer fails, the last event holds an
+[Error](#error) instead. To stop an answer, close the connection: the device stops within one token.
 
-Chunks of a chat are [ChatCompletionChunk](#chatcompletionchunk)s: append each `delta.content` to
-the one before. Those of a raw completion are [Completion](#completion)s.
+The chunks of a chat are [ChatCompletionChunk](#chatcompletionchunk)s: the answer is all
+`delta.content` in order. The chunks of a raw completion are [Completion](#completion)s.
 """
 
 
 def render() -> str:
-    """The whole text."""
+    """Return the whole page."""
     described = document([MODEL])
     schemas = described["components"]["schemas"]
     parts = [INTRO.format(about=described["info"]["description"])]
@@ -79,9 +79,9 @@ def _operation(
 
 def _errors(paths: dict[str, Any]) -> Iterator[str]:
     yield "## Errors\n"
-    yield "Anything but 200 is an [Error](#error), in OpenAI's form.\n"
+    yield "Any status but 200 comes with an [Error](#error), in OpenAI's format.\n"
     yield "| status | meaning |\n|---|---|"
-    found = {
+    errors = {
         status: response
         for item in paths.values()
         for method, operation in item.items()
@@ -89,17 +89,17 @@ def _errors(paths: dict[str, Any]) -> Iterator[str]:
         for status, response in operation["responses"].items()
         if response["content"].get(JSON, {}).get("schema", {}).get("$ref", "").endswith("/Error")
     }
-    for status, response in sorted(found.items()):
-        waits = " `Retry-After` has the seconds to wait." if "headers" in response else ""
-        yield f"| {status} | {response['description']}{waits} |"
+    for status, response in sorted(errors.items()):
+        retry = " `Retry-After` has the seconds to wait." if "headers" in response else ""
+        yield f"| {status} | {response['description']}{retry} |"
     yield ""
 
 
 def _fields(schema: dict[str, Any]) -> Iterator[str]:
-    """A table of an object's fields, or the values of an enumeration."""
+    """Yield a table of an object's fields, or the values of an enumeration."""
     # In a request, null means absent, and unknown fields are refused.
-    asked = schema.get("additionalProperties") is False
-    needed = {*schema["required"]} if asked else set()
+    in_request = schema.get("additionalProperties") is False
+    required = {*schema["required"]} if in_request else set()
     if about := schema.get("description", ""):
         yield f"{about}\n"
     if "enum" in schema:
@@ -108,16 +108,16 @@ def _fields(schema: dict[str, Any]) -> Iterator[str]:
     yield "| field | type | meaning |\n|---|---|---|"
     unsupported = []
     fields = schema["properties"].items()
-    for name, field in sorted(fields, key=lambda item: item[0] not in needed):
+    for name, field in sorted(fields, key=lambda item: item[0] not in required):
         meaning = field.get("description", "")
         if meaning == "Not supported.":
             unsupported.append(f"`{name}`")
             continue
-        mark = ", required" if name in needed else ""
-        yield f"| `{name}`{mark} | {_type(field, null=not asked)} | {_in_a_cell(meaning)} |"
+        mark = ", required" if name in required else ""
+        yield f"| `{name}`{mark} | {_type(field, null=not in_request)} | {_in_a_cell(meaning)} |"
     yield ""
     if unsupported:
-        yield f"Refused, unless they have a neutral value: {', '.join(unsupported)}.\n"
+        yield f"Not supported (refused unless the value is neutral): {', '.join(unsupported)}.\n"
 
 
 def _type(schema: dict[str, Any], *, null: bool = True) -> str:

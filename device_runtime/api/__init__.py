@@ -1,1 +1,1 @@
-"""The HTTP API: requests are parsed, responses are built, routes join them."""
+"""The HTTP API: parsing of requests, building of responses, and the routes that join them."""

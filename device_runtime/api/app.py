@@ -37,14 +37,14 @@ class Generator(Protocol):
 
 
 class Api:
-    """The routes.
+    """The HTTP routes.
 
     Args:
-        generator: answers requests.
-        stats: counts the outcome of each request.
-        status: reports the status of everything, now.
+        generator: source of the answers.
+        stats: counters of the requests' outcomes.
+        status: returns the current status.
         served: the model that answers.
-        max_body_bytes: longest body of a request.
+        max_body_bytes: maximum size of a request body.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Api:
         self._created = int(time.time())
 
     def app(self, beside: Iterable[Route] = ()) -> Starlette:
-        """Make the ASGI application.
+        """Build the ASGI application.
 
         Args:
-            beside: routes that are served beside the API's own, those of the chat page.
+            beside: further routes, such as those of the chat page.
         """
         return Starlette(
             routes=[
@@ -111,11 +111,11 @@ class Api:
         return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _healthz(self, request: Request) -> Response:
-        """Liveness: 200 as long as this process works."""
+        """Report liveness: 200 as long as this process works."""
         return _struct(msgspec.convert(self._status(), HealthReport, from_attributes=True))
 
     async def _readyz(self, request: Request) -> Response:
-        """Readiness: 200 only if the model can answer a request now."""
+        """Report readiness: 200 only if the model can answer a request now."""
         status = self._status()
         ready = status.health is Health.READY
         report = msgspec.convert(status, HealthReport, from_attributes=True)
@@ -158,8 +158,8 @@ class Api:
         )
         chunks = observed.chunks(self._generator.generate(parsed.generation))
         try:
-            # The first chunk only says that the request is accepted: until then, an error can
-            # still be an HTTP status.
+            # The first chunk only means that the request is accepted: until it arrives, an error
+            # can still be sent as an HTTP status.
             await while_connected(request, anext(chunks))
             if not parsed.stream:
                 whole = collect(chunks, answer(meta, parsed))
@@ -172,7 +172,7 @@ class Api:
     async def _body(self, request: Request) -> bytes:
         """Read the request's body, up to the limit and no further."""
         too_large = ApiError(
-            f"the body is larger than {self._max_body_bytes} bytes",
+            f"the request body exceeds {self._max_body_bytes} bytes",
             status=413,
             code="request_too_large",
         )
@@ -180,8 +180,8 @@ class Api:
         if int(length) > self._max_body_bytes:
             raise too_large
         data = bytearray()
-        async for piece in request.stream():
-            data += piece
+        async for chunk in request.stream():
+            data += chunk
             if len(data) > self._max_body_bytes:
                 raise too_large
         return bytes(data)
@@ -192,9 +192,9 @@ def _struct(value: msgspec.Struct, status: int = 200) -> Response:
 
 
 def on_api_error(request: Request, error: Exception) -> Response:
-    """The error as an HTTP response."""
+    """Return the error as an HTTP response."""
     assert isinstance(error, ApiError)
-    # The rest of a body that is too large is not read.
+    # The rest of an oversized body stays unread, so the connection cannot be reused.
     return error_response(error, {"Connection": "close"} if error.status == 413 else None)
 
 
@@ -210,7 +210,7 @@ def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 def _on_disconnect(request: Request, error: Exception) -> Response:
-    """Respond although nobody reads it, for the access log; 499 is nginx's status for this."""
+    """Return a response that only the access log sees; 499 is nginx's status for this."""
     return Response(status_code=499)
 
 

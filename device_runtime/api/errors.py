@@ -1,16 +1,16 @@
-"""The error of a request, as the API answers it."""
+"""The error of a request, as the API responds with it."""
 
 from device_runtime.api.response_types import Error, ErrorFields
 
 
 class ApiError(Exception):
-    """An error that a request is answered with.
+    """An error that becomes the response to a request.
 
     Attributes:
         status: HTTP status.
-        param: the field that is wrong.
-        code: OpenAI's code for it.
-        retry_after_s: for the Retry-After header.
+        param: name of the invalid field; None for none.
+        code: OpenAI's code for the error; None for none.
+        retry_after_s: value of the Retry-After header, seconds; None omits the header.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class ApiError(Exception):
 
     @property
     def body(self) -> Error:
-        """The error as OpenAI words it."""
+        """The error as an object of OpenAI's API."""
         kinds = {
             401: "authentication_error",
             403: "permission_error",

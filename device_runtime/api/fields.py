@@ -1,4 +1,4 @@
-"""Errors of OpenAI's API, and the checks that all bodies have in common."""
+"""Decoding of request bodies, and the checks that all of them share."""
 
 import re
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from device_runtime.api.errors import ApiError
 
 
 def _number(text: str) -> float:
-    """JSON has one kind of numbers: 4.0 is an integer there."""
+    """Return an integer if the value is one: JSON has one type of number, so 4.0 is an integer."""
     value = float(text)
     return int(value) if value.is_integer() and abs(value) < 2**63 else value
 
@@ -18,11 +18,11 @@ def _number(text: str) -> float:
 _DECODER = msgspec.json.Decoder(float_hook=_number)
 
 
-def decoded(data: bytes) -> dict[str, Any]:
+def decode(data: bytes) -> dict[str, Any]:
     """Decode a body's fields.
 
     Raises:
-        ApiError: it is not a JSON object.
+        ApiError: the body is not a JSON object.
     """
     try:
         fields = _DECODER.decode(data)
@@ -45,13 +45,13 @@ def check_fields(
 
     Args:
         fields: as received.
-        known: has all known fields.
-        without_effect: fields whose function is missing here, and their neutral values.
-        where: place of the fields in the body, with the dot or bracket behind it.
-        ignored: fields that do not concern the answer.
+        known: struct with all known fields.
+        without_effect: unsupported fields, and their neutral values.
+        where: path of the fields in the body, with a trailing dot; empty for the body itself.
+        ignored: fields that do not affect the answer.
 
     Raises:
-        ApiError: names the field.
+        ApiError: a field is unknown, or has a value that is not neutral.
     """
     for name, value in fields.items():
         if name in known.__struct_fields__ or name in ignored or value is None:
@@ -70,7 +70,7 @@ def check_fields(
             )
 
 
-def wrong_value(error: msgspec.ValidationError) -> ApiError:
+def invalid_value(error: msgspec.ValidationError) -> ApiError:
     """Convert msgspec's error: it ends with "... - at `$.stop[0]`" or "... - at `key` in `$.a`"."""
     parts = re.fullmatch(r"(?s)(.*?)(?: - at (?:`key` in )?`\$\.?(.*)`)?", str(error))
     assert parts is not None

@@ -1,6 +1,6 @@
 """The API's own description: an OpenAPI document, generated from the structs it reads and writes.
 
-OpenAPI 3.1, https://spec.openapis.org/oas/v3.1.1, whose schemas are those of JSON schema 2020-12.
+OpenAPI 3.1, https://spec.openapis.org/oas/v3.1.1, with schemas in JSON Schema 2020-12.
 """
 
 import inspect
@@ -20,8 +20,8 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 
 _ABOUT = """\
-OpenAI's API, served by the device itself. A field that cannot be honoured is an error that names
-it; null means absent. Texts for the model must not contain U+0000."""
+OpenAI's API, served by the device itself. A field that cannot be honoured is refused with an error
+that names it; null means absent. Text for the model must not contain U+0000."""
 _COMPONENTS = "#/components/schemas/"
 _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     bodies.ChatBody,
@@ -36,18 +36,22 @@ _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     HealthReport,
 )
 _ERRORS = {
-    400: "The request is wrong, or asks for what this device cannot do; `param` names the field.",
-    401: "An API key is required, and none or a wrong one was given.",
-    403: "Web pages of this origin, or requests for this host, are refused.",
+    400: "The request is invalid or not supported by this device; `param` names the field.",
+    401: "An API key is required, and it is missing or invalid.",
+    403: "Requests from web pages of this origin, or for this host, are refused.",
     404: "The model does not exist.",
-    413: "The body is too large.",
+    413: "The request body is too large.",
     429: "The queue is full.",
-    500: "The model failed, or its process ended; the next request gets a new one.",
-    503: "The model is not available: it fails, there is no memory now, or the service stops.",
-    504: "The request took too long, queueing included.",
+    500: "The model failed, or its process ended; the next request gets a new process.",
+    503: "The model is not available: it keeps failing, memory is short, or the service is "
+    "stopping.",
+    504: "The request timed out, queueing included.",
 }
 _RETRY_AFTER = {
-    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+    "Retry-After": {
+        "description": "Seconds to wait before the next attempt.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
 }
 _GUARDED = (401, 403)
 _GENERATING = (400, 401, 403, 404, 413, 429, 500, 503, 504)
@@ -56,7 +60,7 @@ _CHAT_EXAMPLES = {
     "streamed": {
         "messages": [
             {"role": "system", "content": "You are brief."},
-            {"role": "user", "content": "Tell me of rivers."},
+            {"role": "user", "content": "Tell me about rivers."},
         ],
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -82,7 +86,7 @@ _CHAT_EXAMPLES = {
 
 
 def document(models: Iterable[str]) -> dict[str, Any]:
-    """The OpenAPI document.
+    """Build the OpenAPI document.
 
     Args:
         models: the names that a request's `model` can have.
@@ -101,7 +105,7 @@ def document(models: Iterable[str]) -> dict[str, Any]:
             "description": _ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        # Keys are required only where the device has a file of them.
+        # Keys are required only if the device has a key file.
         "security": [{}, {"key": []}],
         "paths": _paths(names),
         "components": {
@@ -126,7 +130,7 @@ def _paths(models: list[str]) -> dict[str, Any]:
         "/v1/completions": {
             "post": _generating(
                 "createCompletion",
-                "Continue a raw text",
+                "Continue raw text",
                 "CompletionBody",
                 {"text": {"prompt": "Once upon a time", "max_tokens": 20}},
                 "Completion",
@@ -134,11 +138,11 @@ def _paths(models: list[str]) -> dict[str, Any]:
             )
         },
         "/v1/models": {
-            "get": _operation("listModels", "All models", {200: _json("ModelList")}, _GUARDED)
+            "get": _operation("listModels", "List the models", {200: _json("ModelList")}, _GUARDED)
         },
         "/v1/models/{model}": {
             "get": _operation(
-                "retrieveModel", "One model", {200: _json("Model")}, (*_GUARDED, 404)
+                "retrieveModel", "Retrieve one model", {200: _json("Model")}, (*_GUARDED, 404)
             ),
             "parameters": [
                 {
@@ -152,21 +156,21 @@ def _paths(models: list[str]) -> dict[str, Any]:
         },
         "/v1/status": {
             "get": _operation(
-                "getStatus", "Status of the device", {200: _json("RuntimeStatus")}, _GUARDED
+                "getStatus", "Report the device's status", {200: _json("RuntimeStatus")}, _GUARDED
             )
         },
         "/metrics": {
             "get": _operation(
                 "getMetrics",
-                "Metrics for Prometheus",
-                {200: _answer("Prometheus' text format.", {METRICS_TYPE: {"type": "string"}})},
+                "Report metrics for Prometheus",
+                {200: _answer("Prometheus text format.", {METRICS_TYPE: {"type": "string"}})},
                 _GUARDED,
             )
         },
         "/healthz": {
             "get": _operation(
                 "getHealth",
-                "Liveness: 200 as long as the service works; no key is needed",
+                "Report liveness: 200 as long as the service works; needs no key",
                 {200: _json("HealthReport")},
                 (403,),
             )
@@ -174,7 +178,7 @@ def _paths(models: list[str]) -> dict[str, Any]:
         "/readyz": {
             "get": _operation(
                 "getReadiness",
-                "Readiness: 200 only if the model can answer a request now; no key is needed",
+                "Report readiness: 200 only if the model can answer a request now; needs no key",
                 {200: _json("HealthReport"), 503: _json("HealthReport")},
                 (403,),
             )
@@ -182,7 +186,7 @@ def _paths(models: list[str]) -> dict[str, Any]:
         "/openapi.json": {
             "get": _operation(
                 "getDocument",
-                "This document",
+                "Return this document",
                 {200: _answer("An OpenAPI document.", {JSON: {"type": "object"}})},
                 _GUARDED,
             )
@@ -202,10 +206,10 @@ def _generating(
             {"contentMediaType": JSON, "contentSchema": {"anyOf": pieces}},
         ],
     }
-    # As is usual for server-sent events before OpenAPI 3.2: the schema of one event.
+    # The schema of one event, as is usual for server-sent events before OpenAPI 3.2.
     event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
     answer = _answer(
-        "The answer; with `stream`, in server-sent events.",
+        "The answer; with `stream`, as server-sent events.",
         {JSON: {"$ref": _COMPONENTS + whole}, EVENTS: event},
     )
     operation = _operation(name, summary, {200: answer}, _GENERATING)
@@ -214,7 +218,7 @@ def _generating(
         "content": {
             JSON: {
                 "schema": {"$ref": _COMPONENTS + body},
-                "examples": {each: {"value": value} for each, value in examples.items()},
+                "examples": {title: {"value": value} for title, value in examples.items()},
             }
         },
     }
@@ -257,7 +261,7 @@ def _schemas() -> dict[str, Any]:
 
 
 def _describe(schema: dict[str, Any]) -> None:
-    """Move what a docstring says of attributes to the properties."""
+    """Move a docstring's descriptions of attributes to the properties."""
     text = inspect.cleandoc(schema.get("description", ""))
     about, _, attributes = text.partition("\n\nAttributes:\n")
     if about:
@@ -273,8 +277,8 @@ def _close(
     *,
     ignored: Iterable[str] = (),
 ) -> None:
-    """Add the fields beside a struct's that `check_fields` accepts and refuses."""
-    schema["properties"] |= {name: {"description": "Of no effect."} for name in sorted(ignored)} | {
+    """Add the fields outside the struct that `check_fields` ignores or restricts."""
+    schema["properties"] |= {name: {"description": "Ignored."} for name in sorted(ignored)} | {
         name: {"description": "Not supported.", "enum": [*values, None]}
         for name, values in without_effect.items()
     }

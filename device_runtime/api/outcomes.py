@@ -1,4 +1,4 @@
-"""Outcomes of requests: how each one ended is counted, and its error becomes one of the API."""
+"""Outcomes of requests: each one is counted, and an error of the engine becomes an API error."""
 
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -18,7 +18,7 @@ from device_runtime.status.report import Outcome, RequestStats
 
 
 class ApiEndpoint(StrEnum):
-    """An endpoint that generates, as metrics name it."""
+    """An endpoint that generates, by its label in the metrics."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -31,10 +31,10 @@ class ObservedRequest:
     """Counters and times of one request, from its arrival to its end.
 
     Args:
-        endpoint: where it arrived.
-        stats: counts its outcome.
-        metrics: counts its outcome, tokens and times.
-        request: its entry in the access log gets its tokens and its outcome.
+        endpoint: endpoint that the request arrived at.
+        stats: counters of outcomes.
+        metrics: counters of outcomes and tokens, and histograms of times.
+        request: the request, whose access log entry gets its tokens and its outcome.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class ObservedRequest:
         self._metrics = metrics
         self._log: dict[str, Any] = request.scope.get("state", {}).get("log", {})
         self._last_token = time.monotonic()
-        self._answering = False
+        self._has_token = False
 
     async def chunks(
         self, generated: AsyncGenerator[GenerationChunk]
     ) -> AsyncGenerator[GenerationChunk]:
-        """Pass the engine's chunks on; its errors become those of the API."""
+        """Yield the engine's chunks, and raise its errors as API errors."""
         outcome = Outcome.CANCELLED
         try:
             async with aclosing(generated):
@@ -67,14 +67,14 @@ class ObservedRequest:
             self.end(outcome)
 
     def end(self, outcome: Outcome) -> None:
-        """Count the request, which has ended."""
+        """Count the request by its outcome."""
         self._stats.count(outcome)
-        self._metrics.ended(self._endpoint, outcome)
+        self._metrics.count_request(self._endpoint, outcome)
         self._log["outcome"] = outcome
 
     def _usage(self, usage: Usage) -> None:
         self._stats.measure(usage)
-        self._metrics.used(usage)
+        self._metrics.count_tokens(usage)
         self._log |= {
             "prompt_tokens": usage.prompt_tokens,
             "cached_tokens": usage.cached_tokens,
@@ -85,15 +85,15 @@ class ObservedRequest:
         if not chunk.tokens or chunk.finish_reason is not None:
             return
         now = time.monotonic()
-        if self._answering:
-            self._metrics.next_token(now - self._last_token)
+        if self._has_token:
+            self._metrics.observe_next_token(now - self._last_token)
         else:
-            self._metrics.first_token(now - self._last_token)
-        self._answering, self._last_token = True, now
+            self._metrics.observe_first_token(now - self._last_token)
+        self._has_token, self._last_token = True, now
 
 
 def api_error(error: DeviceError, prompt: str) -> ApiError:
-    """An engine's error in OpenAI's words; `prompt` is the field that the prompt came in."""
+    """Convert an error of the engine; `prompt` is the name of the field with the prompt."""
     message = f"{error}. {error.hint}".strip() if error.hint else str(error)
     return ApiError(
         message,
@@ -105,11 +105,11 @@ def api_error(error: DeviceError, prompt: str) -> ApiError:
 
 
 def error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as an HTTP response.
+    """Return an error as an HTTP response.
 
     Args:
-        error: gives the status, the body and the Retry-After header.
-        headers: others to send.
+        error: source of the status, the body and the Retry-After header.
+        headers: further headers to send.
     """
     headers = dict(headers or {})
     if error.retry_after_s is not None:

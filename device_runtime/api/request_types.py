@@ -1,4 +1,7 @@
-"""The bodies of OpenAI's requests: fields, types and bounds."""
+"""The bodies of OpenAI's requests: fields, types and bounds.
+
+The descriptions of fields appear in the API's document.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -6,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 IGNORED = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
-"""Fields that say nothing about the answer itself."""
+"""Fields that do not affect the answer."""
 
 CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
@@ -15,10 +18,10 @@ CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
     "store": (False,),
 }
-"""Fields whose function is missing here, and the values beside null that ask for nothing."""
+"""Unsupported fields, and the values besides null that request nothing."""
 
 COMPLETION_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"best_of": (1,), "suffix": ("",)}
-"""The same of raw completions."""
+"""The same for raw completions."""
 
 TURN_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "refusal": (),
@@ -26,38 +29,38 @@ TURN_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "function_call": (),
 }
-"""The same of messages: what OpenAI's clients send back with an earlier answer."""
+"""The same for messages: fields that OpenAI's clients send back with an earlier answer."""
 
-_TokenNumber = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(?!\n)$")]
+_TokenId = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(?!\n)$")]
 _Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
-# In Python, but not in JSON schemas, `$` would match before a last line break, too.
+# In Python, unlike in JSON Schema, `$` also matches before a trailing line break.
 _Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}(?!\n)$")]
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A piece of a message; only text is known."""
+    """A part of a message; only text is supported."""
 
     type: Literal["text"]
     text: str
 
 
 class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A function and what it was called with."""
+    """A function and the arguments of its call."""
 
     name: _Name
-    arguments: Annotated[str, Meta(description="JSON, in a string.")]
+    arguments: Annotated[str, Meta(description="The arguments, as a string of JSON.")]
 
 
 class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A call that an assistant made."""
+    """A call that the assistant made."""
 
     id: Annotated[str, Meta(min_length=1)]
     type: Literal["function"]
     function: CalledFunction
-    index: Annotated[int | None, Meta(description="As in the pieces of a streamed answer.")] = None
+    index: Annotated[int | None, Meta(description="As in the chunks of a streamed answer.")] = None
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -65,23 +68,25 @@ class Turn(msgspec.Struct, frozen=True):
 
     role: Annotated[
         Literal["system", "developer", "user", "assistant", "tool"],
-        Meta(description="Who speaks; `developer` is another name of `system`."),
+        Meta(description="Role of the author; `developer` is an alias of `system`."),
     ]
     content: Annotated[
-        str | list[Part] | None, Meta(description="The text; an assistant that calls needs none.")
+        str | list[Part] | None,
+        Meta(description="The text; optional in an assistant's message with tool calls."),
     ] = None
     tool_calls: Annotated[
         Annotated[list[ToolCall], Meta(min_length=1)] | None,
-        Meta(description="Calls that an assistant made."),
+        Meta(description="Calls that the assistant made."),
     ] = None
     tool_call_id: Annotated[
-        str | None, Meta(description="In a message of the role `tool`: the call it answers.")
+        str | None,
+        Meta(description="Only with the role `tool`: id of the call that returned this result."),
     ] = None
     name: Annotated[
         str | None,
         Meta(
-            description="Name of the speaker, for chat templates that write names; others leave "
-            "it out. A message of the role `tool` always gets the name of the function called."
+            description="Name of the author, for chat templates that write names; others omit "
+            "it. A message with the role `tool` always gets the name of the function called."
         ),
     ] = None
 
@@ -94,20 +99,21 @@ class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parameters: Annotated[
         dict[str, Any] | None,
         Meta(
-            description="JSON schema of its arguments, of the type `object`; without it, none.",
+            description="JSON schema of the arguments, of the type `object`; without it, the "
+            "function takes none.",
             extra_json_schema={
                 "if": {"type": "object", "minProperties": 1},
                 "then": {"properties": {"type": {"const": "object"}}, "required": ["type"]},
             },
         ),
     ] = None
-    strict: Annotated[bool | None, Meta(description="The arguments must keep to the schema.")] = (
-        None
-    )
+    strict: Annotated[
+        bool | None, Meta(description="Guarantee arguments that conform to the schema.")
+    ] = None
 
 
 class FunctionTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tool; only functions are known."""
+    """A tool; only functions are supported."""
 
     type: Literal["function"]
     function: Function
@@ -120,22 +126,22 @@ class NamedFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NamedTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The one tool that is to be called."""
+    """The tool that must be called."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a streamed answer has beside its text."""
+    """Options of a streamed answer."""
 
-    include_usage: Annotated[
-        bool | None, Meta(description="Send one more piece at the end, with the usage.")
-    ] = None
+    include_usage: Annotated[bool | None, Meta(description="Send a last chunk with the usage.")] = (
+        None
+    )
 
 
 class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The form of an answer."""
+    """The schema of an answer."""
 
     name: _Name
     schema: Annotated[Any, Meta(description="JSON schema; see docs/structured-output.md.")] = None
@@ -144,80 +150,84 @@ class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Text, any JSON object, or JSON of a schema."""
+    """Text, any JSON object, or JSON that conforms to a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """What both kinds of request have. The descriptions are those of the API's document."""
+    """The fields that both types of request share."""
 
     model: Annotated[
         str | None,
-        Meta(description="The device's model, or `MODEL:ADAPTER`; without it, the model."),
+        Meta(description="The device's model (the default), or `MODEL:ADAPTER`."),
     ] = None
-    stream: Annotated[bool | None, Meta(description="Answer in server-sent events.")] = None
+    stream: Annotated[bool | None, Meta(description="Stream the answer as server-sent events.")] = (
+        None
+    )
     stream_options: Annotated[
-        StreamOptions | None, Meta(description="Of no effect on an answer that is not streamed.")
+        StreamOptions | None, Meta(description="Ignored unless the answer is streamed.")
     ] = None
     max_tokens: Annotated[
         _Tokens | None,
-        Meta(description="Most tokens of an answer; the model's context may end it earlier."),
+        Meta(description="Maximum tokens of an answer; a full context ends it earlier."),
     ] = None
     n: Annotated[
         Annotated[int, Meta(ge=1, le=16)] | None,
-        Meta(description="How many answers; they are given one after the other."),
+        Meta(description="Number of answers; they are generated one after the other."),
     ] = None
     temperature: Annotated[
         Annotated[float, Meta(ge=0, le=2)] | None,
         Meta(
-            description="0 takes the most likely token each time. That is what a request gets "
-            "which has none of temperature, top_p, top_k, min_p and seed; with one of them, it "
-            "is 1."
+            description="0 picks the most likely token each time. The default is 0, or 1 if the "
+            "request has top_p, top_k, min_p or seed."
         ),
     ] = None
     top_p: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
-        Meta(description="Sample from the most likely tokens that together have this probability."),
+        Meta(description="Sample from the most likely tokens that add up to this probability."),
     ] = None
     top_k: Annotated[
         Annotated[int, Meta(ge=0, le=2**31 - 1)] | None,
-        Meta(description="Sample from this many most likely tokens; 0 for all."),
+        Meta(description="Sample from this many of the most likely tokens; 0 for all."),
     ] = None
     min_p: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
-        Meta(description="Sample from tokens at least this share as likely as the likeliest."),
+        Meta(
+            description="Sample from tokens whose probability is at least this fraction of the "
+            "most likely token's."
+        ),
     ] = None
     seed: Annotated[
         Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None,
-        Meta(description="Same seed, same answer."),
+        Meta(description="The same seed gives the same answer."),
     ] = None
     frequency_penalty: Annotated[
         _Penalty | None,
-        Meta(description="Taken from a token's score for each time the answer has it already."),
+        Meta(description="Subtracted from a token's logit for each occurrence in the answer."),
     ] = None
     presence_penalty: Annotated[
         _Penalty | None,
-        Meta(description="Taken from a token's score if the answer has it already."),
+        Meta(description="Subtracted from a token's logit if it occurs in the answer."),
     ] = None
     repetition_penalty: Annotated[
         Annotated[float, Meta(gt=0, le=10)] | None,
-        Meta(description="Above 1, tokens of prompt and answer become less likely."),
+        Meta(description="Above 1, tokens of the prompt and the answer become less likely."),
     ] = None
     logit_bias: Annotated[
-        dict[_TokenNumber, Annotated[float, Meta(ge=-100, le=100)]] | None,
-        Meta(description="Added to the scores of tokens, which are named by number."),
+        dict[_TokenId, Annotated[float, Meta(ge=-100, le=100)]] | None,
+        Meta(description="Added to the logits of tokens, by token id."),
     ] = None
     num_beams: Annotated[
         Annotated[int, Meta(ge=1, le=8)] | None,
-        Meta(description="Width of a beam search; neither streamed nor sampled."),
+        Meta(description="Width of a beam search, which is neither streamed nor sampled."),
     ] = None
     stop: Annotated[
         Annotated[str, Meta(min_length=1)]
         | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=4)]
         | None,
-        Meta(description="Texts before which the answer ends."),
+        Meta(description="Strings before which the answer ends."),
     ] = None
 
 
@@ -225,20 +235,23 @@ class ChatBody(Sampling, frozen=True, kw_only=True):
     """A request for a chat completion."""
 
     messages: Annotated[
-        list[Turn], Meta(min_length=1, description="The conversation, its last message last.")
+        list[Turn], Meta(min_length=1, description="The conversation, oldest message first.")
     ]
-    max_completion_tokens: Annotated[
-        _Tokens | None, Meta(description="Another name of max_tokens.")
-    ] = None
+    max_completion_tokens: Annotated[_Tokens | None, Meta(description="Alias of max_tokens.")] = (
+        None
+    )
     logprobs: Annotated[
-        bool | None, Meta(description="Tell how likely the model found each token.")
+        bool | None, Meta(description="Return the log probability of each token.")
     ] = None
     top_logprobs: Annotated[
         Annotated[int, Meta(ge=0, le=20)] | None,
-        Meta(description="So many most likely tokens beside each; goes with `logprobs`."),
+        Meta(
+            description="Also return this many of the most likely tokens at each position; "
+            "requires `logprobs`."
+        ),
     ] = None
     response_format: Annotated[
-        ResponseFormat | None, Meta(description="Form of the answer; without it, text.")
+        ResponseFormat | None, Meta(description="Form of the answer; the default is text.")
     ] = None
     tools: Annotated[
         Annotated[list[FunctionTool], Meta(max_length=128)] | None,
@@ -246,10 +259,10 @@ class ChatBody(Sampling, frozen=True, kw_only=True):
     ] = None
     tool_choice: Annotated[
         Literal["none", "auto", "required"] | NamedTool | None,
-        Meta(description="Whether, and which; without it `auto`."),
+        Meta(description="Whether to call tools, and which; the default is `auto`."),
     ] = None
     parallel_tool_calls: Annotated[
-        bool | None, Meta(description="Several calls in one answer; without it, true.")
+        bool | None, Meta(description="Allow several calls in one answer; the default is true.")
     ] = None
 
 
@@ -259,10 +272,13 @@ class CompletionBody(Sampling, frozen=True, kw_only=True):
     prompt: Annotated[
         Annotated[str, Meta(min_length=1)]
         | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=1)],
-        Meta(description="The text to go on with; no chat template is put around it."),
+        Meta(description="The text to continue; no chat template is applied."),
     ]
     echo: Annotated[bool | None, Meta(description="Begin the answer with the prompt.")] = None
     logprobs: Annotated[
         Annotated[int, Meta(ge=0, le=20)] | None,
-        Meta(description="Tell how likely each token was, and so many most likely ones beside it."),
+        Meta(
+            description="Return the log probability of each token, and of this many of the most "
+            "likely tokens at its position."
+        ),
     ] = None

@@ -1,7 +1,7 @@
-"""OpenAI's requests, parsed: JSON in, a request to the engine out. Pure functions.
+"""Parsing of OpenAI's requests: JSON in, a request to the engine out. Pure functions.
 
-A request gets what it asks for or an error that names the field: a field that would change the
-answer and that this runtime does not know is never ignored in silence.
+A request is honoured in full or refused with an error that names the field: an unknown field that
+would change the answer is never ignored silently.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from device_runtime.api.errors import ApiError
-from device_runtime.api.fields import check_fields, decoded, wrong_value
+from device_runtime.api.fields import check_fields, decode, invalid_value
 from device_runtime.api.request_types import (
     CHAT_WITHOUT_EFFECT,
     COMPLETION_WITHOUT_EFFECT,
@@ -37,7 +37,7 @@ from device_runtime.tools.grammar import grammar
 
 NO_TOOLS = Tools()
 _TEXTS = frozenset({"messages", "prompt", "tools", "stop"})
-"""Fields whose texts reach the engine as they are; those of a schema are escaped in its grammar."""
+"""Fields whose strings reach the engine unescaped; those of a schema are escaped in a grammar."""
 
 B = TypeVar("B", bound=Sampling)
 
@@ -47,11 +47,11 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         generation: the request to the engine.
-        model: its name as the request has it.
-        stream: answer in chunks.
-        include_usage: a streamed answer ends with its usage.
+        model: the model's name as in the request.
+        stream: whether the answer is sent in chunks.
+        include_usage: whether a streamed answer ends with its usage.
         tools: the tools that the model can call.
-        echo: text that the answer begins with.
+        echo: text to begin the answer with.
     """
 
     generation: GenerationRequest
@@ -63,37 +63,39 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_chat(data: bytes, served: ServedModel) -> ParsedRequest:
-    """Read the body of a request for a chat completion.
+    """Parse the body of a chat completion request.
 
     Args:
         data: JSON.
-        served: the model to answer it.
+        served: the model to answer the request.
 
     Raises:
-        ApiError: what is wrong, and in which field.
+        ApiError: a field is invalid or not supported; the error names it.
     """
-    fields = decoded(data)
+    fields = decode(data)
     check_fields(fields, ChatBody, CHAT_WITHOUT_EFFECT, ignored=IGNORED)
     turns = fields.get("messages")
     turns = turns if isinstance(turns, list) else []
     if len(turns) > served.max_messages:
         raise ApiError(
-            f"messages: {len(turns)} messages; the most is {served.max_messages}",
+            f"messages has {len(turns)} messages; at most {served.max_messages} are allowed",
             param="messages",
             code="array_above_max_length",
         )
     for number, turn in enumerate(turns):
         if isinstance(turn, dict):
             check_fields(turn, Turn, TURN_WITHOUT_EFFECT, where=f"messages[{number}].")
-    body = _converted(fields, ChatBody)
+    body = _convert(fields, ChatBody)
     tools = read_tools(
         body.tools or (), body.tool_choice, parallel=body.parallel_tool_calls is not False
     )
     check_tool_turns(body.messages)
     if body.max_tokens is not None and body.max_completion_tokens is not None:
-        raise ApiError("give max_tokens or max_completion_tokens, not both", param="max_tokens")
+        raise ApiError(
+            "max_tokens cannot be combined with max_completion_tokens", param="max_tokens"
+        )
     if body.top_logprobs is not None and not body.logprobs:
-        raise ApiError("top_logprobs is allowed only with logprobs", param="top_logprobs")
+        raise ApiError("top_logprobs requires logprobs", param="top_logprobs")
     messages = [_message(turn, number) for number, turn in enumerate(body.messages)]
     if served.system_prompt and messages[0].role != "system":
         messages.insert(0, Message(role="system", content=served.system_prompt))
@@ -126,18 +128,18 @@ def parse_chat(data: bytes, served: ServedModel) -> ParsedRequest:
 
 
 def parse_completion(data: bytes, served: ServedModel) -> ParsedRequest:
-    """Read the body of a request for a completion of raw text.
+    """Parse the body of a raw completion request.
 
     Args:
         data: JSON.
-        served: the model to answer it.
+        served: the model to answer the request.
 
     Raises:
-        ApiError: what is wrong, and in which field.
+        ApiError: a field is invalid or not supported; the error names it.
     """
-    fields = decoded(data)
+    fields = decode(data)
     check_fields(fields, CompletionBody, COMPLETION_WITHOUT_EFFECT, ignored=IGNORED)
-    body = _converted(fields, CompletionBody)
+    body = _convert(fields, CompletionBody)
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     if body.echo and body.logprobs is not None:
         raise ApiError(
@@ -156,24 +158,24 @@ def parse_completion(data: bytes, served: ServedModel) -> ParsedRequest:
 def own_request(
     parse: Callable[[bytes, ServedModel], ParsedRequest], body: dict[str, Any], served: ServedModel
 ) -> GenerationRequest:
-    """Parse a request of this process's own as the service parses those of others.
+    """Parse a request that this process makes itself, by the rules of the service.
 
     Args:
         parse: `parse_chat` or `parse_completion`.
-        body: the request's fields, as OpenAI has them.
-        served: the model.
+        body: the request's fields, as in OpenAI's API.
+        served: the model to answer the request.
 
     Raises:
-        RequestError: says what is wrong, and in which field.
+        RequestError: a field is invalid or not supported; the error names it.
     """
     try:
         data = json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise RequestError("the text is not UTF-8", hint="Give text in UTF-8.") from None
+        raise RequestError("the text is not UTF-8", hint="Use text in UTF-8.") from None
     try:
         return parse(data, served).generation
     except ApiError as error:
-        raise RequestError(str(error), hint="--help explains the options.") from None
+        raise RequestError(str(error), hint="See --help for the options.") from None
 
 
 def _parsed(
@@ -191,16 +193,16 @@ def _parsed(
 ) -> ParsedRequest:
     name = body.model or served.model
     if name not in served.models:
-        there = ", ".join(repr(each) for each in served.models)
+        models = ", ".join(map(repr, served.models))
         raise ApiError(
-            f"the model {name!r} does not exist; this device has {there}",
+            f"the model {name!r} does not exist; this device has {models}",
             status=404,
             param="model",
             code="model_not_found",
         )
     temperature = body.temperature
     if temperature is None:
-        # A device repeats itself unless it is asked not to.
+        # Greedy by default: the same request gets the same answer.
         sampling = (body.top_p, body.top_k, body.min_p, body.seed)
         temperature = 0.0 if all(option is None for option in sampling) else 1.0
     stop = body.stop or ()
@@ -239,7 +241,7 @@ def _parsed(
 
 
 def _check_beams(parsed: ParsedRequest) -> None:
-    """A beam search looks for the likeliest answer: nothing that changes scores goes with it."""
+    """Refuse what cannot be combined with a beam search, which needs the model's own scores."""
     generation = parsed.generation
     conflicts: dict[str, Callable[[], bool]] = {
         "temperature": lambda: generation.temperature > 0,
@@ -253,8 +255,8 @@ def _check_beams(parsed: ParsedRequest) -> None:
         "response_format": lambda: generation.guidance is not None and not parsed.tools.tools,
         "tools": lambda: bool(parsed.tools.tools),
     }
-    for name, is_there in conflicts.items():
-        if is_there():
+    for name, is_set in conflicts.items():
+        if is_set():
             raise ApiError(
                 f"num_beams cannot be combined with {name}",
                 param="num_beams",
@@ -262,21 +264,21 @@ def _check_beams(parsed: ParsedRequest) -> None:
             )
 
 
-def _response_guidance(wanted: ResponseFormat | None) -> Guidance | None:
-    if wanted is None or wanted.type == "text":
+def _response_guidance(form: ResponseFormat | None) -> Guidance | None:
+    if form is None or form.type == "text":
         return None
-    if wanted.type == "json_object":
+    if form.type == "json_object":
         return _guidance(any_object_rules())
-    if wanted.json_schema is None:
+    if form.json_schema is None:
         raise ApiError(
             "response_format.json_schema is required",
             param="response_format.json_schema",
             code="invalid_value",
         )
-    if wanted.json_schema.schema is None:
+    if form.json_schema.schema is None:
         return _guidance(any_object_rules())
     try:
-        return _guidance(rules(wanted.json_schema.schema))
+        return _guidance(rules(form.json_schema.schema))
     except UnsupportedSchemaError as error:
         place = "response_format.json_schema.schema" + error.path.removeprefix("$")
         raise ApiError(f"{place}: {error}", param=place, code=error.api_code) from None
@@ -293,7 +295,7 @@ def _message(turn: Turn, number: int) -> Message:
         raise ApiError(f"{where} is required", param=where, code="invalid_value")
     if isinstance(content, list):
         content = "".join(part.text for part in content)
-    # OpenAI's newer name for the same role; chat templates know the older one.
+    # OpenAI's newer name of the same role; chat templates know the older one.
     role = "system" if turn.role == "developer" else turn.role
     return Message(
         role=role,
@@ -304,12 +306,12 @@ def _message(turn: Turn, number: int) -> Message:
     )
 
 
-def _converted(fields: dict[str, Any], kind: type[B]) -> B:
+def _convert(fields: dict[str, Any], kind: type[B]) -> B:
     try:
         body = msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise wrong_value(error) from None
+        raise invalid_value(error) from None
     for name, value in fields.items():
         if name in _TEXTS and (place := place_of_nul(value, name)):
-            raise ApiError(f"{place}: must not contain U+0000", param=place, code="invalid_value")
+            raise ApiError(f"{place} must not contain U+0000", param=place, code="invalid_value")
     return body

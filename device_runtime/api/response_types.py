@@ -1,7 +1,7 @@
-"""The objects of OpenAI's responses: what is sent is encoded from them and documented by them.
+"""The objects of OpenAI's responses: they are what is encoded, sent and documented.
 
-A field that may be absent defaults to `UNSET`, which msgspec leaves out; None is sent as null. A
-field that says which kind of object it is in (`object`, `type`, `role`) is the struct's tag.
+A field that can be absent defaults to `UNSET`, which msgspec omits; None is sent as null. A field
+that names the type of its object (`object`, `type`, `role`) is the struct's tag.
 """
 
 from typing import Annotated, Literal
@@ -11,13 +11,14 @@ from msgspec import UNSET, Meta, UnsetType
 
 Finish = Literal["stop", "length", "tool_calls"]
 
-_Seconds = Annotated[int, Meta(description="Seconds since 1970, of the device's clock.")]
-_Index = Annotated[int, Meta(ge=0, description="Which of the `n` answers.")]
+_Seconds = Annotated[int, Meta(description="Unix time by the device's clock, seconds.")]
+_Index = Annotated[int, Meta(ge=0, description="Index of the answer, from 0.")]
 _Finish = Annotated[
     Finish,
     Meta(
-        description="`stop`: the model or a stop text ended it. `length`: it has `max_tokens`, or "
-        "the context is full; JSON may be incomplete then. `tool_calls`: it calls tools."
+        description="`stop`: the model or a stop string ended the answer. `length`: it has "
+        "`max_tokens`, or the context is full; JSON may be incomplete. `tool_calls`: it calls "
+        "tools."
     ),
 ]
 
@@ -27,7 +28,7 @@ class ResponseMeta(msgspec.Struct, frozen=True):
 
     id: Annotated[str, Meta(description="Unique among the responses of this device.")]
     created: _Seconds
-    model: Annotated[str, Meta(description="Its name as the request has it.")]
+    model: Annotated[str, Meta(description="The model's name as in the request.")]
     system_fingerprint: Annotated[str, Meta(description="Changes with the release.")]
 
 
@@ -35,29 +36,31 @@ class TokensDetails(msgspec.Struct, frozen=True):
     """Details of a prompt's tokens."""
 
     cached_tokens: Annotated[
-        int, Meta(description="Reused from an earlier request, without prefill.")
+        int, Meta(description="Tokens reused from an earlier request, without prefill.")
     ]
 
 
 class UsageObject(msgspec.Struct, frozen=True):
-    """Tokens that a request took."""
+    """Tokens that a request used."""
 
     prompt_tokens: int
-    completion_tokens: Annotated[int, Meta(description="Of all answers, end tokens included.")]
+    completion_tokens: Annotated[
+        int, Meta(description="Tokens of all answers, end tokens included.")
+    ]
     total_tokens: int
     prompt_tokens_details: TokensDetails
 
 
 class Logprob(msgspec.Struct, frozen=True):
-    """How likely the model found a token, before temperature, penalties and bias."""
+    """Log probability of a token, before temperature, penalties and bias."""
 
-    token: Annotated[str, Meta(description="Its text; of a part of a character, U+FFFD.")]
-    logprob: Annotated[float, Meta(description="Natural logarithm of its probability.")]
-    bytes: Annotated[list[int], Meta(description="Its bytes of UTF-8.")]
+    token: Annotated[str, Meta(description="The token's text; U+FFFD for part of a character.")]
+    logprob: Annotated[float, Meta(description="Natural logarithm of the token's probability.")]
+    bytes: Annotated[list[int], Meta(description="The token's bytes in UTF-8.")]
 
 
 class TokenLogprobs(Logprob, frozen=True):
-    """A token of the answer, and the most likely ones at its place."""
+    """A token of the answer, and the most likely tokens at its position."""
 
     top_logprobs: list[Logprob]
 
@@ -74,11 +77,11 @@ class AnswerFunction(msgspec.Struct):
 
     # Not frozen: the arguments grow while the answer is generated.
     name: str
-    arguments: Annotated[str, Meta(description="JSON in a string.")]
+    arguments: Annotated[str, Meta(description="The arguments, as a string of JSON.")]
 
 
 class AnswerCall(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
-    """A call of a tool."""
+    """A tool call."""
 
     id: str
     function: AnswerFunction
@@ -111,14 +114,14 @@ class ChatCompletion(ResponseMeta, frozen=True, tag_field="object", tag="chat.co
 class DeltaFunction(msgspec.Struct, frozen=True):
     """The new part of a called function."""
 
-    arguments: Annotated[str, Meta(description="Append it to the arguments so far.")]
+    arguments: Annotated[str, Meta(description="To be appended to the arguments so far.")]
     name: str | UnsetType = UNSET
 
 
 class DeltaCall(msgspec.Struct, frozen=True):
     """The new part of a call; its first chunk has everything but the arguments."""
 
-    index: Annotated[int, Meta(description="Which call of the answer.")]
+    index: Annotated[int, Meta(description="Index of the call in the answer, from 0.")]
     function: DeltaFunction
     id: str | UnsetType = UNSET
     type: Literal["function"] | UnsetType = UNSET
@@ -128,9 +131,9 @@ class Delta(msgspec.Struct, frozen=True):
     """The new part of an answer."""
 
     role: Literal["assistant"] | UnsetType = UNSET
-    content: Annotated[str, Meta(description="Append it to the content so far.")] | UnsetType = (
-        UNSET
-    )
+    content: (
+        Annotated[str, Meta(description="To be appended to the content so far.")] | UnsetType
+    ) = UNSET
     tool_calls: list[DeltaCall] | UnsetType = UNSET
 
 
@@ -140,7 +143,7 @@ class ChunkChoice(msgspec.Struct, frozen=True):
     index: _Index
     delta: Delta
     logprobs: ChatLogprobs | None
-    finish_reason: Annotated[_Finish | None, Meta(description="Only in an answer's last chunk.")]
+    finish_reason: Annotated[_Finish | None, Meta(description="Null in all chunks but the last.")]
 
 
 class ChatCompletionChunk(
@@ -151,7 +154,7 @@ class ChatCompletionChunk(
     choices: Annotated[list[ChunkChoice], Meta(description="Empty in the chunk with the usage.")]
     usage: Annotated[
         UsageObject | UnsetType | None,
-        Meta(description="Only with `include_usage`; null in all chunks but the last."),
+        Meta(description="Present with `include_usage`; null in all chunks but the last."),
     ] = UNSET
 
 
@@ -161,7 +164,7 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
     tokens: list[str]
     token_logprobs: list[float]
     top_logprobs: list[dict[str, float]]
-    text_offset: Annotated[list[int], Meta(description="Where it begins, in characters.")]
+    text_offset: Annotated[list[int], Meta(description="Start of each token, in characters.")]
 
 
 class CompletionChoice(msgspec.Struct, frozen=True):
@@ -174,7 +177,7 @@ class CompletionChoice(msgspec.Struct, frozen=True):
 
 
 class Completion(ResponseMeta, frozen=True, tag_field="object", tag="text_completion"):
-    """The answers to a raw text; chunks look the same."""
+    """The answers to a raw prompt; chunks have the same fields."""
 
     choices: list[CompletionChoice]
     usage: UsageObject | UnsetType | None = UNSET
@@ -184,7 +187,7 @@ class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     """A model, or a model with one of its adapters."""
 
     id: Annotated[str, Meta(description="A name for a request's `model`.")]
-    created: Annotated[int, Meta(description="When the service started, seconds since 1970.")]
+    created: Annotated[int, Meta(description="Start of the service, Unix time in seconds.")]
     owned_by: str
 
 
@@ -197,13 +200,13 @@ class ModelList(msgspec.Struct, frozen=True, tag_field="object", tag="list"):
 class ErrorFields(msgspec.Struct, frozen=True):
     """An error's fields."""
 
-    message: Annotated[str, Meta(description="For people; it names the field and what to do.")]
+    message: Annotated[str, Meta(description="The problem and what to do, for people.")]
     type: Annotated[str, Meta(description="OpenAI's class of the error.")]
-    param: Annotated[str | None, Meta(description="The field that is wrong.")]
-    code: Annotated[str | None, Meta(description="What is wrong, for programs.")]
+    param: Annotated[str | None, Meta(description="Name of the invalid field.")]
+    code: Annotated[str | None, Meta(description="The problem, for programs.")]
 
 
 class Error(msgspec.Struct, frozen=True):
-    """Any response that is not 2xx."""
+    """The body of a response that is not 2xx."""
 
     error: ErrorFields

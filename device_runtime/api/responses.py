@@ -1,7 +1,7 @@
-"""OpenAI's responses, built: the engine's chunks in, the API's objects out. Pure functions.
+"""Building of OpenAI's responses: the engine's chunks in, the API's objects out.
 
-An answer is pushed in as it is generated. `push` returns what a client that streams gets next;
-`whole` is for one that does not stream.
+Chunks are pushed as they are generated. `push` returns the next objects for a client that streams;
+`whole` returns the answer for a client that does not.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,16 +20,16 @@ class Answer(Protocol):
     """The answer to one request."""
 
     def push(self, chunk: GenerationChunk) -> Sequence[msgspec.Struct]:
-        """Take the engine's next chunk; returns the objects that can be sent now."""
+        """Add the engine's next chunk, and return the objects that can be sent now."""
         ...
 
     def whole(self) -> msgspec.Struct:
-        """All of it, once the last chunk is in."""
+        """Return the whole answer, once its last chunk is added."""
         ...
 
 
 class _Choice:
-    """One of the answers to a request, as far as it has been generated."""
+    """One of the answers to a request, as far as it is generated."""
 
     def __init__(self, parser: ToolCallParser | None) -> None:
         self.parser = parser
@@ -43,9 +43,9 @@ class ChatAnswer:
     """`chat.completion` and `chat.completion.chunk` objects.
 
     Args:
-        meta: what they begin with; its id gets a prefix.
+        meta: fields that each object begins with; the id gets a prefix.
         parsed: the request.
-        parser: makes a parser of the tool calls of one answer.
+        parser: creates a parser for the tool calls of one answer.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ChatAnswer:
         choice.logprobs += chunk.logprobs
         deltas = _deltas(choice, chunk)
         if chunk.logprobs and not deltas:
-            # The token is known, its text is not yet.
+            # The token is known, but its text is not yet.
             deltas = [objects.Delta(content="")]
         logprobs = chunk.logprobs
         for delta in deltas:
@@ -91,7 +91,7 @@ class ChatAnswer:
         assert self._usage is not None
         return objects.ChatCompletion(
             **self._meta,
-            choices=[self._whole_choice(index, each) for index, each in self._choices.items()],
+            choices=[self._whole_choice(index, choice) for index, choice in self._choices.items()],
             usage=self._usage,
         )
 
@@ -147,10 +147,10 @@ class ChatAnswer:
 
 
 class CompletionAnswer:
-    """`text_completion` objects, which look the same in chunks and whole.
+    """`text_completion` objects, whose chunks and whole answers have the same form.
 
     Args:
-        meta: what they begin with; its id gets a prefix.
+        meta: fields that each object begins with; the id gets a prefix.
         parsed: the request.
     """
 
@@ -210,7 +210,7 @@ class CompletionAnswer:
     def _logprobs(
         self, tokens: Sequence[TokenLogprob], offset: int
     ) -> objects.CompletionLogprobs | None:
-        """Log probabilities as they were before chat: one list for each property, of all tokens."""
+        """Convert log probabilities to the older form: one list of all tokens per property."""
         if self._parsed.generation.logprobs is None:
             return None
         offsets = []
@@ -228,12 +228,12 @@ class CompletionAnswer:
 
 
 def _begin(meta: objects.ResponseMeta, kind: str) -> dict[str, Any]:
-    """The fields that each object of a response begins with."""
+    """Return the fields that each object of a response begins with."""
     return msgspec.structs.asdict(meta) | {"id": f"{kind}-{meta.id}"}
 
 
 def _deltas(choice: _Choice, chunk: GenerationChunk) -> list[objects.Delta]:
-    """Add a chunk to an answer; returns what is new."""
+    """Add a chunk to an answer, and return its deltas."""
     if choice.parser is None:
         choice.text.append(chunk.text)
         return [objects.Delta(content=chunk.text)] if chunk.text else []
@@ -248,10 +248,10 @@ def _delta(choice: _Choice, event: Event) -> objects.Delta:
         case Text(text=text):
             choice.text.append(text)
             return objects.Delta(content=text)
-        case CallStarted(index=index, id=number, name=name):
-            choice.calls.append(objects.AnswerCall(number, objects.AnswerFunction(name, "")))
+        case CallStarted(index=index, id=call_id, name=name):
+            choice.calls.append(objects.AnswerCall(call_id, objects.AnswerFunction(name, "")))
             function = objects.DeltaFunction(name=name, arguments="")
-            call = objects.DeltaCall(index=index, id=number, type="function", function=function)
+            call = objects.DeltaCall(index=index, id=call_id, type="function", function=function)
         case CallArguments(index=index, delta=arguments):
             choice.calls[index].function.arguments += arguments
             call = objects.DeltaCall(
@@ -261,7 +261,7 @@ def _delta(choice: _Choice, event: Event) -> objects.Delta:
 
 
 def _finish(reason: FinishReason, choice: _Choice) -> objects.Finish:
-    """OpenAI's word for why an answer ended; that of a cancelled one reaches nobody."""
+    """Return OpenAI's finish reason; that of a cancelled answer is never sent."""
     if reason is not FinishReason.STOP:
         return "length"
     return "tool_calls" if choice.calls else "stop"
@@ -272,7 +272,7 @@ def _shown(data: bytes) -> str:
 
 
 def _characters(data: bytes) -> int:
-    """How many characters begin in these bytes of UTF-8."""
+    """Count the characters that begin in these bytes of UTF-8."""
     return sum(byte & 0xC0 != 0x80 for byte in data)
 
 

@@ -14,15 +14,15 @@ from device_runtime.tools.dialect import Dialect
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that answers requests, and the bounds of its answers.
+    """A model that answers requests, and the limits of its answers.
 
     Attributes:
-        model: its name.
-        adapters: names of its adapters.
-        dialect: how it writes tool calls.
-        max_tokens: length of an answer for which the request gives none.
-        max_messages: most turns of a conversation.
-        system_prompt: begins conversations that have no system turn; empty for none.
+        model: name of the model.
+        dialect: form of the model's tool calls.
+        max_tokens: length of an answer if the request sets none, tokens.
+        adapters: names of the model's adapters.
+        max_messages: maximum number of messages in a conversation.
+        system_prompt: prepended to conversations without a system turn; empty for none.
     """
 
     model: str
@@ -36,7 +36,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     def of(
         cls, model: str, folder: Path, *, max_tokens: int, max_messages: int, system_prompt: str
     ) -> "ServedModel":
-        """Read a model's dialect and adapters from its folder; the arguments are attributes."""
+        """Read a model's dialect and adapters from its folder; the rest are attributes."""
         ends = _json(folder / "genai_config.json").get("model", {}).get("eos_token_id", ())
         dialect = Dialect.of(
             _chat_template(folder),
@@ -57,7 +57,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         """Describe the model of a release, as it is configured.
 
         Raises:
-            ServiceError: the file of the system prompt cannot be read.
+            ServiceError: the file with the system prompt cannot be read.
         """
         return cls.of(
             release.manifest.model.name,
@@ -69,25 +69,25 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """All names that a request's `model` can have."""
+        """All names that the field `model` of a request can have."""
         return (self.model, *(f"{self.model}:{adapter}" for adapter in self.adapters))
 
 
 def _chat_template(folder: Path) -> str:
-    """As ONNX Runtime GenAI finds it: a file of its own, or in the tokenizer's config."""
-    own = folder / "chat_template.jinja"
-    if own.is_file():
-        return own.read_text(encoding="utf-8", errors="replace")
-    found = _json(folder / "tokenizer_config.json").get("chat_template") or ""
-    if isinstance(found, list):
-        named = {each.get("name"): each.get("template") for each in found}
-        found = named.get("default") or ""
-    return str(found)
+    """Read the template that ONNX Runtime GenAI uses: its own file, or the tokenizer's config."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8", errors="replace")
+    template = _json(folder / "tokenizer_config.json").get("chat_template") or ""
+    if isinstance(template, list):
+        by_name = {entry.get("name"): entry.get("template") for entry in template}
+        template = by_name.get("default") or ""
+    return str(template)
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

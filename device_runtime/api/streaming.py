@@ -1,4 +1,4 @@
-"""Answers on their way to a client: as server-sent events or whole, until it disconnects."""
+"""Delivery of answers: as server-sent events or whole, until the client disconnects."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events of one answer; ends the generation however the response ends."""
+    """Server-sent events of one answer; the generation ends however the response ends."""
 
     def __init__(self, chunks: AsyncGenerator[GenerationChunk], answer: Answer) -> None:
         super().__init__(
@@ -51,31 +51,31 @@ def _event(data: msgspec.Struct) -> bytes:
 
 
 async def collect(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> msgspec.Struct:
-    """Take all chunks; returns the whole answer."""
+    """Consume all chunks, and return the whole answer."""
     async for chunk in chunks:
         answer.push(chunk)
     return answer.whole()
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await some work, or give it up when the client goes away.
+    """Await some work, or cancel it when the client disconnects.
 
     Raises:
-        ClientDisconnect: it went away.
+        ClientDisconnect: the client disconnected first.
     """
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    task = asyncio.ensure_future(work)
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
         raise ClientDisconnect
     finally:
-        working.cancel()
-        gone.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
+        task.cancel()
+        disconnect.cancel()
+        await asyncio.gather(task, disconnect, return_exceptions=True)
 
 
-async def _disconnected(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

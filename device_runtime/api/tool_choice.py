@@ -1,4 +1,4 @@
-"""A request's tools, its choice of them, and the turns that belong to them: what they mean."""
+"""Checks of a request's tools, its choice among them, and the turns with calls and results."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -15,45 +15,45 @@ def read_tools(
     *,
     parallel: bool,
 ) -> Tools:
-    """What the fields `tools`, `tool_choice` and `parallel_tool_calls` say together.
+    """Combine the fields `tools`, `tool_choice` and `parallel_tool_calls`.
 
     With a named function in `tool_choice` that tool is the only one left, and called once.
 
     Raises:
-        ApiError: what is wrong, and in which field.
+        ApiError: a field is invalid or not supported; the error names it.
     """
-    found: dict[str, Tool] = {}
-    for number, each in enumerate(tools):
+    by_name: dict[str, Tool] = {}
+    for number, entry in enumerate(tools):
         where = f"tools[{number}].function"
-        tool = _read(each.function, where)
-        if tool.name in found:
-            raise _error(f"{where}.name", f"another tool has the name {tool.name!r}")
-        found[tool.name] = tool
-    several = tuple(found.values())
+        tool = _read(entry.function, where)
+        if tool.name in by_name:
+            raise _error(f"{where}.name", f"is not unique: {tool.name!r}")
+        by_name[tool.name] = tool
+    all_tools = tuple(by_name.values())
     if choice is None or choice == "auto":
-        return Tools(tools=several, parallel=parallel)
+        return Tools(tools=all_tools, parallel=parallel)
     if choice == "none":
         return Tools()
-    if not found:
-        raise _error("tool_choice", "it is allowed only with tools")
+    if not by_name:
+        raise _error("tool_choice", "requires tools")
     if choice == "required":
-        return Tools(tools=several, required=True, parallel=parallel)
+        return Tools(tools=all_tools, required=True, parallel=parallel)
     name = choice.function.name
-    if name not in found:
-        raise _error("tool_choice.function.name", f"there is no tool {name!r}")
-    return Tools(tools=(found[name],), required=True, parallel=False)
+    if name not in by_name:
+        raise _error("tool_choice.function.name", f"is not the name of a tool: {name!r}")
+    return Tools(tools=(by_name[name],), required=True, parallel=False)
 
 
 def _read(function: Function, where: str) -> Tool:
     parameters = function.parameters or NO_PARAMETERS
     where += ".parameters"
     if parameters.get("type") != "object":
-        raise _error(where, 'it must be a JSON schema of the type "object"')
+        raise _error(where, 'must be a JSON schema of the type "object"')
     if function.strict:
         try:
             structured_output.rules(parameters)
         except structured_output.UnsupportedSchemaError as error:
-            reason = f"this schema cannot be kept to strictly: {error}"
+            reason = f"cannot be enforced strictly: {error}"
             raise _error(where, reason, "unsupported_schema") from None
     return Tool(
         name=function.name,
@@ -64,25 +64,25 @@ def _read(function: Function, where: str) -> Tool:
 
 
 def check_tool_turns(turns: Sequence[Turn]) -> None:
-    """Check that calls and results are in turns of the right roles, and belong together.
+    """Check that calls and results are in turns of the right roles, and match.
 
     Raises:
-        ApiError: what is wrong, and in which field.
+        ApiError: a field is invalid; the error names it.
     """
     calls: set[str] = set()
     for number, turn in enumerate(turns):
         where = f"messages[{number}]"
         if turn.tool_calls is not None and turn.role != "assistant":
-            raise _error(f"{where}.tool_calls", "only an assistant calls tools")
+            raise _error(f"{where}.tool_calls", "is allowed only with the role assistant")
         calls |= {call.id for call in turn.tool_calls or ()}
         where += ".tool_call_id"
         if turn.role != "tool":
             if turn.tool_call_id is not None:
-                raise _error(where, "only a tool's turn answers a call")
+                raise _error(where, "is allowed only with the role tool")
         elif turn.tool_call_id is None:
-            raise _error(where, "it is required")
+            raise _error(where, "is required")
         elif turn.tool_call_id not in calls:
-            raise _error(where, f"no turn before it has a call with the id {turn.tool_call_id!r}")
+            raise _error(where, f"is not the id of an earlier call: {turn.tool_call_id!r}")
 
 
 def _error(
@@ -90,4 +90,4 @@ def _error(
     reason: str,
     code: Literal["invalid_value", "unsupported_schema"] = "invalid_value",
 ) -> ApiError:
-    return ApiError(f"{where}: {reason}", param=where, code=code)
+    return ApiError(f"{where} {reason}", param=where, code=code)

@@ -52,21 +52,21 @@ class Metrics:
         )
         self._registry.register(_Status(status))
 
-    def ended(self, endpoint: str, outcome: Outcome) -> None:
-        """Count a request that ended."""
+    def count_request(self, endpoint: str, outcome: Outcome) -> None:
+        """Count a request by its outcome."""
         self._requests.labels(endpoint, outcome).inc()
 
-    def used(self, usage: Usage) -> None:
+    def count_tokens(self, usage: Usage) -> None:
         """Count the tokens of a request."""
         self._prompt_tokens.inc(usage.prompt_tokens)
         self._cached_tokens.inc(usage.cached_tokens)
         self._completion_tokens.inc(usage.completion_tokens)
 
-    def first_token(self, seconds: float) -> None:
+    def observe_first_token(self, seconds: float) -> None:
         """Observe the time from a request's arrival to its first token."""
         self._first_token.observe(seconds)
 
-    def next_token(self, seconds: float) -> None:
+    def observe_next_token(self, seconds: float) -> None:
         """Observe the time from one token to the next."""
         self._next_token.observe(seconds)
 
