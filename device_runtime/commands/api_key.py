@@ -1,4 +1,4 @@
-"""`edgepack-runtime api-key`: who may ask this device."""
+"""`edgepack-runtime api-key`: management of the API keys."""
 
 import json
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from device_runtime.errors import ServiceError
 
 @click.group("api-key")
 def api_key() -> None:
-    """Make, list and revoke the API keys that the service accepts.
+    """Create, list and revoke the API keys that the service accepts.
 
-    A running service sees a change at once.
+    A running service applies changes at once.
     """
 
 
@@ -24,7 +24,7 @@ def _file(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--file",
             type=click.Path(path_type=Path, dir_okay=False),
-            help="File of keys.  [default: api_keys_file of the configuration]",
+            help="File of API keys.  [default: api_keys_file of the configuration]",
         )(command)
     )
 
@@ -34,7 +34,7 @@ def _file(command: Callable[..., Any]) -> Callable[..., Any]:
 @_file
 @as_json
 def new(name: str, file: Path | None, config_file: Path | None, as_json: bool) -> None:
-    """Make a key for NAME and print it, this one time.
+    """Create a key named NAME and print it; it cannot be shown again.
 
     \b
     Example:
@@ -45,22 +45,22 @@ def new(name: str, file: Path | None, config_file: Path | None, as_json: bool) -
     target = _chosen(file, config_file)
     key = api_keys.create(target, name)
     click.echo(json.dumps({"name": name, "key": key}) if as_json else key)
-    click.echo(f"{target} has only its digest: this key is not shown again", err=True)
+    click.echo(f"{target} stores only a digest: this key cannot be shown again", err=True)
 
 
 @api_key.command("list")
 @_file
 @as_json
 def list_keys(file: Path | None, config_file: Path | None, as_json: bool) -> None:
-    """List the names of the keys, and when they were made."""
+    """List the names of the keys and when they were created."""
     from device_runtime.server import api_keys
 
     keys = api_keys.read(_chosen(file, config_file)).values()
     if as_json:
-        click.echo(json.dumps([{"name": key.name, "made": key.made} for key in keys]))
+        click.echo(json.dumps([{"name": key.name, "made": key.created} for key in keys]))
         return
     for key in keys:
-        click.echo(f"{key.made}  {key.name}")
+        click.echo(f"{key.created}  {key.name}")
 
 
 @api_key.command()
@@ -68,7 +68,7 @@ def list_keys(file: Path | None, config_file: Path | None, as_json: bool) -> Non
 @_file
 @as_json
 def revoke(name: str, file: Path | None, config_file: Path | None, as_json: bool) -> None:
-    """Remove the key of NAME: it is refused from now on."""
+    """Revoke the key named NAME: it is refused from now on."""
     from device_runtime.server import api_keys
 
     target = _chosen(file, config_file)
@@ -77,15 +77,15 @@ def revoke(name: str, file: Path | None, config_file: Path | None, as_json: bool
 
 
 def _chosen(file: Path | None, config_file: Path | None) -> Path:
-    """The file given, else the configured one.
+    """Return the file of the command line, else the configured one.
 
     Raises:
-        ServiceError: there is neither.
+        ServiceError: neither is set.
     """
     chosen = file or resolve_anywhere(None, config_file).config.api_keys_file
     if chosen is None:
         raise ServiceError(
             "no file of API keys is configured",
-            hint="Name one: --file FILE; and serve with --api-keys-file FILE.",
+            hint="Set one with --file FILE, and serve with --api-keys-file FILE.",
         )
     return chosen

@@ -1,1 +1,1 @@
-"""The HTTP server around the API: connections, keys, the chat page, the access log."""
+"""The HTTP server around the API: connections, API keys, the chat page, the access log."""

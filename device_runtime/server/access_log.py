@@ -1,4 +1,4 @@
-"""A line in the log for each request: who asked for what and how it went, never what was said."""
+"""The access log: client, path and outcome of each request, never a prompt or an answer."""
 
 import logging
 import time
@@ -10,11 +10,11 @@ from device_runtime.logs import event
 log = logging.getLogger(__name__)
 
 QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/v1/status"})
-"""What is asked every few seconds; only failures of it are logged."""
+"""Paths that are polled every few seconds: only failures are logged."""
 
 
 class AccessLog:
-    """ASGI middleware. A handler may add fields to `scope["state"]["log"]`."""
+    """ASGI middleware that logs requests; handlers may add fields to `scope["state"]["log"]`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -29,14 +29,14 @@ class AccessLog:
         state = scope.setdefault("state", {})
         fields = state.setdefault("log", {})
 
-        async def sent(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, sent)
+            await self._app(scope, receive, send_and_note)
         finally:
             if scope["path"] not in QUIET or status >= 400:
                 client = scope.get("client")

@@ -1,11 +1,12 @@
-"""The file of API keys: who may ask this device.
+"""The file of API keys, which decides who may use this device.
 
-One key a line: its name, `sha256:` and the digest of the key in hexadecimal, the day it was made:
+One key per line: its name, `sha256:` and the digest of the key in hexadecimal, and the day it was
+created:
 
-    # anything, after a hash sign
+    # a comment
     laptop sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef 2026-07-01
 
-The keys themselves are nowhere: who has lost one makes a new one.
+The keys themselves are not stored: a lost key is replaced by a new one.
 """
 
 import fcntl
@@ -28,71 +29,71 @@ from device_runtime.logs import event
 log = logging.getLogger(__name__)
 
 PREFIX = "sk-edgepack-"
-"""Start of each key, for people and for scanners that look for secrets in source code."""
+"""Start of each key, which people and secret scanners recognize."""
 KEY_BYTES = 32
 MAX_FILE_BYTES = 1 << 20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _LINE = re.compile(
-    rf"(?P<name>{_NAME.pattern})\s+sha256:(?P<digest>[0-9a-f]{{64}})\s+(?P<made>\d{{4}}-\d\d-\d\d)"
+    rf"(?P<name>{_NAME.pattern})\s+sha256:(?P<digest>[0-9a-f]{{64}})\s+(?P<created>\d{{4}}-\d\d-\d\d)"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
-    """A key, without itself.
+    """An entry of the file: all that is known of a key.
 
     Attributes:
-        name: whose it is.
-        digest: of the key, SHA-256, hexadecimal.
-        made: the day it was made, `2026-07-01`.
+        name: name of the key's owner.
+        digest: SHA-256 of the key, hexadecimal.
+        created: day of creation, `2026-07-01`.
     """
 
     name: str
     digest: str
-    made: str
+    created: str
 
 
 def digest(key: str) -> str:
-    """What the file holds of a key.
+    """Return the digest of a key that the file stores.
 
-    A slow hash (scrypt, Argon2) makes up for passwords that people choose: they can be guessed.
-    These keys are 256 random bits, which no speed of guessing finds, so a fast hash is as safe. It
-    costs a slow board nothing on each request, and whoever sends wrong keys can burn nothing by it.
+    A slow hash (scrypt, Argon2) protects passwords that people choose, because those can be
+    guessed. These keys are 256 random bits, which cannot, so a fast hash is as safe. It costs a
+    slow board next to nothing per request, and wrong keys cannot be sent to waste its CPU.
     """
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def read(file: Path) -> dict[str, ApiKey]:
-    """All keys of a file, by name.
+    """Read all keys of a file, by name.
 
     Raises:
-        ServiceError: it cannot be read, or a line of it makes no sense.
+        ServiceError: the file cannot be read, or a line of it is invalid.
     """
     return _parse(file, _text(file))
 
 
 def create(file: Path, name: str) -> str:
-    """Make a key and add it to the file, which need not be there yet.
+    """Create a key and add it to the file, which is created if it does not exist.
 
     Returns:
-        The key. Nothing else knows it.
+        The key, which is stored nowhere.
 
     Raises:
-        ServiceError: the name is taken or not valid, or the file cannot be read or written.
+        ServiceError: the name is taken or invalid, or the file cannot be read or written.
     """
     if not _NAME.fullmatch(name):
         raise ServiceError(
-            f"{name!r} is no name for a key",
+            f"{name!r} is not a valid key name",
             hint="Use 1 to 64 letters, digits, '.', '_', '@' and '-'.",
         )
     key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
-    with _alone(file):
+    with _locked(file):
         text = _text(file) if file.exists() else ""
         if name in _parse(file, text):
             raise ServiceError(
-                f"{file} has a key {name!r} already",
-                hint=f"Take another name, or first: edgepack-runtime api-key revoke {name}",
+                f"{file} already has a key named {name!r}",
+                hint=f"Use another name, or first run edgepack-runtime api-key revoke {name}",
             )
         if text and not text.endswith("\n"):
             text += "\n"
@@ -104,48 +105,49 @@ def revoke(file: Path, name: str) -> None:
     """Remove a key from the file.
 
     Raises:
-        ServiceError: it is not there, or the file cannot be read or written.
+        ServiceError: no such key exists, or the file cannot be read or written.
     """
-    with _alone(file):
+    with _locked(file):
         text = _text(file)
-        found = _parse(file, text)
-        if name not in found:
+        keys = _parse(file, text)
+        if name not in keys:
             raise ServiceError(
-                f"{file} has no key {name!r}", hint=f"It has: {', '.join(found) or 'none'}."
+                f"{file} has no key named {name!r}",
+                hint=f"Its keys: {', '.join(keys) or 'none'}.",
             )
         kept = [line for line in text.splitlines() if line.split()[:1] != [name]]
         _write(file, "".join(f"{line}\n" for line in kept))
 
 
 class KeyRing:
-    """The keys of a file as they are now: the file is read again whenever it has changed.
+    """The current keys of a file, which is read again whenever it changes.
 
-    While it cannot be read, no key is valid.
+    While the file cannot be read, no key is valid.
     """
 
     def __init__(self, file: Path) -> None:
         """Read the file.
 
         Raises:
-            ServiceError: it cannot be read.
+            ServiceError: the file cannot be read.
         """
         self._file = file
-        # Taken first: a change in between is then seen as one.
+        # Taken before the keys, so that a change in between is noticed.
         self._seen = self._state()
         self._keys = read(file)
         if not self._keys:
             event(log, logging.WARNING, "no_api_keys", file=file, detail="all requests are refused")
 
     def name_of(self, key: str) -> str | None:
-        """Whose key this is; None if nobody's."""
+        """Return the name of a key; None if the key is not valid."""
         self._refresh()
-        given = digest(key)
-        found = None
-        # All of them are compared, each in constant time: how long it takes tells nothing.
+        key_digest = digest(key)
+        name = None
+        # All keys are compared, each in constant time, so that the time reveals nothing.
         for known in self._keys.values():
-            if hmac.compare_digest(known.digest, given):
-                found = known.name
-        return found
+            if hmac.compare_digest(known.digest, key_digest):
+                name = known.name
+        return name
 
     def _refresh(self) -> None:
         state = self._state()
@@ -161,12 +163,12 @@ class KeyRing:
             event(log, logging.INFO, "api_keys_read", keys=len(self._keys))
 
     def _state(self) -> tuple[int, ...]:
-        """Differs when the file does; empty while there is none."""
+        """Return a value that changes when the file does; empty if the file does not exist."""
         try:
-            found = self._file.stat()
+            status = self._file.stat()
         except OSError:
             return ()
-        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _text(file: Path) -> str:
@@ -175,25 +177,25 @@ def _text(file: Path) -> str:
             data = opened.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise ServiceError(
-            f"there is no file of API keys {file}",
-            hint=f"Make a key: edgepack-runtime api-key new NAME --file {file}",
+            f"no such file of API keys: {file}",
+            hint=f"Create a key: edgepack-runtime api-key new NAME --file {file}",
         ) from None
     except PermissionError:
         raise ServiceError(
-            f"cannot read {file}: this user may not",
-            hint=f"Give the file to the service's user, or chmod 644 {file}: it holds only digests "
-            "of keys.",
+            f"cannot read {file}: permission denied",
+            hint=f"chown the file to the service's user, or chmod 644 {file}: it holds only "
+            "digests of keys.",
         ) from None
     except OSError as error:
         raise ServiceError(
-            f"cannot read {file}: {error.strerror or error}", hint="Name a file of API keys."
+            f"cannot read {file}: {error.strerror or error}", hint="Pass a file of API keys."
         ) from None
     try:
         if len(data) <= MAX_FILE_BYTES:
             return data.decode()
     except UnicodeDecodeError:
         pass
-    raise ServiceError(f"{file} is no file of API keys", hint=_BROKEN)
+    raise ServiceError(f"{file} is not a file of API keys", hint=_INVALID_FILE)
 
 
 def _parse(file: Path, text: str) -> dict[str, ApiKey]:
@@ -202,25 +204,25 @@ def _parse(file: Path, text: str) -> dict[str, ApiKey]:
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
-        # The line itself is not shown: somebody may have put the key there.
-        found = _LINE.fullmatch(stripped)
-        if found is None:
-            raise ServiceError(f"line {number} of {file} is no API key", hint=_BROKEN)
-        key = ApiKey(**found.groupdict())
+        # The line itself is not shown: it may hold the key by mistake.
+        match = _LINE.fullmatch(stripped)
+        if match is None:
+            raise ServiceError(f"line {number} of {file} is not an API key", hint=_INVALID_FILE)
+        key = ApiKey(**match.groupdict())
         if key.name in keys:
-            raise ServiceError(f"{file} has two keys {key.name!r}", hint=_BROKEN)
+            raise ServiceError(f"{file} has two keys named {key.name!r}", hint=_INVALID_FILE)
         keys[key.name] = key
     return keys
 
 
-_BROKEN = "Mend it, or make a new one: edgepack-runtime api-key new NAME --file FILE"
+_INVALID_FILE = "Fix the file, or create a new one: edgepack-runtime api-key new NAME --file FILE"
 
 
 @contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """No two changes at once: one of them could bring back what the other revoked.
+def _locked(file: Path) -> Iterator[None]:
+    """Lock out other changes: one of two at once could restore what the other revoked.
 
-    The folder is locked, since the file itself is replaced.
+    The folder is locked, because the file itself is replaced.
     """
     try:
         handle = os.open(file.resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -234,9 +236,9 @@ def _alone(file: Path) -> Iterator[None]:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace the file in one step; a new one is for its owner only."""
+    """Replace the file atomically; only its owner can read a new file."""
     try:
-        # Behind a link, the file is replaced and not the link.
+        # A link stays, and the file behind it is replaced.
         target = file.resolve()
         with written_aside(target, 0o600) as opened:
             opened.write(text.encode())
@@ -253,5 +255,5 @@ def _write(file: Path, text: str) -> None:
 def _unwritable(file: Path, error: OSError) -> ServiceError:
     return ServiceError(
         f"cannot write {file}: {error.strerror or error}",
-        hint="Run this as a user who may, and name a file in a folder that exists.",
+        hint="Run this as a user with write permission, and pass a file in an existing folder.",
     )

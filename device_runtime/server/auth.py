@@ -1,8 +1,7 @@
-"""Who may use the HTTP API: API keys, and which web pages.
+"""Access control of the HTTP API: API keys, and origins of web pages.
 
-With API keys, a request needs one. Without them, a server that only this machine reaches is still
-open to the web pages that its user looks at; what they cannot do is choose the Host header, and
-what they cannot hide is their origin.
+With API keys, a request must have one. Without them, a server on loopback is still open to the web
+pages that its user visits; but those cannot choose the Host header, and cannot hide their origin.
 """
 
 import ipaddress
@@ -19,7 +18,7 @@ from device_runtime.api.outcomes import error_response
 from device_runtime.server.api_keys import KeyRing
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""What answers without a key: probes have none, and learn nothing but that the service works."""
+"""Paths that need no key: probes have none, and learn only that the service works."""
 
 
 def protect(
@@ -30,24 +29,24 @@ def protect(
     origins: tuple[str, ...],
     loopback: bool,
 ) -> ASGIApp:
-    """Let only those use an application who may.
+    """Wrap an application in access control.
 
     Args:
         app: the application.
-        keys: one of them is required; None for no keys.
-        open_paths: exact paths that answer without a key.
-        origins: of web pages, other than the application's own, that may use it.
-        loopback: only this machine reaches it.
+        keys: the accepted keys; None requires no key.
+        open_paths: exact paths that need no key.
+        origins: origins of other sites' web pages that may use the application.
+        loopback: whether only this machine can reach the application.
     """
     if keys is not None:
         app = RequireKey(app, keys, frozenset(open_paths))
     if origins:
-        # Outside of the keys: a browser asks whether it may send one without sending it.
+        # Outside of the keys: a browser's preflight request has no key.
         app = CORSMiddleware(
             app,
             allow_origins=origins,
             allow_methods=("GET", "POST"),
-            allow_headers=("*",),  # OpenAI's client for browsers sends many of its own
+            allow_headers=("*",),  # OpenAI's client in browsers sends many of its own
             expose_headers=("Retry-After",),
         )
     if keys is None:
@@ -56,7 +55,7 @@ def protect(
 
 
 class RequireKey:
-    """Answers only requests with a key; `scope["state"]["key_name"]` then tells whose it was."""
+    """Refuses requests without a valid key; sets `scope["state"]["key_name"]` for the others."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing, open_paths: frozenset[str]) -> None:
         self._app = app
@@ -64,12 +63,12 @@ class RequireKey:
         self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401."""
+        """Pass the request on, or respond with 401."""
         if scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).getlist("authorization")
-        # Of two headers, another server on the way may have looked at the other one.
+        # With two headers, a proxy on the way may have checked the other one.
         scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         if scheme.lower() != "bearer":
             message = "an API key is required: send the header Authorization: Bearer KEY"
@@ -77,7 +76,7 @@ class RequireKey:
             return
         name = self._keys.name_of(key.strip())
         if name is None:
-            message = "this API key is not valid here"
+            message = "this API key is not valid"
             await _refuse(
                 scope, receive, send, message, 'Bearer realm="edgepack", error="invalid_token"'
             )
@@ -87,7 +86,7 @@ class RequireKey:
 
 
 class RefuseForeignPages:
-    """Keeps web pages of other sites from using a server that has no keys."""
+    """Refuses web pages of other sites, for a server without keys."""
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...], *, loopback: bool) -> None:
         self._app = app
@@ -95,12 +94,12 @@ class RefuseForeignPages:
         self._loopback = loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 403."""
+        """Pass the request on, or respond with 403."""
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if self._loopback and not _is_this_machine(host):
-            # DNS rebinding: a page's own name is made to mean 127.0.0.1, so that to the browser
-            # this server is that page's. It still sends that name.
+            # DNS rebinding: a page's own name resolves to 127.0.0.1, so that the browser takes
+            # this server for the page's own. It still sends that name.
             await _forbid(scope, receive, send, f"requests for the host {host!r} are refused")
         elif origin is not None and origin not in self._origins and not _same(origin, host):
             message = f"web pages of {origin!r} may not use this server (cors_origins lists others)"
@@ -110,7 +109,7 @@ class RefuseForeignPages:
 
 
 def _is_this_machine(host: str) -> bool:
-    """Whether a Host header is a name or an address of this machine; a browser always sends one."""
+    """Return whether a Host header names this machine; every browser sends one."""
     if not host:
         return True
     try:
@@ -126,7 +125,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether a page came from this server: its scheme may be that of a proxy before it."""
+    """Return whether a page came from this server; a proxy may have changed the scheme."""
     return origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
 
 

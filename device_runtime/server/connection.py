@@ -1,7 +1,7 @@
-"""One HTTP connection: uvicorn's, with bounds on what its client may take.
+"""One HTTP connection: uvicorn's, with limits on what its client can hold.
 
-uvicorn waits without end for a head that never ends, a body that trickles in and a client that
-does not read; each would hold one of the few connections, and the last one the model.
+uvicorn waits forever for a head that never ends, a body that trickles in and a client that does not
+read; each would hold one of the few connections, and the last one the model.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from device_runtime.api.errors import ApiError
 from device_runtime.api.outcomes import error_response
 
 MAX_HEAD_BYTES = 16 << 10
-"""Of a request: its line and all headers."""
+"""Limit of a request's head: request line and headers."""
 SPARE_CONNECTIONS = 32
-"""Beyond the limit, so many are still told so, and may ask whether the service is well."""
+"""Extra connections that still get a 503 (and may call /healthz)."""
 ALWAYS_ANSWERED = "/healthz"
 
 _FULL = ApiError(
@@ -30,21 +30,21 @@ _FULL = ApiError(
     retry_after_s=1,
 )
 _LARGE_HEAD = ApiError(
-    f"the head of the request is larger than {MAX_HEAD_BYTES} bytes",
+    f"the request head exceeds {MAX_HEAD_BYTES} bytes",
     status=431,
     code="request_too_large",
 )
 
 
 class Connection(H11Protocol):
-    """From its start to its end.
+    """One connection, from its start to its end.
 
     Args:
-        config: uvicorn's, loaded.
-        state: shared by all connections.
-        max_connections: those beyond get 503.
-        client_timeout_s: how long the client may take for the head of a request, for its body, and
-            to read enough that more of the answer can be sent.
+        config: uvicorn's configuration, loaded.
+        state: state that all connections share.
+        max_connections: connections above this number get 503.
+        client_timeout_s: seconds that the client may take to send the head of a request, to send
+            its body, and to read enough that more of the answer can be sent.
     """
 
     def __init__(
@@ -66,58 +66,58 @@ class Connection(H11Protocol):
         self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or turn it away."""
+        """Accept the connection, or refuse it."""
         super().connection_made(transport)
-        # Whatever the kernel does not take at once counts as unread. With a bound of 0 asyncio's
-        # TLS would stay paused when all is sent.
+        # Data that the kernel does not accept at once counts as unread. With a limit of 0,
+        # asyncio's TLS would stay paused after everything is sent.
         transport.set_write_buffer_limits(high=0 if self.scheme == "http" else 1, low=0)
-        # A client that has vanished acknowledges nothing, and the kernel would try for 15 minutes.
+        # A vanished client acknowledges nothing, and the kernel would retry for 15 minutes.
         transport.get_extra_info("socket").setsockopt(
             socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self._client_timeout_s)
         )
         beyond = len(self.connections) - self._max_connections
         self._is_full = beyond > 0
         if beyond > SPARE_CONNECTIONS:
-            self._answer(_FULL)
+            self._refuse(_FULL)
         else:
             self._watch_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application, and forget all bounds."""
+        """Notify the application, and cancel all timers."""
         super().connection_lost(exc)
         for timer in (self._late, self._unread):
             if timer is not None:
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Take some bytes of a request."""
+        """Process some bytes of a request."""
         super().data_received(data)
         self._watch_request()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request of this connection."""
+        """Continue with the next request of this connection."""
         super().on_response_complete()
         self._watch_request()
 
     def pause_writing(self) -> None:
-        """The client does not read: the time begins in which it must."""
+        """Start the timeout of a client that does not read."""
         super().pause_writing()
         self._unread = self.loop.call_later(self._client_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It has read all."""
+        """Stop the timeout: the client has read everything."""
         super().resume_writing()
         if self._unread is not None:
             self._unread.cancel()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP request, or a head that grows without end."""
+        """Respond to a malformed request, or to a head that exceeds the limit."""
         too_large = len(self.conn.trailing_data[0]) > MAX_HEAD_BYTES
-        self._answer(_LARGE_HEAD if too_large else ApiError("this is no valid HTTP request"))
+        self._refuse(_LARGE_HEAD if too_large else ApiError("malformed HTTP request"))
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application, unless the request is refused here."""
-        # What comes in one piece, h11 takes however large it is.
+        """Run the application, unless the request is refused here."""
+        # h11 accepts a head of any size if it arrives at once.
         size = len(scope["raw_path"]) + len(scope["query_string"])
         size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
         if size > MAX_HEAD_BYTES:
@@ -128,7 +128,7 @@ class Connection(H11Protocol):
             await self._api(scope, receive, send)
 
     def _watch_request(self) -> None:
-        """Bound the time for what the client owes: a head, or a body. More bytes give no more."""
+        """Limit the time for a head or a body that the client owes; more bytes do not extend it."""
         owed = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
         awaited = (self.conn.their_state, self.cycle) if owed else None
         if awaited == self._awaited:
@@ -142,17 +142,17 @@ class Connection(H11Protocol):
     def _on_late(self) -> None:
         in_body = self.conn.their_state is h11.SEND_BODY
         if not in_body and not self.conn.trailing_data[0]:
-            # A connection that was not used: browsers open some in advance.
+            # An unused connection: browsers open some in advance.
             self.transport.close()
             return
-        what = "body" if in_body else "head"
-        message = f"the {what} of the request took longer than {self._client_timeout_s:g} s"
-        self._answer(ApiError(message, status=408, code="request_timeout"))
+        part = "body" if in_body else "head"
+        message = f"the request {part} took longer than {self._client_timeout_s:g} s"
+        self._refuse(ApiError(message, status=408, code="request_timeout"))
 
-    def _answer(self, error: ApiError) -> None:
-        """Say what is wrong if that can still be said, and close the connection."""
+    def _refuse(self, error: ApiError) -> None:
+        """Respond with an error if that is still possible, and close the connection."""
         if self.cycle is not None:
-            # The application is told that the client has gone, once the connection is closed.
+            # To the application, the client has disconnected.
             self.cycle.disconnected = True
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             response = _refusal(error)

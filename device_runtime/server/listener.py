@@ -17,24 +17,24 @@ from device_runtime.errors import ResourceError, ServiceError
 from device_runtime.server.connection import MAX_HEAD_BYTES, Connection
 
 CLOSE_S = 15
-"""How long connections may stay open after the server was told to stop, seconds. The service ends
-all answers before that: only a client that does not read its answer meets this bound."""
+"""How long connections may stay open after the server begins to stop, seconds. The service ends all
+answers before that: only a client that does not read its answer meets this limit."""
 SEND_BUFFER_BYTES = 32 << 10
-"""What the kernel takes of an answer before its client reads. Small, so that it shows soon when a
-client does not read: a token is about 200 bytes of the stream."""
+"""The kernel's buffer for what a client has not read. Small, so that a client that does not read is
+noticed soon: a token is about 200 bytes of the stream."""
 
 
 def bind(listen: str) -> socket.socket:
-    """A listening socket on `host:port`; port 0 takes a free one.
+    """Open a listening socket on `host:port`; port 0 picks a free port.
 
     Raises:
-        ResourceError: the port is taken.
-        ServiceError: the address is not valid here.
+        ResourceError: the port is taken, or the machine does not have the address.
+        ServiceError: the address is invalid.
     """
     host, port = host_and_port(listen)
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # asyncio switches Nagle's delay (40 ms an answer) off only where the protocol is named.
+        # asyncio turns Nagle's algorithm (40 ms per answer) off only if the protocol is named.
         bound = socket.socket(family, kind, socket.IPPROTO_TCP)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -48,47 +48,47 @@ def bind(listen: str) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise ResourceError(
             f"cannot listen on {listen}: {getattr(error, 'strerror', None) or error}",
-            hint="Stop what uses it, or choose another address: --listen 127.0.0.1:0 takes a "
-            "free port.",
+            hint="Stop the program that uses it, or choose another address: --listen 127.0.0.1:0 "
+            "picks a free port.",
         ) from None
     return bound
 
 
 def url_of(bound: socket.socket, *, tls: bool = False) -> str:
-    """The URL of a listening socket."""
+    """Return the URL of a listening socket."""
     host, port = bound.getsockname()[:2]
     scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def is_loopback(bound: socket.socket) -> bool:
-    """Whether only this machine reaches the socket."""
+    """Return whether only this machine can reach the socket."""
     return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
 
 
 def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """What it takes to serve HTTPS; None without a certificate.
+    """Load the context to serve HTTPS; None without a certificate.
 
     Args:
-        certificate: PEM, the server's own certificate first.
-        key: its private key, PEM.
+        certificate: certificate chain, PEM, the server's own certificate first.
+        key: private key of the certificate, PEM.
 
     Raises:
-        ServiceError: only one of them is given, or they are of no use.
+        ServiceError: only one of the two is set, or they are invalid.
     """
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
         raise ServiceError(
-            "TLS needs a certificate and its key; only one of them is set",
-            hint="Give both --tls-certificate and --tls-key, or neither.",
+            "TLS requires a certificate and its key; only one of them is set",
+            hint="Set both --tls-certificate and --tls-key, or neither.",
         )
     _expect_pem(certificate, b"CERTIFICATE-----", "certificate")
     _expect_pem(key, b"PRIVATE KEY-----", "private key")
 
     def no_password() -> str:
         raise ServiceError(
-            f"the private key {key} is encrypted, and nobody is there to type its password",
+            f"the private key {key} is encrypted; the service cannot prompt for its password",
             hint=f"Decrypt it: openssl pkey -in {key} -out FILE; then chmod 600 FILE",
         )
 
@@ -104,25 +104,27 @@ def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | 
             ) from None
         raise ServiceError(
             f"{certificate} and {key} cannot be used for TLS: {error.reason or error}",
-            hint="Give files as openssl writes them (PEM), whole and unchanged.",
+            hint="Use complete, unmodified PEM files, as openssl writes them.",
         ) from None
     return context
 
 
-def _expect_pem(file: Path, mark: bytes, what: str) -> None:
+def _expect_pem(file: Path, mark: bytes, content: str) -> None:
     try:
         data = file.read_bytes()
     except OSError as error:
         raise ServiceError(
-            f"cannot read the {what} {file}: {error.strerror or error}",
-            hint="Give a file that the service's user may read.",
+            f"cannot read the {content} {file}: {error.strerror or error}",
+            hint="Use a file that the service's user can read.",
         ) from None
     if mark not in data:
-        raise ServiceError(f"{file} holds no {what} in PEM form", hint="Are the two swapped?")
+        raise ServiceError(
+            f"{file} does not contain a {content} in PEM format", hint="Are the two swapped?"
+        )
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its handling of signals and processes: the service has its own."""
+    """uvicorn's server without its handling of signals and processes: the service has its own."""
 
     def __init__(
         self,
@@ -162,11 +164,11 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
+        """Leave the signal handlers as they are."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept connections, then say so."""
+        """Start to accept connections, then call `on_started`."""
         loop = asyncio.get_running_loop()
         self.servers = [
             await loop.create_server(

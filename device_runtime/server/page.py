@@ -1,8 +1,8 @@
-"""The chat page at `/`: fixed files without a build step, and what a browser may do with them.
+"""The chat page at `/`: static files without a build step, and their security policy.
 
-The page shows what a model wrote, and that is hostile: it can hold whatever a prompt put there.
-The page's scripts make elements of it one by one and never HTML, and the policy below has the
-browser refuse any other script, style, picture or connection.
+The page shows text of a model, which is untrusted: a prompt can put anything there. The page's
+scripts build elements from it, never HTML, and under the policy below the browser refuses any other
+script, style, image or connection.
 """
 
 from pathlib import Path
@@ -46,11 +46,11 @@ _FILES = {
     for file in sorted(_FOLDER.iterdir())
 }
 PATHS = frozenset(_FILES)
-"""They hold nothing secret, and answer without an API key: the page asks its user for one."""
+"""Paths of the page. They need no API key: nothing here is secret, and the page prompts for one."""
 
 
 def routes() -> list[Route]:
-    """The page's files."""
+    """Return the routes of the page's files."""
     return [_route(path, file) for path, file in _FILES.items()]
 
 

@@ -53,25 +53,25 @@ def test_comments_mode_and_link_survive_changes(file: Path) -> None:
 def test_name_that_is_taken(file: Path) -> None:
     api_keys.create(file, "a")
     before = file.read_bytes()
-    with pytest.raises(ServiceError, match="has a key 'a' already"):
+    with pytest.raises(ServiceError, match="already has a key named 'a'"):
         api_keys.create(file, "a")
     assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a\nb", "#a", "-a", "ä", "a" * 65])
 def test_name_that_is_not_valid(file: Path, name: str) -> None:
-    with pytest.raises(ServiceError, match="no name for a key"):
+    with pytest.raises(ServiceError, match="not a valid key name"):
         api_keys.create(file, name)
     assert not file.exists()
 
 
 def test_revoking_what_is_not_there(file: Path) -> None:
-    with pytest.raises(ServiceError, match="no file of API keys"):
+    with pytest.raises(ServiceError, match="no such file of API keys"):
         api_keys.revoke(file, "a")
     api_keys.create(file, "a")
-    with pytest.raises(ServiceError, match="no key 'b'") as caught:
+    with pytest.raises(ServiceError, match="no key named 'b'") as caught:
         api_keys.revoke(file, "b")
-    assert caught.value.hint == "It has: a."
+    assert caught.value.hint == "Its keys: a."
 
 
 def test_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_ring_refuses_all_while_the_file_is_unusable(
 
 
 def test_ring_of_a_file_that_is_not_there(file: Path) -> None:
-    with pytest.raises(ServiceError, match="no file") as caught:
+    with pytest.raises(ServiceError, match="no such file") as caught:
         KeyRing(file)
     assert "api-key new" in caught.value.hint
 
