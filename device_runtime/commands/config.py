@@ -1,4 +1,4 @@
-"""`edgepack-runtime config`: what is configured, and by what."""
+"""`edgepack-runtime config`: the configuration and the origin of its values."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from device_runtime.commands.options import (
 
 @click.group()
 def config() -> None:
-    """Look at the configuration."""
+    """Show the configuration."""
 
 
 @config.command(cls=Grouped)
@@ -28,10 +28,10 @@ def config() -> None:
 @config_file
 @as_json
 def show(release: Path | None, config_file: Path | None, as_json: bool, **flags: Any) -> None:
-    """Print every option, its value and where that came from.
+    """Print every option with its value and the value's origin.
 
-    Takes the flags of `serve`, to see what they would change. Nothing that is secret is an option:
-    passwords and keys are in files, of which the path is shown.
+    Accepts the flags of `serve`, to see what they would change. No option is secret: passwords and
+    keys are in files, and only the paths are shown.
 
     \b
     Examples:
@@ -42,12 +42,12 @@ def show(release: Path | None, config_file: Path | None, as_json: bool, **flags:
     values = msgspec.to_builtins(resolved.config, enc_hook=str)
     origins = resolved.origins
     if as_json:
-        both = {name: {"value": values[name], "origin": origins[name]} for name in values}
-        click.echo(json.dumps(both))
+        result = {name: {"value": values[name], "origin": origins[name]} for name in values}
+        click.echo(json.dumps(result))
         return
-    shown = {name: _readable(value) for name, value in values.items()}
-    widths = [max(map(len, column)) for column in (shown.keys(), shown.values())]
-    for name, value in shown.items():
+    texts = {name: _readable(value) for name, value in values.items()}
+    widths = [max(map(len, column)) for column in (texts.keys(), texts.values())]
+    for name, value in texts.items():
         click.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origins[name]}")
 
 

@@ -1,13 +1,13 @@
-"""Addresses as they are written in options: host and port."""
+"""Addresses in options: host and port."""
 
 from device_runtime.errors import ServiceError
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Split `HOST:PORT`; an IPv6 address is in brackets, which the result does not have.
+    """Split `HOST:PORT`; an IPv6 address is in brackets, which the result omits.
 
     Raises:
-        ServiceError: it is no such address.
+        ServiceError: the address is not of this form.
     """
     host, _, port = address.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
@@ -16,6 +16,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     valid = port.isascii() and port.isdecimal() and int(port) <= 65535
     if not bare or not valid or bracketed != (":" in bare):
         raise ServiceError(
-            f"{address!r} is not an address to listen on", hint="Give HOST:PORT, as 127.0.0.1:8080."
+            f"{address!r} is not an address to listen on",
+            hint="Use HOST:PORT, for example 127.0.0.1:8080.",
         )
     return bare, int(port)

@@ -1,4 +1,4 @@
-"""An option of the configuration: how its values are read, and what is wrong with others."""
+"""An option of the configuration: conversion and validation of its values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ def check_address(value: str) -> None:
     try:
         host_and_port(value)
     except ServiceError as error:
-        raise ValueError(f"{error}: give HOST:PORT, as 127.0.0.1:8080") from None
+        raise ValueError(f"{error}: use HOST:PORT, for example 127.0.0.1:8080") from None
 
 
 def check_broker(value: str) -> None:
-    """Raise ValueError, without the URL, where an MQTT URL holds a password."""
+    """Raise ValueError, without the URL in it, if an MQTT URL contains a password."""
     try:
         password = urlsplit(value).password
     except ValueError:
         raise ValueError("must be mqtt://[USER@]HOST[:PORT]") from None
     if password is not None:
-        raise ValueError("must not hold a password: put that into a file, mqtt_password_file")
+        raise ValueError("must not contain a password: put it into a file, mqtt_password_file")
 
 
 def check_origins(values: tuple[str, ...]) -> None:
-    """Raise ValueError unless all are origins of web pages, as browsers send them."""
+    """Raise ValueError unless all values are origins of web pages, as browsers send them."""
     for value in values:
         try:
             parts = urlsplit(value)
@@ -40,28 +40,26 @@ def check_origins(values: tuple[str, ...]) -> None:
             exact = False
         if not exact or parts.scheme not in ("http", "https") or set(value) & {"@", "*"}:
             raise ValueError(
-                f"{value!r} is not an origin: give http[s]://HOST[:PORT], without a path or *"
+                f"{value!r} is not an origin: use http[s]://HOST[:PORT], without a path or *"
             )
         if value != value.lower():
-            raise ValueError(
-                f"{value!r} is not an origin as browsers send it: write {value.lower()}"
-            )
+            raise ValueError(f"{value!r} is not an origin as browsers send it: use {value.lower()}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """An attribute of `RuntimeConfig`, as the sources of values and the help see it.
+    """An attribute of `RuntimeConfig`, with what its sources and the help need.
 
     Attributes:
-        name: of the attribute, and key in the file.
-        hint: its type with bounds, as declared.
-        kind: the same as msgspec describes it, without None.
-        default: value where no source has one.
+        name: name of the attribute, and key in the file.
+        hint: type with bounds, as declared.
+        kind: msgspec's description of the type, without None.
+        default: value if no source sets one.
         group: heading in the help.
-        help: one sentence.
-        metavar: what its value is, in the help; None for what its type says.
-        setting: attribute of the release's `Settings` with its value there; empty for none.
-        check: raises ValueError for a value that its type allows and that is wrong.
+        help: description in the help, one sentence.
+        metavar: placeholder of the value in the help; None derives it from the type.
+        setting: attribute of the release's `Settings` that sets the value; empty for none.
+        check: raises ValueError for a value that the type allows but that is invalid.
     """
 
     name: str
@@ -76,7 +74,7 @@ class Option:
 
     @classmethod
     def of(cls, name: str, hint: Any, default: Any, group: str) -> "Option":
-        """The option that an annotated type describes."""
+        """Build the option that an annotated type describes."""
         info = inspect.type_info(hint)
         assert isinstance(info, inspect.Metadata)
         assert info.extra_json_schema is not None
@@ -95,42 +93,42 @@ class Option:
 
     @property
     def variable(self) -> str:
-        """Name of its environment variable."""
+        """Name of the environment variable."""
         return f"EDGEPACK_{self.name.upper()}"
 
     @property
     def flag(self) -> str:
-        """Its option on the command line."""
+        """Name of the command line's flag."""
         return f"--{self.name.replace('_', '-')}"
 
     def read(self, value: Any, *, strict: bool = True) -> Any:
-        """Convert a value to the option's own type.
+        """Convert a value to the option's type.
 
         Args:
-            value: as TOML or the command line has it.
-            strict: false for a text that stands for a value.
+            value: value from TOML or the command line.
+            strict: False also parses numbers and booleans from strings.
 
         Raises:
-            ValueError: says what it must be.
+            ValueError: the value is invalid; the message says what it must be.
         """
         if value == "":
             raise ValueError("must not be empty")
         try:
-            # Path is the one type that msgspec does not know.
-            own = msgspec.convert(
+            # Path is the only type here that msgspec does not know.
+            converted = msgspec.convert(
                 value, self.hint, strict=strict, dec_hook=lambda kind, text: kind(text)
             )
         except msgspec.ValidationError:
             shown = "a table" if isinstance(value, dict) else repr(value)
             raise ValueError(f"must be {_words(self.kind)}, not {shown}") from None
-        self.check(own)
-        return own
+        self.check(converted)
+        return converted
 
     def read_text(self, text: str) -> Any:
-        """Convert a text to the value that it stands for; a list has commas between its parts.
+        """Parse a value from a string; the parts of a list are separated by commas.
 
         Raises:
-            ValueError: says what it must be.
+            ValueError: the value is invalid; the message says what it must be.
         """
         if isinstance(self.kind, inspect.VarTupleType):
             return self.read([part.strip() for part in text.split(",") if part.strip()])
@@ -151,8 +149,8 @@ def _words(kind: inspect.Type) -> str:
         case inspect.LiteralType(values=values):
             return " or ".join(map(repr, values))
         case inspect.CustomType():
-            return "the path of a file"
+            return "a file path"
         case inspect.VarTupleType():
-            return "a list of texts"
+            return "a list of strings"
         case _:
-            return "a text"
+            return "a string"

@@ -1,8 +1,8 @@
-"""What can be configured: the one place that declares each option.
+"""The options of the configuration, all declared here.
 
 An option's key in `/etc/edgepack/runtime.toml` is the attribute's name here, its environment
-variable is `EDGEPACK_` and that name in capitals, its flag `--` and that name with dashes.
-`config_sources` reads all three.
+variable is `EDGEPACK_` and the name in capitals, its flag is `--` and the name with dashes. The
+module `sources` reads all three.
 """
 
 from pathlib import Path
@@ -26,27 +26,27 @@ _HEADINGS = {
 
 
 class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How to run a release; times are in seconds.
+    """The configuration of a release; times are in seconds.
 
-    Each attribute is an option: its type has the bounds, and its `extra` the fields of `Option`.
+    Each attribute is an option: its type has the bounds, its `extra` has the fields of `Option`.
     """
 
     listen: Annotated[
         str,
         Meta(
-            description="Address of the HTTP server; port 0 takes a free one.",
+            description="Address of the HTTP server; port 0 picks a free port.",
             extra={"metavar": "HOST:PORT", "setting": "listen", "check": check_address},
         ),
     ] = "127.0.0.1:8080"
     tls_certificate: Annotated[
-        Path | None, Meta(description="Certificate chain (PEM); makes the server speak HTTPS.")
+        Path | None, Meta(description="Certificate chain (PEM); enables HTTPS.")
     ] = None
     tls_key: Annotated[
         Path | None, Meta(description="Private key of the certificate (PEM, not encrypted).")
     ] = None
     api_keys_file: Annotated[
         Path | None,
-        Meta(description="Require one of these API keys; made by edgepack-runtime api-key new."),
+        Meta(description="Require an API key of this file; see edgepack-runtime api-key new."),
     ] = None
     insecure_no_auth: Annotated[
         bool, Meta(description="Allow requests without an API key from other machines.")
@@ -54,7 +54,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: Annotated[
         tuple[str, ...],
         Meta(
-            description="Origin of web pages that may use the API; may be given several times.",
+            description="Origin of web pages that may use the API; can be repeated.",
             extra={"metavar": "ORIGIN", "check": check_origins},
         ),
     ] = ()
@@ -63,7 +63,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1024,
-            description="Threads of inference; 0 leaves it to ONNX Runtime.",
+            description="Threads for inference; 0 lets ONNX Runtime choose.",
             extra={"setting": "threads"},
         ),
     ] = 0
@@ -72,42 +72,47 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=1_000_000,
-            description="Length of an answer for which the request gives none.",
+            description="Maximum tokens of an answer if the request sets none.",
             extra={"setting": "max_tokens"},
         ),
     ] = 512
-    parallel: Annotated[int, Meta(ge=1, le=16, description="Requests answered at once.")] = 2
+    parallel: Annotated[int, Meta(ge=1, le=16, description="Requests answered concurrently.")] = 2
     kv_cache_mib: Annotated[
         int,
         Meta(
             ge=0,
             le=1 << 20,
-            description="Memory (MiB) for the KV caches of conversations; 0 leaves it to the "
-            "runtime.",
+            description="Memory (MiB) for the KV caches of conversations; 0 lets the runtime "
+            "choose.",
         ),
     ] = 0
     system_prompt_file: Annotated[
         Path | None,
-        Meta(description="Text put before conversations that have no system message."),
+        Meta(description="File with the system prompt of conversations that have none."),
     ] = None
-    queue_limit: Annotated[int, Meta(ge=0, le=1000, description="Requests that may wait.")] = 8
+    queue_limit: Annotated[
+        int, Meta(ge=0, le=1000, description="Maximum number of queued requests.")
+    ] = 8
     request_timeout: Annotated[
-        float, Meta(ge=1, le=86400, description="Seconds from a request's arrival to its end.")
+        float,
+        Meta(ge=1, le=86400, description="Seconds a request may take, queueing included."),
     ] = 600.0
     max_body_kib: Annotated[
-        int, Meta(ge=1, le=65536, description="Largest body of a request (KiB).")
+        int, Meta(ge=1, le=65536, description="Maximum size of a request body (KiB).")
     ] = 1024
     max_messages: Annotated[
-        int, Meta(ge=1, le=100_000, description="Most messages of a request.")
+        int, Meta(ge=1, le=100_000, description="Maximum messages of a request.")
     ] = 1000
-    max_connections: Annotated[int, Meta(ge=1, le=65536, description="Connections at once.")] = 128
+    max_connections: Annotated[
+        int, Meta(ge=1, le=65536, description="Maximum concurrent connections.")
+    ] = 128
     client_timeout: Annotated[
         float,
         Meta(
             ge=0.1,
             le=3600,
-            description="Seconds a client may take to send head or body of a request, or to read "
-            "a piece of the answer.",
+            description="Seconds a client may take to send the head or the body of a request, or "
+            "to read a chunk of the answer.",
         ),
     ] = 30.0
     mqtt: Annotated[
@@ -118,12 +123,12 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     mqtt_password_file: Annotated[
-        Path | None, Meta(description="File with the user's password.")
+        Path | None, Meta(description="File with the password for the broker.")
     ] = None
     device_id: Annotated[
         str | None,
         Meta(
-            description="Name of this device in topics; without one, derived from the machine.",
+            description="Name of this device in topics; the default is derived from the machine.",
             extra={"metavar": "NAME"},
         ),
     ] = None
@@ -132,19 +137,19 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0.1,
             le=86400,
-            description="Seconds between two telemetry messages.",
+            description="Seconds between telemetry messages.",
             extra={"setting": "status_interval_s"},
         ),
     ] = 30.0
     log_format: Annotated[
-        Literal["text", "json"], Meta(description="Form of the log on standard error.")
+        Literal["text", "json"], Meta(description="Format of the log on standard error.")
     ] = "text"
 
     def system_prompt(self) -> str:
-        """The text of the file; empty without one.
+        """Read the file with the system prompt; empty without one.
 
         Raises:
-            ServiceError: the file cannot be read, or is not a text.
+            ServiceError: the file cannot be read, or is not text.
         """
         file = self.system_prompt_file
         if file is None:
@@ -155,11 +160,11 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
             raise ServiceError(
                 f"cannot read the system prompt {file}: {reason}",
-                hint="Give a text file that the service's user may read.",
+                hint="Use a text file that the service's user can read.",
             ) from None
         if "\0" in text:
             raise ServiceError(
-                f"the system prompt {file} must not contain U+0000", hint="Give a text file."
+                f"the system prompt {file} must not contain U+0000", hint="Use a text file."
             )
         return text
 

@@ -1,8 +1,8 @@
-"""Where options get their values: release < file < environment < flags.
+"""The sources of options' values, by precedence: release < file < environment < flags.
 
-All that is wrong with file and environment is reported at once. Paths in the file are relative to
-the file's folder, all others to the current one. An environment variable that is empty counts as
-not set; lists are separated by commas there.
+All problems are reported at once. Paths in the file are relative to the file's folder, all others
+to the current one. An empty environment variable counts as not set; the parts of a list are
+separated by commas there.
 """
 
 import difflib
@@ -27,7 +27,7 @@ API_KEY_VARIABLE = "EDGEPACK_API_KEY_FILE"
 _OTHER_VARIABLES = frozenset(
     {
         *(FILE_VARIABLE, RELEASE_VARIABLE, API_KEY_VARIABLE),
-        # The host's, and its tests': a developer has them set while a runtime is started.
+        # Of the host and its tests: developers have them set when they start a runtime.
         *("EDGEPACK_CACHE", "EDGEPACK_TESTS_REQUIRE"),
     }
 )
@@ -35,11 +35,11 @@ _OTHER_VARIABLES = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A configuration, and where each value came from.
+    """A configuration, and the origin of each value.
 
     Attributes:
         config: the values.
-        origins: by option, in words: `default`, `release`, `FILE: KEY`, `environment variable X`
+        origins: origins by option: `default`, `release`, `FILE: KEY`, `environment variable X`
             or `flag --x`.
     """
 
@@ -54,16 +54,16 @@ def resolve(
     flags: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Resolved:
-    """Put the configuration together.
+    """Combine all sources into the configuration.
 
     Args:
-        settings: the release's; None where there is no release.
-        file: a file that must be there; None reads the usual one if it is there.
-        flags: values by option; None, and an empty list, are not given.
-        environment: this process's, if none is given.
+        settings: settings of the release; None without a release.
+        file: configuration file, which must exist; None reads the default one if it exists.
+        flags: values by option; None and an empty list count as not set.
+        environment: environment variables; None for those of this process.
 
     Raises:
-        ServiceError: says everything that is wrong with any of them.
+        ServiceError: a value is invalid; the message lists all problems.
     """
     environment = os.environ if environment is None else environment
     values = _Values(settings)
@@ -76,12 +76,12 @@ def resolve(
 
 
 class _Values:
-    """What the sources gave so far, beginning with the release's settings.
+    """The values of the sources read so far, beginning with the release's settings.
 
     Attributes:
-        values: by option, each in its own type.
-        origins: by option, as `Resolved` has them.
-        problems: of all sources, in words.
+        values: values by option, converted to the option's type.
+        origins: origins by option, as in `Resolved`.
+        problems: problems of all sources, one message each.
     """
 
     def __init__(self, settings: Settings | None) -> None:
@@ -89,7 +89,7 @@ class _Values:
         self.origins: dict[str, str] = {}
         self.problems: list[str] = []
         for option in OPTIONS.values():
-            # Without a release there are no settings, and most options are not among them.
+            # Without a release there are no settings, and most options have none.
             released = getattr(settings, option.setting, None)
             self.values[option.name] = option.default if released is None else released
             self.origins[option.name] = "default" if released is None else "release"
@@ -131,42 +131,44 @@ class _Values:
 
 
 def _table(file: Path, *, must_exist: bool) -> dict[str, Any]:
-    """The content of the file; nothing if it is not there and need not be.
+    """Read the file; empty if it does not exist and need not.
 
     Raises:
-        ServiceError: it cannot be read.
+        ServiceError: the file cannot be read.
     """
     try:
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
-            raise ServiceError(f"{file} is larger than {MAX_FILE_BYTES} bytes", hint=_HINT)
+            raise ServiceError(f"{file} exceeds {MAX_FILE_BYTES} bytes", hint=_HINT)
         return tomllib.loads(data.decode())
     except FileNotFoundError:
         if must_exist:
             raise ServiceError(
-                f"there is no configuration file {file}",
-                hint=f"Write one, or leave --config and {FILE_VARIABLE} out.",
+                f"no such configuration file: {file}",
+                hint=f"Create it, or omit --config and {FILE_VARIABLE}.",
             ) from None
         return {}
     except OSError as error:
         raise ServiceError(
             f"cannot read {file}: {error.strerror or error}",
-            hint=f"The service runs as a user of its own: chmod 644 {file}",
+            hint=f"The service runs as its own user: chmod 644 {file}",
         ) from None
     except (ValueError, RecursionError) as error:
         raise ServiceError(f"{file} is not valid TOML: {error}", hint=_HINT) from None
 
 
 def _nearest(wrong: str, right: Iterable[str]) -> str:
-    """The end of a message: `; did you mean X?`, or all there are if no name is near."""
+    """Return the end of a message: `; did you mean X?`, or all names if none is close."""
     names = sorted(right)
-    near = {name.lower(): name for name in names}
-    found = difflib.get_close_matches(wrong.lower(), near, n=1, cutoff=0.6)
-    return f"; did you mean {near[found[0]]}?" if found else f"; there are: {', '.join(names)}"
+    by_lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
+    return (
+        f"; did you mean {by_lower[close[0]]}?" if close else f"; valid names: {', '.join(names)}"
+    )
 
 
-_HINT = "edgepack-runtime serve --help explains the options."
+_HINT = "See edgepack-runtime serve --help for the options."
 
 
 def _error(problems: list[str]) -> ServiceError:

@@ -80,7 +80,7 @@ def test_a_closed_tab_loses_at_most_the_last_second(server: Serving, page: Page)
     while not page.evaluate(f"{kept}.messages[1]?.content.length > 20"):
         page.wait_for_timeout(20)
     page.reload()
-    expect(answers(page).locator("footer")).to_contain_text("Broken off.")
+    expect(answers(page).locator("footer")).to_contain_text("Interrupted.")
     expect(answers(page).locator(".text")).not_to_be_empty()
 
 
@@ -101,7 +101,7 @@ def test_settings(server: Serving, page: Page) -> None:
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("System prompt").fill("You are a pirate.")
     page.get_by_label("Temperature").fill("0.5")
-    page.get_by_label("Most tokens").fill("5")
+    page.get_by_label("Maximum tokens").fill("5")
     page.get_by_role("button", name="Save").click()
     page.reload()
     with page.expect_request("**/v1/chat/completions") as asked:
@@ -117,7 +117,7 @@ def test_settings(server: Serving, page: Page) -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    expect(answers(page).locator("footer")).to_contain_text("Ended at its greatest length. · 5")
+    expect(answers(page).locator("footer")).to_contain_text("Reached the maximum length. · 5")
 
 
 def test_settings_out_of_range_are_not_taken(server: Serving, page: Page) -> None:
@@ -137,7 +137,7 @@ def test_chats_are_deleted(server: Serving, page: Page) -> None:
     expect(answers(page).locator("footer")).to_contain_text("tokens/s")
     page.get_by_role("button", name="Chats").click()
     page.get_by_role("button", name="Delete Name a colour.").click()
-    expect(page.get_by_text("None is kept in this browser yet.")).to_be_visible()
+    expect(page.get_by_text("No chats are saved in this browser yet.")).to_be_visible()
     page.reload()
     expect(page.locator("article")).to_have_count(0)
     assert "colour" not in page.evaluate("JSON.stringify(localStorage)")
@@ -155,7 +155,7 @@ def test_theme_follows_the_system_until_it_is_chosen(
         expect(html).to_have_attribute("data-theme", scheme)
         background = "getComputedStyle(document.body).backgroundColor"
         before = page.evaluate(background)
-        page.get_by_role("button", name="Dark or light").click()
+        page.get_by_role("button", name="Toggle dark theme").click()
         page.reload()
         expect(html).to_have_attribute("data-theme", other)
         assert page.evaluate(background) != before
@@ -199,7 +199,7 @@ def test_api_key(host_release: Release, page: Page, tmp_path: Path) -> None:
     key = made.out.split()[0]
     with Serving(host_release.folder, "--api-keys-file", str(file)) as server:
         page.goto(server.url)
-        expect(page.locator("#device")).to_contain_text("wants an API key")
+        expect(page.locator("#device")).to_contain_text("requires an API key")
         send(page, "Name a colour.")
         expect(page.get_by_role("dialog", name="Settings")).to_be_visible()
         field = page.get_by_label("API key")

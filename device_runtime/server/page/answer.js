@@ -1,20 +1,20 @@
-// One answer: asked for, received, measured, and how it went in words.
+// One answer: request, receipt, timing and summary.
 
 import { streamChat } from "./api.js";
 
 const ENDS = new Map([
-  ["length", "Ended at its greatest length."],
+  ["length", "Reached the maximum length."],
   ["stopped", "Stopped."],
-  ["error", "Broken off."],
+  ["error", "Interrupted."],
 ]);
 
-/** An answer of which nothing has come yet. */
+/** An answer without any text yet. */
 export function newAnswer() {
   const figures = { prompt: null, cached: null, tokens: null, first: null, rate: null };
   return { role: "assistant", content: "", finish: "stopped", figures };
 }
 
-/** Fills an answer as it comes, until it ends; `grew` is called after each piece of text. */
+/** Fills an answer as it is generated, until it ends; calls `grew` after each piece of text. */
 export async function receive(answer, body, key, signal, grew) {
   const started = performance.now();
   let first = null;
@@ -49,7 +49,7 @@ function figures(usage, started, first, last) {
   };
 }
 
-/** How an answer ended and how quick it was; empty if there is nothing to say. */
+/** Describes how an answer ended and how fast it was; empty if nothing is known. */
 export function summary({ finish, figures: { prompt, cached, tokens, first, rate } }) {
   return [
     ENDS.get(finish),

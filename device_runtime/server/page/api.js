@@ -1,14 +1,14 @@
-// The device's HTTP API, as the page uses it.
+// Client of the device's HTTP API.
 
 const WORDS = new Map([
-  [401, "This device wants an API key."],
-  [403, "The device refuses this API key."],
-  [413, "This conversation is too long to be sent. Start a new chat."],
+  [401, "This device requires an API key."],
+  [403, "The device refuses this request."],
+  [413, "This conversation is too long to send. Start a new chat."],
   [429, "The device is busy with other requests."],
   [503, "The model is not available at the moment."],
 ]);
 
-/** What went wrong, in words for the reader. `status` is 0 if there was no answer. */
+/** A failed request; the message is for the user. `status` is 0 if there was no response. */
 export class ApiError extends Error {
   constructor(message, { status = 0, code = null, retryAfter = 0 } = {}) {
     super(message);
@@ -18,13 +18,13 @@ export class ApiError extends Error {
   }
 }
 
-/** The JSON at an address below the page's own. */
+/** Returns the JSON at a path relative to the page. */
 export async function getJson(path, key) {
   const response = await request(path, { headers: headers(key), cache: "no-store" });
   return response.json();
 }
 
-/** The chunks of a streamed chat completion, as they arrive. */
+/** Yields the chunks of a streamed chat completion as they arrive. */
 export async function* streamChat(body, key, signal) {
   const response = await request("v1/chat/completions", {
     method: "POST",
@@ -51,7 +51,7 @@ async function request(path, options) {
     response = await fetch(path, { credentials: "omit", redirect: "error", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The device cannot be reached. Is it on, and in the same network?");
+    throw new ApiError("The device cannot be reached. Is it on, and on the same network?");
   }
   if (response.ok) return response;
   throw wordedError(parsed(await response.text()), response.status, response);
@@ -59,16 +59,17 @@ async function request(path, options) {
 
 function wordedError(body, status, response) {
   const error = body?.error ?? {};
-  const said = typeof error.message === "string" ? error.message : "";
+  const detail = typeof error.message === "string" ? error.message : "";
   const known = WORDS.get(status);
-  const sentence = said && said[0].toUpperCase() + said.slice(1) + (/[.!?]$/.test(said) ? "" : ".");
+  const sentence =
+    detail && detail[0].toUpperCase() + detail.slice(1) + (/[.!?]$/.test(detail) ? "" : ".");
   const message =
     [known, sentence].filter(Boolean).join(" ") || `The device answered with error ${status}.`;
   const retryAfter = Number.parseInt(response.headers.get("Retry-After") ?? "", 10) || 0;
   return new ApiError(message, { status, code: error.code ?? null, retryAfter });
 }
 
-/** The data of server-sent events (HTML standard, 9.2.6; of the fields only `data`). */
+/** Yields the data of server-sent events (HTML standard, 9.2.6; only the field `data`). */
 async function* events(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

@@ -1,4 +1,4 @@
-// The page: a conversation, and the list of those that are kept.
+// The page: a conversation, and the list of saved ones.
 
 import { newAnswer, receive, summary } from "./answer.js";
 import { refresh, watch } from "./device.js";
@@ -17,7 +17,7 @@ const question = at("question");
 const empty = at("empty");
 
 let chat;
-/** The answer that comes: its AbortController, and a promise of its end. */
+/** The answer in progress: its AbortController, and a promise of its end. */
 let running = null;
 
 function newChat() {
@@ -40,7 +40,9 @@ async function openChat(opened) {
 function keep() {
   chat.updated = Date.now();
   chat.title ||= chat.messages[0].content.trim().slice(0, 80);
-  if (!store.saveChat(chat)) complain("This browser does not keep the chat: its storage is full or off.");
+  if (!store.saveChat(chat)) {
+    complain("The chat cannot be saved: this browser's storage is full or disabled.");
+  }
 }
 
 async function ask(text) {
@@ -53,7 +55,7 @@ async function ask(text) {
   await answer();
 }
 
-/** Gets the answer to the last message. */
+/** Requests and shows the answer to the last message. */
 async function answer() {
   const message = newAnswer();
   const element = messageElement(message, true);
@@ -72,7 +74,7 @@ async function answer() {
   };
   const grew = () => {
     frame ||= requestAnimationFrame(draw);
-    // So that a tab that is closed loses little.
+    // A closed tab must not lose much.
     if (performance.now() - saved > SAVE_EVERY_MS) {
       saved = performance.now();
       keep();
@@ -103,30 +105,30 @@ function turn({ role, content }) {
   return { role, content };
 }
 
-/** Nothing came: the question goes back to where it can be sent again. */
+/** Puts a question without an answer back into the input field, to be sent again. */
 function takeBack(element) {
   element.remove();
   log.lastElementChild.remove();
-  const asked = chat.messages.splice(-2)[0].content;
-  question.value ||= asked;
+  const [unanswered] = chat.messages.splice(-2);
+  question.value ||= unanswered.content;
   grow();
   if (!chat.messages.length) log.append(empty);
 }
 
-/** Changes the log; who reads its end goes on doing so, who has scrolled up stays there. */
+/** Changes the log; keeps the end in view if it was, else keeps the scroll position. */
 function following(change) {
   const follows = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END_PX;
   change();
   if (follows) log.scrollTop = log.scrollHeight;
 }
 
-/** Ends the answer that comes, if one does; what has come of it stays. */
+/** Stops the answer in progress, if any; its text so far stays. */
 async function stop() {
   running?.controller.abort();
   await running?.ended;
 }
 
-/** Shows what can be done now. */
+/** Shows the buttons that apply now. */
 function showState() {
   const focused = document.activeElement;
   at("send").hidden = running !== null;
@@ -142,7 +144,7 @@ function complain(text) {
   at("problem").hidden = !text;
 }
 
-/** Has screen readers say a text, which is not found a second time later. */
+/** Has screen readers announce a text; it is removed, so that they do not read it twice. */
 function announce(text) {
   at("announce").textContent = text;
   setTimeout(() => (at("announce").textContent = ""), ANNOUNCE_MS);
@@ -167,7 +169,7 @@ function showChats() {
 }
 
 function listed(kept) {
-  const open = button(kept.title || "Without a title", "open");
+  const open = button(kept.title || "Untitled", "open");
   if (kept.id === chat.id) open.setAttribute("aria-current", "true");
   open.addEventListener("click", async () => {
     at("chats").close();
@@ -200,7 +202,7 @@ async function onLogClick({ target }) {
     const { content } = chat.messages[[...log.children].indexOf(article)];
     copied = await copy(target, content, article.querySelector(".text"));
   }
-  if (!copied) complain("The browser allows no copying here. The text is selected: press Ctrl+C.");
+  if (!copied) complain("The browser does not allow copying here. The text is selected: press Ctrl+C.");
 }
 
 at("ask").addEventListener("submit", async (event) => {
@@ -213,7 +215,7 @@ at("ask").addEventListener("submit", async (event) => {
 });
 question.addEventListener("input", grow);
 question.addEventListener("keydown", (event) => {
-  // While an input method composes, Enter chooses a word.
+  // While an input method is composing, Enter selects a word.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   at("ask").requestSubmit();
@@ -227,7 +229,7 @@ at("show-chats").addEventListener("click", showChats);
 at("show-settings").addEventListener("click", () => showSettings());
 log.addEventListener("click", onLogClick);
 onSaved((kept) => {
-  complain(kept ? "" : "This browser does not keep settings: its storage is full or off.");
+  complain(kept ? "" : "Settings cannot be saved: this browser's storage is full or disabled.");
   refresh();
 });
 

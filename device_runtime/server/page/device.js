@@ -1,4 +1,4 @@
-// The line about the device, kept fresh.
+// The device's status line, refreshed regularly.
 
 import { getJson } from "./api.js";
 import { offerModels } from "./settings.js";
@@ -9,7 +9,7 @@ const EVERY_MS = 5000;
 const line = document.getElementById("device");
 let known = false;
 
-/** Asks the device how it is, and shows it. */
+/** Requests the device's status, and shows it. */
 export async function refresh() {
   try {
     const status = await getJson("v1/status", loadKey());
@@ -19,12 +19,12 @@ export async function refresh() {
     known = true;
   } catch (error) {
     show(error.message, "unknown");
-    // It may come back with another release.
+    // It may return with another release.
     known = false;
   }
 }
 
-/** Keeps the line fresh as long as somebody can see it. */
+/** Refreshes the line as long as the page is visible. */
 export function watch() {
   refresh();
   setInterval(() => document.hidden || refresh(), EVERY_MS);
@@ -32,7 +32,7 @@ export function watch() {
 }
 
 function show(text, health) {
-  // A screen reader or a selection is not disturbed by what stays the same.
+  // Unchanged text is left alone, so as not to disturb a screen reader or a selection.
   if (line.textContent !== text) line.textContent = text;
   line.dataset.health = health;
 }

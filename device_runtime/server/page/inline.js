@@ -3,15 +3,15 @@
 const PUNCTUATION = /[!-/:-@[-`{-~\p{P}\p{S}]/u;
 const SPACE = /\s/;
 const LONGEST_ADDRESS = 2048;
-// Bounded, since a search that fails is started again at the next sign of an address.
+// Bounded, because a failed search is repeated at the next sign of an address.
 const ADDRESS = /https?:\/\/[^\s<>[\]`*|"]{1,2048}/y;
 const BRACKETED = /<(https?:\/\/[^\s<>]{1,2048})>/y;
 const DESTINATION =
   /^\(\s{0,3}<?([^\s<>()]*(?:\([^\s()]*\)[^\s<>()]*)*)>?(?:\s{1,3}(?:"[^"]*"|'[^']*'))?\s{0,3}\)/;
-// Elements in elements; more is text. It bounds the depth of the page's tree.
+// Maximum nesting of elements; deeper ones stay text. Limits the depth of the page's tree.
 const DEEPEST = 12;
 
-/** An address if it leads to the web, else null; what scripts or data could hide in is text. */
+/** Returns an http or https address, else null: other schemes can hide scripts or data. */
 export function webAddress(text) {
   if (text.length > LONGEST_ADDRESS) return null;
   try {
@@ -22,7 +22,7 @@ export function webAddress(text) {
   }
 }
 
-/** DOM nodes of one paragraph's text. */
+/** Returns the DOM nodes of one paragraph's text. */
 export function parseInline(text) {
   return new Inline(text).nodes();
 }
@@ -146,8 +146,8 @@ class Inline {
   closeBracket() {
     const opened = this.#brackets.pop();
     if (opened === undefined) return false;
-    const found = DESTINATION.exec(this.#text.slice(this.#at + 1, this.#at + 1 + LONGEST_ADDRESS));
-    const href = found && webAddress(found[1]);
+    const match = DESTINATION.exec(this.#text.slice(this.#at + 1, this.#at + 1 + LONGEST_ADDRESS));
+    const href = match && webAddress(match[1]);
     if (!href) return false;
     this.#flush();
     const inner = this.#emphasized(opened + 1);
@@ -155,38 +155,38 @@ class Inline {
     this.#brackets = [];
     const label = document.createDocumentFragment();
     for (const { node } of inner) label.append(node);
-    // An address in a label is no link of its own.
+    // An address in a label is not a link of its own.
     for (const nested of label.querySelectorAll("a")) nested.replaceWith(...nested.childNodes);
     if (!label.textContent.trim()) label.append(href);
     this.#pieces.push({ node: link(href, label), depth: 1 + deepest(inner) });
-    this.#at += 1 + found[0].length;
+    this.#at += 1 + match[0].length;
     return true;
   }
 
   bracketedAddress() {
     BRACKETED.lastIndex = this.#at;
-    const found = BRACKETED.exec(this.#text);
-    const href = found && webAddress(found[1]);
+    const match = BRACKETED.exec(this.#text);
+    const href = match && webAddress(match[1]);
     if (!href) return false;
-    this.#addElement(link(href, found[1]));
-    this.#at += found[0].length;
+    this.#addElement(link(href, match[1]));
+    this.#at += match[0].length;
     return true;
   }
 
   address() {
     if (/[\p{L}\p{N}]/u.test(this.#text[this.#at - 1] ?? " ")) return false;
     ADDRESS.lastIndex = this.#at;
-    const found = ADDRESS.exec(this.#text);
-    if (!found) return false;
-    const shown = withoutPunctuation(found[0]);
-    const href = found[0].length < LONGEST_ADDRESS && webAddress(shown);
+    const match = ADDRESS.exec(this.#text);
+    if (!match) return false;
+    const shown = withoutPunctuation(match[0]);
+    const href = match[0].length < LONGEST_ADDRESS && webAddress(shown);
     if (!href) return false;
     this.#addElement(link(href, shown));
     this.#at += shown.length;
     return true;
   }
 
-  /** Takes the pieces from an index on, and makes elements of the delimiters that match. */
+  /** Removes the pieces from an index on, and turns matching delimiters into elements. */
   #emphasized(from) {
     const done = [];
     const openers = { "*": [], _: [], "~": [] };
@@ -198,7 +198,7 @@ class Inline {
       const stack = openers[piece.mark];
       while (piece.closes && piece.count && stack.length) {
         const start = stack.at(-1);
-        // What was opened in between stays text.
+        // Delimiters opened in between stay text.
         for (const other of Object.values(openers)) {
           while (other.length && other.at(-1) > start) other.pop();
         }
@@ -257,7 +257,7 @@ function flanks(inner, outer) {
   return !PUNCTUATION.test(inner) || SPACE.test(outer) || PUNCTUATION.test(outer);
 }
 
-/** Where the next run of exactly this many backticks starts, or -1. */
+/** Returns the start of the next run of exactly this many backticks, or -1. */
 function closing(text, from, length) {
   let at = text.indexOf("`", from);
   while (at >= 0) {
@@ -269,7 +269,7 @@ function closing(text, from, length) {
   return -1;
 }
 
-/** What ends a sentence, or closes a bracket opened before the address, is no part of it. */
+/** Strips what is not part of an address: the end of a sentence, an unmatched closing bracket. */
 function withoutPunctuation(address) {
   let end = address.length;
   let extra = address.split(")").length - address.split("(").length;
@@ -282,11 +282,11 @@ function withoutPunctuation(address) {
 }
 
 function link(href, content) {
-  const made = document.createElement("a");
-  made.href = href;
-  made.title = href;
-  made.target = "_blank";
-  made.rel = "noopener noreferrer nofollow";
-  made.append(content);
-  return made;
+  const anchor = document.createElement("a");
+  anchor.href = href;
+  anchor.title = href;
+  anchor.target = "_blank";
+  anchor.rel = "noopener noreferrer nofollow";
+  anchor.append(content);
+  return anchor;
 }

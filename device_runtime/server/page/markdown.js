@@ -1,9 +1,9 @@
 // Markdown to DOM nodes: the part of CommonMark and GitHub's tables that language models write.
 //
-// What it reads is hostile. Text only ever becomes text nodes, elements come from the fixed set
-// below, and the only attribute that holds text from outside is a link's address, http or https.
-// Images are links: loading one would tell its server what was said. No step takes more than
-// linear time in the text, apart from a nesting that is bounded.
+// The input is untrusted. Text only ever becomes text nodes, elements come from the fixed set
+// below, and the only attribute with text from outside is a link's address, http or https. Images
+// become links: loading one could leak the conversation to its server. No step takes more than
+// linear time in the text, apart from nesting, which is bounded.
 
 import { parseInline } from "./inline.js";
 
@@ -16,7 +16,7 @@ const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: {1,4}(?=\S)|[ \t]|$)/;
 const ALIGNMENT = /^(:?)-+(:?)$/;
 
-/** Text that grows at its end, shown in an element; only what may have changed is made anew. */
+/** Text that grows at its end, shown in an element; only what may have changed is rebuilt. */
 export class LiveMarkdown {
   #target;
   #settled = 0;
@@ -26,7 +26,7 @@ export class LiveMarkdown {
     this.#target = target;
   }
 
-  /** Shows the whole text; it begins with all that was shown before. */
+  /** Shows the whole text, which must begin with the text shown before. */
   update(text) {
     const rest = text.slice(this.#settled);
     const blocks = parseBlocks(rest.split("\n"), 0);
@@ -36,8 +36,8 @@ export class LiveMarkdown {
       return this.#shown(this.#tail[i], block, source);
     });
     for (const { node } of this.#tail.slice(tail.length)) node.remove();
-    // The last line may be a piece of one: complete, it may turn out to continue the block before
-    // its own, but none before that.
+    // The last line may be incomplete: once complete, it may continue the block before its own,
+    // but no earlier one.
     const settled = Math.max(0, blocks.length - 2);
     this.#settled += settled ? starts[settled] : 0;
     this.#tail = tail.slice(settled);
@@ -67,7 +67,7 @@ function lineStarts(text, blocks) {
   return [...starts, text.length];
 }
 
-/** The blocks of some lines; each knows the line that it starts with. */
+/** Parses lines into blocks; each has the number of its first line. */
 export function parseBlocks(lines, depth) {
   const blocks = [];
   let at = 0;
@@ -130,7 +130,7 @@ function readQuote(lines, at, depth) {
   return [{ type: "quote", blocks: parseBlocks(inner, depth + 1) }, next];
 }
 
-/** More lenient than CommonMark: two spaces make a level, whatever the marker's width. */
+/** Parses a list; more lenient than CommonMark: two spaces indent, whatever the marker's width. */
 function readList(lines, at, depth) {
   const first = ITEM.exec(lines[at]);
   const margin = first[1].length;
@@ -146,12 +146,12 @@ function readList(lines, at, depth) {
       blanks++;
       continue;
     }
-    const found = ITEM.exec(line);
+    const match = ITEM.exec(line);
     const inside = item && indent(line) >= margin + 2;
-    if (found && !inside && !RULE.test(line)) {
-      if (/\d/.test(found[2]) !== ordered) break;
+    if (match && !inside && !RULE.test(line)) {
+      if (/\d/.test(match[2]) !== ordered) break;
       loose ||= blanks > 0;
-      item = { lines: [line.slice(found[0].length)], width: found[0].length };
+      item = { lines: [line.slice(match[0].length)], width: match[0].length };
       items.push(item);
     } else if (inside) {
       loose ||= blanks > 0;
@@ -165,7 +165,7 @@ function readList(lines, at, depth) {
     blanks = 0;
   }
   const list = { type: "list", ordered, start: ordered ? parseInt(first[2], 10) : 1, loose };
-  return [{ ...list, items: items.map((one) => parseBlocks(one.lines, depth + 1)) }, next];
+  return [{ ...list, items: items.map((item) => parseBlocks(item.lines, depth + 1)) }, next];
 }
 
 function startsTable(lines, at) {
@@ -190,20 +190,20 @@ function readTable(lines, at) {
   return [{ type: "table", align, head: cells(lines[at]), rows }, next];
 }
 
-/** A row's cells: `|` divides them, but not after a backslash. */
+/** Splits a row into cells at each `|` that does not follow a backslash. */
 function cells(line) {
-  const found = [];
+  const row = [];
   let cell = "";
   const text = line.trim();
   for (let i = text[0] === "|" ? 1 : 0; i < text.length; i++) {
     if (text[i] === "\\" && text[i + 1] === "|") cell += text[++i];
     else if (text[i] === "|") {
-      found.push(cell.trim());
+      row.push(cell.trim());
       cell = "";
     } else cell += text[i];
   }
-  if (cell.trim() || !text.endsWith("|")) found.push(cell.trim());
-  return found;
+  if (cell.trim() || !text.endsWith("|")) row.push(cell.trim());
+  return row;
 }
 
 function readParagraph(lines, at) {
@@ -213,7 +213,7 @@ function readParagraph(lines, at) {
   return [{ type: "paragraph", text: text.join("\n") }, next];
 }
 
-/** Whether a line ends a paragraph before it. A number does so only as 1: it may be a year. */
+/** Returns whether a line ends the paragraph before it; of numbers only 1: others may be years. */
 function startsBlock(lines, at) {
   const line = lines[at];
   const item = ITEM.exec(line);
@@ -237,7 +237,7 @@ function isBlank(line) {
   return line.trim() === "";
 }
 
-/** `## Heading ##` may be closed. */
+/** Strips the closing marks of a heading, as in `## Heading ##`. */
 function withoutClosing(text) {
   let end = text.length;
   while (text[end - 1] === "#") end--;
@@ -249,7 +249,7 @@ function render(block) {
     case "code":
       return codeBlock(block.lang, block.text);
     case "heading":
-      // The page has a first heading of its own.
+      // The page has a first-level heading of its own.
       return element(`h${Math.min(block.level + 1, 6)}`, parseInline(block.text));
     case "rule":
       return element("hr");
@@ -264,7 +264,7 @@ function render(block) {
   }
 }
 
-/** A bar with the language and a button that chat.js listens to, and the code. */
+/** Creates a bar with the language and a button that chat.js listens to, and the code. */
 function codeBlock(lang, text) {
   const copy = element("button", ["Copy"]);
   copy.type = "button";
@@ -315,7 +315,7 @@ function renderTable({ align, head, rows }) {
 }
 
 function element(tag, children = []) {
-  const made = document.createElement(tag);
-  for (const child of children) made.append(child);
-  return made;
+  const element = document.createElement(tag);
+  for (const child of children) element.append(child);
+  return element;
 }

@@ -1,24 +1,24 @@
-// The elements of messages, and of what can be done with them.
+// The elements of messages, with their buttons.
 
 import { summary } from "./answer.js";
 import { LiveMarkdown } from "./markdown.js";
 
-/** The element of a message; an answer's has a footer unless it is `growing`. */
+/** Creates the element of a message; an answer gets a footer unless it is `growing`. */
 export function messageElement(message, growing = false) {
   const element = document.createElement("article");
   element.className = message.role;
-  const who = document.createElement("h2");
-  who.className = "unseen";
-  who.textContent = message.role === "user" ? "You" : "Model";
+  const author = document.createElement("h2");
+  author.className = "unseen";
+  author.textContent = message.role === "user" ? "You" : "Model";
   const text = document.createElement("div");
   text.className = "text";
-  element.append(who, text);
+  element.append(author, text);
   if (message.role === "user") text.textContent = message.content;
   else if (!growing) finish(element, message, new LiveMarkdown(text));
   return element;
 }
 
-/** Shows the whole answer in the element made for it, and its footer. */
+/** Shows the whole answer in its element, and adds the footer. */
 export function finish(element, message, live) {
   live.update(message.content);
   const figures = document.createElement("span");
@@ -28,21 +28,21 @@ export function finish(element, message, live) {
   element.append(footer);
 }
 
-/** A button that is no form's. */
+/** Creates a button that does not submit a form. */
 export function button(label, name) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.className = name;
-  made.textContent = label;
-  return made;
+  const element = document.createElement("button");
+  element.type = "button";
+  element.className = name;
+  element.textContent = label;
+  return element;
 }
 
-/** Copies a text; where the browser forbids that, selects the element that shows it. */
+/** Copies a text; if the browser forbids that, selects the element that shows it. */
 export async function copy(pressed, text, shown) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Over plain HTTP from another machine, a page has no clipboard.
+    // Over plain HTTP from another machine, a page has no access to the clipboard.
     getSelection().selectAllChildren(shown);
     return false;
   }

@@ -1,4 +1,4 @@
-// The dialog of settings. Empty fields are left to the device.
+// The settings dialog. Empty fields use the device's defaults.
 
 import * as store from "./store.js";
 
@@ -10,18 +10,18 @@ const fields = document.getElementById("settings-form").elements;
 
 let settings = store.loadSettings();
 
-/** The fields of a request, without its messages. */
+/** Returns the fields of a request, without its messages. */
 export function sampling() {
   const { system, ...rest } = settings;
   return rest;
 }
 
-/** The turns that begin each conversation. */
+/** Returns the turns that begin each conversation. */
 export function beginning() {
   return settings.system ? [{ role: "system", content: settings.system }] : [];
 }
 
-/** Opens the dialog, at one field if it is named. */
+/** Opens the dialog, with the focus on a field if one is named. */
 export function showSettings(focus) {
   for (const name of [...TEXTS, ...NUMBERS]) fields[name].value = settings[name] ?? "";
   fields.key.value = store.loadKey();
@@ -29,17 +29,17 @@ export function showSettings(focus) {
   if (focus) fields[focus].focus();
 }
 
-/** Offers the device's models, if there are several: adapters are models of their own. */
+/** Lists the device's models if there are several: each adapter counts as a model. */
 export function offerModels(names) {
   document.getElementById("model-row").hidden = names.length < 2;
   fields.model.replaceChildren(...names.map((name) => new Option(name, name)));
-  // Of a release that is not there any more.
+  // A model of an earlier release.
   if (!names.includes(settings.model)) delete settings.model;
 }
 
 document.getElementById("cancel").addEventListener("click", () => dialog.close());
 
-/** Calls back once settings are saved, saying whether the browser keeps them. */
+/** Calls back when settings are saved, with whether the browser could store them. */
 export function onSaved(callback) {
   dialog.addEventListener("close", () => {
     if (dialog.returnValue === "save") callback(save());

@@ -1,7 +1,7 @@
-// What the browser keeps: conversations and settings for good, the API key as long as the tab.
+// The browser's storage: conversations and settings persist, the API key lasts as long as the tab.
 //
-// Storage may be switched off, full, or hold what another program or version wrote: what is read
-// is checked, and what cannot be written is said and lives on in memory.
+// Storage may be disabled, full, or written by another program or version: everything read is
+// checked, and what cannot be written is reported and stays in memory.
 
 const CHAT = "edgepack.chat.";
 const SETTINGS = "edgepack.settings";
@@ -19,7 +19,7 @@ const FINISHES = ["stop", "length", "stopped", "error"];
 
 let keyInMemory = "";
 
-/** All kept conversations, the newest first. */
+/** Returns all saved conversations, newest first. */
 export function loadChats() {
   const chats = [];
   try {
@@ -33,22 +33,22 @@ export function loadChats() {
   return chats.filter(Boolean).sort((a, b) => b.updated - a.updated);
 }
 
-/** Whether a conversation could be kept. */
+/** Saves a conversation; returns whether that worked. */
 export function saveChat(chat) {
   const { id, ...kept } = chat;
   return write(CHAT + id, kept);
 }
 
-/** Forgets a conversation. */
+/** Deletes a conversation. */
 export function deleteChat(id) {
   try {
     localStorage.removeItem(CHAT + id);
   } catch {
-    // Then it was not kept either.
+    // Then it was not saved either.
   }
 }
 
-/** The settings; those that are missing are the device's own. */
+/** Returns the settings; missing ones use the device's defaults. */
 export function loadSettings() {
   const kept = read(SETTINGS);
   const settings = {};
@@ -58,12 +58,12 @@ export function loadSettings() {
   return settings;
 }
 
-/** Whether the settings could be kept. */
+/** Saves the settings; returns whether that worked. */
 export function saveSettings(settings) {
   return write(SETTINGS, settings);
 }
 
-/** The API key; empty if there is none. */
+/** Returns the API key; empty if there is none. */
 export function loadKey() {
   try {
     return sessionStorage.getItem(KEY) ?? keyInMemory;
@@ -72,13 +72,13 @@ export function loadKey() {
   }
 }
 
-/** Keeps the API key for this tab. */
+/** Stores the API key for this tab. */
 export function saveKey(key) {
   keyInMemory = key;
   try {
     sessionStorage.setItem(KEY, key);
   } catch {
-    // As long as the page, then.
+    // Then it lasts as long as the page.
   }
 }
 

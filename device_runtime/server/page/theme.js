@@ -1,4 +1,4 @@
-// Runs before the first paint, so that the wrong theme never flashes up.
+// Runs before the first paint, so that the wrong theme never flashes.
 (() => {
   const KEY = "edgepack.theme";
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -9,15 +9,16 @@
     // Without storage the choice lasts as long as the page.
   }
 
-  const wanted = () => (system.matches ? "dark" : "light");
+  const systemTheme = () => (system.matches ? "dark" : "light");
   const apply = () => {
-    document.documentElement.dataset.theme = ["dark", "light"].includes(chosen) ? chosen : wanted();
+    const valid = ["dark", "light"].includes(chosen);
+    document.documentElement.dataset.theme = valid ? chosen : systemTheme();
   };
 
   const toggle = () => {
     chosen = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    // Whoever comes back to the system's theme follows it again.
-    if (chosen === wanted()) chosen = null;
+    // Choosing the system's theme means to follow it again.
+    if (chosen === systemTheme()) chosen = null;
     apply();
     try {
       if (chosen) localStorage.setItem(KEY, chosen);
