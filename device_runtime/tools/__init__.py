@@ -1,1 +1,1 @@
-"""Tool calls: definitions, the syntaxes of the families, grammars and parsers."""
+"""Tool calls: definitions, syntaxes of the model families, grammars and parsers."""

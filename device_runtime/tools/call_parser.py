@@ -1,4 +1,4 @@
-"""Finds the calls of tools in a model's answer, piece by piece."""
+"""An incremental parser for the tool calls in a model's answer."""
 
 import re
 import secrets
@@ -11,19 +11,19 @@ from device_runtime.tools.json_calls import SPACE, JsonEnd, read_calls
 from device_runtime.tools.syntax import PYTHON_TAG
 
 _NAME_FIELDS = 160
-"""More characters than `name[CALL_ID]id[ARGS]` can have."""
+"""An upper bound on the characters of `name[CALL_ID]id[ARGS]`."""
 
 _NAMED = re.compile(r"([a-zA-Z0-9_-]{1,64})(?:\[CALL_ID\][a-zA-Z0-9]{1,64})?\[ARGS\]")
 
 
 class Text(msgspec.Struct, frozen=True):
-    """Text that is no call."""
+    """Text outside of calls."""
 
     text: str
 
 
 class CallStarted(msgspec.Struct, frozen=True):
-    """A call begins. Calls are numbered from 0."""
+    """The start of a call; calls are numbered from 0."""
 
     index: int
     id: str
@@ -31,7 +31,7 @@ class CallStarted(msgspec.Struct, frozen=True):
 
 
 class CallArguments(msgspec.Struct, frozen=True):
-    """More of the JSON text of a call's arguments."""
+    """The next part of the JSON text of a call's arguments."""
 
     index: int
     delta: str
@@ -41,22 +41,22 @@ Event = Text | CallStarted | CallArguments
 
 
 def new_call_id() -> str:
-    """A random id, in OpenAI's form."""
+    """Return a random call id in OpenAI's format."""
     return f"call_{secrets.token_hex(12)}"
 
 
 class ToolCallParser:
-    """Tells text from calls in one answer.
+    """Separates text from calls in one answer.
 
-    The events do not depend on how the answer is cut into pieces. A call to a tool that there is
-    not, or whose JSON is invalid, is given out as text. White space beside calls is left out.
+    The events do not depend on how the answer is split into chunks. A call of an unknown tool, or
+    with invalid JSON, becomes text. White space around calls is dropped.
 
     Args:
-        dialect: of the model.
-        names: of the tools.
-        guided: the answer keeps to a grammar of `tool_grammar`: arguments are given out as they
-            come. Otherwise a call is given out when all of it is there and right.
-        new_id: makes the id of a call.
+        dialect: dialect of the model.
+        names: names of the tools.
+        guided: whether the answer follows a grammar of `tools.grammar`: arguments are then emitted
+            as they arrive. Otherwise a call is emitted once it is complete and valid.
+        new_id: creates the id of a call.
     """
 
     def __init__(
@@ -75,23 +75,23 @@ class ToolCallParser:
         self._events: list[Event] = []
         self._held = ""
         self._ended = False
-        # What was taken for the begin of a call, and is text if it is none.
+        # The possible start of a call, which is text if no call follows.
         self._taken = ""
-        # What a guided call has before its head.
+        # The text of a guided call before its head.
         self._before_head = ""
         self._in_list = False
         self._calls = 0
-        self._spoken = False
+        self._has_text = False
         self._json = JsonEnd()
         self._step = self._find_marker if self._syntax.marker else self._find_start
 
     def push(self, text: str) -> list[Event]:
-        """Take the next piece of the answer; returns what is certain now."""
+        """Add the next chunk of the answer, and return the events that are certain now."""
         self._held += text
         return self._run()
 
     def finish(self) -> list[Event]:
-        """The answer has ended; returns the rest."""
+        """End the answer, and return the remaining events."""
         self._ended = True
         return self._run()
 
@@ -101,10 +101,10 @@ class ToolCallParser:
         events, self._events = self._events, []
         return events
 
-    # Each step looks at what is held, and returns whether there may be more to do.
+    # Each step examines the held text, and returns whether another step may be possible.
 
     def _find_start(self) -> bool:
-        """Where calls are the whole answer, its first character tells."""
+        """Decide by the first character whether the answer, as a whole, is calls."""
         start = self._held.lstrip(SPACE)
         if not start and not self._ended:
             return False
@@ -115,24 +115,24 @@ class ToolCallParser:
         return True
 
     def _find_marker(self) -> bool:
-        """Give out text up to a marker, or to what may become one."""
-        found = [(at, mark) for mark in self._markers if (at := self._held.find(mark)) >= 0]
-        if found:
-            at, marker = min(found)
+        """Emit text up to a marker, or up to the possible start of one."""
+        matches = [(at, mark) for mark in self._markers if (at := self._held.find(mark)) >= 0]
+        if matches:
+            at, marker = min(matches)
             text = self._held[:at].rstrip(SPACE)
-            self._say(text)
+            self._emit_text(text)
             taken = self._held[len(text) : at + len(marker)]
             self._held = self._held[len(text) :]
             self._begin(taken, self._syntax.begin.removeprefix(marker))
             return True
         if self._ended:
             if self._calls == 0 or self._held.strip(SPACE):
-                self._say(self._held)
+                self._emit_text(self._held)
             self._held = ""
             return False
         overlap = max(_overlap(self._held, marker) for marker in self._markers)
         certain = self._held[: len(self._held) - overlap].rstrip(SPACE)
-        self._say(certain)
+        self._emit_text(certain)
         self._held = self._held[len(certain) :]
         return False
 
@@ -144,7 +144,7 @@ class ToolCallParser:
         self._step = self._find_head if self._guided else self._find_call
 
     def _find_head(self) -> bool:
-        """The begin of a guided call, which is one of a few texts."""
+        """Match the head of a guided call, one of a few fixed strings."""
         for name in self._names:
             head = self._before_head + self._syntax.head(name)
             if self._held.startswith(head):
@@ -152,19 +152,19 @@ class ToolCallParser:
                 self._start(name)
                 self._in_list = self._before_head.endswith("[") or self._in_list
                 self._json = JsonEnd()
-                self._step = self._give_arguments
+                self._step = self._emit_arguments
                 return True
             if head.startswith(self._held) and not self._ended:
                 return False
         self._step = self._find_call
         return True
 
-    def _give_arguments(self) -> bool:
+    def _emit_arguments(self) -> bool:
         ended = self._json.push(self._held) is not None
-        given, self._held = self._held[: self._json.at], self._held[self._json.at :]
+        arguments, self._held = self._held[: self._json.at], self._held[self._json.at :]
         self._json.at = 0
-        if given:
-            self._events.append(CallArguments(self._calls - 1, given))
+        if arguments:
+            self._events.append(CallArguments(self._calls - 1, arguments))
         if not ended and not self._json.broken:
             return False
         self._step = self._find_tail
@@ -179,18 +179,18 @@ class ToolCallParser:
         return True
 
     def _find_call(self) -> bool:
-        """A whole call, or a list of them."""
+        """Match a whole call, or a list of calls."""
         value = self._held.lstrip(SPACE)
         skipped = len(self._held) - len(value)
         name = None
         if not self._syntax.arguments and not value.startswith(("{", "[")):
             if "[ARGS]" not in value and len(value) < _NAME_FIELDS and not self._ended:
                 return False
-            found = _NAMED.match(value)
-            if found is None:
+            match = _NAMED.match(value)
+            if match is None:
                 return self._give_up()
-            name = found[1]
-            rest = value[found.end() :].lstrip(SPACE)
+            name = match[1]
+            rest = value[match.end() :].lstrip(SPACE)
             skipped += len(value) - len(rest)
             value = rest
         end = self._json.push(value)
@@ -209,14 +209,14 @@ class ToolCallParser:
         return True
 
     def _give_up(self) -> bool:
-        """What was taken for a call is text; there may be a call in what follows."""
-        self._say(self._taken)
+        """Emit as text what looked like a call; a call may still follow."""
+        self._emit_text(self._taken)
         self._in_list = False
         self._step = self._find_marker
         return True
 
     def _find_next(self) -> bool:
-        """After a call: another one, or the end of the calls."""
+        """Match, after a call, another call or the end of the calls."""
         rest = self._held.lstrip(SPACE)
         closing = self._syntax.closing
         if not self._ended and (not rest or (closing and closing.startswith(rest))):
@@ -245,15 +245,15 @@ class ToolCallParser:
         self._events.append(CallStarted(self._calls, self._new_id(), name))
         self._calls += 1
 
-    def _say(self, text: str) -> None:
-        if self._calls and not self._spoken:
+    def _emit_text(self, text: str) -> None:
+        if self._calls and not self._has_text:
             text = text.lstrip(SPACE)
         if text:
-            self._spoken = True
+            self._has_text = True
             self._events.append(Text(text))
 
 
 def _overlap(text: str, marker: str) -> int:
-    """Length of the longest end of the text that the marker begins with."""
+    """Return the length of the longest suffix of the text that is a prefix of the marker."""
     longest = min(len(text), len(marker) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(marker[:n])), 0)

@@ -1,4 +1,4 @@
-"""A tool that a model may call."""
+"""Tools that a model may call."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """A function that the model may call.
 
     Attributes:
-        name: unique in its request; letters, digits, `_` and `-`.
-        description: what it does; may be empty.
-        parameters: JSON schema of its arguments, an object's.
-        strict: the arguments must keep to that schema.
+        name: name, unique in its request; letters, digits, `_` and `-`.
+        description: purpose of the function; may be empty.
+        parameters: JSON schema of the arguments, of the type `object`.
+        strict: whether the arguments must conform to that schema.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def definition(self) -> dict[str, Any]:
-        """The tool as chat templates take it."""
+        """The tool in the form that chat templates take."""
         function = {
             "name": self.name,
             "description": self.description,
@@ -35,12 +35,12 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request says about tools.
+    """The tools of a request, and how the model may use them.
 
     Attributes:
-        tools: all that may be called; empty where the model must not call any.
-        required: the answer is one or more calls and nothing else.
-        parallel: an answer may have several calls.
+        tools: the tools that may be called; empty if none may be.
+        required: whether the answer must be one or more calls and nothing else.
+        parallel: whether an answer may have several calls.
     """
 
     tools: tuple[Tool, ...] = ()

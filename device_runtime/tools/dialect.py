@@ -1,7 +1,7 @@
-"""What a model's chat template knows of tools, and turns in the form that it takes.
+"""Tool support of a model's chat template, and conversion of turns to the form that it takes.
 
-A template that knows no tools gets the Hermes form through a system turn that describes them, so
-every chat model can be given tools.
+A template without support for tools gets a system turn that describes them in the Hermes syntax, so
+tools work with every chat model.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from device_runtime.tools.syntax import (
     PHI4,
     Syntax,
     read_arguments,
-    recognized,
+    recognize,
     to_json,
 )
 
@@ -26,15 +26,15 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """What a model's chat template knows of tools.
+    """Tool support of a model's chat template.
 
     Attributes:
-        syntax: how the model writes calls.
-        native: the template takes tools.
+        syntax: syntax of the model's calls.
+        native: whether the template takes tools.
         template: the template, for rendering turns with tools.
-        system_turn: the template takes a system turn.
-        special: numbers of the markers that are special tokens of the model.
-        end_tokens: numbers of the tokens that end an answer.
+        system_turn: whether the template takes a system turn.
+        special: ids of the markers that are special tokens of the model.
+        end_tokens: ids of the tokens that end an answer.
     """
 
     syntax: Syntax
@@ -46,8 +46,8 @@ class Dialect:
 
     @property
     def shown(self) -> dict[int, str]:
-        """Numbers and texts of the special tokens that an answer's text must have."""
-        return {number: text for text, number in self.special.items()}
+        """Ids and texts of the special tokens that must appear in an answer's text."""
+        return {token: text for text, token in self.special.items()}
 
     @classmethod
     def of(
@@ -61,15 +61,15 @@ class Dialect:
 
         Args:
             template: the model's chat template.
-            special: text and number of the model's special tokens.
+            special: ids of the model's special tokens, by text.
             end_tokens: the tokens that end an answer, in the order of genai_config.json.
         """
-        syntax, native = recognized(template)
+        syntax, native = recognize(template)
         return cls(
             syntax=syntax,
             native=native,
-            # ONNX Runtime GenAI rewrites tools (their schemas lose all but a flat list of types)
-            # unless the template has these words.
+            # ONNX Runtime GenAI rewrites tools (reducing their schemas to a flat list of types)
+            # unless the template contains these words.
             template="{# tool.function #}" + template,
             system_turn=re.search(r"raise_exception\(\W*system role", template, re.I) is None,
             special={text: (special or {})[text] for text in MARKERS if text in (special or {})},
@@ -77,11 +77,11 @@ class Dialect:
         )
 
     def messages(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
-        """The turns as the template takes them; each content is a string.
+        """Convert messages to the turns that the template takes; each content is a string.
 
         Args:
-            messages: in OpenAI's form, checked.
-            tools: what may be called now. A native template gets them beside the messages.
+            messages: messages in OpenAI's form, checked.
+            tools: tools that may be called now; a native template gets them separately.
         """
         turns = [{**message, "content": _text(message.get("content"))} for message in messages]
         names = {
@@ -98,15 +98,15 @@ class Dialect:
         return _as_phi4(described) if self.syntax is PHI4 else self._as_plain(described)
 
     def _native(self, turns: list[Message]) -> list[Message]:
-        """Arguments as objects, ids of Mistral's length, Llama's one call a turn."""
-        of_mistral = self.syntax.marker == MISTRAL.marker
-        given: list[Message] = []
+        """Convert arguments to objects, shorten ids for Mistral, split calls for Llama."""
+        is_mistral = self.syntax.marker == MISTRAL.marker
+        converted: list[Message] = []
         for turn in turns:
-            if turn["role"] == "tool" and of_mistral:
-                turn["tool_call_id"] = _nine(turn["tool_call_id"])
+            if turn["role"] == "tool" and is_mistral:
+                turn["tool_call_id"] = _mistral_id(turn["tool_call_id"])
             calls = [
                 {
-                    "id": _nine(call["id"]) if of_mistral else call["id"],
+                    "id": _mistral_id(call["id"]) if is_mistral else call["id"],
                     "type": "function",
                     "function": {
                         "name": call["function"]["name"],
@@ -117,11 +117,11 @@ class Dialect:
             ]
             if calls:
                 turn["tool_calls"] = calls
-            given.append(turn)
-        return _one_call_a_turn(given) if self.syntax.single else given
+            converted.append(turn)
+        return _one_call_per_turn(converted) if self.syntax.single else converted
 
     def _described(self, turns: list[Message], tools: Sequence[Tool]) -> list[Message]:
-        """With the tools in the system turn, or in the first turn where there is no such thing."""
+        """Describe the tools in the system turn, or in the first turn if none is allowed."""
         if self.syntax is PHI4:
             text = f"<|tool|>{to_json([tool.definition['function'] for tool in tools])}<|/tool|>"
         else:
@@ -137,24 +137,24 @@ class Dialect:
         return [{"role": "system" if self.system_turn else "user", "content": text}, *turns]
 
     def _as_plain(self, turns: list[Message]) -> list[Message]:
-        """With the roles that every template knows: results are given by the user."""
-        given: list[Message] = []
+        """Use only the roles that every template knows: results come from the user."""
+        plain: list[Message] = []
         after_result = False
         for turn in turns:
             role, content = turn["role"], turn["content"]
             if calls := turn.get("tool_calls"):
-                written = self.syntax.written(calls)
-                content = f"{content}\n{written}" if content else written
+                text = self.syntax.write(calls)
+                content = f"{content}\n{text}" if content else text
             if role == "tool":
                 role = "user"
                 content = f"<tool_response>\n{content}\n</tool_response>"
-            # Many templates insist that questions and answers alternate.
+            # Many templates require that the roles user and assistant alternate.
             if role == "user" and after_result:
-                given[-1]["content"] += "\n" + content
+                plain[-1]["content"] += "\n" + content
             else:
-                given.append(_spoken(turn, role, content))
+                plain.append(_with_role(turn, role, content))
             after_result = role == "user" and (turn["role"] == "tool" or after_result)
-        return given
+        return plain
 
 
 def _instructions(tools: Sequence[Tool], syntax: Syntax) -> str:
@@ -169,40 +169,40 @@ def _instructions(tools: Sequence[Tool], syntax: Syntax) -> str:
 
 
 def _as_phi4(turns: list[Message]) -> list[Message]:
-    """Roles are the names of Phi-4's tokens; its template writes no calls."""
-    given = []
+    """Use Phi-4's token names as roles, and write the calls, which its template does not."""
+    converted = []
     for turn in turns:
         role, content = turn["role"], turn["content"]
         if calls := turn.get("tool_calls"):
-            content += PHI4.written(calls)
-        given.append(_spoken(turn, "tool_response" if role == "tool" else role, content))
-    return given
+            content += PHI4.write(calls)
+        converted.append(_with_role(turn, "tool_response" if role == "tool" else role, content))
+    return converted
 
 
-def _spoken(turn: Message, role: str, content: str) -> Message:
-    """The turn with another role and content; with its speaker's name, but not with a tool's."""
-    named = {"name": turn["name"]} if "name" in turn and turn["role"] != "tool" else {}
-    return {"role": role, "content": content, **named}
+def _with_role(turn: Message, role: str, content: str) -> Message:
+    """Copy a turn with another role and content; it keeps its author's name, but not a tool's."""
+    name = {"name": turn["name"]} if "name" in turn and turn["role"] != "tool" else {}
+    return {"role": role, "content": content, **name}
 
 
-def _one_call_a_turn(turns: list[Message]) -> list[Message]:
-    """Turns with several calls become several, each with its result after it."""
+def _one_call_per_turn(turns: list[Message]) -> list[Message]:
+    """Split turns with several calls into one turn per call, each followed by its result."""
     results = {turn["tool_call_id"]: turn for turn in turns if turn["role"] == "tool"}
-    given: list[Message] = []
+    split: list[Message] = []
     for turn in turns:
         calls = turn.get("tool_calls") or ()
         for number, call in enumerate(calls):
             content = "" if number else turn["content"]
-            given.append({**turn, "content": content, "tool_calls": [call]})
+            split.append({**turn, "content": content, "tool_calls": [call]})
             if result := results.get(call["id"]):
-                given.append(result)
+                split.append(result)
         if not calls and turn["role"] != "tool":
-            given.append(turn)
-    return given
+            split.append(turn)
+    return split
 
 
-def _nine(call_id: str) -> str:
-    """An id in Mistral's form, nine letters or digits; the same for the same id."""
+def _mistral_id(call_id: str) -> str:
+    """Map a call id to Mistral's form, nine letters or digits."""
     return hashlib.sha256(call_id.encode()).hexdigest()[:9]
 
 

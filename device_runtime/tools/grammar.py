@@ -13,19 +13,19 @@ from device_runtime.tools.dialect import Dialect
 from device_runtime.tools.syntax import PYTHON_TAG
 
 MAX_CALLS = 8
-"""Most calls in an answer that a grammar allows."""
+"""Maximum number of calls in an answer."""
 
 
 def grammar(dialect: Dialect, request: Tools) -> str:
-    """What the answer must look like.
+    """Write the grammar of an answer.
 
-    Where calls are not required, the answer is text, or text and then, from a marker on, calls
-    whose arguments keep to their schemas. A tool that is not strict and whose schema the engine
-    cannot keep to may get any object.
+    If calls are not required, the answer is text, or text and then, from a marker on, calls whose
+    arguments conform to their schemas. A tool that is not strict and whose schema the engine cannot
+    enforce can get any object.
 
     Args:
-        dialect: of the model.
-        request: at least one tool.
+        dialect: dialect of the model.
+        request: the request's tools, at least one.
     """
     syntax = dialect.syntax
     rules = []
@@ -51,7 +51,7 @@ def _start(dialect: Dialect, request: Tools) -> list[str]:
     marker, special = dialect.syntax.marker, dialect.special
     if request.required:
         return [f"start: {_literal(dialect, marker)} rest"]
-    # By itself the engine ends an answer with the first of the end tokens only.
+    # Without this, the engine ends an answer only with the first of the end tokens.
     ends = " | ".join(f"<[{token}]>" for token in dialect.end_tokens[1:])
     end = f"({ends})?" if ends else ""
     anything = "TEXT: /(?s:.+)/"
@@ -67,7 +67,7 @@ def _start(dialect: Dialect, request: Tools) -> list[str]:
 
 
 def _literal(dialect: Dialect, text: str) -> str:
-    """A text in a grammar: special tokens in it are written as their numbers."""
+    """Write a text for a grammar; special tokens in it are written by their ids."""
     special = dialect.special
     parts = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
     return " ".join(

@@ -1,4 +1,4 @@
-"""JSON of tool calls: where it ends in a text that grows, and what it says."""
+"""JSON of tool calls: detection of its end in growing text, and decoding."""
 
 import msgspec
 
@@ -17,11 +17,11 @@ class _Function(msgspec.Struct):
 
 
 class JsonEnd:
-    """Finds the end of an object or array in a text that grows.
+    """Detects the end of an object or array in growing text.
 
     Attributes:
-        at: how much of the text was looked at; up to the character that shows it broken.
-        broken: it is no such value, as far as can be told from its characters alone.
+        at: number of characters scanned, up to the first invalid one.
+        broken: whether the text is not such a value, judged by its characters alone.
     """
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class JsonEnd:
         self._escaped = False
 
     def push(self, text: str) -> int | None:
-        """Look at the text, of which `at` characters are known.
+        """Scan the text, of which `at` characters are already scanned.
 
         Returns:
-            Where the value ends; None if it does not yet.
+            Position of the value's end; None if the value is not complete.
         """
         for at in range(self.at, len(text)):
             letter = text[at]
@@ -70,31 +70,31 @@ class JsonEnd:
 
 
 def read_calls(value: str, name: str | None) -> list[tuple[str, str]]:
-    """Read a call or an array of calls.
+    """Decode a call or an array of calls.
 
     Args:
-        value: JSON; with a name, that of its arguments.
-        name: of the tool, where it is written before the JSON.
+        value: JSON of the calls; with a name, JSON of the arguments alone.
+        name: name of the tool, if it is written before the JSON.
 
     Returns:
-        Names, and arguments as JSON text; empty for what is no call.
+        Names, and arguments as JSON text; empty if the value is not a call.
     """
     try:
         data = value.encode()
         if name is not None:
             return [(name, _object(data))]
-        found = msgspec.json.decode(data, type=_Function | list[_Function])
-        made = found if isinstance(found, list) else [found]
-        return [(call.name, _object(call.arguments or call.parameters)) for call in made]
+        decoded = msgspec.json.decode(data, type=_Function | list[_Function])
+        calls = decoded if isinstance(decoded, list) else [decoded]
+        return [(call.name, _object(call.arguments or call.parameters)) for call in calls]
     except (ValueError, RecursionError):
         return []
 
 
 def _object(data: bytes | msgspec.Raw) -> str:
-    """JSON text of an object, which a model may have put into a string or left out.
+    """Return JSON text of an object, which a model may have put into a string or omitted.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the value is not an object.
     """
     text = bytes(data) or b"{}"
     value = msgspec.json.decode(text)
@@ -102,5 +102,5 @@ def _object(data: bytes | msgspec.Raw) -> str:
         text = value.encode()
         value = msgspec.json.decode(text)
     if not isinstance(value, dict):
-        raise ValueError("arguments are an object")
+        raise ValueError("arguments must be an object")
     return text.decode()

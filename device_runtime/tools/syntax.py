@@ -1,8 +1,8 @@
-"""How the families of models write calls of tools.
+"""The syntaxes in which model families write tool calls.
 
 From the families' published chat templates and model cards:
 
-- Hermes (Qwen2.5, Qwen3, SmolLM2-1.7B), one object in each pair of marks:
+- Hermes (Qwen2.5, Qwen3, SmolLM2-1.7B), one object in each pair of tags:
   `<tool_call>\\n{"name": ..., "arguments": {...}}\\n</tool_call>`
 - Llama 3.1, 3.2: `{"name": ..., "parameters": {...}}` is the whole answer
 - Mistral: `[TOOL_CALLS] [{"name": ..., "arguments": {...}}]`; newer ones
@@ -19,16 +19,17 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Syntax:
-    """How calls are written.
+    """The syntax of calls.
 
     Attributes:
-        marker: what no ordinary text has, and calls begin with; empty where calls are the answer.
-        begin: before the first call, marker included.
-        between: between two calls.
-        end: after the last call.
-        closing: the last part of `end` that a model may leave out.
-        arguments: name of the arguments beside the call's name; empty for `name[ARGS]{...}`.
-        single: one call an answer is all the family knows.
+        marker: start of calls, which ordinary text never contains; empty if calls are the whole
+            answer.
+        begin: text before the first call, marker included.
+        between: text between two calls.
+        end: text after the last call.
+        closing: last part of `end`, which a model may omit.
+        arguments: JSON key of the arguments; empty for `name[ARGS]{...}`.
+        single: whether the family supports only one call per answer.
     """
 
     marker: str
@@ -40,16 +41,16 @@ class Syntax:
     single: bool = False
 
     def head(self, name: str) -> str:
-        """What is before a call's arguments."""
+        """Return the text before a call's arguments."""
         return f'{{"name": "{name}", "{self.arguments}": ' if self.arguments else f"{name}[ARGS]"
 
     @property
     def tail(self) -> str:
-        """What is after a call's arguments."""
+        """The text after a call's arguments."""
         return "}" if self.arguments else ""
 
-    def written(self, calls: Sequence[Mapping[str, Any]]) -> str:
-        """Calls, as they are in OpenAI's messages, as the model would write them."""
+    def write(self, calls: Sequence[Mapping[str, Any]]) -> str:
+        """Write calls of OpenAI's messages as the model would."""
         texts = []
         for call in calls:
             function = call["function"]
@@ -81,7 +82,7 @@ PHI4 = Syntax(
 )
 
 PYTHON_TAG = "<|python_tag|>"
-"""What Llama may put before a call."""
+"""Optional marker before Llama's calls."""
 
 MARKERS = (
     "<tool_call>",
@@ -93,11 +94,11 @@ MARKERS = (
     "<|tool_call|>",
     "<|/tool_call|>",
 )
-"""What may be a special token, which decoders leave out of the text."""
+"""Markers that can be special tokens, which decoders omit from the text."""
 
 
-def recognized(template: str) -> tuple[Syntax, bool]:
-    """Tell from a chat template the syntax, and whether it writes tools itself."""
+def recognize(template: str) -> tuple[Syntax, bool]:
+    """Determine the syntax of a chat template, and whether the template writes tools itself."""
     native = _takes_tools(template)
     if "<|/tool|>" in template:
         return PHI4, native
@@ -105,7 +106,7 @@ def recognized(template: str) -> tuple[Syntax, bool]:
         if "[ARGS]" in template:
             return MISTRAL_ARGS, True
         return (MISTRAL if MISTRAL.begin in template else MISTRAL_CLOSE), True
-    # Later Qwens write XML between the same marks; they are given the Hermes form to follow.
+    # Later Qwen models write XML between the same tags; they are instructed to use Hermes.
     if native and HERMES.marker in template and "<function=" not in template:
         return HERMES, True
     if native and re.search(r"[\"']parameters\\?[\"']: ", template):
@@ -114,7 +115,7 @@ def recognized(template: str) -> tuple[Syntax, bool]:
 
 
 def _takes_tools(template: str) -> bool:
-    """Whether a template reads the variable `tools`, which is not a message's field."""
+    """Return whether a template reads the variable `tools`, which is not a field of a message."""
     for block in re.findall(r"(?s)\{[{%].*?[%}]\}", template):
         code = re.sub(r"(?s)'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", "''", block)
         if re.search(r"(?<![\w.])tools(?!\w)", code):
@@ -123,14 +124,14 @@ def _takes_tools(template: str) -> bool:
 
 
 def read_arguments(text: str) -> Any:
-    """Arguments as an object; what is none stays as it was written."""
+    """Decode arguments to an object; other text is returned unchanged."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return found if isinstance(found, dict) else text
+    return value if isinstance(value, dict) else text
 
 
 def to_json(value: object) -> str:
-    """JSON with letters as they are, as `tojson` writes it."""
+    """Encode JSON without escaping non-ASCII letters, as `tojson` does."""
     return json.dumps(value, ensure_ascii=False)

@@ -284,10 +284,10 @@ NOON = {"function": {"name": "clock-2", "arguments": "{}"}}
 def test_grammar_for_auto_lets_text_and_right_calls_through_and_no_others(tiny: Model) -> None:
     dialect = Dialect.of(TEMPLATES["hermes"])
     rules = grammar(dialect, Tools(tools=TOOLS))
-    right = dialect.syntax.written([CALL])
+    right = dialect.syntax.write([CALL])
     for answer in ("", "Hello.\n", "a <tool_ca b <tool_call", right, f"Well,\n{right}"):
         assert allowed(tiny, rules, answer), answer
-    assert allowed(tiny, rules, dialect.syntax.written([CALL, NOON, CALL]))
+    assert allowed(tiny, rules, dialect.syntax.write([CALL, NOON, CALL]))
     for wrong in (
         "<tool_call>",
         right.replace("get_weather", "get_whether"),
@@ -296,7 +296,7 @@ def test_grammar_for_auto_lets_text_and_right_calls_through_and_no_others(tiny: 
         right.replace(": {", ":  {"),
         right.replace('{"city"', '{ "city"'),
         right.replace("\n</tool_call>", ""),
-        dialect.syntax.written([CALL] * 9),
+        dialect.syntax.write([CALL] * 9),
     ):
         assert not allowed(tiny, rules, wrong), wrong
 
@@ -304,14 +304,14 @@ def test_grammar_for_auto_lets_text_and_right_calls_through_and_no_others(tiny: 
 def test_grammar_for_auto_without_parallel_calls_lets_one_through(tiny: Model) -> None:
     dialect = Dialect.of(TEMPLATES["hermes"])
     rules = grammar(dialect, Tools(tools=TOOLS, parallel=False))
-    assert allowed(tiny, rules, dialect.syntax.written([CALL]))
-    assert not allowed(tiny, rules, dialect.syntax.written([CALL, NOON]))
+    assert allowed(tiny, rules, dialect.syntax.write([CALL]))
+    assert not allowed(tiny, rules, dialect.syntax.write([CALL, NOON]))
 
 
 def test_grammar_for_auto_of_calls_that_are_the_whole_answer(tiny: Model) -> None:
     dialect = Dialect.of(TEMPLATES["llama"])
     rules = grammar(dialect, Tools(tools=TOOLS))
-    right = dialect.syntax.written([CALL])
+    right = dialect.syntax.write([CALL])
     for answer in ("", "Hello", '{"city": "Paris"}', '{"name": "Ann"}', right):
         assert allowed(tiny, rules, answer), answer
     for wrong in (right.replace('"city"', '"town"'), right + " is it"):
@@ -325,7 +325,7 @@ def test_grammar_for_auto_with_marks_that_are_special_tokens(
     model, special = marked
     dialect = Dialect.of(TEMPLATES[family], special=special, end_tokens=model.end_tokens)
     rules = grammar(dialect, Tools(tools=TOOLS))
-    right = dialect.syntax.written([CALL, NOON])
+    right = dialect.syntax.write([CALL, NOON])
     for answer in ("Hello [TOOL_", "", right, f"Well, {right}"):
         for end in model.end_tokens:
             assert allowed(model, rules, answer, end), (answer, end)
@@ -340,7 +340,7 @@ def test_answers_under_the_grammar_for_auto_end_with_any_of_the_end_tokens(
     for family in ("hermes", "llama"):
         dialect = Dialect.of(TEMPLATES[family], special=special, end_tokens=model.end_tokens)
         rules = grammar(dialect, Tools(tools=TOOLS))
-        for answer in ("Hello", dialect.syntax.written([CALL])):
+        for answer in ("Hello", dialect.syntax.write([CALL])):
             for end in model.end_tokens:
                 assert allowed(model, rules, answer, end), (family, answer, end)
 
@@ -349,7 +349,7 @@ def test_llama_may_put_its_tag_before_a_call(marked: tuple[Model, dict[str, int]
     model, special = marked
     dialect = Dialect.of(TEMPLATES["llama"], special=special, end_tokens=model.end_tokens)
     rules = grammar(dialect, Tools(tools=TOOLS))
-    assert allowed(model, rules, "<|python_tag|>" + dialect.syntax.written([CALL]))
+    assert allowed(model, rules, "<|python_tag|>" + dialect.syntax.write([CALL]))
     assert not allowed(model, rules, "<|python_tag|>print(1)")
 
 
@@ -372,7 +372,7 @@ def test_tool_whose_schema_cannot_be_kept_to_gets_any_object(tiny: Model) -> Non
     rules = grammar(dialect, Tools(tools=(tool,), required=True))
     for arguments in ("{}", '{"b": [1, null]}'):
         call = {"function": {"name": "odd", "arguments": arguments}}
-        assert allowed(tiny, rules, dialect.syntax.written([call]))
+        assert allowed(tiny, rules, dialect.syntax.write([call]))
 
 
 def test_many_tools_make_a_grammar_that_the_engine_takes(tiny: Model) -> None:
@@ -383,7 +383,7 @@ def test_many_tools_make_a_grammar_that_the_engine_takes(tiny: Model) -> None:
     for required in (False, True):
         rules = grammar(dialect, Tools(tools=tools, required=required))
         call = {"function": {"name": "tool-99", "arguments": CALL["function"]["arguments"]}}
-        assert allowed(tiny, rules, dialect.syntax.written([call, call]))
+        assert allowed(tiny, rules, dialect.syntax.write([call, call]))
 
 
 @pytest.fixture(scope="module")

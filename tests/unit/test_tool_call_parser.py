@@ -231,7 +231,7 @@ def test_a_mark_within_arguments_is_theirs() -> None:
 def test_guided_arguments_come_as_they_are_written(dialect: Dialect) -> None:
     calls = [("get_weather", PARIS), ("add", SUM)][: 1 if dialect.syntax.single else 2]
     wire = [{"function": {"name": name, "arguments": text}} for name, text in calls]
-    written = dialect.syntax.written(wire)
+    written = dialect.syntax.write(wire)
     assert read(dialect, [written], guided=True) == ("", calls)
     assert read(dialect, list(written), guided=True) == ("", calls)
     parser = ToolCallParser(dialect, NAMES, guided=True)
