@@ -1,4 +1,4 @@
-"""`edgepack-runtime status`: how the running service is."""
+"""`edgepack-runtime status`: the status of the running service."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ TIMEOUT_S = 10
 def status(
     api_key_file: Path | None, config_file: Path | None, as_json: bool, **flags: Any
 ) -> None:
-    """Show how the running service is; it is looked for where the configuration says.
+    """Show the status of the running service, at the address in the configuration.
 
     \b
     Examples:

@@ -1,1 +1,1 @@
-"""Reports about the device: status, metrics, MQTT."""
+"""Reports of the device: status, metrics, MQTT."""

@@ -21,15 +21,15 @@ class Metrics:
     """Counters and histograms of this server, in a registry of their own.
 
     Args:
-        status: reports the status of everything, now; called at each scrape.
+        status: returns the current status; called at each scrape.
     """
 
     def __init__(self, status: Callable[[], RuntimeStatus]) -> None:
-        # Without the library's default collectors: they report the parent process alone.
+        # Without the library's default collectors, which report only the parent process.
         self._registry = CollectorRegistry(auto_describe=True)
         self._requests = Counter(
             "edgepack_requests",
-            "Requests for an answer by how they ended.",
+            "Requests for an answer, by outcome.",
             ("endpoint", "outcome"),
             registry=self._registry,
         )
@@ -71,7 +71,7 @@ class Metrics:
         self._next_token.observe(seconds)
 
     def text(self) -> bytes:
-        """All of it, in the format of `CONTENT_TYPE`."""
+        """Return all metrics, in the format of `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
     def _counter(self, name: str, about: str) -> Counter:
@@ -92,36 +92,38 @@ class _Status(Collector):
         status = self._status()
         gauges = {
             "queue_length": ("Requests in the queue.", status.queue_length),
-            "running_requests": ("Requests that are being answered.", status.running),
+            "running_requests": ("Requests being answered.", status.running),
             "memory_bytes": ("Resident memory of both processes.", status.memory_bytes),
             "worker_memory_bytes": (
                 "Resident memory of the inference process.",
                 status.worker_memory_bytes,
             ),
-            "uptime_seconds": ("Since the service started.", status.uptime_s),
+            "uptime_seconds": ("Time since the service started.", status.uptime_s),
         }
         for name, (about, value) in gauges.items():
             yield GaugeMetricFamily(f"edgepack_{name}", about, value=value)
         if status.temperature_c is not None:
             yield GaugeMetricFamily(
-                "edgepack_temperature_celsius", "Of the hottest sensor.", value=status.temperature_c
+                "edgepack_temperature_celsius",
+                "Temperature of the hottest sensor.",
+                value=status.temperature_c,
             )
         health = GaugeMetricFamily(
-            "edgepack_health", "1 for the current state of the service.", labels=("health",)
+            "edgepack_health", "1 for the service's current state.", labels=("health",)
         )
         for state in Health:
             health.add_metric((state.value,), float(state is status.health))
         yield health
         identity = GaugeMetricFamily(
             "edgepack_release_info",
-            "The release that is served.",
+            "The served release.",
             labels=("model", "version", "release"),
         )
-        served = status.identity
-        identity.add_metric((served.model, served.version, served.release), 1)
+        labels = (status.identity.model, status.identity.version, status.identity.release)
+        identity.add_metric(labels, 1)
         yield identity
         yield CounterMetricFamily(
             "edgepack_worker_restarts",
-            "Inference processes that replaced one that had ended.",
+            "Restarts of the inference process.",
             value=status.worker_restarts,
         )

@@ -1,17 +1,16 @@
-"""Reports over MQTT: whether the device is there, what it runs, how it does.
+"""Reports over MQTT: presence, identity and telemetry of the device.
 
-Topics below `edgepack/v1/<device_id>/`, all payloads JSON objects with `schema`, `ts`, `boot_id`
-and `seq`:
+Topics below `edgepack/v1/<device_id>/`; all payloads are JSON objects with `schema`, `ts`,
+`boot_id` and `seq`:
 
-- `status`, retained: `state` is `online` or `offline`; the broker itself says `offline` (the
-  will) when the device vanishes, in words written when the connection began: the will's `ts` and
-  `seq` are of that time;
-- `info`, retained: what runs there;
-- `telemetry`: the figures, every few seconds.
+- `status`, retained: `state` is `online` or `offline`. If the device vanishes, the broker itself
+  publishes `offline` (the will), whose `ts` and `seq` date from the start of the connection;
+- `info`, retained: the identity of release and program;
+- `telemetry`: the measurements, every few seconds.
 
-One thread does all of it, and connects with MQTT 5 first each time; brokers that know only 3.1.1
-say so, hang up or fall silent, and are asked again in their own version. While the broker is away
-nothing is kept for it.
+A single thread does all of this. It tries MQTT 5 first on each connection; brokers that support
+only 3.1.1 reject it, close the connection or never answer, and get a second attempt with 3.1.1.
+While the broker is unreachable, reports are dropped, not queued.
 """
 
 import logging
@@ -39,19 +38,23 @@ log = logging.getLogger(__name__)
 KEEPALIVE_S = 30
 CONNECT_TIMEOUT_S = 10.0
 _ANSWER_S = {MQTTProtocolVersion.MQTTv5: 3.0, MQTTProtocolVersion.MQTTv311: 10.0}
-"""How long a broker may take to answer in each version, seconds."""
+"""Timeout of the broker's response to a connection attempt, by version, seconds."""
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 30.0
 FAREWELL_S = 2.0
-"""How long a clean end waits for the broker to take the last message, seconds."""
+"""Timeout of the broker's acknowledgement of the last message, seconds."""
 _TICK_S = 0.2
 
 
 class Broker(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the broker is, and who we are there.
+    """Address of the broker, and the credentials for it.
 
     Attributes:
-        password: not part of `repr`, which ends up in logs.
+        host: name or address.
+        port: TCP port.
+        tls: whether to connect over TLS.
+        username: name of the user; None for none.
+        password: password of the user, None for none; not part of `repr`, which ends up in logs.
     """
 
     host: str
@@ -65,12 +68,12 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def broker(url: str, password_file: Path | None = None) -> Broker:
-    """Read `mqtt[s]://[user@]host[:port]` and the file with the password.
+    """Parse `mqtt[s]://[user@]host[:port]`, and read the file with the password.
 
     Raises:
-        ServiceError: what is wrong with them.
+        ServiceError: the URL is invalid, or the file cannot be read.
     """
-    hint = "Give mqtt://HOST[:PORT], or mqtts:// for TLS; with a user, mqtt://USER@HOST."
+    hint = "Use mqtt://HOST[:PORT], or mqtts:// for TLS; with a user, mqtt://USER@HOST."
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -78,8 +81,8 @@ def broker(url: str, password_file: Path | None = None) -> Broker:
         raise ServiceError("the MQTT URL is not valid", hint=hint) from None
     if parts.password is not None:
         raise ServiceError(
-            "the MQTT URL holds a password, which other users of the machine could read",
-            hint="Put it into a file and give --mqtt-password-file.",
+            "the MQTT URL contains a password, which other users of the machine could read",
+            hint="Put it into a file and pass --mqtt-password-file.",
         )
     if (
         parts.scheme not in ("mqtt", "mqtts")
@@ -88,17 +91,17 @@ def broker(url: str, password_file: Path | None = None) -> Broker:
         or parts.query
         or parts.fragment
     ):
-        raise ServiceError(f"{url!r} is no MQTT URL", hint=hint)
+        raise ServiceError(f"{url!r} is not an MQTT URL", hint=hint)
     tls = parts.scheme == "mqtts"
     password = None
     if password_file is not None:
         if parts.username is None:
-            raise ServiceError("a password needs a user name in the MQTT URL", hint=hint)
+            raise ServiceError("a password requires a user name in the MQTT URL", hint=hint)
         try:
             password = password_file.read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ServiceError(
-                f"cannot read {password_file}: {error}", hint="Give a text file."
+                f"cannot read {password_file}: {error}", hint="Use a text file."
             ) from None
     return Broker(
         host=parts.hostname,
@@ -110,7 +113,7 @@ def broker(url: str, password_file: Path | None = None) -> Broker:
 
 
 class _End(Enum):
-    """How an attempt to talk to the broker ended."""
+    """Result of a connection attempt."""
 
     WAS_ONLINE = auto()
     REFUSED = auto()
@@ -118,26 +121,26 @@ class _End(Enum):
 
 
 class MqttReporter:
-    """Keeps the broker informed from `start` to `stop`.
+    """Reports to the broker from `start` to `stop`.
 
     Args:
-        where: the broker.
-        device_id: part of the topics.
-        interval_s: seconds between two telemetry messages.
-        snapshot: how everything is; called from this reporter's thread.
+        address: the broker.
+        device_id: name of the device in the topics.
+        interval_s: seconds between telemetry messages.
+        snapshot: returns the current status; called from this reporter's thread.
         on_failure: called from that thread if it ends before `stop`.
     """
 
     def __init__(
         self,
-        where: Broker,
+        address: Broker,
         *,
         device_id: str,
         interval_s: float,
         snapshot: Callable[[], RuntimeStatus],
         on_failure: Callable[[BaseException], object],
     ) -> None:
-        self._broker = where
+        self._broker = address
         self._client_id = f"edgepack-{device_id}"
         self._topic = f"edgepack/v1/{device_id}/"
         self._interval_s = interval_s
@@ -145,16 +148,16 @@ class MqttReporter:
         self._on_failure = on_failure
         self._seq = 0
         self._accepted: ReasonCode | None = None
-        self._last_said = ("", "")
+        self._last_logged = ("", "")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     def start(self) -> None:
-        """Begin; returns at once, whether the broker is there or not."""
+        """Start the thread; returns at once, even if the broker is unreachable."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Say `offline` if connected, and end. Takes at most a few seconds."""
+        """Publish `offline` if connected, and end. Takes at most a few seconds."""
         self._stopping.set()
         self._thread.join(FAREWELL_S + 1)
 
@@ -169,7 +172,7 @@ class MqttReporter:
         while not self._stopping.is_set():
             if self._attempt() is _End.WAS_ONLINE:
                 delay = FIRST_DELAY_S
-            # Not all devices of a site at once.
+            # Jitter, so that the devices of a site do not reconnect all at once.
             self._stopping.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(2 * delay, LONGEST_DELAY_S)
 
@@ -178,23 +181,23 @@ class MqttReporter:
             try:
                 end = self._session(version)
             except OSError as error:
-                self._say("broker_away", error)
+                self._log_change("broker_away", error)
                 return _End.REFUSED
             except Exception as error:
-                # Whatever it is, reports must come back by themselves.
+                # Whatever failed, reports must resume by themselves.
                 log.exception("reports to the broker failed")
-                self._say("mqtt_error", error)
+                self._log_change("mqtt_error", error)
                 return _End.REFUSED
             if end is not _End.OTHER_VERSION:
                 return end
-        self._say("broker_hangs_up", "it answers neither MQTT 5 nor 3.1.1")
+        self._log_change("broker_hangs_up", "no response to MQTT 5 or 3.1.1")
         return _End.REFUSED
 
     def _session(self, version: MQTTProtocolVersion) -> _End:
-        """Connect, report until the connection or this reporter ends.
+        """Connect, and report until the connection or this reporter ends.
 
         Raises:
-            OSError: the broker is not reachable.
+            OSError: the broker is unreachable.
         """
         client = self._client(version)
         self._accepted = None
@@ -210,9 +213,11 @@ class MqttReporter:
         if self._accepted is None or self._accepted == "Unsupported protocol version":
             return _End.OTHER_VERSION
         if self._accepted.is_failure:
-            self._say("broker_refuses", self._accepted)
+            self._log_change("broker_refuses", self._accepted)
             return _End.REFUSED
-        self._say("broker_connected", f"version {'5' if version == 5 else '3.1.1'}", logging.INFO)
+        self._log_change(
+            "broker_connected", f"version {'5' if version == 5 else '3.1.1'}", logging.INFO
+        )
         self._report(client)
         return _End.WAS_ONLINE
 
@@ -253,7 +258,7 @@ class MqttReporter:
                 client.publish(self._topic + "telemetry", self._telemetry(), qos=0)
                 due = time.monotonic() + self._interval_s
             if client.loop(_TICK_S) != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._say("broker_lost", "the connection ended")
+                self._log_change("broker_lost", "the connection ended")
                 return
         last = client.publish(self._topic + "status", self._state("offline"), qos=1, retain=True)
         deadline = time.monotonic() + FAREWELL_S
@@ -269,19 +274,19 @@ class MqttReporter:
         return self._payload(msgspec.to_builtins(self._snapshot().identity))
 
     def _telemetry(self) -> bytes:
-        figures = msgspec.to_builtins(self._snapshot())
-        # It is in `info`, and the topic has the device.
-        del figures["identity"], figures["device_id"]
-        return self._payload(figures)
+        status = msgspec.to_builtins(self._snapshot())
+        # `info` has the identity, and the topic has the device.
+        del status["identity"], status["device_id"]
+        return self._payload(status)
 
     def _payload(self, fields: dict[str, Any]) -> bytes:
         self._seq += 1
         head = {"schema": SCHEMA, "ts": now(), "boot_id": BOOT_ID, "seq": self._seq}
         return msgspec.json.encode(head | fields | head)
 
-    def _say(self, name: str, detail: object, level: int = logging.WARNING) -> None:
-        """Log what is new, not each attempt."""
-        said = (name, str(detail))
-        if said != self._last_said:
+    def _log_change(self, name: str, detail: object, level: int = logging.WARNING) -> None:
+        """Log an event unless it repeats the last one: not every attempt gets a line."""
+        current = (name, str(detail))
+        if current != self._last_logged:
             event(log, level, name, broker=self._broker, detail=detail)
-        self._last_said = said
+        self._last_logged = current

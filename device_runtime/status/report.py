@@ -18,8 +18,8 @@ SCHEMA = 1
 """Version of the JSON objects here and over MQTT; fields may be added without raising it."""
 
 BOOT_ID = uuid.uuid4().hex
-"""Names this run of the program. A device's clock may be wrong after a power cut: within one
-boot_id, `seq` orders messages, not `ts`."""
+"""Identifies this run of the program. A device's clock may be wrong after a power cut: within one
+boot_id, messages are ordered by `seq`, not by `ts`."""
 
 _STARTED = time.monotonic()
 _AVERAGE_WEIGHT = 0.2
@@ -27,20 +27,20 @@ _THERMAL = Path("/sys/class/thermal")
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """A measured quantity: of the last answer, and the running average (None before the first)."""
+    """A measured quantity: of the last answer, and its running average; None before the first."""
 
     last: float | None = None
     average: float | None = None
 
     def with_value(self, value: float) -> "Figure":
-        """The figure after one more measurement."""
+        """Return the figure after one more measurement."""
         previous = value if self.average is None else self.average
         average = previous + _AVERAGE_WEIGHT * (value - previous)
         return Figure(last=round(value, 4), average=round(average, 4))
 
 
 class Outcome(StrEnum):
-    """How a request ended; `Requests` says what each one means."""
+    """Outcome of a request; `Requests` describes each."""
 
     COMPLETED = "completed"
     CANCELLED = "cancelled"
@@ -49,13 +49,13 @@ class Outcome(StrEnum):
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests since the start by how they ended.
+    """Number of requests since the start, by outcome.
 
     Attributes:
-        completed: answered.
-        cancelled: given up by the client.
-        rejected: refused: not valid, too long, or the queue was full.
-        failed: ended by an error on this side.
+        completed: requests that were answered.
+        cancelled: requests cancelled by the client.
+        rejected: requests refused because they were invalid or too long, or the queue was full.
+        failed: requests that ended with an error of the device.
     """
 
     completed: int = 0
@@ -65,14 +65,14 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """The release and the program that run here.
+    """The running release and program.
 
     Attributes:
-        model: the model's name.
+        model: name of the model.
         release: digest of the release.
         version: version of the bundle.
-        profile: name of the profile it was built with.
-        kit: name of its frozen runtime; None in a model-only bundle.
+        profile: name of the profile that the bundle was built with.
+        kit: name of the frozen runtime; None in a model-only bundle.
         runtime: version of this program.
     """
 
@@ -85,20 +85,21 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """All figures at one moment.
+    """The status at one moment.
 
     Attributes:
-        ts: RFC 3339, UTC.
-        uptime_s: since this program started, seconds.
-        queue_length: requests that wait.
-        running: requests that are being answered.
-        tokens_per_s: speed of decoding.
-        first_token_s: from the start of work on a request to its first token, seconds.
-        worker_restarts: inference processes that replaced one that had ended.
-        last_error: why the last one ended, empty if none did.
+        ts: time of the report, RFC 3339 in UTC.
+        uptime_s: seconds since this program started.
+        queue_length: number of requests in the queue.
+        running: number of requests being answered.
+        tokens_per_s: decode speed.
+        first_token_s: seconds from the start of work on a request to its first token.
+        worker_restarts: number of restarts of the inference process.
+        last_error: reason why the inference process last ended; empty if it never did.
         memory_bytes: resident memory of both processes.
-        worker_memory_bytes: that of the inference process alone.
-        temperature_c: of the hottest sensor, degrees Celsius; None where none can be read.
+        worker_memory_bytes: resident memory of the inference process alone.
+        temperature_c: temperature of the hottest sensor, degrees Celsius; None if none can be
+            read.
     """
 
     schema: int = SCHEMA
@@ -121,7 +122,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A report for probes; attributes as in `RuntimeStatus`."""
+    """A report for probes, with attributes as in `RuntimeStatus`."""
 
     health: Health
     uptime_s: float
@@ -132,7 +133,7 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestStats:
-    """Counts and speeds of the requests so far; written by one thread, read by several."""
+    """Counters and speeds of requests; written by one thread, read by several."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -141,7 +142,7 @@ class RequestStats:
         self._first_token_s = Figure()
 
     def count(self, outcome: Outcome) -> None:
-        """Count a request that has ended."""
+        """Count a request by its outcome."""
         with self._lock:
             self._outcomes[outcome] += 1
 
@@ -153,7 +154,7 @@ class RequestStats:
                 self._tokens_per_s = self._tokens_per_s.with_value(usage.tokens_per_s)
 
     def snapshot(self) -> tuple[Requests, Figure, Figure]:
-        """The counts, tokens per second, seconds to the first token; all of one moment."""
+        """Return counts, tokens per second and seconds to first token, all at one moment."""
         with self._lock:
             requests = Requests(
                 completed=self._outcomes[Outcome.COMPLETED],
@@ -165,17 +166,17 @@ class RequestStats:
 
 
 def now() -> str:
-    """This moment as RFC 3339 in UTC, to the millisecond."""
+    """Return the current time as RFC 3339 in UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def uptime_s() -> float:
-    """Seconds since this program started."""
+    """Return the seconds since this program started."""
     return round(time.monotonic() - _STARTED, 1)
 
 
 def resident_bytes(pid: int | None) -> int:
-    """Resident memory of a process; 0 if it is gone or there is none."""
+    """Return the resident memory of a process; 0 if it does not exist."""
     try:
         # Second field of statm: resident pages (man 5 proc).
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -185,14 +186,14 @@ def resident_bytes(pid: int | None) -> int:
 
 
 def temperature_c(thermal: Path = _THERMAL) -> float | None:
-    """The hottest thermal zone, degrees Celsius; None where there is none."""
-    found = []
+    """Return the temperature of the hottest thermal zone, degrees Celsius; None without one."""
+    temperatures = []
     for zone in thermal.glob("thermal_zone*/temp"):
         try:
             degrees = int(zone.read_text()) / 1000
         except (OSError, ValueError):
             continue
-        # A sensor that is switched off reads absurd values.
+        # A sensor that is switched off reports absurd values.
         if -50 < degrees < 200:
-            found.append(degrees)
-    return max(found, default=None)
+            temperatures.append(degrees)
+    return max(temperatures, default=None)
