@@ -1,1 +1,1 @@
-"""A chat in the terminal."""
+"""The terminal chat, and the client of the local service."""

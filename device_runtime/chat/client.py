@@ -1,4 +1,4 @@
-"""How this device's own commands reach the service that runs here."""
+"""Client of the service on this device, for the device's own commands."""
 
 import http.client
 import ipaddress
@@ -21,18 +21,18 @@ T = TypeVar("T")
 
 
 class NoServiceError(ServiceError):
-    """No edgepack service answers at an address as one does."""
+    """No edgepack service responds at an address."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where the service is, and what opens it.
+    """Address of the service, and the credentials for it.
 
     Attributes:
-        host: name or address; of this machine, where the service listens on all addresses.
-        port: of TCP.
+        host: name or address; the loopback address if the service listens on all addresses.
+        port: TCP port.
         certificate: the service's certificate; None for plain HTTP.
-        headers: to send with each request; may hold the API key.
+        headers: headers to send with each request; may contain the API key.
     """
 
     host: str
@@ -47,15 +47,15 @@ class Endpoint:
         return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
 
     def connect(self, timeout_s: float) -> http.client.HTTPConnection:
-        """A connection, not yet open.
+        """Create a connection, which is not yet open.
 
         Raises:
             ServiceError: the certificate cannot be read.
         """
         if self.certificate is None:
             return http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
-        # Exactly the certificate that the service was given is trusted, whoever signed it and
-        # whatever name it is for: these commands know the service by its configuration.
+        # Only the service's own certificate is trusted, regardless of its issuer and its name:
+        # these commands know the service by its configuration.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.check_hostname = False
@@ -65,20 +65,20 @@ class Endpoint:
         except OSError as error:
             raise ServiceError(
                 f"cannot read the certificate {self.certificate}: {error.strerror or error}",
-                hint="Give the service's certificate, which is not secret, with tls_certificate.",
+                hint="Set tls_certificate to the service's certificate, which is not secret.",
             ) from None
         return http.client.HTTPSConnection(self.host, self.port, timeout=timeout_s, context=context)
 
     def get(self, path: str, kind: type[T], timeout_s: float) -> T:
-        """Request what the service has at a path.
+        """Request and decode the JSON at a path.
 
         Args:
-            path: of the URL.
-            kind: what its JSON is read as.
-            timeout_s: longest silence, seconds.
+            path: path of the URL.
+            kind: type to decode the JSON to.
+            timeout_s: timeout of each network operation, seconds.
 
         Raises:
-            NoServiceError: nothing answers there, or something else does.
+            NoServiceError: nothing responds, or something other than the service.
             ServiceError: the service requires an API key, or the certificate cannot be read.
         """
         try:
@@ -90,39 +90,39 @@ class Endpoint:
                 raise self.unauthorized()
             if response.status != HTTPStatus.OK:
                 raise NoServiceError(
-                    f"the service on {self.url} answers with status {response.status}",
-                    hint="See its log, or give another address with --listen.",
+                    f"the service on {self.url} responds with status {response.status}",
+                    hint="See its log, or set another address with --listen.",
                 )
             return msgspec.json.decode(body, type=kind)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise NoServiceError(
                 f"no edgepack service answers on {self.url}: {error}",
-                hint="Start it with edgepack-runtime serve, or give its address with --listen.",
+                hint="Start it with edgepack-runtime serve, or set its address with --listen.",
             ) from None
 
     def unauthorized(self) -> ServiceError:
-        """The error for an answer with status 401."""
+        """Return the error for a response with status 401."""
         return ServiceError(
             f"the service on {self.url} requires an API key",
-            hint="Give the file that holds yours with --api-key-file.",
+            hint="Pass the file that contains yours with --api-key-file.",
         )
 
 
 def endpoint(config: RuntimeConfig, api_key_file: Path | None) -> Endpoint:
-    """Where the service with this configuration is.
+    """Return the endpoint of the service with this configuration.
 
     Args:
-        config: the service's.
-        api_key_file: holds the key to use; None for no key.
+        config: configuration of the service.
+        api_key_file: file with the API key to use; None for no key.
 
     Raises:
-        ServiceError: the address or the file is of no use.
+        ServiceError: the address or the file is invalid.
     """
     host, port = host_and_port(config.listen)
     if port == 0:
         raise ServiceError(
-            f"the service takes any free port ({config.listen})",
-            hint="Give the address it printed with --listen.",
+            f"the service picks any free port ({config.listen})",
+            hint="Set --listen to the address that it printed.",
         )
     try:
         if (address := ipaddress.ip_address(host)).is_unspecified:
@@ -141,13 +141,14 @@ def _key(file: Path) -> str:
             key = opened.read(MAX_KEY_FILE_BYTES).decode("ascii").strip()
     except OSError as error:
         raise ServiceError(
-            f"cannot read {file}: {error.strerror or error}", hint="Give a file you may read."
+            f"cannot read {file}: {error.strerror or error}", hint="Pass a file you can read."
         ) from None
     except UnicodeDecodeError:
         key = ""
     if not key or not key.isprintable() or " " in key:
         raise ServiceError(
-            f"{file} holds no API key",
-            hint="It is what edgepack-runtime api-key new printed: one line, sk-edgepack-...",
+            f"{file} does not contain an API key",
+            hint="It must contain what edgepack-runtime api-key new printed: one line, "
+            "sk-edgepack-...",
         )
     return key

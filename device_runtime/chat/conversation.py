@@ -1,4 +1,4 @@
-"""A chat in a terminal: a conversation, its commands, and how answers are shown."""
+"""The terminal chat: the conversation, its commands, and the display of answers."""
 
 import difflib
 import json
@@ -15,79 +15,79 @@ from device_runtime.durable import written_aside
 from device_runtime.errors import RequestError, ResourceError
 
 HELP = """\
-/system TEXT   set the system prompt, and begin anew; without TEXT, show it
-/save FILE     write the conversation, as JSON of OpenAI's messages
-/reset         begin anew
-/help          this
-/exit          leave, as Ctrl-D does
-Ctrl-C stops an answer. Esc Enter begins a new line."""
+/system TEXT   set the system prompt and start a new conversation; without TEXT, show it
+/save FILE     save the conversation as JSON, in the form of OpenAI's messages
+/reset         start a new conversation
+/help          show this help
+/exit          leave (or press Ctrl-D)
+Ctrl-C stops an answer. Esc Enter inserts a line break."""
 COMMANDS = ("/system", "/save", "/reset", "/help", "/exit")
 
 
 class Conversation:
-    """What was said.
+    """The turns so far, and the system prompt.
 
     Args:
-        system: the system prompt; empty leaves it to the device.
+        system: system prompt; empty for the device's default.
     """
 
     def __init__(self, system: str = "") -> None:
         self.system = system
         self._turns: list[dict[str, Any]] = []
-        self._own: set[Path] = set()
+        self._saved: set[Path] = set()
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """All turns, as OpenAI has them."""
+        """All turns, as messages of OpenAI's API."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, *self._turns]
 
-    def ask(self, text: str) -> None:
-        """Add what the user says."""
+    def add_question(self, text: str) -> None:
+        """Add a turn of the user."""
         self._turns.append({"role": "user", "content": text})
 
-    def answered(self, text: str) -> None:
-        """Add what the model says; a question without any answer is taken back."""
+    def add_answer(self, text: str) -> None:
+        """Add a turn of the model; if it is empty, remove the question instead."""
         if text:
             self._turns.append({"role": "assistant", "content": text})
         else:
             self._turns.pop()
 
     def reset(self) -> None:
-        """Forget all turns."""
+        """Delete all turns."""
         self._turns.clear()
 
     def save(self, file: Path) -> None:
-        """Write all turns; a file that this conversation did not write is left alone.
+        """Write all turns to a file; only a file that this conversation wrote is replaced.
 
         Raises:
-            ResourceError: the file is there, or cannot be written.
+            ResourceError: the file already exists, or cannot be written.
         """
         text = json.dumps(self.messages, ensure_ascii=False, indent=2) + "\n"
         try:
             target = file.expanduser().resolve()
-            if target.exists() and target not in self._own:
-                raise ResourceError(f"{file} is there already", hint="Give another name.")
+            if target.exists() and target not in self._saved:
+                raise ResourceError(f"{file} already exists", hint="Use another name.")
             with written_aside(target) as opened:
                 opened.write(text.encode())
         except (OSError, RuntimeError, ValueError) as error:
-            # Beside what the system refuses: a home of nobody, a name that no file can have.
+            # Besides errors of the system: an unknown user's home, an invalid file name.
             reason = getattr(error, "strerror", None) or error
             raise ResourceError(
-                f"cannot write {file}: {reason}", hint="Give another name."
+                f"cannot write {file}: {reason}", hint="Use another name."
             ) from None
-        self._own.add(target)
+        self._saved.add(target)
 
 
 class Chat:
-    """Puts lines to a model, and shows what comes.
+    """Sends lines to a model, and shows its answers.
 
     Args:
-        model: answers.
-        conversation: what was said before.
-        options: other fields of the requests.
-        show: writes a piece of an answer.
-        note: writes a line that is none.
+        model: backend that answers.
+        conversation: the conversation to continue.
+        options: further fields of the requests.
+        show: writes part of an answer.
+        note: writes a line beside the conversation.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class Chat:
         self._note = note
 
     def take(self, line: str) -> bool:
-        """Do what a line says; False if it ends the chat.
+        """Process a line, a message or a command; return False if it ends the chat.
 
         Raises:
-            DeviceError: it could not be done.
+            DeviceError: the command or the request failed.
         """
         if line.startswith("/"):
             name, _, rest = line.strip().partition(" ")
@@ -127,26 +127,26 @@ class Chat:
                 self._note(HELP)
             case "/reset":
                 self._conversation.reset()
-                self._note("The conversation begins anew.")
+                self._note("New conversation.")
             case "/system" if rest:
                 self._conversation.system = rest
                 self._conversation.reset()
-                self._note("The conversation begins anew, with this system prompt.")
+                self._note("New conversation with this system prompt.")
             case "/system":
-                self._note(self._conversation.system or "No system prompt but the device's own.")
+                self._note(self._conversation.system or "The device's default system prompt.")
             case "/save" if rest:
                 self._conversation.save(Path(rest))
-                self._note(f"Written to {rest}.")
+                self._note(f"Saved to {rest}.")
             case "/save":
-                raise RequestError("/save needs a file", hint="/save talk.json")
+                raise RequestError("/save requires a file", hint="For example: /save talk.json")
             case _:
-                near = difflib.get_close_matches(name, COMMANDS, 1)
-                hint = f"Did you mean {near[0]}?" if near else "/help tells what there is."
-                raise RequestError(f"there is no command {name}", hint=hint)
+                close = difflib.get_close_matches(name, COMMANDS, 1)
+                hint = f"Did you mean {close[0]}?" if close else "/help lists the commands."
+                raise RequestError(f"unknown command {name}", hint=hint)
         return True
 
     def _answer(self, text: str) -> None:
-        self._conversation.ask(text)
+        self._conversation.add_question(text)
         body = self._options | {"messages": self._conversation.messages}
         answer, last = "", Piece()
         timing = _Timing()
@@ -154,35 +154,36 @@ class Chat:
             with _stopped_by_ctrl_c(self._model):
                 for piece in self._model.answer(body):
                     answer += piece.text
-                    timing.came(piece)
+                    timing.add(piece)
                     self._show(printable(piece.text))
                     last = piece if piece.tokens is not None else last
         except RequestError as error:
-            hint = "Begin anew with /reset." if len(self._conversation.messages) > 1 else error.hint
+            is_first = len(self._conversation.messages) <= 1
+            hint = error.hint if is_first else "Start a new conversation with /reset."
             raise type(error)(str(error), hint=hint) from None
         finally:
-            self._conversation.answered(answer)
+            self._conversation.add_answer(answer)
             self._show("\n")
         self._note(timing.summary(last))
 
 
 class _Timing:
-    """How quick an answer was."""
+    """Latency and speed of an answer."""
 
     def __init__(self) -> None:
         self.finish = ""
         self._started = time.monotonic()
         self._first_at = self._last_at = 0.0
 
-    def came(self, piece: Piece) -> None:
+    def add(self, piece: Piece) -> None:
         self.finish = piece.finish or self.finish
         if piece.text:
             self._last_at = time.monotonic()
             self._first_at = self._first_at or self._last_at
 
     def summary(self, last: Piece) -> str:
-        """In words; `last` has the counts, unless the answer was stopped."""
-        ends = {"": ["stopped"], "length": ["ended at its greatest length"]}
+        """Return a line about the answer; `last` has the counts, unless it was stopped."""
+        ends = {"": ["stopped"], "length": ["reached max_tokens"]}
         facts = ends.get(self.finish, [])
         if last.tokens is not None:
             facts.append(f"{last.tokens} tokens")
@@ -206,17 +207,17 @@ def _stopped_by_ctrl_c(model: ChatModel) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """A text without what could steer the terminal that shows it.
+    """Replace characters that could control the terminal by U+FFFD.
 
-    A model may write escape sequences, which move the cursor, set titles or fill the clipboard, and
-    characters that turn the direction of a line. They are shown as U+FFFD.
+    A model can write escape sequences, which move the cursor, set titles or fill the clipboard, and
+    characters that change the direction of a line.
     """
-    return "".join(each if _is_harmless(each) else "\ufffd" for each in text.replace("\r", ""))
+    return "".join(char if _is_harmless(char) else "\ufffd" for char in text.replace("\r", ""))
 
 
 def _is_harmless(character: str) -> bool:
     if character in "\n\t":
         return True
     # Unicode's marks for embedded directions (UAX 9) are U+202A to U+202E and U+2066 to U+2069.
-    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
-    return not turns and unicodedata.category(character) not in ("Cc", "Cs")
+    is_mark = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return not is_mark and unicodedata.category(character) not in ("Cc", "Cs")

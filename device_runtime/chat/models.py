@@ -1,6 +1,6 @@
-"""Backends of the terminal chat: the service that runs here, or a model loaded for the chat.
+"""Backends of the terminal chat: the service on this device, or a model loaded for the chat.
 
-Both take the body of a chat completion, so that a chat means the same either way.
+Both take the body of a chat completion, so that a chat behaves the same either way.
 """
 
 import http.client
@@ -22,21 +22,21 @@ from device_runtime.errors import DeviceError, EngineError, RequestError, Servic
 from device_runtime.inference.engine import Engine, FinishReason
 
 TIMEOUT_S = 600
-"""Longest silence of a service: a request may wait for others, or for a long prompt."""
+"""Timeout of the service, seconds: a request may be queued, or wait for a long prefill."""
 
 PROBE_S = 5
-"""How long a service may take to say that it is there."""
+"""Timeout of the check for a running service, seconds."""
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of an answer.
+    """A part of an answer.
 
     Attributes:
-        text: what is new; may be empty.
-        finish: why the answer ended: `stop` or `length`; empty before.
-        tokens: length of the answer; only in the last piece, as the next two.
+        text: new text; may be empty.
+        finish: finish reason of the answer, `stop` or `length`; empty before its end.
+        tokens: length of the answer; only in the last piece, like the next two.
         prompt_tokens: length of the prompt.
-        cached_tokens: of it, what was remembered.
+        cached_tokens: tokens of the prompt that came from the prompt cache.
     """
 
     text: str = ""
@@ -47,7 +47,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Models(msgspec.Struct, frozen=True):
-    """What is read of the list of models."""
+    """The list of models, as far as it is needed here."""
 
     data: Annotated[list[Model], msgspec.Meta(min_length=1)]
 
@@ -56,34 +56,34 @@ class ChatModel(Protocol):
     """Answers conversations, one at a time."""
 
     def answer(self, body: dict[str, Any]) -> Iterator[Piece]:
-        """The answer to a body of OpenAI's chat completions.
+        """Yield the answer to the body of a chat completion.
 
         Raises:
-            RequestError: it cannot be answered; a shorter or other one may be.
-            DeviceError: there is no answer, for another reason.
+            RequestError: the request cannot be answered; a shorter or different one may be.
+            DeviceError: the answer failed for another reason.
         """
         ...
 
     def stop(self) -> None:
-        """End the answer that is coming, soon; called from a handler of signals."""
+        """Stop the current answer soon; called from a signal handler."""
         ...
 
     def close(self) -> None:
-        """Nothing more is asked."""
+        """Release the model."""
         ...
 
 
 class OwnModel:
     """A model in this process.
 
-    While its user reads and writes, it reads its own answers again, as `serve` does.
+    While the user reads and types, it prefills its own answers, as `serve` does.
     """
 
     def __init__(self, engine: Engine, served: ServedModel) -> None:
         self._engine = engine
         self._served = served
         self._stopped = threading.Event()
-        self._asked = threading.Event()
+        self._stop_idle = threading.Event()
         self._idle: threading.Thread | None = None
 
     def answer(self, body: dict[str, Any]) -> Iterator[Piece]:
@@ -102,7 +102,7 @@ class OwnModel:
                 cached_tokens=usage.cached_tokens if usage else 0,
             )
         self._idle = threading.Thread(target=self._prepare, daemon=True)
-        self._asked.clear()
+        self._stop_idle.clear()
         self._idle.start()
 
     def stop(self) -> None:
@@ -110,13 +110,13 @@ class OwnModel:
         self._stopped.set()
 
     def close(self) -> None:
-        """See `ChatModel.close`; also has the engine to itself again."""
-        self._asked.set()
+        """See `ChatModel.close`; also ends idle work, so that the engine is free."""
+        self._stop_idle.set()
         if self._idle is not None:
             self._idle.join()
 
     def _prepare(self) -> None:
-        while not self._asked.is_set() and self._engine.idle():
+        while not self._stop_idle.is_set() and self._engine.idle():
             pass
 
 
@@ -129,11 +129,11 @@ class ServiceModel:
         self._connection: http.client.HTTPConnection | None = None
 
     def name(self) -> str:
-        """The name of the model that it serves.
+        """Request the name of the served model.
 
         Raises:
-            NoServiceError: no service answers there.
-            ServiceError: it requires an API key.
+            NoServiceError: no service responds.
+            ServiceError: the service requires an API key.
         """
         return self._endpoint.get("/v1/models", _Models, PROBE_S).data[0].id
 
@@ -151,10 +151,9 @@ class ServiceModel:
             yield from _pieces(response)
         except (OSError, ValueError, http.client.HTTPException) as error:
             if not self._stopped:
-                where = self._endpoint.url
                 raise ServiceError(
-                    f"the service on {where} does not answer: {error}",
-                    hint="See how it is with edgepack-runtime status.",
+                    f"the service on {self._endpoint.url} does not answer: {error}",
+                    hint="Check it with edgepack-runtime status.",
                 ) from None
         finally:
             connection.close()
@@ -164,7 +163,7 @@ class ServiceModel:
         self._stopped = True
         if self._connection is not None and self._connection.sock is not None:
             with suppress(OSError):
-                # Whoever reads from it now finds its end.
+                # A pending read returns at once.
                 self._connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -172,7 +171,7 @@ class ServiceModel:
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[Piece]:
-    """Server-sent events as the service writes them: one line each."""
+    """Parse server-sent events in the service's form: one line each."""
     for line in response:
         if not line.startswith(b"data: ") or line == b"data: [DONE]\n":
             continue
@@ -200,5 +199,5 @@ def _refusal(response: http.client.HTTPResponse, endpoint: Endpoint) -> DeviceEr
         HTTPStatus.TOO_MANY_REQUESTS,
     ):
         return RequestError(message)
-    waits = response.headers["Retry-After"]
-    return ServiceError(message, hint=f"Try again in {waits} s." if waits else "See its log.")
+    wait_s = response.headers["Retry-After"]
+    return ServiceError(message, hint=f"Try again in {wait_s} s." if wait_s else "See its log.")

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 @click.command(cls=Grouped)
 @configured("listen", "tls_certificate")
 @api_key_file
-@click.option("--alone", is_flag=True, help="Load the model here, whatever service runs.")
+@click.option(
+    "--alone", is_flag=True, help="Load the model in this process even if a service is running."
+)
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
-@click.option("--model", help="MODEL:ADAPTER, where the release has adapters.")
+@click.option("--model", help="MODEL:ADAPTER, if the release has adapters.")
 @request_options
 @release
 @config_file
@@ -46,30 +48,29 @@ def chat(
     tls_certificate: Path | None,
     **options: Any,
 ) -> None:
-    """Chat with the service that runs here, or without one with a model loaded for it.
+    """Chat with the running service or, if there is none, with a model loaded for the chat.
 
-    In a terminal, /help tells what else there is. Otherwise each line of standard input is a
-    message.
+    In a terminal, /help lists the commands. Otherwise each line of standard input is a message.
 
     \b
     Examples:
       edgepack-runtime chat
-      edgepack-runtime chat --alone --system "You are brief." --temperature 0.7
+      edgepack-runtime chat --alone --system "Be brief." --temperature 0.7
       echo "What is the capital of France?" | edgepack-runtime chat
     """
     from device_runtime.chat.conversation import Chat, Conversation
 
     if alone and listen is not None:
-        raise click.UsageError("--alone talks to no service: leave --listen out")
+        raise click.UsageError("--alone cannot be combined with --listen")
     model: ChatModel | None = None
     if not alone:
         flags = {"listen": listen, "tls_certificate": tls_certificate}
         config = resolve_anywhere(release, config_file, **flags).config
-        model = _service(config, api_key_file, must_be_there=listen is not None)
+        model = _service(config, api_key_file, required=listen is not None)
     if model is None:
         model = _own(release, config_file)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    talk = Chat(
+    session = Chat(
         model,
         Conversation(system),
         given(options),
@@ -78,37 +79,37 @@ def chat(
     )
     try:
         if interactive:
-            _converse(talk.take)
+            _converse(session.take)
         else:
             for line in sys.stdin.buffer:
-                if not talk.take(line.decode(errors="replace").rstrip("\n")):
+                if not session.take(line.decode(errors="replace").rstrip("\n")):
                     break
     finally:
         model.close()
 
 
 def _service(
-    config: "RuntimeConfig", api_key_file: Path | None, *, must_be_there: bool
+    config: "RuntimeConfig", api_key_file: Path | None, *, required: bool
 ) -> "ChatModel | None":
-    """The service that answers where the configuration says; None if none does."""
+    """Connect to the service at the configured address; None if none is running."""
     from device_runtime.chat.client import NoServiceError, endpoint
     from device_runtime.chat.models import ServiceModel
 
-    if config.listen.endswith(":0") and not must_be_there:
+    if config.listen.endswith(":0") and not required:
         return None
     where = endpoint(config, api_key_file)
     model = ServiceModel(where)
     try:
         _note(f"{model.name()}, served on {where.url}")
     except NoServiceError:
-        if must_be_there:
+        if required:
             raise
         return None
     return model
 
 
 def _own(release: Path | None, config_file: Path | None) -> "ChatModel":
-    """The release's model, loaded here."""
+    """Load the release's model in this process."""
     from device_runtime.api.served_model import ServedModel
     from device_runtime.chat.models import OwnModel
     from device_runtime.commands.engine import load_engine
@@ -121,8 +122,8 @@ def _own(release: Path | None, config_file: Path | None) -> "ChatModel":
 
 
 def _converse(take: Callable[[str], bool]) -> None:
-    """Until the user leaves; what goes wrong is told, and the chat goes on."""
-    _note("/help tells what there is.")
+    """Chat until the user leaves; errors are shown, and the chat continues."""
+    _note("/help lists the commands.")
     for line in _lines():
         try:
             if not take(line):
@@ -134,7 +135,7 @@ def _converse(take: Callable[[str], bool]) -> None:
 
 
 def _lines() -> Iterator[str]:
-    """What the user writes; Ctrl-D ends it."""
+    """Yield the user's lines until Ctrl-D."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -147,7 +148,7 @@ def _lines() -> Iterator[str]:
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    # Its history is kept in memory: what was asked is nobody else's business.
+    # The history stays in memory, because questions are private.
     session: PromptSession[str] = PromptSession(
         completer=WordCompleter(COMMANDS, sentence=True),
         complete_while_typing=False,
@@ -157,12 +158,12 @@ def _lines() -> Iterator[str]:
         try:
             yield session.prompt("> ", prompt_continuation="  ")
         except KeyboardInterrupt:
-            _note("Ctrl-D or /exit leaves.")
+            _note("Press Ctrl-D or type /exit to leave.")
         except EOFError:
             return
 
 
 def _note(text: str) -> None:
-    """A line beside the conversation, on stderr."""
+    """Write a line beside the conversation, on stderr."""
     plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
     click.echo(text if plain else click.style(text, dim=True), err=True)

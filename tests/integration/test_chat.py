@@ -116,13 +116,13 @@ def test_conversation_in_a_terminal(frozen: Terminal, tmp_path: Path) -> None:
     frozen.until(">")
     # At the prompt it stops nothing, and says what leaves.
     frozen.send("\x03")
-    frozen.until("Ctrl-D or /exit leaves.")
+    frozen.until("Press Ctrl-D or type /exit to leave.")
     frozen.until(">")
     frozen.send("/sav\r")
     frozen.until("Did you mean /save?")
     frozen.until(">")
     frozen.send(f"/save {tmp_path / 'talk.json'}\r")
-    frozen.until("Written to")
+    frozen.until("Saved to")
     assert (tmp_path / "talk.json").read_text().count('"role"') == 4
     children = psutil.Process(frozen.process.pid).children(recursive=True)
     assert children == []

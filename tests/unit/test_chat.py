@@ -148,7 +148,7 @@ def test_help_names_all_commands() -> None:
     ("line", "hint"),
     [
         ("/savee x", "Did you mean /save?"),
-        ("/zzz", "/help tells what there is."),
+        ("/zzz", "/help lists the commands."),
         ("/save", "/save"),
     ],
 )
@@ -173,7 +173,7 @@ def test_save_writes_messages_and_again(tmp_path: Path) -> None:
 def test_save_leaves_files_of_others_alone(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text("mine")
-    with pytest.raises(ResourceError, match="is there already"):
+    with pytest.raises(ResourceError, match="already exists"):
         Terminal().take(f"/save {file}")
     assert file.read_text() == "mine"
 
