@@ -1,4 +1,4 @@
-"""The command line `edgepack-runtime`: its commands, and what becomes of their errors."""
+"""The command line `edgepack-runtime`: its commands, and the exit codes of their errors."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from device_runtime.errors import DeviceError
 
 PROGRAM = "edgepack-runtime"
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+"""Exit code after Ctrl-C, as in shells: 128 + SIGINT."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -33,7 +33,7 @@ def cli() -> None:
       edgepack-runtime chat
       edgepack-runtime status
 
-    What it does by itself is set in /etc/edgepack/runtime.toml: see edgepack-runtime config show.
+    The configuration is /etc/edgepack/runtime.toml; edgepack-runtime config show prints it.
     """
 
 
@@ -53,7 +53,7 @@ for command in (serve, worker, generate, chat, status, verify, doctor, install, 
 
 
 def main() -> int:
-    """Run the command line; the process's exit code."""
+    """Run the command line, and return the exit code."""
     logs.set_up("text")
     try:
         return cli.main(standalone_mode=False, prog_name=PROGRAM) or 0
@@ -68,6 +68,6 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of stdout has gone (`config show | head`); nobody is left to tell.
+        # The reader of stdout has closed it (`config show | head`): nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -1,6 +1,6 @@
-"""Whether this device can run a release, and what to do where it cannot.
+"""Checks that this device can run a release, with advice where it cannot.
 
-Each check takes what was read of the device and judges it; `examine` reads.
+Each check judges facts about the device; `examine` reads the facts.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from device_runtime.bundle.target import Target
 from device_runtime.errors import BundleError
 from device_runtime.memory import parse_meminfo
 
-# Jetson Linux (L4T) by its major version: the JetPack it is the base of.
+# JetPack versions by the major version of Jetson Linux (L4T) that they are based on.
 _JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
 
 # CUdevice_attribute in CUDA's driver API.
@@ -29,13 +29,13 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at.
+    """The result of a check.
 
     Attributes:
-        name: what was looked at.
-        status: `fail` keeps the model from running, `warn` may.
-        found: what is there.
-        advice: what to do; empty where nothing is to be done.
+        name: subject of the check.
+        status: `fail` prevents the model from running, `warn` may.
+        found: state of the device.
+        advice: what to do; empty if nothing.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine(release: Release) -> list[Check]:
-    """Look at everything a release needs of this device; its own files come first."""
+    """Check everything that a release needs of this device, its own files first."""
     manifest = release.manifest
     checks = [
         files(release),
@@ -69,74 +69,74 @@ def examine(release: Release) -> list[Check]:
 
 
 def files(release: Release) -> Check:
-    """Every byte of the release."""
+    """Check every byte of the release."""
     try:
         release.verify()
     except BundleError as error:
         return Check(name="release", status="fail", found=str(error), advice=error.hint)
-    return Check(name="release", status="ok", found=f"whole ({release.digest[:12]})")
+    return Check(name="release", status="ok", found=f"intact ({release.digest[:12]})")
 
 
 def memory(meminfo: str, needed: int) -> Check:
-    """Memory of the machine and what is free of it.
+    """Compare the memory of the machine, total and available, with the model's.
 
     Args:
         meminfo: content of /proc/meminfo (man 5 proc), kB.
-        needed: by the model while it is served, bytes.
+        needed: memory of the served model, bytes.
     """
     total, available = parse_meminfo(meminfo)
-    found = f"{available >> 20} of {total >> 20} MiB free, the model takes {needed >> 20}"
+    state = f"{available >> 20} of {total >> 20} MiB available, the model needs {needed >> 20} MiB"
     if total < needed:
         advice = "Use a smaller model, or a profile with a smaller context_length."
-        return Check(name="memory", status="fail", found=found, advice=advice)
+        return Check(name="memory", status="fail", found=state, advice=advice)
     if available < needed:
-        advice = "End other programs; if the model is being served already, all is well."
-        return Check(name="memory", status="warn", found=found, advice=advice)
-    return Check(name="memory", status="ok", found=found)
+        advice = "Stop other programs; ignore this if the model is already being served."
+        return Check(name="memory", status="warn", found=state, advice=advice)
+    return Check(name="memory", status="ok", found=state)
 
 
 def disk(free: int, needed: int) -> Check:
-    """Room for the next release beside this one, bytes."""
-    found = f"{free >> 20} MiB free, a release takes {needed >> 20}"
+    """Compare the free disk space with that of a second release beside this one, bytes."""
+    state = f"{free >> 20} MiB free, a release needs {needed >> 20} MiB"
     if free < needed:
-        advice = "Make room before the next update: it is installed beside this release."
-        return Check(name="disk", status="warn", found=found, advice=advice)
-    return Check(name="disk", status="ok", found=found)
+        advice = "Free disk space before the next update: it is installed beside this release."
+        return Check(name="disk", status="warn", found=state, advice=advice)
+    return Check(name="disk", status="ok", found=state)
 
 
-def machine(found: str, kit: KitFacts) -> Check:
-    """The architecture, as `uname -m` says it."""
-    return _check("architecture", found, requirements.architecture(found, kit))
+def machine(name: str, kit: KitFacts) -> Check:
+    """Check the architecture, as `uname -m` names it."""
+    return _check("architecture", name, requirements.architecture(name, kit))
 
 
 def hardware(board: Sequence[str] | None, manifest: Manifest) -> Check:
-    """The board, by its names in the device tree; a release that was forced onto it may run."""
+    """Check the board's names in the device tree; only warn, since a forced release may run."""
     unmet = requirements.hardware(board, os.uname().machine, manifest)
     return _check("hardware", ", ".join(board or ()) or "no device tree", unmet, "warn")
 
 
-def c_library(found: str, kit: KitFacts) -> Check:
-    """The C library, as confstr(3) names it: `glibc 2.36`."""
-    version = re.fullmatch(r"glibc (\d+\.\d+)", found)
-    return _check("C library", found, requirements.c_library(version[1] if version else None, kit))
+def c_library(name: str, kit: KitFacts) -> Check:
+    """Check the C library, as confstr(3) names it: `glibc 2.36`."""
+    version = re.fullmatch(r"glibc (\d+\.\d+)", name)
+    return _check("C library", name, requirements.c_library(version[1] if version else None, kit))
 
 
 def _check(
-    name: str, found: str, unmet: Unmet | None, status: Literal["warn", "fail"] = "fail"
+    name: str, state: str, unmet: Unmet | None, status: Literal["warn", "fail"] = "fail"
 ) -> Check:
     if unmet is not None:
         return Check(name=name, status=status, found=unmet.problem, advice=unmet.hint)
-    return Check(name=name, status="ok", found=found)
+    return Check(name=name, status="ok", found=state)
 
 
 def jetpack(tegra_release: str | None, cuda: CudaFacts) -> Check:
-    """The JetPack, from what /etc/nv_tegra_release says of Jetson Linux; None without that file."""
+    """Check the JetPack, from the content of /etc/nv_tegra_release; None without that file."""
     if tegra_release is None:
         return Check(
             name="JetPack",
             status="warn",
-            found="none: this is no Jetson board",
-            advice=f"Any machine with a GPU and CUDA {cuda.version} will do.",
+            found="none: this is not a Jetson board",
+            advice=f"Any machine with a GPU and CUDA {cuda.version} can run this release.",
         )
     version = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", tegra_release)
     major = _JETPACKS.get(version[1]) if version else None
@@ -145,33 +145,33 @@ def jetpack(tegra_release: str | None, cuda: CudaFacts) -> Check:
             name="JetPack",
             status="warn",
             found=f"unknown: {tegra_release.splitlines()[0][:60]!r}",
-            advice=f"JetPack {cuda.jetpack} is what this release was made for.",
+            advice=f"This release was built for JetPack {cuda.jetpack}.",
         )
-    found = f"{major} (Jetson Linux {version[1]}.{version[2]})"
+    state = f"{major} (Jetson Linux {version[1]}.{version[2]})"
     if int(major) < int(cuda.jetpack):
         advice = f"Install JetPack {cuda.jetpack}: this release needs its CUDA {cuda.version}."
-        return Check(name="JetPack", status="fail", found=found, advice=advice)
-    return Check(name="JetPack", status="ok", found=found)
+        return Check(name="JetPack", status="fail", found=state, advice=advice)
+    return Check(name="JetPack", status="ok", found=state)
 
 
 def libraries(names: Iterable[str], cuda: CudaFacts) -> Check:
-    """Whether the dynamic linker finds CUDA's libraries."""
+    """Check that the dynamic linker finds CUDA's libraries."""
     missing = [name for name in names if not _loads(name)]
     if missing:
         return Check(
             name="CUDA libraries",
             status="fail",
             found=f"cannot be loaded: {', '.join(missing)}",
-            advice=f"Install CUDA {cuda.version}; on a Jetson board: JetPack {cuda.jetpack} and "
+            advice=f"Install CUDA {cuda.version}; on a Jetson board, JetPack {cuda.jetpack} and "
             "its package nvidia-jetpack.",
         )
     return Check(name="CUDA libraries", status="ok", found=f"CUDA {cuda.version}")
 
 
 def gpu(capability: str | None, problem: str, cuda: CudaFacts) -> Check:
-    """The GPU: its compute capability, or None and why there is none."""
+    """Check the GPU's compute capability; None with the problem if there is no usable GPU."""
     if capability is None:
-        advice = "Check the driver: nvidia-smi, and who may use /dev/nv*."
+        advice = "Check the driver with nvidia-smi, and the permissions of /dev/nv*."
         return Check(name="GPU", status="fail", found=problem, advice=advice)
     if not cuda.serves(capability):
         return Check(
@@ -179,7 +179,7 @@ def gpu(capability: str | None, problem: str, cuda: CudaFacts) -> Check:
             status="fail",
             found=f"compute capability {capability}; the runtime has code for "
             f"{', '.join(cuda.gpus)}",
-            advice="Build the bundle with a profile for the CPU, such as cpu-aarch64.",
+            advice="Build the bundle with a CPU profile, such as cpu-aarch64.",
         )
     return Check(name="GPU", status="ok", found=f"compute capability {capability}")
 
@@ -193,7 +193,7 @@ def _loads(name: str) -> bool:
 
 
 def _compute_capability() -> tuple[str | None, str]:
-    """Compute capability of the first GPU, `8.7`, or None and the reason."""
+    """Return the compute capability of the first GPU, `8.7`, or None and the reason."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -206,5 +206,5 @@ def _compute_capability() -> tuple[str | None, str]:
         driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device),
     ):
         if status != 0:
-            return None, f"the driver finds none (error {status})"
+            return None, f"the driver finds no GPU (error {status})"
     return f"{major.value}.{minor.value}", ""

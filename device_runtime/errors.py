@@ -1,28 +1,28 @@
-"""Errors of the device side, and the table of how each one is reported.
+"""Errors of the device side, and how each is reported.
 
-The table's rows are class attributes: a subclass states what differs from its parent. Errors of the
-engine and of the supervisor, and their rows, are beside what raises them.
+Class attributes describe the report: a subclass sets only what differs from its parent. Errors of
+the engine and the supervisor are defined beside the code that raises them.
 """
 
 from typing import ClassVar
 
 PROMPT = "prompt"
-"""As `DeviceError.param`: the field with the prompt, whose name depends on the endpoint."""
+"""Value of `DeviceError.param` for the field with the prompt; its name depends on the endpoint."""
 
 
 class DeviceError(Exception):
-    """Something the user can act on.
+    """An error that the user can act on.
 
     Attributes:
-        exit_code: of the process that ends with it.
-        wire_name: stands for the class between processes; a class without a name of its own
-            arrives as its nearest ancestor with one.
-        http_status: of the response to a request that ends with it.
+        exit_code: exit code of a process that ends with the error.
+        wire_name: name of the class between processes; a class without its own name arrives as
+            its nearest ancestor with one.
+        http_status: status of the response to a request that ends with the error.
         api_code: `error.code` in the body of that response.
-        param: `error.param`: the field of the request that is wrong, or `PROMPT`; None for none.
-        refuses: the request was not started; otherwise it failed.
-        retry_after_s: seconds until the request may succeed; None if that is not known.
-        hint: what to do next, one sentence; may be empty.
+        param: `error.param`: name of the invalid field, or `PROMPT`; None for none.
+        refuses: whether the request was refused before it started; otherwise it failed.
+        retry_after_s: seconds until the request may succeed; None if unknown.
+        hint: the next action, one sentence; may be empty.
     """
 
     exit_code: ClassVar[int] = 1
@@ -53,7 +53,7 @@ class InstallError(DeviceError):
 
 
 class ResourceError(DeviceError):
-    """The machine lacks something: disk space, memory, a free port."""
+    """The machine lacks a resource: disk space, memory, a free port."""
 
     exit_code = 9
     wire_name = "resource"
@@ -67,7 +67,7 @@ class EngineError(DeviceError):
 
 
 class RequestError(DeviceError):
-    """A request asks for what the model cannot do (a prompt longer than its context, say)."""
+    """A request needs what the model cannot do (a prompt longer than its context, say)."""
 
     exit_code = 12
     wire_name = "request"
@@ -87,15 +87,15 @@ class ServiceError(DeviceError):
 
 
 def error_classes() -> list[type[DeviceError]]:
-    """The error classes of all loaded modules, each after its parent."""
+    """Return the error classes of all loaded modules, each after its parent."""
     classes: list[type[DeviceError]] = [DeviceError]
-    for kind in classes:  # grows while it is walked
+    for kind in classes:  # grows during the iteration
         classes += kind.__subclasses__()
     return classes
 
 
 def error_class(wire_name: str) -> type[DeviceError]:
-    """The class that a wire name stands for.
+    """Return the class with a wire name.
 
     Raises:
         KeyError: no class has this name.

@@ -1,6 +1,6 @@
-"""The log, on stderr: an event with its fields on each line, as text or as JSON.
+"""The log on stderr: one event with its fields per line, as text or as JSON.
 
-No field may hold a prompt or an answer, or a part of one.
+No field may contain a prompt or an answer, or part of one.
 """
 
 import json
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 _FIELDS = "edgepack_fields"
 _PATIENCE_MS = 100
 _PIECE = 1024
-"""Characters written at once: UTF-8 makes at most PIPE_BUF bytes (pipe(7)) of them, for which a
-pipe that can be written has room."""
+"""Characters written at once: in UTF-8 they take at most PIPE_BUF bytes (pipe(7)), for which a
+writable pipe has room."""
 
 
 def event(logger: logging.Logger, level: int, name: str, **fields: object) -> None:
@@ -26,7 +26,7 @@ def event(logger: logging.Logger, level: int, name: str, **fields: object) -> No
 
 
 def set_up(form: Literal["text", "json"]) -> None:
-    """Log in this form from now on."""
+    """Configure the process's log in this form."""
     handler = _Stderr(sys.stderr)
     handler.setFormatter(_Lines(form))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
@@ -34,10 +34,10 @@ def set_up(form: Literal["text", "json"]) -> None:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Leaves out lines that would have to wait for a reader, and counts them.
+    """A handler that drops lines instead of blocking, and counts them.
 
-    A pipe that nobody reads is full after a few hundred lines, a terminal may be halted: a write
-    would stop the whole process.
+    A pipe without a reader is full after a few hundred lines, and a terminal may be paused: a write
+    would then block the whole process.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -45,14 +45,14 @@ class _Stderr(logging.StreamHandler[TextIO]):
         self._dropped = 0
         self._torn = False
         self._room: select.poll | None = None
-        # A stream without a file, as tests have, never makes anyone wait.
+        # A stream without a file descriptor, as in tests, never blocks.
         with suppress(OSError):
             number = stream.fileno()
             self._room = select.poll()
             self._room.register(number, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, if there is room for it."""
+        """Write a line if there is room for it."""
         try:
             if self._dropped and self._has_room():
                 dropped, self._dropped = self._dropped, 0
@@ -74,7 +74,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
             self.flush()
 
     def _has_room(self) -> bool:
-        # A reader that is only slow gets some time, once.
+        # A slow reader gets some time, once.
         patience_ms = 0 if self._dropped else _PATIENCE_MS
         return self._room is None or bool(self._room.poll(patience_ms))
 
@@ -85,7 +85,7 @@ class _Lines(logging.Formatter):
         self._form = form
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever is in it."""
+        """Format a record as one line, whatever its fields contain."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         shown: dict[str, Any] = {"ts": at.replace("+00:00", "Z"), "level": record.levelname.lower()}
         fields = getattr(record, _FIELDS, None)
@@ -104,7 +104,7 @@ class _Lines(logging.Formatter):
 
 
 def _shown(value: object) -> str:
-    """A value in the text form: quoted where it has to be, always on one line."""
+    """Format a value as text: on one line, quoted if necessary."""
     text = str(value)
     plain = text.isprintable() and text and not set(text) & set(' "=')
     return text if plain else json.dumps(text)

@@ -37,25 +37,25 @@ from device_runtime.worker.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 DRAIN_S = 10
-"""How long running answers may go on after the service was told to stop, seconds."""
+"""How long running answers may continue after a signal to stop, seconds."""
 
 
 class Service:
-    """One release, served until a signal.
+    """The service of one release, until a signal.
 
     Args:
-        release: what to serve.
-        config: how to serve it.
-        announce: called with the URL as soon as it answers.
+        release: release to serve.
+        config: configuration of the service.
+        announce: called with the URL as soon as the service listens.
     """
 
     def __init__(
         self, release: Release, config: RuntimeConfig, announce: Callable[[str], None]
     ) -> None:
-        """Look at everything that a start needs and take nothing yet.
+        """Check everything that a start needs, without acquiring anything.
 
         Raises:
-            ServiceError: some part of the configuration is of no use.
+            ServiceError: part of the configuration is invalid.
         """
         manifest = release.manifest
         self._config = config
@@ -102,9 +102,9 @@ class Service:
 
         Raises:
             ResourceError: the address is taken.
-            ServiceError: others could reach the address, and nobody said that they may.
+            ServiceError: the address is exposed without API keys.
             EngineError: the model does not load.
-            ServiceError: a part of the service ended unexpectedly.
+            ServiceError: part of the service ended unexpectedly.
         """
         self._reporting = asyncio.get_running_loop().create_future()
         try:
@@ -114,7 +114,7 @@ class Service:
             await self.shutdown()
 
     def startup(self) -> None:
-        """Take the address, and start to report."""
+        """Bind the address, and start the reports."""
         self._socket = bind(self._config.listen)
         loopback = is_loopback(self._socket)
         if not loopback:
@@ -149,29 +149,29 @@ class Service:
             self._reporter.start()
 
     def _check_exposure(self, url: str) -> None:
-        """Other machines reach this address: is that meant?
+        """Refuse to serve beyond loopback without API keys, unless configured.
 
         Raises:
-            ServiceError: without API keys nobody said so.
+            ServiceError: there are no API keys, and `insecure_no_auth` is not set.
         """
         if self._keys is None and not self._config.insecure_no_auth:
             raise ServiceError(
-                f"{url} is open to the network, and no API key is required there",
-                hint="Make a key with edgepack-runtime api-key new NAME --file FILE and give "
-                "--api-keys-file FILE; or let anyone in with --insecure-no-auth.",
+                f"{url} is open to the network but requires no API key",
+                hint="Create a key with edgepack-runtime api-key new NAME --file FILE and pass "
+                "--api-keys-file FILE; or allow anyone with --insecure-no-auth.",
             )
         if self._keys is None:
-            detail = "anyone who reaches this address can use the model: there is no authentication"
+            detail = "no authentication: anyone who can reach this address can use the model"
             event(log, logging.WARNING, "open_to_network", url=url, detail=detail)
         elif self._tls is None:
             detail = "API keys, prompts and answers cross the network unencrypted"
             event(log, logging.WARNING, "no_tls", url=url, detail=detail)
 
     async def serve(self) -> None:
-        """Answer until a signal, then let running answers finish.
+        """Serve until a signal, then let running answers finish.
 
-        A part that ends unexpectedly ends all: the init system starts a process again that has
-        ended, and none that looks alive and answers nothing.
+        If one part ends unexpectedly, the whole service ends: the init system restarts a process
+        that ended, but not one that runs and never responds.
         """
         assert self._socket is not None
         assert self._server is not None
@@ -191,12 +191,12 @@ class Service:
         await serving
 
     async def _infer(self) -> None:
-        """Load the model, then wait for an end of the supervision, which only an error brings."""
+        """Load the model, then wait for the supervision, which ends only with an error."""
         await self._supervisor.start()
         await self._supervisor.ended()
 
     async def shutdown(self) -> None:
-        """Give back what startup took, last first; say goodbye to the broker."""
+        """Release what startup acquired, in reverse order; report `offline` to the broker."""
         await self._supervisor.stop()
         if self._reporter is not None:
             await asyncio.to_thread(self._reporter.stop)
@@ -204,7 +204,7 @@ class Service:
             self._socket.close()
 
     def status(self) -> RuntimeStatus:
-        """How everything is now; may be called from any thread."""
+        """Return the current status; can be called from any thread."""
         requests, tokens_per_s, first_token_s = self._stats.snapshot()
         worker_bytes = resident_bytes(self._supervisor.pid)
         return RuntimeStatus(
@@ -231,7 +231,7 @@ class Service:
         self._announce(url_of(self._socket, tls=self._tls is not None))
 
     def _on_signal(self) -> None:
-        """The first one lets running answers finish, within a bound; a second one does not."""
+        """Stop: the first signal lets running answers finish in time, a second one does not."""
         assert self._server is not None
         event(log, logging.INFO, "stopping")
         wait_s = 0 if self._server.should_exit else DRAIN_S
@@ -240,10 +240,10 @@ class Service:
 
 
 def _unexpected_end(name: str, part: asyncio.Future[None]) -> DeviceError:
-    """Log how a part of the service ended, and give the error that ends the rest."""
+    """Log the end of a part of the service, and return the error to end the service with."""
     error = part.exception()
     if isinstance(error, DeviceError):
-        # Such as a model that does not load: it says itself what to do.
+        # Such as a model that does not load: its own hint says what to do.
         return error
     log.error("%s ended unexpectedly: %r", name, error, exc_info=error)
     return ServiceError(

@@ -1,4 +1,4 @@
-"""The commands of `edgepack-runtime`: options in, one call, results out.
+"""The commands of `edgepack-runtime`: each parses options, makes one call and prints the result.
 
-Heavy imports stay inside the commands, so that help and completion are instant.
+Heavy imports are inside the commands, so that help and completion are instant.
 """

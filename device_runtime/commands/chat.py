@@ -13,12 +13,12 @@ from device_runtime.commands.options import (
     api_key_file,
     config_file,
     configured,
-    given,
     open_or_own,
     release,
     request_options,
     resolve,
     resolve_anywhere,
+    without_none,
 )
 from device_runtime.errors import DeviceError
 
@@ -73,7 +73,7 @@ def chat(
     session = Chat(
         model,
         Conversation(system),
-        given(options),
+        without_none(options),
         show=lambda text: click.echo(text, nl=False),
         note=_note if interactive else lambda text: None,
     )

@@ -13,8 +13,8 @@ def load_engine(release: Release, config: RuntimeConfig) -> "GenAIEngine":
     """Load a release's model.
 
     Args:
-        release: holds the model.
-        config: `threads` and `kv_cache_mib` concern the engine.
+        release: release with the model.
+        config: configuration, of which `threads` and `kv_cache_mib` apply.
 
     Raises:
         EngineError: the model does not load.

@@ -11,11 +11,11 @@ import click
 from device_runtime.commands.options import (
     as_json,
     config_file,
-    given,
     open_or_own,
     release,
     request_options,
     resolve,
+    without_none,
 )
 
 
@@ -24,7 +24,7 @@ from device_runtime.commands.options import (
 @release
 @config_file
 @request_options
-@click.option("--raw", is_flag=True, help="Continue the text; do not use the chat template.")
+@click.option("--raw", is_flag=True, help="Continue the text, without the chat template.")
 @as_json
 def generate(
     prompt: str,
@@ -34,7 +34,7 @@ def generate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Answer one PROMPT and end; the text is printed as it comes.
+    """Answer one PROMPT and exit; the text is printed as it is generated.
 
     \b
     Examples:
@@ -48,7 +48,7 @@ def generate(
     opened = open_or_own(release)
     config = resolve(opened, config_file).config
     served = ServedModel.of_release(opened, config)
-    fields = given(options)
+    fields = without_none(options)
     if raw:
         request = own_request(parse_completion, fields | {"prompt": prompt}, served)
     else:
@@ -81,8 +81,8 @@ def generate(
 
 
 def _since_process_start() -> float:
-    """Seconds since the kernel started this process, loading of the program included."""
-    # Field 22 of stat (man 5 proc), counted after the name, which may hold anything.
+    """Return the seconds since the start of this process, loading of the program included."""
+    # Field 22 of stat (man 5 proc), counted from behind the name, which may contain anything.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started

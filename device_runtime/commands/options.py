@@ -1,4 +1,4 @@
-"""What several commands take, and how their configuration is put together."""
+"""Options that several commands share, and the resolution of their configuration."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ release = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     envvar=sources.RELEASE_VARIABLE,
     show_envvar=True,
-    help="Folder of the release.  [default: the one this program is part of]",
+    help="Folder of the release.  [default: the one that contains this program]",
 )
 config_file = click.option(
     "--config",
@@ -30,53 +30,55 @@ config_file = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     envvar=sources.FILE_VARIABLE,
     show_envvar=True,
-    help=f"Configuration file.  [default: {sources.FILE}, if it is there]",
+    help=f"Configuration file.  [default: {sources.FILE}, if it exists]",
 )
 api_key_file = click.option(
     "--api-key-file",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar=sources.API_KEY_VARIABLE,
     show_envvar=True,
-    help="File with the API key to use, where the service requires one.",
+    help="File with the API key to use, if the service requires one.",
 )
 
 _REQUEST_OPTIONS = (
-    click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of an answer."),
+    click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum tokens of an answer."),
     click.option(
         "--temperature",
         type=click.FloatRange(0, 2),
-        help="0 takes the most likely token each time.  [default: 0; 1 with another option that "
-        "samples]",
+        help="0 picks the most likely token each time.  [default: 0; 1 with another sampling "
+        "option]",
     ),
     click.option(
-        "--top-p", type=click.FloatRange(0, 1), help="Share of probability to sample from."
+        "--top-p", type=click.FloatRange(0, 1), help="Cumulative probability to sample from."
     ),
     click.option(
-        "--top-k", type=click.IntRange(min=0), help="Most likely tokens to sample from; 0: all."
+        "--top-k",
+        type=click.IntRange(min=0),
+        help="Number of most likely tokens to sample from; 0 for all.",
     ),
-    click.option("--seed", type=int, help="Same seed, same answer."),
+    click.option("--seed", type=int, help="The same seed gives the same answer."),
 )
 
 
 def request_options(command: Command) -> Command:
-    """Give a command the fields of a request that choose length and tokens, named as OpenAI does.
+    """Add to a command the fields of a request for length and sampling, with OpenAI's names.
 
-    The command gets None for those that are not given: `given` leaves them out of the request.
+    Options that are not set arrive as None: `without_none` drops them from the request.
     """
     for option in reversed(_REQUEST_OPTIONS):
         command = option(command)
     return command
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that have a value."""
+def without_none(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that have a value."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def configured(*names: str) -> Callable[[Command], Command]:
-    """Give a command the flags of these options of the configuration, or of all.
+    """Add to a command the flags of these options of the configuration, or of all.
 
-    The command gets them by name; None, or an empty tuple for a list, says it was not given.
+    The command gets them by name; None, or an empty tuple for a list, means not set.
     """
 
     def decorate(command: Command) -> Command:
@@ -108,7 +110,7 @@ def _flag(option: Option) -> Callable[[Command], Command]:
 
 
 def _click_type(kind: inspect.Type) -> tuple[Any, str | None]:
-    """Choose how click reads a value, and what its place is called in the help."""
+    """Return click's type for a value, and its placeholder in the help."""
     match kind:
         case inspect.BoolType():
             return click.BOOL, None
@@ -125,11 +127,11 @@ def _click_type(kind: inspect.Type) -> tuple[Any, str | None]:
 
 
 class _GroupedOption(click.Option):
-    """An option of the configuration; `Grouped` puts it below its heading."""
+    """An option of the configuration, which `Grouped` lists below its heading."""
 
 
 class Grouped(click.Command):
-    """A command whose help has the options of the configuration below headings."""
+    """A command whose help lists the options of the configuration below headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options of the configuration by group, then the others."""
@@ -149,30 +151,30 @@ class Grouped(click.Command):
 
 
 def open_or_own(folder: Path | None) -> Release:
-    """The release in a folder, else the one that this program is part of.
+    """Open the release in a folder, else the one that contains this program.
 
     Raises:
-        BundleError: there is none, or it is damaged.
+        BundleError: there is no release, or it is damaged.
     """
     return open_release(folder) if folder is not None else own_release()
 
 
 def resolve(release: Release | None, file: Path | None, **flags: Any) -> Resolved:
-    """The configuration for a release.
+    """Resolve the configuration for a release.
 
     Raises:
-        ServiceError: says what is wrong with it.
+        ServiceError: the configuration is invalid.
     """
     settings = release.manifest.settings if release is not None else None
     return sources.resolve(settings, file=file, flags=flags)
 
 
 def resolve_anywhere(folder: Path | None, file: Path | None, **flags: Any) -> Resolved:
-    """The configuration, also where no release is installed (on another machine, say).
+    """Resolve the configuration even if no release is installed (on another machine, say).
 
     Raises:
-        BundleError: the folder given holds no release.
-        ServiceError: says what is wrong with the configuration.
+        BundleError: the folder is set but does not contain a release.
+        ServiceError: the configuration is invalid.
     """
     try:
         release = open_or_own(folder)

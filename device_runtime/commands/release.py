@@ -16,7 +16,7 @@ from device_runtime.errors import ResourceError
 def verify(path: Path | None, as_json: bool) -> None:
     """Check every byte of a bundle or a release against its manifest.
 
-    PATH is a .epk file or the folder of a release; without it, the release of this program.
+    PATH is a .epk file or the folder of a release; the default is the release of this program.
     """
     from device_runtime.bundle.reader import open_bundle
 
@@ -33,7 +33,7 @@ def verify(path: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(result))
     else:
         click.echo(
-            f"{manifest.id} {manifest.version} is whole: {len(manifest.records)} files, "
+            f"{manifest.id} {manifest.version} is intact: {len(manifest.records)} files, "
             f"digest {digest}"
         )
 
@@ -42,19 +42,19 @@ def verify(path: Path | None, as_json: bool) -> None:
 @release
 @as_json
 def doctor(release: Path | None, as_json: bool) -> int:
-    """Check that this device can run the release; says what to do where it cannot."""
+    """Check that this device can run the release, and report what to do if it cannot."""
     from device_runtime.doctor import examine
 
     checks = examine(open_or_own(release))
-    well = all(check.status != "fail" for check in checks)
+    passed = all(check.status != "fail" for check in checks)
     if as_json:
-        click.echo(json.dumps({"ok": well, "checks": [asdict(check) for check in checks]}))
+        click.echo(json.dumps({"ok": passed, "checks": [asdict(check) for check in checks]}))
     else:
         for check in checks:
             click.echo(f"{check.status:<5} {check.name:<15} {check.found}")
             if check.advice:
                 click.echo(f"{'':<21} -> {check.advice}")
-    return 0 if well else ResourceError.exit_code
+    return 0 if passed else ResourceError.exit_code
 
 
 @click.command()
@@ -66,13 +66,15 @@ def doctor(release: Path | None, as_json: bool) -> int:
     show_default=True,
     help="Root file system to install into: this device's, or a mounted one.",
 )
-@click.option("--force", is_flag=True, help="Install a bundle that is for other hardware.")
+@click.option("--force", is_flag=True, help="Install a bundle built for other hardware.")
 @click.option(
-    "--allow-downgrade", is_flag=True, help="Install a bundle that is older than the current one."
+    "--allow-downgrade",
+    is_flag=True,
+    help="Install a bundle older than the current release.",
 )
 @as_json
 def install(bundle: Path, root: Path, force: bool, allow_downgrade: bool, as_json: bool) -> None:
-    """Verify a BUNDLE and make it this device's current release; the old one stays until then.
+    """Verify a BUNDLE and make it the device's current release, in one atomic step.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`edgepack-runtime serve`, and the inference process that it starts."""
+"""`edgepack-runtime serve`, and the inference process that it spawns."""
 
 import json
 from pathlib import Path
@@ -20,13 +20,13 @@ from device_runtime.commands.options import (
 @configured()
 @release
 @config_file
-@click.option("--json", "as_json", is_flag=True, help='Print {"url": ...} when it answers.')
+@click.option("--json", "as_json", is_flag=True, help='Print {"url": ...} once it listens.')
 def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags: Any) -> None:
     """Serve the model over an OpenAI-compatible HTTP API until SIGTERM or Ctrl-C.
 
-    Options can also be set in /etc/edgepack/runtime.toml (--queue-limit 4 is `queue_limit = 4`) and
-    in the environment (EDGEPACK_QUEUE_LIMIT=4). Flags go before the environment, and that goes
-    before the file; `edgepack-runtime config show` says what is set where.
+    Options can also be set in /etc/edgepack/runtime.toml (`queue_limit = 4` for --queue-limit 4)
+    and in the environment (EDGEPACK_QUEUE_LIMIT=4). Flags override the environment, which overrides
+    the file; `edgepack-runtime config show` prints the origin of each value.
 
     \b
     Examples:
@@ -35,7 +35,7 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
       edgepack-runtime serve --mqtt mqtt://broker.local --device-id kitchen
 
     \b
-    For other machines, with a key:
+    For access from other machines, with an API key:
       edgepack-runtime api-key new laptop --file api-keys
       edgepack-runtime serve --listen 0.0.0.0:8443 --api-keys-file api-keys \\
         --tls-certificate cert.pem --tls-key key.pem
@@ -63,11 +63,11 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
 @click.option("--threads", type=int, required=True)
 @click.option("--kv-cache-mib", type=int, required=True)
 def worker(parent: int, release: Path, threads: int, kv_cache_mib: int) -> int:
-    """Hold the model for a `serve` process."""
+    """Run the inference process of `serve`."""
     from device_runtime.commands.engine import load_engine
     from device_runtime.config.options import RuntimeConfig
     from device_runtime.inference.engine import Engine
-    from device_runtime.worker import process as process
+    from device_runtime.worker import process
 
     def load() -> Engine:
         config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)

@@ -67,7 +67,7 @@ def test_c_library(found: str, status: str) -> None:
         ),
         ("# R99 (release), REVISION: 1.0, GCID: 1, BOARD: generic", "warn", "R99"),
         ("something else\n", "warn", "something else"),
-        (None, "warn", "no Jetson"),
+        (None, "warn", "not a Jetson"),
     ],
 )
 def test_jetpack(text: str | None, status: str, words: str) -> None:
@@ -106,7 +106,7 @@ def test_damaged_release_is_a_failure_with_advice(tmp_path: Path) -> None:
         release = bundle.unpack(tmp_path / "release")
     well = edgepack_runtime("doctor", "--release", release.folder)
     assert well.status == 0, well.out + well.err
-    assert "whole" in well.out
+    assert "intact" in well.out
     (release.model_folder / "empty").write_bytes(b"x")
     damaged = edgepack_runtime("doctor", "--json", "--release", release.folder)
     assert damaged.status == 9
