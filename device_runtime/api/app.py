@@ -65,11 +65,11 @@ class Api:
         self._fingerprint = f"fp_{status().identity.release[:12]}"
         self._created = int(time.time())
 
-    def app(self, beside: Iterable[Route] = ()) -> Starlette:
+    def app(self, extra: Iterable[Route] = ()) -> Starlette:
         """Build the ASGI application.
 
         Args:
-            beside: further routes, such as those of the chat page.
+            extra: further routes, such as those of the chat page.
         """
         return Starlette(
             routes=[
@@ -82,7 +82,7 @@ class Api:
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
                 Route("/openapi.json", self._document),
-                *beside,
+                *extra,
             ],
             exception_handlers={
                 ApiError: on_api_error,

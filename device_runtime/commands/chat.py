@@ -97,10 +97,10 @@ def _service(
 
     if config.listen.endswith(":0") and not required:
         return None
-    where = endpoint(config, api_key_file)
-    model = ServiceModel(where)
+    target = endpoint(config, api_key_file)
+    model = ServiceModel(target)
     try:
-        _note(f"{model.name()}, served on {where.url}")
+        _note(f"{model.name()}, served on {target.url}")
     except NoServiceError:
         if required:
             raise

@@ -38,8 +38,8 @@ def status(
     from device_runtime.chat.client import endpoint
     from device_runtime.status.report import RuntimeStatus
 
-    where = endpoint(resolve_anywhere(None, config_file, **flags).config, api_key_file)
-    status = to_builtins(where.get("/v1/status", RuntimeStatus, TIMEOUT_S))
+    service = endpoint(resolve_anywhere(None, config_file, **flags).config, api_key_file)
+    status = to_builtins(service.get("/v1/status", RuntimeStatus, TIMEOUT_S))
     click.echo(json.dumps(status) if as_json else _readable(status))
 
 

@@ -67,9 +67,9 @@ class RequireKey:
         if scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).getlist("authorization")
+        values = Headers(scope=scope).getlist("authorization")
         # With two headers, a proxy on the way may have checked the other one.
-        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
         if scheme.lower() != "bearer":
             message = "an API key is required: send the header Authorization: Bearer KEY"
             await _refuse(scope, receive, send, message, 'Bearer realm="edgepack"')

@@ -15,19 +15,19 @@ _APPLICATION = bytes.fromhex("6f0a2b9dc14e4c5b8a77d9e35f216c48")
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def device_id(given: str | None, machine_id: Path = MACHINE_ID) -> str:
-    """Return the given name, else one derived from the machine's id, else the host name.
+def device_id(configured: str | None, machine_id: Path = MACHINE_ID) -> str:
+    """Return the configured name, else one derived from the machine's id, else the host name.
 
     Raises:
-        ServiceError: the given name is not valid in a topic.
+        ServiceError: the configured name is not valid in a topic.
     """
-    if given is not None:
-        if not _VALID.fullmatch(given):
+    if configured is not None:
+        if not _VALID.fullmatch(configured):
             raise ServiceError(
-                f"{given!r} is not a valid device id",
+                f"{configured!r} is not a valid device id",
                 hint="Use 1 to 64 letters, digits, '.', '_' and '-'.",
             )
-        return given
+        return configured
     try:
         secret = bytes.fromhex(machine_id.read_text().strip())
     except (OSError, ValueError):

@@ -74,7 +74,7 @@ def digest_of(path: Path) -> str:
 
 def save_conversation(folder: Path) -> None:
     conversation = Conversation()
-    conversation.ask("Hello")
+    conversation.add_question("Hello")
     conversation.save(folder / "chat.json")
 
 
