@@ -36,7 +36,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     def of(
         cls, model: str, folder: Path, *, max_tokens: int, max_messages: int, system_prompt: str
     ) -> "ServedModel":
-        """Read a model's dialect and adapters from its folder; the rest are attributes."""
+        """Read a model's dialect and adapters from its folder; other arguments are attributes."""
         ends = _json(folder / "genai_config.json").get("model", {}).get("eos_token_id", ())
         dialect = Dialect.of(
             _chat_template(folder),
