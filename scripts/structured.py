@@ -8,7 +8,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from device_runtime.json_schema.structured_output import UnsupportedSchemaError, rules
+from device_runtime.json_schema.document import UnsupportedSchemaError
+from device_runtime.json_schema.grammar import rules
 from tests.support import schemas
 
 PROMPT = "<|im_start|>user\nAnswer with JSON.<|im_end|>\n<|im_start|>assistant\n"

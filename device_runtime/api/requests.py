@@ -27,11 +27,8 @@ from device_runtime.api.served_model import ServedModel
 from device_runtime.api.tool_choice import check_tool_turns, read_tools
 from device_runtime.errors import RequestError
 from device_runtime.inference.engine import GenerationRequest, Guidance, Message, place_of_nul
-from device_runtime.json_schema.structured_output import (
-    UnsupportedSchemaError,
-    any_object_rules,
-    rules,
-)
+from device_runtime.json_schema.document import UnsupportedSchemaError
+from device_runtime.json_schema.grammar import any_object_rules, rules
 from device_runtime.tools.definition import Tools
 from device_runtime.tools.grammar import grammar
 

@@ -5,7 +5,8 @@ from typing import Literal
 
 from device_runtime.api.errors import ApiError
 from device_runtime.api.request_types import Function, FunctionTool, NamedTool, Turn
-from device_runtime.json_schema import structured_output
+from device_runtime.json_schema import grammar
+from device_runtime.json_schema.document import UnsupportedSchemaError
 from device_runtime.tools.definition import NO_PARAMETERS, Tool, Tools
 
 
@@ -51,8 +52,8 @@ def _read(function: Function, where: str) -> Tool:
         raise _error(where, 'must be a JSON schema of the type "object"')
     if function.strict:
         try:
-            structured_output.rules(parameters)
-        except structured_output.UnsupportedSchemaError as error:
+            grammar.rules(parameters)
+        except UnsupportedSchemaError as error:
             reason = f"cannot be enforced strictly: {error}"
             raise _error(where, reason, "unsupported_schema") from None
     return Tool(

@@ -1,11 +1,13 @@
-"""Grammars of JSON texts, in llguidance's dialect of Lark.
+"""Grammars that keep a model's JSON to a client's schema.
 
-https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
-
-White space is what `json.dumps` writes, and no more: a model could go on with it for ever.
+A grammar is narrower than its schema: all values that it makes fit, but strings, numbers, arrays
+and nesting have bounds, and white space is what `json.dumps` writes, so that no model goes on for
+ever inside one value. What cannot be kept to is refused by its keyword; see
+docs/structured-output.md.
 """
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from device_runtime.json_schema import numbers, patterns
@@ -15,8 +17,10 @@ from device_runtime.json_schema.keywords import (
     MAX_PROPERTIES,
     MAX_PROPERTY_NAME,
     MAX_STRING,
+    NUMBER_BOUNDS,
     Keywords,
 )
+from device_runtime.json_schema.lark import Rules, literal
 from device_runtime.json_schema.numbers import NUMBER_FORMATS
 from device_runtime.json_schema.pattern_tree import PatternError
 from device_runtime.json_schema.sequences import Member, items, members
@@ -31,9 +35,9 @@ MAX_RECURSION = 6
 MAX_DEPTH = 40
 """Schemas within schemas. The engine reads a grammar by recursion, on a stack of limited size."""
 
-MAX_RULES = 2_000
-MAX_GRAMMAR = 400_000
-"""Characters of a grammar."""
+MAX_OPTIONAL = 400
+"""Properties that may be absent. The engine looks at no more than 2,000 parts of rules at once, and
+takes four for each."""
 
 MAX_REPEATED_GROUPS = 30
 """In all patterns together; see there."""
@@ -42,83 +46,92 @@ _SCALARS = ALL - {"array", "object"}
 _PROPERTY_NAME = rf'"[^"\\\x00-\x1F\x7F]{{1,{MAX_PROPERTY_NAME}}}"'
 
 
-class Grammar:
-    """The rules for one schema.
+def rules(schema: Any, start: str = "start") -> list[str]:
+    """Write the grammar of the JSON texts that fit a schema.
 
-    Attributes:
-        lines: the rules, that for the whole first.
+    Args:
+        schema: a JSON schema (Draft 2020-12) of a client, decoded from JSON.
+        start: name of the rule for a whole text; all other names begin with it.
+
+    Returns:
+        Its rules in llguidance's dialect of Lark, one a line.
+
+    Raises:
+        UnsupportedSchemaError: the grammar would let in what the schema does not, or nothing.
     """
+    return _Writer(schema, start).lines()
+
+
+@lru_cache
+def any_object_rules(start: str = "start") -> tuple[str, ...]:
+    """Write the grammar of any JSON object, as `rules` does."""
+    return tuple(rules({"type": "object"}, start))
+
+
+class _Writer:
+    """Writes the rules for one schema."""
 
     def __init__(self, schema: Any, start: str) -> None:
-        """Write them.
-
-        Args:
-            schema: a client's.
-            start: name of the rule for the whole; others begin with it.
-
-        Raises:
-            UnsupportedSchemaError: it cannot be kept to.
-        """
         self._document = Document(schema)
         self._keywords = Keywords(self._document)
-        self._start = start
-        self._characters = 0
-        self._rule_names: dict[str, str] = {}
-        self._terminal_names: dict[str, str] = {}
-        self._made: dict[tuple[Sub, int], str | None] = {}
+        self._rules = Rules(start, self._document.root)
+        self._values: dict[tuple[Sub, int], str | None] = {}
         self._active: set[tuple[Sub, int]] = set()
         self._repeated_groups: dict[str, int] = {}
         self._no_value: UnsupportedSchemaError | None = None
-        root = self._value((self._document.root,), 0, 0)
-        if root is None:
-            raise self._no_value or self._document.root.error("schema", "fits no value")
-        self.lines = [f"{start}: {root}"]
-        for names in (self._rule_names, self._terminal_names):
-            self.lines += [f"{name}: {text}" for text, name in names.items()]
+
+    def lines(self) -> list[str]:
+        root = self._document.root
+        whole = self._value((root,), 0, 0)
+        if whole is None:
+            raise self._no_value or root.error("schema", "fits no value")
+        return self._rules.lines(whole)
 
     def _value(self, sub: Sub, recursion: int, depth: int) -> str | None:
-        """What makes values that fit some schemas; None if no value does."""
+        """A rule for the values that fit some schemas; None if no value does."""
         sub = self._keywords.canonical(sub)
         if not sub:
             return self._any(ANY_DEPTH)
         while (sub, recursion) in self._active:
             recursion += 1
         key = (sub, recursion)
-        if key in self._made:
-            return self._made[key]
+        if key in self._values:
+            return self._values[key]
         if recursion > MAX_RECURSION or (recursion and depth > MAX_DEPTH):
             self._no_value = sub[0].error("$ref", "leads back to itself without an end")
             return None
         if depth > MAX_DEPTH:
             raise sub[0].error("schema", f"is nested deeper than {MAX_DEPTH}")
+        shapes = self._keywords.shapes(sub)
+        if sum(shape.may_be_absent for shape in shapes) > MAX_OPTIONAL:
+            raise sub[0].error("properties", f"has more than {MAX_OPTIONAL} that are not required")
         self._active.add(key)
         options: dict[str, None] = {}
-        for shape in self._keywords.shapes(sub):
+        for shape in shapes:
             options.update(dict.fromkeys(self._options(shape, sub[0], recursion, depth + 1)))
         self._active.remove(key)
-        found = self._rule(" | ".join(options)) if options else None
-        self._made[key] = found
-        return found
+        self._values[key] = self._rules.rule(" | ".join(options)) if options else None
+        return self._values[key]
 
     def _options(self, shape: Shape, source: Source, recursion: int, depth: int) -> list[str]:
-        """What makes values of a shape."""
+        """Parts of rules for the values of a shape."""
         if shape.values is not None:
             return self._listed(shape, source)
-        found: list[str | None] = []
+        options: list[str | None] = []
         for kind in shape.made:
             if kind == "null":
-                found.append('"null"')
+                options.append('"null"')
             elif kind == "boolean":
-                found += ['"true"', '"false"']
+                options += ['"true"', '"false"']
             elif kind == "string":
-                found.append(self._string(shape, source))
+                options.append(self._string(shape, source))
             elif kind == "array":
-                found.append(self._array(shape, source, recursion, depth))
+                options.append(self._array(shape, source, recursion, depth))
             elif kind == "object":
-                found.append(self._object(shape, source, recursion, depth))
+                options.append(self._object(shape, source, recursion, depth))
         if not shape.made.isdisjoint(("integer", "fraction")):
-            found.append(self._number(shape, source))
-        return sorted(option for option in found if option is not None)
+            options.append(self._number(shape, source))
+        return sorted(option for option in options if option is not None)
 
     def _listed(self, shape: Shape, source: Source) -> list[str]:
         values = [value for value in shape.values or () if not shape.rejects(value)]
@@ -131,15 +144,14 @@ class Grammar:
             raise source.error("enum", "is not supported beside pattern or format")
         if kinds & {"array", "object"} and any(inside):
             raise source.error("enum", "is not supported beside items or properties")
-        return [self._terminal(" | ".join(_literal(_plain(value)) for value in values))]
+        return [self._rules.terminal(" | ".join(literal(_json(value)) for value in values))]
 
     def _number(self, shape: Shape, source: Source) -> str | None:
         within = shape.numbers
         for name, _ in shape.formats:
             within &= NUMBER_FORMATS.get(name, numbers.EVERY)
         if "fraction" in shape.made and shape.multiple == 1:
-            found = numbers.decimals(within)
-            regexes: tuple[str, ...] | None = None if found is None else (found,)
+            regexes = numbers.decimals(within)
         else:
             try:
                 regexes = numbers.integers(within, shape.multiple)
@@ -147,9 +159,10 @@ class Grammar:
                 raise source.error("multipleOf", f"is not supported: {error}") from None
         if regexes is None:
             reason = f"leaves no number of {numbers.DIGITS} digits, {numbers.DECIMALS} decimals"
-            self._no_value = source.error("minimum", reason)
+            bound = next((word for word in NUMBER_BOUNDS if word in source.schema), "type")
+            self._no_value = source.error(bound, reason)
             return None
-        return self._terminal(" & ".join(f"/{regex}/" for regex in regexes))
+        return self._rules.terminal(" & ".join(f"/{regex}/" for regex in regexes))
 
     def _string(self, shape: Shape, source: Source) -> str | None:
         least, most = shape.length.least, shape.length.up_to(MAX_STRING)
@@ -162,7 +175,7 @@ class Grammar:
         if len(texts) > 1:
             raise source.error("pattern", "is supported once for a string, and without format")
         if not texts:
-            return self._terminal(of_length)
+            return self._rules.terminal(of_length)
         [(text, where)] = texts.items()
         try:
             pattern = patterns.read(text, MAX_STRING)
@@ -171,14 +184,15 @@ class Grammar:
         self._repeated_groups[text] = pattern.repeated_groups
         if sum(self._repeated_groups.values()) > MAX_REPEATED_GROUPS:
             raise where.error("pattern", f"repeats more than {MAX_REPEATED_GROUPS} groups in all")
-        if not any(pattern.lengths >> length & 1 for length in range(least, most + 1)):
+        allowed = (1 << (most + 1)) - (1 << least)
+        if not pattern.lengths & allowed:
             self._no_value = where.error("pattern", "fits no string of a length that is allowed")
             return None
+        self._rules.forcing &= not pattern.beyond_ascii
         regex = f'/"{pattern.regex}"/'
-        shortest = (pattern.lengths & -pattern.lengths).bit_length() - 1
-        if shortest >= least and pattern.longest <= most:
-            return self._terminal(regex)
-        return self._terminal(f"{regex} & {of_length}")
+        if pattern.lengths & ~allowed:
+            regex = f"{regex} & {of_length}"
+        return self._rules.terminal(regex)
 
     def _array(self, shape: Shape, source: Source, recursion: int, depth: int) -> str | None:
         most = shape.items.up_to(MAX_ITEMS)
@@ -198,17 +212,18 @@ class Grammar:
         if rest is None:
             most = min(most, len(first))
         if shape.items.least > most:
-            self._no_value = source.error("minItems", "asks for items that no value fits")
+            self._no_value = source.error("minItems", "requires items that no value fits")
             return None
-        inside = items(first[:most], rest, Bounds(least=shape.items.least, most=most), self._rule)
-        return self._rule(f'"[" {inside} "]"')
+        counts = Bounds(least=shape.items.least, most=most)
+        inside = items(first[:most], rest, counts, self._rules)
+        return self._rules.rule(f'"[" {inside} "]"')
 
     def _object(self, shape: Shape, source: Source, recursion: int, depth: int) -> str | None:
         properties = []
         for name in shape.described:
             value = self._value(shape.property(name), recursion, depth)
             if value is not None:
-                key = _literal(_plain(name) + ": ")
+                key = literal(_json(name) + ": ")
                 properties.append(Member(f"{key} {value}", name in shape.required))
             elif name in shape.required:
                 self._no_value = source.error("required", f"has a name that fits no value: {name}")
@@ -223,59 +238,33 @@ class Grammar:
             value = self._value(shape.additional or (), recursion, depth)
             if value is not None:
                 other = f'{self._other_name(shape.described)} ": " {value}'
-        try:
-            inside = members(properties, other, shape.counts, MAX_PROPERTIES, self._rule)
-        except ValueError as error:
-            raise source.error("minProperties", str(error)) from None
+        inside = members(properties, other, shape.counts, MAX_PROPERTIES, self._rules)
         if inside is None:
             if not shape.closed and shape.counts.least > certain:
                 raise source.error("minProperties", "is not supported with so many free names")
             self._no_value = source.error("minProperties", "does not fit the properties")
             return None
-        return self._rule(f'"{{" {inside} "}}"')
+        return self._rules.rule(f'"{{" {inside} "}}"')
 
     def _other_name(self, described: tuple[str, ...]) -> str:
         if not described:
-            return self._terminal(f"/{_PROPERTY_NAME}/")
-        names = [_literal(json.dumps(name, ensure_ascii=False)) for name in described]
-        return self._terminal(f"/{_PROPERTY_NAME}/ & ~{self._terminal(' | '.join(names))}")
+            return self._rules.terminal(f"/{_PROPERTY_NAME}/")
+        names = self._rules.terminal(" | ".join(literal(_json(name)) for name in described))
+        return self._rules.terminal(f"/{_PROPERTY_NAME}/ & ~{names}")
 
     def _any(self, levels: int) -> str:
-        """What makes values of any kind, arrays and objects nested so deep."""
+        """A rule for values of any kind, arrays and objects nested so deep."""
         scalars = self._options(Shape(types=_SCALARS), self._document.root, 0, 0)
         if not levels:
-            return self._rule(" | ".join(scalars))
+            return self._rules.rule(" | ".join(scalars))
         value = self._any(levels - 1)
-        array = items([], value, Bounds(most=MAX_ITEMS), self._rule)
+        array = items([], value, Bounds(most=MAX_ITEMS), self._rules)
         other = f'{self._other_name(())} ": " {value}'
-        inside = members([], other, Bounds(), MAX_PROPERTIES, self._rule)
-        return self._rule(" | ".join((*scalars, f'"[" {array} "]"', f'"{{" {inside} "}}"')))
-
-    def _rule(self, text: str) -> str:
-        if text.isidentifier() or text in ('"null"', '"true"', '"false"'):
-            return text
-        return self._named(self._rule_names, text, f"{self._start}_{len(self._rule_names) + 1}")
-
-    def _terminal(self, text: str) -> str:
-        name = f"{self._start}_{len(self._terminal_names) + 1}".upper()
-        return self._named(self._terminal_names, text, name)
-
-    def _named(self, names: dict[str, str], text: str, name: str) -> str:
-        if text not in names:
-            names[text] = name
-            self._characters += len(text)
-            many = len(names) > MAX_RULES or self._characters > MAX_GRAMMAR
-            if many:
-                raise self._document.root.error("schema", "is too large, as a grammar")
-        return names[text]
+        inside = members([], other, Bounds(), MAX_PROPERTIES, self._rules)
+        options = (*scalars, f'"[" {array} "]"', f'"{{" {inside} "}}"')
+        return self._rules.rule(" | ".join(options))
 
 
-def _plain(value: Any) -> str:
-    """JSON in ASCII: a rare character is several tokens, and where nothing is left to choose, the
-    engine cannot write a part of one."""
-    return json.dumps(value)
-
-
-def _literal(text: str) -> str:
-    """A text in a grammar. The engine's reader of strings knows no surrogate pairs."""
-    return json.dumps(text, ensure_ascii=False)
+def _json(value: Any) -> str:
+    """JSON with its characters as they are, DEL excepted: they are fewer tokens than escapes."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")

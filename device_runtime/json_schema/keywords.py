@@ -32,6 +32,8 @@ _NUMBERS = frozenset(("integer", "fraction"))
 _TYPES = {kind: frozenset((kind,)) for kind in ALL - _NUMBERS}
 _TYPES |= {"integer": frozenset(("integer",)), "number": _NUMBERS}
 
+NUMBER_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+
 _HINTS = {
     "minimum": "fraction",
     "maximum": "fraction",
@@ -255,24 +257,22 @@ def _values(source: Source) -> tuple[Any, ...] | None:
 
 
 def _range(source: Source) -> Range:
-    schema = source.schema
-    for keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
-        value = schema.get(keyword, 0)
+    within = Range()
+    for keyword in NUMBER_BOUNDS:
+        if keyword not in source.schema:
+            continue
+        value = source.schema[keyword]
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise source.error(keyword, "must be a number")
-    found = Range()
-    if "minimum" in schema:
-        found &= Range(low=exact(schema["minimum"]))
-    if "exclusiveMinimum" in schema:
-        found &= Range(low=exact(schema["exclusiveMinimum"]), above=True)
-    if "maximum" in schema:
-        found &= Range(high=exact(schema["maximum"]))
-    if "exclusiveMaximum" in schema:
-        found &= Range(high=exact(schema["exclusiveMaximum"]), below=True)
-    if found.empty:
-        word = "minimum" if "minimum" in schema else "exclusiveMinimum"
+        bound, excluded = exact(value), keyword.startswith("exclusive")
+        if keyword in ("minimum", "exclusiveMinimum"):
+            within &= Range(low=bound, above=excluded)
+        else:
+            within &= Range(high=bound, below=excluded)
+    if within.empty:
+        word = "minimum" if "minimum" in source.schema else "exclusiveMinimum"
         raise source.error(word, "is beyond the maximum")
-    return found
+    return within
 
 
 def _multiple(source: Source) -> int:

@@ -77,7 +77,7 @@ NUMBER_FORMATS = {
 
 
 def integers(within: Range, multiple: int = 1) -> tuple[str, ...] | None:
-    """The integers of a range that are multiples of a number.
+    """Integers of a range that are multiples of a number.
 
     Returns:
         Regular expressions that all match; None if there is no such integer.
@@ -87,10 +87,11 @@ def integers(within: Range, multiple: int = 1) -> tuple[str, ...] | None:
     """
     first, last = within.scaled(1)
     least, greatest = -(-first // multiple), last // multiple
-    if least > greatest:
+    whole = _signed(first, last, _whole)
+    if least > greatest or whole is None:
         return None
     if multiple == 1:
-        return (_signed(first, last, _whole),)
+        return (whole,)
     if greatest - least < MAX_LISTED:
         return ("|".join(str(number * multiple) for number in range(least, greatest + 1)),)
     places = next((n for n in (1, 2, 3) if 10**n % multiple == 0), None)
@@ -99,17 +100,13 @@ def integers(within: Range, multiple: int = 1) -> tuple[str, ...] | None:
     small = [str(number) for number in range(0, 10**places, multiple)]
     endings = "|".join(number.zfill(places) for number in small)
     ending = f"-?({'|'.join(small)}|[1-9][0-9]*({endings}))"
-    return (_signed(first, last, _whole), ending)
+    return (whole, ending)
 
 
-def decimals(within: Range) -> str | None:
-    """The numbers of a range that have few enough digits.
-
-    Returns:
-        A regular expression; None if there is no such number.
-    """
-    first, last = within.scaled(_UNIT)
-    return _signed(first, last, _decimal) if first <= last else None
+def decimals(within: Range) -> tuple[str, ...] | None:
+    """Numbers of a range that have few enough digits, as `integers` gives them."""
+    regex = _signed(*within.scaled(_UNIT), _decimal)
+    return None if regex is None else (regex,)
 
 
 def _tighter(
@@ -121,14 +118,15 @@ def _tighter(
     return max(first, second, key=lambda bound: (sign * (bound[0] or Decimal(0)), bound[1]))
 
 
-def _signed(first: int, last: int, unsigned: Callable[[int, int], str]) -> str:
+def _signed(first: int, last: int, unsigned: Callable[[int, int], str]) -> str | None:
     parts = []
-    if first < 0:
-        # No -0: it is an integer to some readers and none to others.
-        parts.append(f"-({unsigned(max(1, -last), -first)})")
-    if last >= 0:
-        parts.append(unsigned(max(0, first), last))
-    return "|".join(parts)
+    # No -0: some readers take it for an integer and some do not. A part is empty where a range has
+    # no number of few enough digits.
+    if first < 0 and first <= last and (below := unsigned(max(1, -last), -first)):
+        parts.append(f"-({below})")
+    if last >= 0 and first <= last and (above := unsigned(max(0, first), last)):
+        parts.append(above)
+    return "|".join(parts) or None
 
 
 def _whole(first: int, last: int) -> str:

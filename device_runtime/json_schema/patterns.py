@@ -1,4 +1,4 @@
-"""The strings of a JSON schema, `pattern` and `format`, as regular expressions for JSON text.
+"""Strings of a JSON schema, `pattern` and `format`, as regular expressions for JSON text.
 
 Patterns are read as far as ECMA-262 and Python's `re` agree on them, and written in the syntax of
 Rust (https://docs.rs/regex/latest/regex/#syntax), which the engine's grammars are in.
@@ -54,11 +54,6 @@ FORMATS = {
 
 MAX_PATTERN = 500
 MAX_REPEATED_GROUPS = 10
-TWO_BYTES = 0x7FF
-"""Last character of two bytes in UTF-8. Of one with three, a model may write the first alone; where
-nothing is left to choose then, the engine fails: it cannot force a part of a character."""
-BLOCKS = 127
-"""Ranges of more characters than that leave a choice of the second byte and of the third."""
 
 _SURROGATES = (0xD800, 0xDFFF)
 _ESCAPED = {0x0A: r"\\n", 0x0D: r"\\r", 0x09: r"\\t", 0x22: r"\\\"", 0x5C: r"\\\\"}
@@ -70,15 +65,16 @@ class Pattern:
 
     Attributes:
         regex: Rust, of the JSON text between the quotes, all of it.
-        lengths: bit n is set if there are strings of n characters, up to the limit.
-        longest: length of the longest string; the limit and one, if it is longer.
+        lengths: bit n is set if there are strings of n characters; that after the limit, if there
+            are longer ones.
         repeated_groups: how many; what reading a pattern takes is mostly for them.
+        beyond_ascii: it singles out characters that have several bytes in UTF-8.
     """
 
     regex: str
     lengths: int
-    longest: int
     repeated_groups: int
+    beyond_ascii: bool
 
 
 @lru_cache(maxsize=256)
@@ -90,7 +86,7 @@ def read(pattern: str, limit: int) -> Pattern:
         limit: longest string of interest, in characters.
 
     Raises:
-        PatternError: it is none, or means different things to different validators.
+        PatternError: it is not a pattern, or means different things to different validators.
     """
     if len(pattern) > MAX_PATTERN:
         raise PatternError(f"it is longer than {MAX_PATTERN} characters")
@@ -103,26 +99,25 @@ def read(pattern: str, limit: int) -> Pattern:
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise PatternError(f"it is no regular expression: {error}") from None
+        raise PatternError(f"it is not a regular expression: {error}") from None
     node = Choice(tuple(_unanchored(option) for option in _options(whole)))
-    lengths = _lengths(node, (1 << (limit + 1)) - 1)
     return Pattern(
         regex=_regex(node) or "",
-        lengths=lengths,
-        longest=min(_longest(node, limit + 1), limit + 1),
+        lengths=_lengths(node, limit),
         repeated_groups=reader.repeated_groups,
+        beyond_ascii=not pattern.isascii() or r"\u" in pattern or r"\x" in pattern,
     )
 
 
 def _options(node: Node) -> tuple[Node, ...]:
-    """What a pattern offers at its top, groups around all of it taken off."""
+    """The options of a pattern at its top, groups around all of it taken off."""
     if isinstance(node, Choice):
-        return tuple(each for option in node.options for each in _options(option))
+        return tuple(inner for option in node.options for inner in _options(option))
     return (node,)
 
 
 def _unanchored(node: Node) -> Node:
-    """All of a string that one option of a pattern matches."""
+    """Make one option of a pattern match the whole of a string."""
     parts = node.parts if isinstance(node, Sequence) else (node,)
     begins = bool(parts) and parts[0] == Anchor("^")
     parts = parts[1:] if begins else parts
@@ -154,23 +149,21 @@ def _codes(node: Set) -> tuple[Ranges, list[int]]:
 
 
 def _regex(node: Node) -> str | None:
-    """Rust for the JSON text; None where nothing matches."""
+    """Write Rust for the JSON text; None where nothing matches."""
     match node:
         case Set():
             plain, escaped = _codes(node)
-            if any(low > TWO_BYTES and high - low < BLOCKS for low, high in plain):
-                raise PatternError("single characters beyond U+07FF are not supported")
             if plain:
                 return "[" + "".join(f"\\x{{{a:X}}}-\\x{{{b:X}}}" for a, b in plain) + "]"
             return "(" + "|".join(_ESCAPED[code] for code in escaped) + ")" if escaped else None
         case Sequence(parts):
-            found = [_regex(part) for part in parts]
-            return None if None in found else "".join(filter(None, found))
+            texts = [_regex(part) for part in parts]
+            return None if None in texts else "".join(filter(None, texts))
         case Choice(options):
-            found = [regex for option in options if (regex := _regex(option)) is not None]
-            return (
-                "(" + "|".join(filter(None, found)) + ")" + "?" * ("" in found) if found else None
-            )
+            texts = [regex for option in options if (regex := _regex(option)) is not None]
+            if not texts:
+                return None
+            return "(" + "|".join(filter(None, texts)) + ")" + "?" * ("" in texts)
         case Repeat(part, least, most):
             inner = _regex(part)
             if not inner or most == 0:
@@ -179,63 +172,49 @@ def _regex(node: Node) -> str | None:
     raise TypeError(node)
 
 
-def _lengths(node: Node, full: int) -> int:
+def _lengths(node: Node, limit: int) -> int:
+    """Find the lengths of the strings that match, as `Pattern` has them."""
     match node:
         case Set():
-            return 0b10 & full if any(_codes(node)) else 0
+            return 0b10 if any(_codes(node)) else 0
         case Sequence(parts):
-            found = 1
+            lengths = 1
             for part in parts:
-                found = _sums(found, _lengths(part, full), full)
-            return found
+                lengths = _sums(lengths, _lengths(part, limit), limit)
+            return lengths
         case Choice(options):
-            found = 0
+            lengths = 0
             for option in options:
-                found |= _lengths(option, full)
-            return found
+                lengths |= _lengths(option, limit)
+            return lengths
         case Repeat(part, least, most):
-            inner = _lengths(part, full)
-            limit = full.bit_length()
-            found = _power(inner, min(least, limit), full)
-            return _sums(
-                found, _power(inner | 1, limit if most is None else most - least, full), full
-            )
+            inner = _lengths(part, limit)
+            more = limit + 1 if most is None else most - least
+            return _sums(_power(inner, least, limit), _power(inner | 1, more, limit), limit)
     raise TypeError(node)
 
 
-def _power(lengths: int, times: int, full: int) -> int:
+def _power(lengths: int, times: int, limit: int) -> int:
     """Lengths of so many strings in a row."""
+    times = min(times, limit + 1)
     if lengths == 0b11:
-        return ((1 << (min(times, full.bit_length()) + 1)) - 1) & full
-    found = 1
-    while times and found:
+        return (1 << (times + 1)) - 1
+    result = 1
+    while times and result:
         if times & 1:
-            found = _sums(found, lengths, full)
+            result = _sums(result, lengths, limit)
         times >>= 1
-        lengths = _sums(lengths, lengths, full) if times else lengths
-    return found
+        lengths = _sums(lengths, lengths, limit) if times else lengths
+    return result
 
 
-def _sums(first: int, second: int, full: int) -> int:
+def _sums(first: int, second: int, limit: int) -> int:
     """Lengths of a string of one set and one of another in a row."""
     fewer, others = sorted((first, second), key=int.bit_count)
-    found = 0
+    sums = 0
     while fewer:
         lowest = fewer & -fewer
-        found |= others * lowest
+        sums |= others * lowest
         fewer ^= lowest
-    return found & full
-
-
-def _longest(node: Node, many: int) -> int:
-    """Length of the longest string; `many` or more where there is no end."""
-    match node:
-        case Set():
-            return 1
-        case Sequence(parts):
-            return sum(_longest(part, many) for part in parts)
-        case Choice(options):
-            return max(_longest(option, many) for option in options)
-        case Repeat(part, _, most):
-            return min(_longest(part, many) * (many if most is None else most), many)
-    raise TypeError(node)
+    longer = bool(sums >> (limit + 1))
+    return sums & ((1 << (limit + 1)) - 1) | longer << (limit + 1)

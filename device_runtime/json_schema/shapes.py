@@ -102,6 +102,11 @@ class Shape:
         return tuple(name for name in found if self.names is None or name in self.names)
 
     @property
+    def may_be_absent(self) -> int:
+        """How many of the properties that are described an object can be without."""
+        return len(set(self.described) - set(self.required)) if "object" in self.made else 0
+
+    @property
     def closed(self) -> bool:
         """Whether objects are made without other properties than those described.
 
@@ -150,6 +155,8 @@ class Shape:
         impossible |= {"array"} if self.items.empty else set()
         impossible |= {"object"} if self.counts.empty else set()
         impossible |= {"integer", "fraction"} if self.numbers.empty else set()
+        if not impossible and self.values is None:
+            return self
         types = (ALL if self.types is None else self.types) - impossible
         values = self.values
         if values is not None:

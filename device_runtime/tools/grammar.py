@@ -7,7 +7,8 @@ import json
 import re
 from collections.abc import Iterable
 
-from device_runtime.json_schema import structured_output
+from device_runtime.json_schema import grammar as schemas
+from device_runtime.json_schema.document import UnsupportedSchemaError
 from device_runtime.tools.definition import Tools
 from device_runtime.tools.dialect import Dialect
 from device_runtime.tools.syntax import PYTHON_TAG
@@ -32,9 +33,9 @@ def grammar(dialect: Dialect, request: Tools) -> str:
     for number, tool in enumerate(request.tools):
         arguments: Iterable[str]
         try:
-            arguments = structured_output.rules(tool.parameters, f"args_{number}")
-        except structured_output.UnsupportedSchemaError:
-            arguments = structured_output.any_object_rules(f"args_{number}")
+            arguments = schemas.rules(tool.parameters, f"args_{number}")
+        except UnsupportedSchemaError:
+            arguments = schemas.any_object_rules(f"args_{number}")
         head, tail = _literal(dialect, syntax.head(tool.name)), _literal(dialect, syntax.tail)
         rules.append(f"call_{number}: {head} args_{number} {tail}")
         rules += arguments

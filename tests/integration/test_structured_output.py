@@ -11,11 +11,8 @@ import pytest
 
 from device_runtime.inference.engine import FinishReason, GenerationRequest, Guidance
 from device_runtime.inference.genai_engine import GenAIEngine
-from device_runtime.json_schema.structured_output import (
-    UnsupportedSchemaError,
-    any_object_rules,
-    rules,
-)
+from device_runtime.json_schema.document import UnsupportedSchemaError
+from device_runtime.json_schema.grammar import any_object_rules, rules
 from tests.support import schemas
 from tests.support.schemas import GuidedModel, RandomSchemas
 
@@ -81,7 +78,13 @@ def test_any_object(model: GuidedModel) -> None:
     assert all(isinstance(value, dict) for value in done)
 
 
-@pytest.mark.parametrize("pattern", ["^é{3}$", "^[a-zß]{2,5}$", "^[\u4e00-\u9fa5]{1,4}$"])
+SCRIPTS = [
+    "^é{3}$", "^[a-zß]{2,5}$", "^[\u4e00-\u9fa5]{1,4}$", "^\u65e5\u672c$",
+    "^[\\u2028\\u2029]{1,4}$", "^(\u65e5|\u672c)[^\u65e5]$",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", SCRIPTS)
 def test_patterns_of_other_scripts(model: GuidedModel, pattern: str) -> None:
     schema = {"type": "string", "pattern": pattern}
     for seed in range(20):
@@ -99,8 +102,6 @@ def test_patterns_of_other_scripts(model: GuidedModel, pattern: str) -> None:
         ({"type": "object", "patternProperties": {"a": {}}}, "patternProperties"),
         ({"type": "array", "contains": {}}, "contains"),
         ({"type": "string", "pattern": "(?=a)b"}, "pattern"),
-        ({"type": "string", "pattern": "^\u65e5\u672c$"}, "pattern"),
-        ({"type": "string", "pattern": "^[\\u2028\\u2029]+$"}, "pattern"),
         ({"type": "string", "format": "regex"}, "format"),
         ({"type": "number", "multipleOf": 0.01}, "multipleOf"),
         ({"type": "integer", "minimum": 3, "maximum": 2}, "maximum"),
@@ -108,6 +109,7 @@ def test_patterns_of_other_scripts(model: GuidedModel, pattern: str) -> None:
         ({"type": "object", "additionalProperties": {}, "minProperties": 2}, "minProperties"),
         ({"$ref": "http://example.org/other"}, "$ref"),
         ({"$ref": "#/$defs/none"}, "$ref"),
+        ({"type": "object", "properties": {f"p{n}": {} for n in range(401)}}, "properties"),
         ({"enum": []}, "enum"),
         ({"type": "text"}, "type"),
         (False, ""),
@@ -118,6 +120,32 @@ def test_what_cannot_be_kept_to_is_refused_by_its_keyword(schema: Any, keyword: 
     with pytest.raises(UnsupportedSchemaError) as caught:
         rules(schema)
     assert keyword in caught.value.keyword or keyword in str(caught.value)
+
+
+def test_names_and_values_are_written_as_they_are(model: GuidedModel) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"温度": {"type": "integer"}, "unit\x7f": {"enum": ["°C", "😀", "\u2028"]}},
+        "required": ["温度", "unit\x7f"],
+        "additionalProperties": {"type": "null"},
+    }
+    for seed in range(20):
+        data, whole = model.answer(rules(schema), seed=seed, tokens=1500)
+        assert whole
+        schemas.check(schema, data.decode())
+        assert data.decode().startswith('{"温度": ')
+
+
+@pytest.mark.parametrize("counts", [{"minProperties": 3}, {"maxProperties": 4}, {}])
+def test_number_of_many_optional_properties_is_kept(
+    model: GuidedModel, counts: dict[str, int]
+) -> None:
+    properties = {f"p{number}": {"type": "boolean"} for number in range(400)}
+    schema = {"type": "object", "properties": properties, "additionalProperties": False} | counts
+    for seed in range(5):
+        data, whole = model.answer(rules(schema), seed=seed, tokens=1500)
+        assert whole
+        schemas.check(schema, data.decode())
 
 
 def test_running_out_of_tokens_inside_json_is_length(tiny_onnx: Path) -> None:

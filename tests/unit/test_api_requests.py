@@ -9,7 +9,7 @@ from device_runtime.api.errors import ApiError
 from device_runtime.api.requests import ParsedRequest, parse_chat, parse_completion
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import GenerationRequest, Guidance, Message
-from device_runtime.json_schema.structured_output import any_object_rules, rules
+from device_runtime.json_schema.grammar import any_object_rules, rules
 from device_runtime.tools.dialect import Dialect
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}

@@ -1,0 +1,78 @@
+"""Grammars of JSON schemas, as far as they can be judged without an engine."""
+
+import random
+import re
+from decimal import Decimal
+
+import pytest
+
+from device_runtime.json_schema.document import UnsupportedSchemaError
+from device_runtime.json_schema.grammar import rules
+from device_runtime.json_schema.numbers import Range, decimals, integers
+
+BOUNDS = ("0", "1", "-5", "0.5", "-273.15", "0.001", "1e9", "-1e9", "999999999.5", "-1000000001")
+WIDTHS = ("0", "1e-7", "1e-6", "0.001", "0.5", "1", "2.5", "100", "1e6", "1e9")
+STEPS = ("0", "1e-6", "-1e-6", "0.5", "-0.5", "1", "-1")
+
+
+def ranges(count: int) -> list[Range]:
+    draw = random.Random(7)
+    drawn: list[Range] = []
+    while len(drawn) < count:
+        low = Decimal(draw.choice(BOUNDS))
+        within = Range(
+            low=low,
+            high=low + Decimal(draw.choice(WIDTHS)),
+            above=draw.random() < 0.4,
+            below=draw.random() < 0.4,
+        )
+        if not within.empty:
+            drawn.append(within)
+    return drawn
+
+
+def near(within: Range) -> set[Decimal]:
+    """Numbers of six decimals at the bounds of a range, at its middle and at zero."""
+    low, high = within.low or Decimal(0), within.high or Decimal(0)
+    places = (low, high, (low + high) / 2, Decimal(0))
+    return {(at + Decimal(step)).quantize(Decimal("1e-6")) for at in places for step in STEPS}
+
+
+def written(number: Decimal) -> str:
+    return format(number.normalize(), "f") if number else "0"
+
+
+def test_decimals_are_those_of_the_range_that_have_few_enough_digits() -> None:
+    for within in ranges(2000):
+        regexes = decimals(within) or ()
+        for number in near(within):
+            fine = abs(number) < 10**9 or (number == int(number) and abs(number) < 10**15)
+            wanted = fine and number in within
+            written_so = any(re.fullmatch(regex, written(number)) for regex in regexes)
+            assert written_so == wanted, (within, number)
+        assert not any(re.fullmatch(regex, part) for regex in regexes for part in ("", "-"))
+
+
+def test_integers_are_those_of_the_range() -> None:
+    for within in ranges(2000):
+        for multiple in (1, 5):
+            regexes = integers(within, multiple)
+            for number in map(int, near(within)):
+                wanted = Decimal(number) in within and number % multiple == 0
+                written_so = regexes is not None and all(
+                    re.fullmatch(regex, str(number)) for regex in regexes
+                )
+                assert written_so == wanted, (within, multiple, number)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"exclusiveMinimum": 10**9, "exclusiveMaximum": 10**9 + 1},
+        {"exclusiveMinimum": -(10**9) - 1, "maximum": -(10**9) - 0.5},
+    ],
+)
+def test_range_whose_numbers_have_too_many_digits_is_refused(bounds: dict[str, float]) -> None:
+    with pytest.raises(UnsupportedSchemaError, match="leaves no number") as caught:
+        rules({"type": "number"} | bounds)
+    assert caught.value.path == "$.exclusiveMinimum"
