@@ -53,7 +53,7 @@ class Source:
         return Source(path, schema)
 
     def error(self, keyword: str, reason: str) -> UnsupportedSchemaError:
-        """What to raise about a keyword of this schema."""
+        """Make the error about a keyword of this schema."""
         return UnsupportedSchemaError(_short(keyword), self.path + _shown(keyword), reason)
 
 
@@ -74,7 +74,7 @@ class Document:
         _check(schema)
 
     def target(self, source: Source) -> Source:
-        """What the `$ref` of a schema refers to.
+        """Find the schema that the `$ref` of another refers to.
 
         Raises:
             UnsupportedSchemaError: nothing in this document.
@@ -84,15 +84,15 @@ class Document:
             raise source.error("$ref", "must be a string")
         if reference != "#" and not reference.startswith("#/"):
             raise source.error("$ref", "is supported only within the schema, as in #/$defs/name")
-        found = self.root
+        target = self.root
         for part in reference.split("/")[1:]:
             step: str | int = unquote(part).replace("~1", "/").replace("~0", "~")
             try:
-                step = int(step) if isinstance(found.schema, list) else step
-                found = found.at(step)
+                step = int(step) if isinstance(target.schema, list) else step
+                target = target.at(step)
             except (KeyError, IndexError, TypeError, ValueError):
                 raise source.error("$ref", f"has no target: {_short(reference)}") from None
-        return found
+        return target
 
 
 def _check(schema: Any) -> None:
@@ -102,7 +102,7 @@ def _check(schema: Any) -> None:
         if isinstance(value, dict):
             texts = [name for name in value if isinstance(name, str)]
             if len(texts) < len(value):
-                raise UnsupportedSchemaError("schema", path, "has a name that is no string")
+                raise UnsupportedSchemaError("schema", path, "has a name that is not a string")
             if any(len(name) > MAX_NAME for name in texts):
                 raise UnsupportedSchemaError(
                     "schema", path, f"has a name longer than {MAX_NAME} characters"
@@ -113,23 +113,23 @@ def _check(schema: Any) -> None:
         if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
             raise UnsupportedSchemaError("schema", path, "has half of a surrogate pair")
         if isinstance(value, float) and not math.isfinite(value):
-            raise UnsupportedSchemaError("schema", path, "has a number that is none in JSON")
+            raise UnsupportedSchemaError("schema", path, "has a number that JSON does not have")
         if isinstance(value, int) and abs(value) > MAX_INTEGER:
             raise UnsupportedSchemaError("schema", path, "has an integer of more than 64 bits")
         if not isinstance(value, dict | list | str | int | float | None):
-            raise UnsupportedSchemaError("schema", path, "is no JSON")
+            raise UnsupportedSchemaError("schema", path, "is not JSON")
 
 
 def _values(schema: Any) -> Iterator[tuple[Any, str, int]]:
-    """Every value with its path and depth, parents first."""
+    """List every value with its path and depth, parents first."""
     waiting = [(schema, "$", 0)]
     while waiting:
         value, path, depth = waiting.pop()
         yield value, path, depth
         if isinstance(value, dict):
-            waiting.extend((each, path + _shown(name), depth + 1) for name, each in value.items())
+            waiting.extend((inner, path + _shown(name), depth + 1) for name, inner in value.items())
         elif isinstance(value, list):
-            waiting.extend((each, f"{path}[{n}]", depth + 1) for n, each in enumerate(value))
+            waiting.extend((inner, f"{path}[{n}]", depth + 1) for n, inner in enumerate(value))
 
 
 def _shown(step: str | int) -> str:

@@ -118,7 +118,7 @@ class _Writer:
         if shape.values is not None:
             return self._listed(shape, source)
         options: list[str | None] = []
-        for kind in shape.made:
+        for kind in shape.kinds:
             if kind == "null":
                 options.append('"null"')
             elif kind == "boolean":
@@ -129,7 +129,7 @@ class _Writer:
                 options.append(self._array(shape, source, recursion, depth))
             elif kind == "object":
                 options.append(self._object(shape, source, recursion, depth))
-        if not shape.made.isdisjoint(("integer", "fraction")):
+        if not shape.kinds.isdisjoint(("integer", "fraction")):
             options.append(self._number(shape, source))
         return sorted(option for option in options if option is not None)
 
@@ -150,7 +150,7 @@ class _Writer:
         within = shape.numbers
         for name, _ in shape.formats:
             within &= NUMBER_FORMATS.get(name, numbers.EVERY)
-        if "fraction" in shape.made and shape.multiple == 1:
+        if "fraction" in shape.kinds and shape.multiple == 1:
             regexes = numbers.decimals(within)
         else:
             try:

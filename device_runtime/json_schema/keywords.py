@@ -1,8 +1,9 @@
 """The keywords of JSON Schema (Draft 2020-12), read into shapes.
 
-What is not read here is refused by its name: https://json-schema.org/draft/2020-12/schema
+Others are refused by their names: https://json-schema.org/draft/2020-12/schema
 """
 
+from itertools import chain, combinations, product
 from typing import Any
 
 from device_runtime.json_schema.document import Document, Source
@@ -59,14 +60,11 @@ _HINTS = {
 
 _READ = {*_HINTS, "type", "enum", "const", "$ref", "allOf", "anyOf", "oneOf"}
 
-_NOTES = frozenset(
-    (
-        *("$schema", "$comment", "$defs", "definitions"),
-        *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
-        *("discriminator", "nullable"),
-    )
-)
-"""Keywords that ask nothing of a value. The last two are OpenAPI's: a value that is not null
+_NOTES = frozenset([
+    "$schema", "$comment", "$defs", "definitions", "title", "description", "default", "examples",
+    "deprecated", "readOnly", "writeOnly", "discriminator", "nullable",
+])  # fmt: skip
+"""Keywords that do not bound a value. The last two are OpenAPI's: a value that is not null
 fits, whatever `nullable` says."""
 
 MAX_REFERENCES = 64
@@ -84,29 +82,29 @@ class Keywords:
         self._work = 0
 
     def shapes(self, sub: Sub) -> tuple[Shape, ...]:
-        """What a value may be that fits all of some schemas; none if no value does.
+        """Read the shapes of the values that fit all of some schemas; none if no value does.
 
         Raises:
             UnsupportedSchemaError: a keyword in them cannot be kept to.
         """
         if sub not in self._merged:
-            found: tuple[Shape, ...] = (Shape(),)
+            shapes: tuple[Shape, ...] = (Shape(),)
             for source in sub:
-                found = self._product(found, self._shapes(source), source)
-            self._merged[sub] = found
+                shapes = self._product(shapes, self._shapes(source), source)
+            self._merged[sub] = shapes
         return self._merged[sub]
 
     def canonical(self, sub: Sub) -> Sub:
-        """The same schemas, with those that are only references replaced by what they refer to."""
-        found: dict[Source, None] = {}
+        """Replace those schemas that are only references by their targets."""
+        targets: dict[Source, None] = {}
         for source in sub:
             seen: set[Source] = set()
             while self._is_reference(source) and source not in seen:
                 seen.add(source)
                 source = self._document.target(source)
             if source.schema is not True:
-                found[source] = None
-        return tuple(found)
+                targets[source] = None
+        return tuple(targets)
 
     def _is_reference(self, source: Source) -> bool:
         schema = source.schema
@@ -135,50 +133,46 @@ class Keywords:
             if keyword not in _READ | _NOTES and not keyword.startswith("x-"):
                 raise source.error(keyword, "is not supported")
         own = _own(source).possible()
-        found: tuple[Shape, ...] = () if own is None else (own,)
+        shapes: tuple[Shape, ...] = () if own is None else (own,)
         if "$ref" in schema:
-            found = self._product(found, self._shapes(self._document.target(source)), source)
+            shapes = self._product(shapes, self._shapes(self._document.target(source)), source)
         for part in _parts(source, "allOf"):
-            found = self._product(found, self._shapes(part), source)
+            shapes = self._product(shapes, self._shapes(part), source)
         if "anyOf" in schema:
-            options = [each for part in _parts(source, "anyOf") for each in self._shapes(part)]
-            found = self._product(found, tuple(options), source)
+            options = [shape for part in _parts(source, "anyOf") for shape in self._shapes(part)]
+            shapes = self._product(shapes, tuple(options), source)
         if "oneOf" in schema:
-            found = self._one_of(found, source)
-        return found
+            shapes = self._one_of(shapes, source)
+        return shapes
 
     def _product(
         self, first: tuple[Shape, ...], second: tuple[Shape, ...], source: Source
     ) -> tuple[Shape, ...]:
-        found = []
-        for one in first:
-            for other in second:
-                self._count(1 + (len(one.properties) + len(other.properties)) // 8, source)
-                both = (one & other).possible()
-                if both is not None:
-                    found.append(both)
-        if len(found) > MAX_OPTIONS:
+        products = []
+        for left, right in product(first, second):
+            self._count(1 + (len(left.properties) + len(right.properties)) // 8, source)
+            both = (left & right).possible()
+            if both is not None:
+                products.append(both)
+        if len(products) > MAX_OPTIONS:
             raise source.error("anyOf", f"comes to more than {MAX_OPTIONS} options")
-        return tuple(found)
+        return tuple(products)
 
-    def _one_of(self, found: tuple[Shape, ...], source: Source) -> tuple[Shape, ...]:
+    def _one_of(self, shapes: tuple[Shape, ...], source: Source) -> tuple[Shape, ...]:
         options = [
-            self._product(found, self._shapes(part), source) for part in _parts(source, "oneOf")
+            self._product(shapes, self._shapes(part), source) for part in _parts(source, "oneOf")
         ]
-        for number, option in enumerate(options):
-            for other in options[:number]:
-                for one in option:
-                    for two in other:
-                        self._count(4, source)
-                        if not (
-                            disjoint(one, two, self.shapes) and disjoint(two, one, self.shapes)
-                        ):
-                            raise source.error(
-                                "oneOf",
-                                "has options that may fit the same value; give each a required "
-                                "property with a const of its own, or use anyOf",
-                            )
-        return tuple(each for option in options for each in option)
+        for first, second in combinations(options, 2):
+            for left, right in product(first, second):
+                self._count(4, source)
+                if disjoint(left, right, self.shapes) and disjoint(right, left, self.shapes):
+                    continue
+                raise source.error(
+                    "oneOf",
+                    "has options that may fit the same value; give each a required property with "
+                    "a const of its own, or use anyOf",
+                )
+        return tuple(chain.from_iterable(options))
 
     def _count(self, work: int, source: Source) -> None:
         self._work += work
@@ -187,7 +181,7 @@ class Keywords:
 
 
 def _own(source: Source) -> Shape:
-    """What the keywords of a schema ask themselves."""
+    """Read the keywords of a schema but for those that hold schemas for the same value."""
     schema = source.schema
     types = _types(source)
     items = _bounds(source, "Items", MAX_ITEMS)
@@ -205,7 +199,7 @@ def _own(source: Source) -> Shape:
         raise source.error("required", "has a name that no property may have")
     counts = _bounds(source, "Properties", None)
     if counts.least > len({*properties, *required}) + MAX_PROPERTIES:
-        raise source.error("minProperties", f"asks for more than {MAX_PROPERTIES} other names")
+        raise source.error("minProperties", f"requires more than {MAX_PROPERTIES} other names")
     return Shape(
         types=types,
         hints=frozenset().union(
@@ -285,12 +279,12 @@ def _multiple(source: Source) -> int:
 
 
 def _bounds(source: Source, what: str, cap: int | None) -> Bounds:
-    found = Bounds(least=_count(source, f"min{what}") or 0, most=_count(source, f"max{what}"))
-    if found.empty:
+    bounds = Bounds(least=_count(source, f"min{what}") or 0, most=_count(source, f"max{what}"))
+    if bounds.empty:
         raise source.error(f"min{what}", f"is greater than max{what}")
-    if cap is not None and found.least > cap:
+    if cap is not None and bounds.least > cap:
         raise source.error(f"min{what}", f"is supported up to {cap}")
-    return found
+    return bounds
 
 
 def _count(source: Source, keyword: str) -> int | None:
@@ -312,12 +306,12 @@ def _text(source: Source, keyword: str) -> tuple[tuple[str, Source], ...]:
 
 
 def _format(source: Source, types: frozenset[str] | None) -> tuple[tuple[str, Source], ...]:
-    found = _text(source, "format")
+    formats = _text(source, "format")
     known = FORMATS if types is None or "string" in types else NUMBER_FORMATS
-    for name, _ in found:
+    for name, _ in formats:
         if name not in known:
             raise source.error("format", f"{name[:40]!r} is not supported; {', '.join(known)} are")
-    return found
+    return formats
 
 
 def _parts(source: Source, keyword: str) -> list[Source]:
@@ -332,10 +326,10 @@ def _parts(source: Source, keyword: str) -> list[Source]:
 def _child(source: Source, keyword: str) -> Sub | None:
     if keyword not in source.schema:
         return None
-    found = source.at(keyword)
-    if isinstance(found.schema, list):
+    child = source.at(keyword)
+    if isinstance(child.schema, list):
         raise source.error(keyword, "must be a schema; prefixItems is for several")
-    return (found,)
+    return (child,)
 
 
 def _mapping(source: Source, keyword: str) -> dict[str, Sub]:
@@ -346,14 +340,14 @@ def _mapping(source: Source, keyword: str) -> dict[str, Sub]:
 
 
 def _names(source: Source) -> tuple[str, ...] | None:
-    """The names that `propertyNames` lists."""
+    """Read the names that `propertyNames` lists."""
     if "propertyNames" not in source.schema:
         return None
     given = source.at("propertyNames")
     if not isinstance(given.schema, dict):
         raise source.error("propertyNames", "must be an object")
-    asked = given.schema.keys() - _NOTES
-    if given.schema.get("type", "string") != "string" or not asked <= {"type", "enum", "const"}:
+    words = given.schema.keys() - _NOTES
+    if given.schema.get("type", "string") != "string" or not words <= {"type", "enum", "const"}:
         raise source.error("propertyNames", "is supported with enum or const only")
     values = _values(given)
     if values is None:

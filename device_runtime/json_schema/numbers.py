@@ -191,8 +191,8 @@ def _fractional(first: int, last: int) -> str:
 
 def _fraction(low: str, high: str) -> str:
     """A point and digits that, with zeros after them, are between; nothing where that is."""
-    found = rf"(\.{_group(_digits(low, high))})"
-    return found if int(low) else found + "?"
+    fraction = rf"(\.{_group(_digits(low, high))})"
+    return fraction if int(low) else fraction + "?"
 
 
 def _digits(low: str, high: str) -> str:
@@ -216,8 +216,8 @@ def _digits(low: str, high: str) -> str:
 def _more_digits(low: str, high: str) -> str:
     if not low:
         return ""
-    found = _group(_digits(low, high))
-    return found if int(low) else found + "?"
+    digits = _group(_digits(low, high))
+    return digits if int(low) else digits + "?"
 
 
 def _group(regex: str) -> str:

@@ -94,7 +94,7 @@ class Reader:
         """The tree.
 
         Raises:
-            PatternError: it is no pattern, or not supported.
+            PatternError: it is not a pattern, or not supported.
         """
         node = self._choice()
         if self._at < len(self._text):
@@ -126,16 +126,16 @@ class Reader:
 
     def _repeated(self, part: Node) -> Node:
         letter = self._next()
-        found = _QUANTIFIER.match(self._text, self._at)
+        braces = _QUANTIFIER.match(self._text, self._at)
         if letter in ("*", "+", "?"):
             self._at += 1
             least, most = int(letter == "+"), 1 if letter == "?" else None
-        elif found:
-            self._at = found.end()
-            least = int(found[1])
-            most = least if not found[2] else int(found[3]) if found[3] else None
+        elif braces:
+            self._at = braces.end()
+            least = int(braces[1])
+            most = least if not braces[2] else int(braces[3]) if braces[3] else None
             if most is not None and most < least:
-                raise PatternError(f"{found[0]} is no range")
+                raise PatternError(f"{braces[0]} is not a range")
         else:
             return part
         if isinstance(part, Anchor):
@@ -181,8 +181,8 @@ class Reader:
     def _escape(self, *, in_class: bool) -> Set:
         letter = self._take()
         if letter.lower() in _CLASSES:
-            found = _CLASSES[letter.lower()]
-            return found if letter.islower() else ~found
+            members = _CLASSES[letter.lower()]
+            return members if letter.islower() else ~members
         if letter in _SHORT:
             code = _SHORT[letter]
         elif letter in "xu":
@@ -203,15 +203,15 @@ class Reader:
         self._at += negated
         if self._next() == "]":
             raise PatternError("a class begins with ]")
-        found = Set((), ())
+        members = Set((), ())
         while (letter := self._take()) != "]":
             first = self._member(letter)
             if self._next() == "-" and self._text[self._at + 1 : self._at + 2] not in ("", "]"):
                 self._at += 1
                 last = self._member(self._take())
                 first = _between(first, last)
-            found |= first
-        return ~found if negated else found
+            members |= first
+        return ~members if negated else members
 
     def _member(self, letter: str) -> Set:
         if letter == "\\":
@@ -225,7 +225,7 @@ class Reader:
 def _between(first: Set, last: Set) -> Set:
     for end in (first, last):
         if len(end.possible) != 1 or end.possible[0][0] != end.possible[0][1]:
-            raise PatternError("a class has a range whose end is no character")
+            raise PatternError("a class has a range whose end is not a character")
     low, high = first.sure[0][0], last.sure[0][0]
     if low > high:
         raise PatternError("a class has a range whose ends are in the wrong order")
@@ -233,22 +233,22 @@ def _between(first: Set, last: Set) -> Set:
 
 
 def ordered(ranges: Ranges) -> Ranges:
-    """The same characters, in as few ranges as it takes."""
-    found: list[tuple[int, int]] = []
+    """Merge ranges into as few as it takes."""
+    merged: list[tuple[int, int]] = []
     for low, high in sorted(ranges):
-        if found and low <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(found[-1][1], high))
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
         else:
-            found.append((low, high))
-    return tuple(found)
+            merged.append((low, high))
+    return tuple(merged)
 
 
 def complement(ranges: Ranges) -> Ranges:
-    """All other characters up to `LAST`."""
-    found = []
+    """Find all other characters up to `LAST`."""
+    others = []
     start = 0
     for low, high in (*ordered(ranges), (LAST + 1, LAST + 1)):
         if start < low:
-            found.append((start, low - 1))
+            others.append((start, low - 1))
         start = high + 1
-    return tuple(found)
+    return tuple(others)

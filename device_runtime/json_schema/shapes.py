@@ -1,4 +1,4 @@
-"""What is asked of a value: the keywords of a schema, merged, without its `anyOf` and `$ref`."""
+"""Shapes of values: the keywords of a schema, merged, without its `anyOf` and `$ref`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -35,7 +35,7 @@ class Bounds:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is between them."""
+        """True if nothing is between them."""
         return self.most is not None and self.least > self.most
 
     def __contains__(self, count: int) -> bool:
@@ -48,7 +48,7 @@ class Bounds:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What is asked of a value.
+    """Keywords that a value must fit.
 
     Attributes:
         types: those that are allowed; None where no `type` is given.
@@ -91,24 +91,24 @@ class Shape:
     names: tuple[str, ...] | None = None
 
     @property
-    def made(self) -> frozenset[str]:
-        """Types of the values to make: without a `type`, those that the keywords speak of."""
+    def kinds(self) -> frozenset[str]:
+        """Types of the values to write: without a `type`, those that the keywords speak of."""
         return self.types if self.types is not None else self.hints or ALL
 
     @property
     def described(self) -> tuple[str, ...]:
         """Names of the properties that objects are made with, in their order."""
-        found = dict.fromkeys((*self.properties, *self.required, *(self.names or ())))
-        return tuple(name for name in found if self.names is None or name in self.names)
+        names = dict.fromkeys((*self.properties, *self.required, *(self.names or ())))
+        return tuple(name for name in names if self.names is None or name in self.names)
 
     @property
     def may_be_absent(self) -> int:
         """How many of the properties that are described an object can be without."""
-        return len(set(self.described) - set(self.required)) if "object" in self.made else 0
+        return len(set(self.described) - set(self.required)) if "object" in self.kinds else 0
 
     @property
     def closed(self) -> bool:
-        """Whether objects are made without other properties than those described.
+        """True if objects are made without other properties than those described.
 
         Where a schema lists properties and says nothing about others, a model that may have more
         would go on inventing them.
@@ -118,11 +118,11 @@ class Shape:
         return self.listed and not self.open and self.counts.least <= len(self.described)
 
     def property(self, name: str) -> Sub:
-        """What is asked of a property."""
+        """Schemas of a property."""
         return self.properties.get(name, self.additional or ())
 
     def item(self, number: int) -> Sub:
-        """What is asked of an item."""
+        """Schemas of an item."""
         return self.prefix[number] if number < len(self.prefix) else self.rest or ()
 
     def __and__(self, other: "Shape") -> "Shape":
@@ -167,7 +167,7 @@ class Shape:
         return replace(self, types=kept, values=values)
 
     def rejects(self, value: Any) -> bool:
-        """Whether a value surely does not fit, without a look inside arrays and objects."""
+        """True if a value surely does not fit, without a look inside arrays and objects."""
         kind = type_of(value)
         if self.types is not None and kind not in self.types:
             return True
@@ -185,10 +185,10 @@ class Shape:
 def disjoint(
     first: Shape, second: Shape, shapes: Callable[[Sub], tuple[Shape, ...]], depth: int = 0
 ) -> bool:
-    """Whether it is plain that no value made for the first fits the second."""
+    """Decide if it is plain that no value written for the first fits the second."""
     if depth > MAX_DISJOINT_DEPTH:
         return False
-    common = first.made & (ALL if second.types is None else second.types)
+    common = first.kinds & (ALL if second.types is None else second.types)
     if first.values is not None:
         return all(second.rejects(value) for value in first.values)
     if second.values is not None:
@@ -215,16 +215,16 @@ def _objects_disjoint(
     for name in first.required:
         theirs = shapes(second.property(name))
         if all(
-            disjoint(one, other, shapes, depth + 1)
-            for other in theirs
-            for one in shapes(first.property(name))
+            disjoint(left, right, shapes, depth + 1)
+            for right in theirs
+            for left in shapes(first.property(name))
         ):
             return True
     return first.closed and not set(second.required) <= set(first.described)
 
 
 def type_of(value: Any) -> str:
-    """A value's type, one of `ALL`."""
+    """Name a value's type, one of `ALL`."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -242,7 +242,7 @@ def exact(number: float) -> Decimal:
 def identity(value: Any) -> Any:
     """What is equal for values that are equal in JSON Schema, where 1 is 1.0 but not true."""
     if isinstance(value, dict):
-        return frozenset((name, identity(each)) for name, each in value.items())
+        return frozenset((name, identity(inner)) for name, inner in value.items())
     if isinstance(value, list):
         return tuple(map(identity, value))
     return (isinstance(value, bool), value)
