@@ -9,6 +9,7 @@ import pytest
 from device_runtime.json_schema.document import UnsupportedSchemaError
 from device_runtime.json_schema.grammar import rules
 from device_runtime.json_schema.numbers import Range, decimals, integers
+from device_runtime.json_schema.patterns import read
 
 BOUNDS = ("0", "1", "-5", "0.5", "-273.15", "0.001", "1e9", "-1e9", "999999999.5", "-1000000001")
 WIDTHS = ("0", "1e-7", "1e-6", "0.001", "0.5", "1", "2.5", "100", "1e6", "1e9")
@@ -76,3 +77,22 @@ def test_range_whose_numbers_have_too_many_digits_is_refused(bounds: dict[str, f
     with pytest.raises(UnsupportedSchemaError, match="leaves no number") as caught:
         rules({"type": "number"} | bounds)
     assert caught.value.path == "$.exclusiveMinimum"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "limit", "lengths"),
+    [
+        ("^a{3}$", 5, {3}),
+        ("^(aa)*$", 5, {0, 2, 4, 6}),
+        ("^(ab|c){2,}$", 4, {2, 3, 4, 5}),
+        ("x?", 2, {0, 1, 2, 3}),
+        (r"^[^\s\S]$", 3, set()),
+        ("^a{0,900}b{200}$", 1000, set(range(200, 1002))),
+        ("^a{2000}$", 1000, {1001}),
+    ],
+)
+def test_lengths_of_strings_beyond_the_limit_count_as_one_more(
+    pattern: str, limit: int, lengths: set[int]
+) -> None:
+    bits = read(pattern, limit).lengths
+    assert {length for length in range(bits.bit_length()) if bits >> length & 1} == lengths
