@@ -103,7 +103,8 @@ class _Writer:
         if depth > MAX_DEPTH:
             raise sub[0].error("schema", f"is nested deeper than {MAX_DEPTH}")
         shapes = self._keywords.shapes(sub)
-        if sum(shape.may_be_absent for shape in shapes) > MAX_OPTIONAL:
+        first = sum(shape.may_be_first for shape in shapes)
+        if max(first, *(shape.may_be_absent for shape in shapes), 0) > MAX_OPTIONAL:
             raise sub[0].error("properties", f"has more than {MAX_OPTIONAL} that are not required")
         self._active.add(key)
         options: dict[str, None] = {}

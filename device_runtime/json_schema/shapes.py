@@ -107,6 +107,12 @@ class Shape:
         return len(set(self.described) - set(self.required)) if "object" in self.kinds else 0
 
     @property
+    def may_be_first(self) -> int:
+        """How many of the properties that are described an object can begin with."""
+        names = self.described if "object" in self.kinds else ()
+        return next((n for n, name in enumerate(names, 1) if name in self.required), len(names))
+
+    @property
     def closed(self) -> bool:
         """True if objects are made without other properties than those described.
 

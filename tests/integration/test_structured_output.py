@@ -148,6 +148,24 @@ def test_number_of_many_optional_properties_is_kept(
         schemas.check(schema, data.decode())
 
 
+def test_options_told_apart_by_their_first_property_may_have_many_others(
+    model: GuidedModel,
+) -> None:
+    others = {f"p{number}": {"type": "boolean"} for number in range(25)}
+    options = [
+        {
+            "type": "object",
+            "properties": {"kind": {"const": number}, **others},
+            "required": ["kind"],
+            "additionalProperties": False,
+        }
+        for number in range(40)
+    ]
+    data, whole = model.answer(rules({"oneOf": options}), seed=1, tokens=1500)
+    assert whole
+    schemas.check({"oneOf": options}, data.decode())
+
+
 def test_running_out_of_tokens_inside_json_is_length(tiny_onnx: Path) -> None:
     engine = GenAIEngine(tiny_onnx, context_length=512, threads=1)
     guidance = Guidance(kind="lark_grammar", data="\n".join(rules(STRICT)) + "\n")
