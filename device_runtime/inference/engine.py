@@ -1,6 +1,6 @@
-"""What every inference engine offers: requests in, chunks of text out.
+"""The interface of an inference engine: requests in, chunks of text out.
 
-The structs here cross the boundary between the two processes, so they hold plain data.
+The structs here are sent between the two processes, so they hold plain data only.
 """
 
 from collections.abc import Callable, Generator
@@ -14,7 +14,7 @@ from device_runtime.errors import RequestError, ServiceError
 
 
 class FinishReason(StrEnum):
-    """Why an answer ended; all but the last are OpenAI's words."""
+    """Reason an answer ended; all but the last are OpenAI's values."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -22,14 +22,14 @@ class FinishReason(StrEnum):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One turn of a conversation, as chat templates take it.
+    """One turn of a conversation, in the form that chat templates take.
 
     Attributes:
-        role: who speaks, as the template names it.
+        role: the speaker's role, as the template names it.
         content: the text; empty in a turn that only calls tools.
-        tool_calls: the calls an assistant made, in the form the model's template expects.
-        tool_call_id: in a `tool` turn, the call that this is the result of.
-        name: the speaker's; in a `tool` turn, the tool's. Empty for none.
+        tool_calls: the assistant's tool calls, in the form the model's template expects.
+        tool_call_id: in a `tool` turn, id of the call that this turn is the result of.
+        name: name of the speaker; in a `tool` turn, of the tool. Empty for none.
     """
 
     role: str
@@ -40,10 +40,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Guidance(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer must look like, as `GeneratorParams.set_guidance` takes it.
+    """A constraint on the answer's text, as `GeneratorParams.set_guidance` takes it.
 
     Attributes:
-        kind: how it is written.
+        kind: language of the constraint.
         data: a JSON schema, a regular expression or a grammar in llguidance's dialect of Lark.
     """
 
@@ -52,30 +52,30 @@ class Guidance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to answer, and how to choose the tokens.
+    """A prompt and its generation parameters.
 
     Attributes:
         prompt: a conversation, which goes through the model's chat template, or raw text.
-        tools: JSON array of the tools, for templates that know tools; empty for none.
-        template: a chat template to use instead of the model's own; empty for that.
-        max_tokens: most tokens of an answer; the context may end it earlier.
-        n: how many answers; answer number i has seed + i.
-        temperature: 0 takes the most likely token each time (greedy).
+        tools: JSON array of the tools, for templates that support tools; empty for none.
+        template: chat template that overrides the model's own; empty for the model's own.
+        max_tokens: maximum length of an answer, tokens; the context length may end it earlier.
+        n: number of answers; answer number i has seed + i.
+        temperature: softmax temperature; 0 is greedy decoding.
         top_p: sample from the most likely tokens that together have this probability, 0 to 1.
         top_k: sample from this many most likely tokens; 0 for all.
         min_p: sample from tokens at least this share as likely as the most likely one; 0 for all.
-        repetition_penalty: above 1 makes tokens that are already there less likely (CTRL,
+        repetition_penalty: above 1 makes tokens of prompt and answer less likely (CTRL,
             arXiv:1909.05858).
-        frequency_penalty: taken from a token's score for each time the answer has it already.
-        presence_penalty: taken from a token's score if the answer has it already.
-        logit_bias: token numbers, and what is added to their scores.
-        logprobs: how many most likely alternatives to tell with each token; None for none, and not
-            the token's own log probability either.
-        num_beams: width of a beam search; 1 for none.
-        stop: texts before which the answer ends.
-        seed: same seed, same answer; None for a new one each time.
-        guidance: what the answer must look like; None for anything.
-        shown: special tokens that are part of the answer's text: number and text.
+        frequency_penalty: subtracted from a token's score for each occurrence in the answer.
+        presence_penalty: subtracted from a token's score if the token occurs in the answer.
+        logit_bias: token ids, and what is added to their scores.
+        logprobs: number of most likely alternatives to report with each token; None for no
+            log probabilities at all.
+        num_beams: width of a beam search; 1 for no beam search.
+        stop: stop strings; the answer ends before the first one.
+        seed: seed of the sampler; None for a random one each time.
+        guidance: constraint on the answer's text; None for unconstrained text.
+        shown: special tokens that are part of the answer's text: id and text.
         adapter: name of an adapter of the release; empty for the model itself.
     """
 
@@ -102,14 +102,13 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request took.
+    """Token counts and latencies of a request.
 
     Attributes:
         prompt_tokens: length of the prompt.
         completion_tokens: tokens generated, end tokens included, of all answers.
-        cached_tokens: tokens of the prompt that were remembered from an earlier request.
-        first_token_s: seconds from the start of work to the first token; waiting in a queue is
-            not in it.
+        cached_tokens: prompt tokens that were in the prompt cache.
+        first_token_s: seconds from the start of prefill to the first token; queueing excluded.
         decode_s: seconds from the first token to the last.
     """
 
@@ -121,19 +120,19 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Speed of decoding; None for an answer too short to have one."""
+        """Decode throughput, tokens per second; None for an answer of fewer than two tokens."""
         if self.completion_tokens < 2 or self.decode_s <= 0:
             return None
         return (self.completion_tokens - 1) / self.decode_s
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
-    """How likely the model found a token, before temperature, penalties and bias.
+    """A token's log probability, before temperature, penalties and bias.
 
     Attributes:
         data: the token's bytes, which may be a part of a character.
-        logprob: natural logarithm of its probability.
-        top: the most likely tokens here, each with its bytes and logarithm.
+        logprob: natural logarithm of the token's probability.
+        top: the most likely tokens at this position: bytes and log probability.
     """
 
     data: bytes
@@ -145,12 +144,12 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """A piece of an answer.
 
     Attributes:
-        index: which answer, from 0; they come one after the other.
+        index: number of the answer, from 0; answers are generated one after the other.
         text: whole characters; may be empty.
         tokens: tokens of this answer generated so far.
-        logprobs: of the tokens that this chunk adds, if asked for.
-        finish_reason: only in an answer's last chunk.
-        usage: only in the last chunk of all.
+        logprobs: log probabilities of the tokens that this chunk adds, if requested.
+        finish_reason: reason the answer ended; only in its last chunk.
+        usage: usage of the request; only in the last chunk of the last answer.
     """
 
     index: int = 0
@@ -169,14 +168,14 @@ class PromptTooLongError(RequestError):
 
 
 class UnknownTokenError(RequestError):
-    """The request names a token that the model has not."""
+    """The request names a token that is not in the model's vocabulary."""
 
     wire_name = "unknown_token"
     param = "logit_bias"
 
 
 class OutOfMemoryError(RequestError):
-    """The memory for KV caches cannot hold this request, whatever else is running."""
+    """The KV cache budget cannot hold this request, even with nothing else running."""
 
     wire_name = "out_of_memory"
     api_code = "kv_cache_too_small"
@@ -184,7 +183,7 @@ class OutOfMemoryError(RequestError):
 
 
 class NoMemoryNowError(ServiceError):
-    """The device has too little memory free for this request at the moment."""
+    """The device has too little free memory for this request at the moment."""
 
     wire_name = "no_memory_now"
     api_code = "insufficient_memory"
@@ -199,13 +198,13 @@ class Engine(Protocol):
     ) -> Generator[GenerationChunk]:
         """Answer a request.
 
-        The first chunk is empty and comes before the work starts: the request is accepted. More
-        empty ones may come while the prompt is read, so that other work can be done between two
-        steps. The last one has the usage.
+        The first chunk is empty and precedes all work: the request is accepted. More empty chunks
+        may follow during prefill, so that other requests can run between two steps. The last
+        chunk has the usage.
 
         Args:
-            request: what to answer.
-            cancelled: asked often; once true, the answer ends soon with `CANCELLED`.
+            request: the request to answer.
+            cancelled: polled often; once it returns True, the answer soon ends with `CANCELLED`.
 
         Raises:
             RequestError: before the first chunk, if the model cannot take this request.
@@ -214,33 +213,33 @@ class Engine(Protocol):
         ...
 
     def warm(self, system: str) -> None:
-        """Have what conversations begin with ready, from the next idle time on.
+        """Set the prefix to prefill in idle time: what all conversations begin with.
 
         Args:
-            system: the system prompt; empty for what the chat template itself begins with.
+            system: the system prompt; empty for the chat template's own prefix.
         """
         ...
 
     def idle(self) -> bool:
-        """Do a small piece of work that makes later requests faster; False if there is none."""
+        """Do one step of background prefill for later requests; False if there is none to do."""
         ...
 
 
 def adapters(model_folder: Path) -> dict[str, Path]:
-    """The adapters beside a model, files of ONNX Runtime, by name."""
-    found = sorted((model_folder / "adapters").glob("*.onnx_adapter"))
-    return {path.stem: path for path in found}
+    """List the ONNX Runtime adapter files beside a model, by name."""
+    paths = sorted((model_folder / "adapters").glob("*.onnx_adapter"))
+    return {path.stem: path for path in paths}
 
 
 def place_of_nul(value: object, place: str) -> str | None:
-    """Find the first text with U+0000: ONNX Runtime GenAI takes C strings, which end there.
+    """Find the first string with U+0000: ONNX Runtime GenAI takes C strings, which end there.
 
     Args:
-        value: as decoded from JSON.
-        place: of the value; that of a part is written behind it.
+        value: a value as decoded from JSON.
+        place: path of the value; the paths of its parts extend it.
 
     Returns:
-        Place of the text, or of the object with such a name; None if there is no such text.
+        Path of the string, or of the object with such a key; None if there is no such string.
     """
     parts = [(place, value)]
     for place, part in parts:

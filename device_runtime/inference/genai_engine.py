@@ -1,4 +1,4 @@
-"""The engine: requests in, chunks out, on a model in ONNX Runtime GenAI."""
+"""The engine on ONNX Runtime GenAI: requests in, chunks out."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ from device_runtime.inference.engine import (
     Usage,
 )
 from device_runtime.inference.genai_model import ENGINE_HINT, GenAIModel, first_line
-from device_runtime.inference.kv_cache import LEAST_READ, Kind, KvCache, Slot, Tokens, step
+from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, SlotKey, Tokens, step
 from device_runtime.inference.sampling import Sampler, Scores, log_probabilities, most_likely
 from device_runtime.inference.stop_strings import StopStrings
 from device_runtime.logs import event
@@ -30,22 +30,22 @@ from device_runtime.logs import event
 log = logging.getLogger(__name__)
 
 PROMPT_STEP = 128
-"""Tokens of a prompt processed at once: cancelling takes effect between two steps, and on a CPU
-smaller steps are slower while larger ones are not faster."""
+"""Size of a prefill chunk, tokens: cancellation takes effect between two chunks, and on a CPU
+smaller chunks are slower while larger ones are not faster."""
 
 LONG_ROPE_FROM = 4096
-"""Tokens beyond which Phi-3.5 uses its long rotary factors, for all that came before as well: a
-longer prompt must be processed at once, for nothing of it may be in the cache with short ones."""
+"""Tokens beyond which Phi-3.5 uses its long rotary factors, for earlier positions as well: a
+longer prompt must be prefilled at once, so that no cached position has short factors."""
 
 CONVERSATIONS = 4
-"""KV caches of the whole context that are kept where memory allows it."""
+"""Number of full-context KV caches to keep, memory permitting."""
 
 FIRST_TURN = 1024
-"""Tokens for which a warmed KV cache has room: a first question and its answer."""
+"""Room for a first question and its answer after a warmed prefix, tokens."""
 
 
 class _Progress:
-    """What is counted of one request while it is answered."""
+    """Counters of a running request."""
 
     def __init__(self, prompt_tokens: int) -> None:
         self.cached_tokens = 0
@@ -55,7 +55,7 @@ class _Progress:
         self._first_at = self._last_at = self._started
 
     def add(self, tokens: int = 1) -> None:
-        """So many tokens were generated just now."""
+        """Count tokens that were generated just now."""
         self._last_at = time.monotonic()
         if not self._tokens:
             self._first_at = self._last_at
@@ -74,15 +74,15 @@ class _Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """A request with all that it takes to answer it.
+    """A request and the state needed to answer it.
 
     Attributes:
-        slot: where its prompt goes.
-        request: itself.
-        prompt: its tokens.
-        length: most tokens of prompt and answer together.
-        progress: what was done.
-        cancelled: whether nobody wants it any more.
+        slot: the slot that holds its KV cache.
+        request: the request to answer.
+        prompt: the prompt's tokens.
+        length: maximum length of prompt and answer together, tokens.
+        progress: counters for the usage.
+        cancelled: returns True once the client is gone.
     """
 
     slot: Slot
@@ -103,23 +103,23 @@ class GenAIEngine:
 
         Args:
             model_folder: holds genai_config.json, the graph and the tokenizer.
-            context_length: most tokens of prompt and answer together.
-            threads: of ONNX Runtime; 0 leaves the number to it.
-            kv_cache_bytes: memory for the KV caches of running and remembered conversations; 0
-                for what `CONVERSATIONS` of them need, or half of what is free.
+            context_length: maximum length of prompt and answer together, tokens.
+            threads: number of ONNX Runtime threads; 0 for its default.
+            kv_cache_bytes: memory for the KV caches of running and cached conversations; 0 for
+                what `CONVERSATIONS` of them need, at most half of the free memory.
 
         Raises:
             EngineError: the model does not load.
         """
         self._model = GenAIModel(model_folder, context_length=context_length, threads=threads)
-        whole = max(context_length, self._model.least_capacity) * self._model.kv_bytes
+        whole = max(context_length, self._model.min_capacity) * self._model.kv_bytes
         self._budget = kv_cache_bytes or min(CONVERSATIONS * whole, memory.available() // 2)
         self._cache = KvCache(
             self._model.generator,
             token_bytes=self._model.kv_bytes,
             budget=self._budget,
             context_length=context_length,
-            least=self._model.least_capacity,
+            least=self._model.min_capacity,
             available=memory.available,
         )
         self._warm = np.empty(0, np.int32)
@@ -138,7 +138,7 @@ class GenAIEngine:
             if cancelled():
                 yield GenerationChunk(finish_reason=FinishReason.CANCELLED, usage=progress.usage)
                 return
-            # Others have the memory; they get on meanwhile.
+            # Running requests hold the memory; the empty chunk lets them continue.
             yield GenerationChunk()
             slot = self._slot(request, prompt, length)
         job = _Job(
@@ -166,10 +166,10 @@ class GenAIEngine:
             first, second = (
                 self._model.encode(
                     GenerationRequest(
-                        prompt=(*turns, Message(role="user", content=other)), max_tokens=1
+                        prompt=(*turns, Message(role="user", content=text)), max_tokens=1
                     )
                 )
-                for other in "ab"
+                for text in "ab"
             )
         except RequestError as error:
             event(log, logging.INFO, "not_warmed", reason=error)
@@ -179,65 +179,66 @@ class GenAIEngine:
         self._warm = first[: differs[0] if len(differs) else shorter]
 
     def idle(self) -> bool:
-        """Read again what was generated, then what new conversations begin with."""
+        """Prefill generated tokens again, then the prefix of new conversations."""
         try:
             for slot in reversed(self._cache.slots):
-                if not slot.busy and slot.reread(PROMPT_STEP):
+                if not slot.busy and slot.prefill_generated(PROMPT_STEP):
                     return True
             return self._cache.warm(self._warm, FIRST_TURN, PROMPT_STEP)
         except RuntimeError:
-            # A model that cannot rewind: nothing can be prepared for it.
+            # A model that cannot rewind: nothing can be prefilled ahead for it.
             self._warm = self._warm[:0]
             self._cache.clear()
             return False
 
     def _check(self, request: GenerationRequest, length: int) -> None:
-        """What can be refused before any work is done."""
+        """Refuse, before any work, a request that can never succeed."""
         if not self._cache.fits(length * request.num_beams):
             needed = length * request.num_beams * self._model.kv_bytes
             raise OutOfMemoryError(
-                f"prompt and answer of {length} tokens take {needed >> 20} MiB of KV cache; this "
+                f"prompt and answer of {length} tokens need {needed >> 20} MiB of KV cache; this "
                 f"device has {self._budget >> 20} MiB for it",
                 hint="Lower max_tokens, or shorten the prompt.",
             )
         for token, _ in request.logit_bias:
             if token >= self._model.vocabulary:
                 raise UnknownTokenError(
-                    f"logit_bias: there is no token {token}; the model has {self._model.vocabulary}"
+                    f"logit_bias: token {token} is not in the model's vocabulary "
+                    f"(0 to {self._model.vocabulary - 1})"
                 )
 
     def _stands_alone(self, request: GenerationRequest, length: int) -> bool:
-        """Whether a request shares no KV cache with others."""
+        """Return whether a request needs a KV cache that no other request shares."""
         return request.num_beams > 1 or (self._model.long_rope and length > LONG_ROPE_FROM)
 
     def _slot(self, request: GenerationRequest, prompt: Tokens, length: int) -> Slot | None:
-        """A slot for a request; None while running ones have the memory.
+        """Get a slot for a request; None while running requests hold the memory.
 
         Raises:
-            NoMemoryNowError: it is not them who have it.
+            NoMemoryNowError: other programs hold the memory.
         """
-        kind = Kind(guidance=request.guidance, adapter=request.adapter)
+        key = SlotKey(guidance=request.guidance, adapter=request.adapter)
         if self._stands_alone(request, length):
-            capacity = max(length, self._model.least_capacity)
-            slot = self._cache.reserve(capacity * request.num_beams, kind)
+            capacity = max(length, self._model.min_capacity)
+            slot = self._cache.reserve(capacity * request.num_beams, key)
             if slot is not None:
-                slot.generator = self._model.generator(capacity, kind, request.num_beams)
+                slot.generator = self._model.generator(capacity, key, request.num_beams)
         else:
-            slot = self._cache.take(prompt.tolist(), length, kind)
+            slot = self._cache.take(prompt.tolist(), length, key)
         if slot is None and self._cache.idle:
             raise NoMemoryNowError(
-                "the device has no memory left for this request",
-                hint="Lower max_tokens, or end other programs on the device.",
+                "the device has too little free memory for this request",
+                hint="Lower max_tokens, or stop other programs on the device.",
             )
         return slot
 
     def _answers(self, job: _Job) -> Iterator[GenerationChunk]:
-        """All answers, one after the other, each from the same prompt."""
+        """Generate all answers, one after the other, from the same prompt."""
         slot, prompt = job.slot, job.prompt
         job.progress.cached_tokens = len(slot.tokens)
         for index in range(job.request.n):
             if index:
-                slot.rewind(max(0, len(prompt) - LEAST_READ))
+                slot.rewind(max(0, len(prompt) - MIN_PREFILL))
             while len(slot.tokens) < len(prompt):
                 if job.cancelled():
                     yield _end(job, FinishReason.CANCELLED, index=index)
@@ -251,7 +252,7 @@ class GenAIEngine:
                 return
 
     def _decode(self, job: _Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
-        """One answer, token by token; returns why it ended."""
+        """Generate one answer token by token; return the reason it ended."""
         request, generator = job.request, job.slot.generator
         stream = self._model.stream()
         stops = StopStrings(request.stop)
@@ -278,7 +279,7 @@ class GenAIEngine:
             if token in self._model.end_tokens:
                 reason = FinishReason.STOP
                 break
-            # The tokenizer leaves special tokens out of a text.
+            # The tokenizer omits special tokens from its text.
             text, stopped = stops.push(shown.get(token) or stream.decode(token))
             if stopped:
                 reason = FinishReason.STOP
@@ -296,16 +297,16 @@ class GenAIEngine:
     ) -> tuple[TokenLogprob, ...]:
         if logits is None or request.logprobs is None:
             return ()
-        found = log_probabilities(logits)
+        logprobs = log_probabilities(logits)
         names = self._model.token_bytes
         top = tuple(
-            (names[int(other)], float(found[other]))
-            for other in most_likely(found, request.logprobs)
+            (names[int(likely)], float(logprobs[likely]))
+            for likely in most_likely(logprobs, request.logprobs)
         )
-        return (TokenLogprob(data=names[token], logprob=float(found[token]), top=top),)
+        return (TokenLogprob(data=names[token], logprob=float(logprobs[token]), top=top),)
 
     def _beams(self, job: _Job) -> Iterator[GenerationChunk]:
-        """The best answer of a beam search, at once."""
+        """Generate the best answer of a beam search, in a single chunk."""
         generator, prompt = job.slot.generator, job.prompt
         generator.append_tokens(prompt)
         for _ in range(job.length - len(prompt)):
@@ -316,9 +317,9 @@ class GenAIEngine:
             if generator.is_done():
                 break
             yield GenerationChunk()
-        found = [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
-        ends = [place for place, token in enumerate(found) if token in self._model.end_tokens]
-        answer = found[: ends[0]] if ends else found
+        generated = [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
+        ends = [place for place, token in enumerate(generated) if token in self._model.end_tokens]
+        answer = generated[: ends[0]] if ends else generated
         tokens = len(answer) + bool(ends)
         job.progress.add(tokens)
         stops = StopStrings(job.request.stop)
@@ -330,7 +331,7 @@ class GenAIEngine:
 def _end(
     job: _Job, reason: FinishReason, text: str = "", tokens: int = 0, *, index: int = 0
 ) -> GenerationChunk:
-    """An answer's last chunk."""
+    """Return an answer's last chunk."""
     over = index == job.request.n - 1 or reason is FinishReason.CANCELLED
     return GenerationChunk(
         index=index,

@@ -1,4 +1,4 @@
-"""A model in ONNX Runtime GenAI; nothing else on the device imports that package."""
+"""A model in ONNX Runtime GenAI; the only module on the device that imports that package."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from device_runtime.inference.engine import (
     adapters,
     place_of_nul,
 )
-from device_runtime.inference.kv_cache import Kind, Tokens
+from device_runtime.inference.kv_cache import SlotKey, Tokens
 from device_runtime.inference.tokenizer_file import TokenBytes, normal_form
 
-# Official packages report to their maker unless told not to, from the moment of import.
+# Official packages send telemetry to their vendor unless disabled before the import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["ORT_TELEMETRY_DISABLED"] = "1"
 
@@ -28,36 +28,36 @@ import onnxruntime_genai as og
 
 og.disable_telemetry_events()
 
-LEAST_CAPACITY = 8
-"""Tokens; enough for the first run."""
+MIN_CAPACITY = 8
+"""Smallest capacity of a KV cache, tokens; enough for the first run."""
 
-ENGINE_HINT = "edgepack-runtime doctor says what is missing or damaged."
+ENGINE_HINT = "edgepack-runtime doctor reports what is missing or damaged."
 
 
 class GenAIModel:
     """Model, tokenizer and adapters.
 
     Attributes:
-        context_length: most tokens of prompt and answer together.
-        end_tokens: numbers of the tokens that end an answer.
-        least_capacity: tokens that a KV cache must have room for at least; attention with a sliding
-            window needs the whole window.
-        kv_bytes: size of the KV cache of one token; 0 for a model that does not tell.
-        long_rope: it has other rotary factors for long texts.
-        token_bytes: the bytes of each token.
-        vocabulary: number of tokens.
+        context_length: maximum length of prompt and answer together, tokens.
+        end_tokens: ids of the tokens that end an answer.
+        min_capacity: smallest capacity of a KV cache, tokens; sliding-window attention needs the
+            whole window.
+        kv_bytes: size of the KV cache of one token; 0 where the model does not report it.
+        long_rope: True if the model has other rotary factors for long texts (LongRoPE).
+        token_bytes: bytes of each token, by id.
+        vocabulary: size of the vocabulary, tokens.
     """
 
     def __init__(self, folder: Path, *, context_length: int, threads: int) -> None:
-        """Load it.
+        """Load the model.
 
         Args:
-            folder: holds genai_config.json, the graph, the tokenizer, perhaps adapters.
-            context_length: most tokens of prompt and answer together.
-            threads: of ONNX Runtime; 0 leaves the number to it.
+            folder: holds genai_config.json, the graph, the tokenizer and any adapters.
+            context_length: maximum length of prompt and answer together, tokens.
+            threads: number of ONNX Runtime threads; 0 for its default.
 
         Raises:
-            EngineError: it does not load.
+            EngineError: the model does not load.
         """
         try:
             config = og.Config(str(folder))
@@ -73,56 +73,56 @@ class GenAIModel:
                 self._adapter_names.add(name)
             self.context_length = context_length
             decoder = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
-            self.least_capacity = memory.kv_cache_length(decoder, LEAST_CAPACITY)
+            self.min_capacity = memory.kv_cache_length(decoder, MIN_CAPACITY)
             self.vocabulary, self.kv_bytes = self._shapes(decoder)
         except Exception as error:
-            what = f"the model in {folder} does not load"
+            problem = f"the model in {folder} does not load"
             if "cuda" in str(error).lower():
-                what = "this model runs on an NVIDIA GPU, which cannot be used here"
-            raise EngineError(f"{what}: {first_line(error)}", hint=ENGINE_HINT) from None
+                problem = "this model needs an NVIDIA GPU, and none is usable here"
+            raise EngineError(f"{problem}: {first_line(error)}", hint=ENGINE_HINT) from None
         self._normal_form = normal_form(folder / "tokenizer.json")
         self.token_bytes = TokenBytes(folder / "tokenizer.json")
         self.long_rope = str(self._model.type).startswith("phi3")
         self.end_tokens = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
 
-    def generator(self, capacity: int, kind: Kind, num_beams: int = 1) -> Any:
-        """A greedy generator, or one that searches beams, with a KV cache of its own.
+    def generator(self, capacity: int, key: SlotKey, num_beams: int = 1) -> Any:
+        """Create a generator with a KV cache of its own: greedy, or a beam search.
 
         Raises:
-            RequestError: the engine cannot do the guidance, or there is no such adapter.
+            RequestError: the engine rejects the guidance, or the adapter does not exist.
         """
         params = og.GeneratorParams(self._model)
         params.set_search_options(
             max_length=capacity, do_sample=False, num_beams=num_beams, early_stopping=True
         )
-        if kind.adapter and kind.adapter not in self._adapter_names:
-            raise RequestError(f"the model has no adapter {kind.adapter!r}")
-        if kind.guidance is None:
+        if key.adapter and key.adapter not in self._adapter_names:
+            raise RequestError(f"the model has no adapter {key.adapter!r}")
+        if key.guidance is None:
             generator = og.Generator(self._model, params)
         else:
-            params.set_guidance(kind.guidance.kind, kind.guidance.data)
+            params.set_guidance(key.guidance.kind, key.guidance.data)
             try:
                 generator = og.Generator(self._model, params)
             except RuntimeError as error:
                 raise RequestError(
-                    f"the answer's form cannot be kept: {first_line(error)}",
+                    f"the engine rejected the response grammar: {first_line(error)}",
                     hint="Simplify the schema.",
                 ) from None
-        if kind.adapter:
-            generator.set_active_adapter(self._adapters, kind.adapter)
+        if key.adapter:
+            generator.set_active_adapter(self._adapters, key.adapter)
         return generator
 
     def encode(self, request: GenerationRequest) -> Tokens:
-        """The prompt's tokens, int32 [tokens].
+        """Encode the prompt into tokens, int32 [tokens].
 
         Raises:
-            RequestError: the chat template refuses the messages, the prompt is empty, or a text
+            RequestError: the chat template rejects the messages, the prompt is empty, or a text
                 of the request would be cut off.
-            PromptTooLongError: it leaves no room for an answer.
+            PromptTooLongError: the prompt leaves no room for an answer.
         """
         if place := place_of_nul(msgspec.to_builtins(request), ""):
             raise RequestError(f"{place} must not contain U+0000", hint="Leave it out.")
-        # A chat template writes the token that begins a text itself.
+        # A chat template writes the BOS token itself.
         raw = isinstance(request.prompt, str)
         text = request.prompt if isinstance(request.prompt, str) else self._rendered(request)
         if self._normal_form is not None:
@@ -130,21 +130,21 @@ class GenAIModel:
         self._tokenizer.update_options(add_special_tokens=str(raw).lower())
         tokens = np.asarray(self._tokenizer.encode(text), np.int32)
         if len(tokens) == 0:
-            raise RequestError("the prompt is empty", hint="Give it some text.")
+            raise RequestError("the prompt must not be empty")
         if len(tokens) >= self.context_length:
             raise PromptTooLongError(
-                f"the prompt has {len(tokens)} tokens; this model's context has room for "
-                f"{self.context_length}, prompt and answer together",
+                f"the prompt has {len(tokens)} tokens; this model's context length is "
+                f"{self.context_length} tokens, prompt and answer together",
                 hint="Shorten the prompt.",
             )
         return tokens
 
     def stream(self) -> Any:
-        """Decodes token after token; gives out whole characters."""
+        """Create a decoder that takes one token at a time and returns whole characters."""
         return self._tokenizer.create_stream()
 
     def decode(self, tokens: list[int]) -> str:
-        """The text of some tokens."""
+        """Decode tokens into text."""
         return str(self._tokenizer.decode(np.array(tokens, np.int32))) if tokens else ""
 
     def _rendered(self, request: GenerationRequest) -> str:
@@ -157,27 +157,27 @@ class GenAIModel:
             )
         except RuntimeError as error:
             raise RequestError(
-                f"the model's chat template refuses these messages: {first_line(error)}",
+                f"the model's chat template rejected the messages: {first_line(error)}",
                 hint="A model without a chat template takes raw prompts only.",
             ) from None
 
     def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int]:
-        """Size of the vocabulary, and bytes of KV cache for each token, as seen in a first run."""
-        generator = self.generator(self.least_capacity, Kind())
+        """Measure vocabulary size and KV cache bytes per token in a first run."""
+        generator = self.generator(self.min_capacity, SlotKey())
         generator.append_tokens(np.zeros(2, np.int32))
         vocabulary = generator.get_logits().shape[-1]
         total = 0
         for layer in range(decoder["num_hidden_layers"]):
-            for kind in ("past_key_names", "past_value_names"):
+            for names in ("past_key_names", "past_value_names"):
                 try:
-                    found = generator.get_input(decoder["inputs"][kind] % layer)
+                    cache = generator.get_input(decoder["inputs"][names] % layer)
                 except (KeyError, RuntimeError):
-                    # Layers without one, as those with a state of fixed size.
+                    # A layer without a KV cache, such as one with a state of fixed size.
                     continue
-                total += found.nbytes
-        return vocabulary, total // self.least_capacity
+                total += cache.nbytes
+        return vocabulary, total // self.min_capacity
 
 
 def first_line(error: Exception) -> str:
-    """The start of a native error: template errors go on with a drawing of where they are."""
+    """Return the first line of a native error: template errors continue with a code excerpt."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,13 +1,13 @@
-"""KV caches of running and earlier requests, within a bound on memory.
+"""Prompt cache: KV caches of running and earlier requests, within a memory budget.
 
-A slot is a generator with a KV cache of fixed capacity. A request takes the slot whose tokens
-its prompt shares most of, rewinds it to where they part, and reads only the rest.
+A slot is a generator with a KV cache of fixed capacity. A request takes the slot with the longest
+common prefix, trims it to that prefix, and prefills only the rest of its prompt.
 
-What is remembered counts only as far as it was *read*, two tokens or more at a time: then the
-cache holds bit for bit what reading the whole prompt anew would put there, however it is cut. (A
-token that was generated is computed by another kernel, for one row, with slightly other results.)
-So an answer's own tokens are read once more before the next turn builds on them, when the engine is
-idle or as part of that turn: a remembered conversation goes on exactly as a new one would.
+Only tokens that were *prefilled*, two or more at a time, are reused: then the cache holds bit for
+bit what a prefill from scratch would compute, however the prompt is split into chunks. (A decoded
+token is computed by another kernel, for one row, with slightly different results.) So an answer's
+own tokens are prefilled again before the next turn builds on them, in idle time or as part of that
+turn: a cached conversation continues exactly as a new one would.
 """
 
 import itertools
@@ -22,53 +22,53 @@ from device_runtime.inference.engine import Guidance
 
 Tokens = npt.NDArray[np.int32]
 
-SMALLEST = 512
+CAPACITY_MULTIPLE = 512
 """Capacities are multiples of this many tokens."""
 
-LEAST_READ = 2
-"""The least tokens that are read at once, where a prompt has as many."""
+MIN_PREFILL = 2
+"""Smallest prefill chunk, tokens, unless the prompt itself is shorter."""
 
-MOST_SLOTS = 16
-"""Also where a model does not tell the size of its KV cache."""
+MAX_SLOTS = 16
+"""Most slots, also for a model whose KV cache size is not known."""
 
 RESERVE = 64 << 20
 """Memory that a new KV cache must leave free, bytes."""
 
 
 class Generator(Protocol):
-    """What of `onnxruntime_genai.Generator` is used here."""
+    """The part of `onnxruntime_genai.Generator` that is used here."""
 
     def append_tokens(self, tokens: Tokens) -> None:
-        """Read tokens."""
+        """Prefill tokens."""
 
     def rewind_to(self, length: int) -> None:
-        """Forget all tokens from this position on."""
+        """Discard all tokens from this position on."""
 
 
-class Kind(msgspec.Struct, frozen=True, kw_only=True):
-    """What is fixed in a generator: only requests of the same kind can share a slot."""
+class SlotKey(msgspec.Struct, frozen=True, kw_only=True):
+    """Parameters fixed when a generator is created: only requests with equal keys share slots."""
 
     guidance: Guidance | None = None
     adapter: str = ""
 
 
 class Slot:
-    """A generator and what its KV cache holds.
+    """A generator and the contents of its KV cache.
 
     Attributes:
-        generator: where the tokens are.
-        capacity: most tokens.
-        kind: what it was made for.
-        tokens: what it has read.
-        generated: what it has generated after that, and not read again yet.
-        busy: a request works with it.
-        used: grows with each use.
+        generator: the generator that owns the KV cache.
+        capacity: capacity of the KV cache, tokens.
+        key: parameters that the generator was created with.
+        tokens: prefilled tokens.
+        generated: decoded tokens after those, not prefilled again yet.
+        busy: True while a request uses the slot.
+        used: logical time of the last use.
     """
 
-    def __init__(self, generator: Any, capacity: int, kind: Kind) -> None:
+    def __init__(self, generator: Any, capacity: int, key: SlotKey) -> None:
         self.generator = generator
         self.capacity = capacity
-        self.kind = kind
+        self.key = key
         self.tokens: list[int] = []
         self.generated: list[int] = []
         self.busy = True
@@ -76,65 +76,70 @@ class Slot:
         self._length = 0
 
     def common(self, prompt: Sequence[int]) -> int:
-        """How many tokens of a prompt need not be read."""
-        most = max(0, min(len(self.tokens), len(prompt) - LEAST_READ))
+        """Count the prompt tokens that need no prefill: the length of the common prefix."""
+        most = max(0, min(len(self.tokens), len(prompt) - MIN_PREFILL))
         pairs = zip(self.tokens[:most], prompt, strict=False)
         return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def rewind(self, length: int) -> None:
-        """Forget what was generated, and of what was read all from this position on."""
+        """Discard all generated tokens, and the prefilled ones from this position on."""
         self.generated = []
         del self.tokens[length:]
-        self._forget_others()
+        self._trim()
 
     def append(self, tokens: Tokens) -> None:
-        """Read tokens, after what was read before."""
-        self._forget_others()
+        """Prefill tokens after those already prefilled."""
+        self._trim()
         self.generator.append_tokens(tokens)
         self.tokens += tokens.tolist()
         self._length = len(self.tokens)
 
     def add(self, token: int) -> None:
-        """The generator has generated this token."""
+        """Record a token that the generator has decoded."""
         self.generated.append(token)
         self._length += 1
 
-    def reread(self, count: int) -> bool:
-        """Read the first of what was generated; False if there is too little of it."""
-        if len(self.generated) < LEAST_READ:
+    def prefill_generated(self, count: int) -> bool:
+        """Prefill the first of the generated tokens again; False if there are too few of them."""
+        if len(self.generated) < MIN_PREFILL:
             return False
         count = step(len(self.generated), count)
-        ahead, self.generated = self.generated[:count], self.generated[count:]
-        self.append(np.array(ahead, np.int32))
+        chunk, self.generated = self.generated[:count], self.generated[count:]
+        self.append(np.array(chunk, np.int32))
         return True
 
-    def _forget_others(self) -> None:
-        """Have the generator hold what was read and nothing else."""
+    def _trim(self) -> None:
+        """Trim the generator's KV cache to the prefilled tokens."""
         if self._length > len(self.tokens):
             self._length = len(self.tokens)
             self.generator.rewind_to(self._length)
 
 
 def step(tokens: int, most: int) -> int:
-    """How many of so many tokens to read next, so that what is left is none or enough."""
-    return tokens if tokens - most < LEAST_READ else most
+    """Return the size of the next prefill chunk; what is left is empty or at least `MIN_PREFILL`.
+
+    Args:
+        tokens: tokens that are left to prefill.
+        most: largest chunk, unless the rest would be too small.
+    """
+    return tokens if tokens - most < MIN_PREFILL else most
 
 
 class KvCache:
-    """The slots.
+    """All slots, within a memory budget.
 
     Args:
-        make: makes a generator for a capacity (tokens) and a kind.
+        make: creates a generator for a capacity (tokens) and a key.
         token_bytes: size of the KV cache of one token.
-        budget: most bytes of all slots together; 0 where size and budget are not known.
-        context_length: most tokens of a conversation.
-        least: tokens that a slot has room for at least.
-        available: free memory now, bytes.
+        budget: memory for all slots together, bytes; 0 where size and budget are not known.
+        context_length: maximum length of a conversation, tokens.
+        least: smallest capacity of a slot, tokens.
+        available: returns the free memory, bytes.
     """
 
     def __init__(
         self,
-        make: Callable[[int, Kind], Any],
+        make: Callable[[int, SlotKey], Any],
         *,
         token_bytes: int,
         budget: int,
@@ -154,59 +159,59 @@ class KvCache:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """All slots, oldest use first."""
+        """All slots, least recently used first."""
         return tuple(sorted(self._slots, key=lambda slot: slot.used))
 
     def fits(self, tokens: int) -> bool:
-        """Whether so many tokens fit if nothing else were there."""
+        """Return whether a slot for so many tokens fits into the empty budget."""
         return max(tokens, self._least) * self._token_bytes <= self._budget
 
-    def take(self, prompt: Sequence[int], length: int, kind: Kind) -> Slot | None:
-        """A slot for a prompt, rewound to what is common; None while others leave no room for it.
+    def take(self, prompt: Sequence[int], length: int, key: SlotKey) -> Slot | None:
+        """Take a slot, trimmed to the common prefix; None while busy slots leave no room for one.
 
         Args:
-            prompt: token numbers.
-            length: tokens of prompt and answer together; they fit.
-            kind: of the request.
+            prompt: token ids.
+            length: length of prompt and answer together, tokens; it fits into the budget.
+            key: key of the request.
         """
-        found = self._nearest(prompt, length, kind) or self._new(length, kind)
-        if found is None:
+        slot = self._nearest(prompt, length, key) or self._new(length, key)
+        if slot is None:
             return None
-        found.busy = True
-        self._touch(found)
+        slot.busy = True
+        self._touch(slot)
         try:
-            found.rewind(found.common(prompt))
+            slot.rewind(slot.common(prompt))
         except RuntimeError:
-            # This model cannot rewind: its slots serve once.
-            self.drop(found)
-            return self.take(prompt, length, kind)
-        return found
+            # This model cannot rewind: each of its slots serves one request.
+            self.drop(slot)
+            return self.take(prompt, length, key)
+        return slot
 
-    def reserve(self, tokens: int, kind: Kind) -> Slot | None:
-        """Memory for a generator that the caller makes and later drops; None if there is none."""
+    def reserve(self, tokens: int, key: SlotKey) -> Slot | None:
+        """Reserve memory for a generator that the caller creates; None if there is too little."""
         if not self.make_room(tokens):
             return None
-        return self._keep(Slot(None, tokens, kind))
+        return self._keep(Slot(None, tokens, key))
 
     def warm(self, prefix: Tokens, room: int, most: int) -> bool:
-        """Read a step of what new conversations begin with; False if there is nothing to do.
+        """Prefill one chunk of the prefix of new conversations; False if there is nothing to do.
 
         Args:
-            prefix: token numbers.
-            room: tokens of a first turn.
-            most: tokens to read at once.
+            prefix: token ids.
+            room: room for a first turn after the prefix, tokens.
+            most: largest prefill chunk, tokens.
         """
-        wanted = prefix.tolist()
-        length = min(len(wanted) + room, self._context_length)
-        if len(wanted) < LEAST_READ:
+        tokens = prefix.tolist()
+        length = min(len(tokens) + room, self._context_length)
+        if len(tokens) < MIN_PREFILL:
             return False
         for slot in self._unused():
-            if slot.kind == Kind() and slot.tokens == wanted[: len(slot.tokens)]:
+            if slot.key == SlotKey() and slot.tokens == tokens[: len(slot.tokens)]:
                 break
         else:
             if not self._has_room(self._capacity(length)):
                 return False
-            slot = self._keep(self._slot(self._capacity(length), Kind()))
+            slot = self._keep(self._slot(self._capacity(length), SlotKey()))
             slot.busy = False
         rest = prefix[len(slot.tokens) :]
         if len(rest) == 0:
@@ -215,22 +220,22 @@ class KvCache:
         return True
 
     def give_back(self, slot: Slot) -> None:
-        """A request is done with a slot; what it holds is remembered."""
+        """Release a slot after its request; its contents stay cached."""
         slot.busy = False
         self._touch(slot)
 
     def drop(self, slot: Slot) -> None:
-        """Forget a slot; does nothing if it is gone already."""
+        """Drop a slot; do nothing if it is gone already."""
         if slot in self._slots:
             self._slots.remove(slot)
 
     def clear(self) -> None:
-        """Forget all slots that are not in use."""
+        """Drop all slots that are not in use."""
         for slot in self._unused():
             self.drop(slot)
 
     def make_room(self, tokens: int) -> bool:
-        """Drop slots, least recently used first, until so many tokens more fit; False if not."""
+        """Drop slots, least recently used first, until a new one fits; False if it cannot."""
         while not self._has_room(tokens):
             unused = self._unused()
             if not unused:
@@ -240,24 +245,24 @@ class KvCache:
 
     @property
     def idle(self) -> bool:
-        """Whether no request works with a slot."""
+        """True if no request uses a slot."""
         return not any(slot.busy for slot in self._slots)
 
-    def _new(self, length: int, kind: Kind) -> Slot | None:
-        """A slot without a common start: a new one, or the one that was not used for longest."""
+    def _new(self, length: int, key: SlotKey) -> Slot | None:
+        """Get a slot without a common prefix: a new one, or the least recently used one."""
         capacity = self._capacity(length)
         if not self._has_room(capacity):
             for slot in self._unused():
-                if slot.kind == kind and slot.capacity >= length:
+                if slot.key == key and slot.capacity >= length:
                     return slot
             if not self.make_room(capacity):
                 capacity = max(length, self._least)
                 if not self.make_room(capacity):
                     return None
-        return self._keep(self._slot(capacity, kind))
+        return self._keep(self._slot(capacity, key))
 
-    def _slot(self, capacity: int, kind: Kind) -> Slot:
-        return Slot(self._make(capacity, kind), capacity, kind)
+    def _slot(self, capacity: int, key: SlotKey) -> Slot:
+        return Slot(self._make(capacity, key), capacity, key)
 
     def _keep(self, slot: Slot) -> Slot:
         self._slots.append(slot)
@@ -265,21 +270,21 @@ class KvCache:
         return slot
 
     def _has_room(self, tokens: int) -> bool:
-        if len(self._slots) >= MOST_SLOTS:
+        if len(self._slots) >= MAX_SLOTS:
             return False
         held = self._held() + tokens * self._token_bytes
-        # ONNX Runtime keeps what a dropped slot had, and gives it to the next one.
+        # ONNX Runtime keeps the memory of a dropped slot and reuses it for the next one.
         missing = max(0, held - self._most)
         return held <= self._budget and (not missing or self._available() >= missing + RESERVE)
 
     def _unused(self) -> list[Slot]:
         return [slot for slot in self.slots if not slot.busy]
 
-    def _nearest(self, prompt: Sequence[int], length: int, kind: Kind) -> Slot | None:
-        """The slot that spares most reading, if it spares more than is lost by rewinding it."""
+    def _nearest(self, prompt: Sequence[int], length: int, key: SlotKey) -> Slot | None:
+        """Find the slot with the longest common prefix, if trimming it loses less than it saves."""
         best, most = None, 0
         for slot in self._slots:
-            if slot.busy or slot.kind != kind or slot.capacity < length:
+            if slot.busy or slot.key != key or slot.capacity < length:
                 continue
             common = slot.common(prompt)
             if common > most and common * 2 >= min(len(slot.tokens), len(prompt)):
@@ -287,10 +292,10 @@ class KvCache:
         return best
 
     def _capacity(self, length: int) -> int:
-        """Room for the next turns of a conversation as well, where the context has it."""
-        wanted = min(-(-2 * length // SMALLEST) * SMALLEST, self._context_length)
+        """Return a capacity with room for later turns, within the context length."""
+        roomy = -(-2 * length // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
         affordable = self._budget // max(1, self._token_bytes)
-        return max(length, self._least, min(wanted, affordable))
+        return max(length, self._least, min(roomy, self._context_length, affordable))
 
     def _held(self) -> int:
         return sum(slot.capacity for slot in self._slots) * self._token_bytes

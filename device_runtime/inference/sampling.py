@@ -1,9 +1,9 @@
-"""Choosing the next token: scores in, scores out, for a generator that takes the highest one.
+"""Sampling of the next token: scores in, scores out, for a generator that takes the highest one.
 
-The generator is always greedy; what makes it sample is noise. With Gumbel noise added to scores
-divided by the temperature, the highest one is a sample of their softmax (the Gumbel-max trick,
-E. J. Gumbel, 1954) — also of the softmax over whatever tokens a grammar leaves, which the
-generator rules out afterwards. So one KV cache serves requests with any options.
+The generator is always greedy; noise makes it sample. With Gumbel noise added to the scores
+divided by the temperature, the argmax is a sample of their softmax (the Gumbel-max trick,
+E. J. Gumbel, 1954) — also of the softmax over the tokens that a grammar allows, although the
+generator masks the others afterwards. So one KV cache serves requests with any parameters.
 """
 
 from collections import Counter
@@ -18,12 +18,12 @@ Scores = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 
 NEGLIGIBLE = 25.0
-"""Tokens whose score is this far below the best are not sampled: all of a vocabulary of 10^5
-together have a probability below 2e-6."""
+"""Tokens whose score is this far below the best are not sampled: in a vocabulary of 10^5, all of
+them together have a probability below 2e-6."""
 
 _BEHIND = 1e4
-"""How far behind the others tokens are put that shall not be sampled. They stay in their order:
-where a grammar allows none of the others, the best of these is taken."""
+"""Offset that ranks excluded tokens below all others. They keep their order: where a grammar allows
+none of the others, the best excluded token is taken."""
 
 _LEAST = np.float32(2**-24)
 
@@ -32,8 +32,8 @@ class Sampler:
     """The scores of one answer.
 
     Args:
-        request: its options.
-        prompt: the prompt's token numbers, int32 [tokens].
+        request: the request, with its sampling parameters.
+        prompt: the prompt's token ids, int32 [tokens].
         index: number of the answer among those to the same request.
     """
 
@@ -41,7 +41,7 @@ class Sampler:
         self, request: GenerationRequest, prompt: npt.NDArray[np.int32], index: int
     ) -> None:
         self._request = request
-        # A top_p of 0 leaves the most likely token alone.
+        # A top_p of 0 leaves only the most likely token.
         self._greedy = request.temperature <= 0 or request.top_p <= 0
         self._answer: Counter[int] = Counter()
         self._seen = np.unique(prompt)
@@ -50,7 +50,7 @@ class Sampler:
 
     @property
     def changes_scores(self) -> bool:
-        """Whether the model's own scores would not do."""
+        """True if the scores differ from the model's logits."""
         request = self._request
         return (
             not self._greedy
@@ -61,17 +61,17 @@ class Sampler:
         )
 
     def add(self, token: int) -> None:
-        """The answer goes on with this token."""
+        """Record the next token of the answer."""
         self._answer[token] += 1
 
     def scores(self, logits: Scores) -> Scores:
-        """What the generator is to take the highest of.
+        """Compute the scores of which the generator takes the highest.
 
         Args:
-            logits: the model's, float32 [vocabulary].
+            logits: the model's output, float32 [vocabulary].
 
         Returns:
-            float32 [vocabulary], an array of its own.
+            Scores, float32 [vocabulary], in a new array.
         """
         scores = self._penalized(logits)
         return scores if self._greedy else self._with_noise(scores)
@@ -82,9 +82,9 @@ class Sampler:
         answer = np.fromiter(self._answer, np.int64)
         if request.repetition_penalty != 1.0:
             seen = np.union1d(self._seen, answer)
-            found = scores[seen]
+            old = scores[seen]
             penalty = np.float32(request.repetition_penalty)
-            scores[seen] = np.where(found > 0, found / penalty, found * penalty)
+            scores[seen] = np.where(old > 0, old / penalty, old * penalty)
         if self._answer and (request.frequency_penalty or request.presence_penalty):
             counts = np.fromiter(self._answer.values(), np.float32)
             scores[answer] -= request.frequency_penalty * counts + request.presence_penalty
@@ -103,40 +103,40 @@ class Sampler:
         scores[kept] = noisy
         return scores
 
-    def _truncated(self, kept: Numbers, found: Scores) -> Numbers:
-        """The tokens that top_k, min_p and top_p leave of those given, with their scores."""
+    def _truncated(self, kept: Numbers, scores: Scores) -> Numbers:
+        """Keep those of some tokens, given with their scores, that top_k, min_p and top_p allow."""
         request = self._request
         if request.top_k and request.top_k < len(kept):
-            best = np.argpartition(found, -request.top_k)[-request.top_k :]
-            kept, found = kept[best], found[best]
+            best = np.argpartition(scores, -request.top_k)[-request.top_k :]
+            kept, scores = kept[best], scores[best]
         if request.min_p > 0:
-            likely = found >= found.max() + np.log(request.min_p)
-            kept, found = kept[likely], found[likely]
+            likely = scores >= scores.max() + np.log(request.min_p)
+            kept, scores = kept[likely], scores[likely]
         if request.top_p < 1:
-            shares = np.exp(found - found.max())
+            shares = np.exp(scores - scores.max())
             order = _best_first(shares, request.top_p * shares.sum())
             before = np.cumsum(shares[order]) - shares[order]
             kept = kept[order[before < request.top_p * shares.sum()]]
         return kept
 
 
-def _best_first(shares: Scores, wanted: float) -> Numbers:
-    """Places of the largest shares in order; not all, if fewer have as much as is wanted."""
+def _best_first(shares: Scores, total: float) -> Numbers:
+    """Return the indices of the largest shares in order, at least those that sum up to a total."""
     few = min(1024, len(shares))
     best = np.argpartition(shares, -few)[-few:]
-    # Sorting all of a large vocabulary takes as long as a tenth of a token.
-    places = best if shares[best].sum() > wanted else np.arange(len(shares))
+    # Sorting a large vocabulary would take a tenth of the time of a decode step.
+    places = best if shares[best].sum() > total else np.arange(len(shares))
     return places[np.argsort(-shares[places])]
 
 
 def log_probabilities(logits: Scores) -> Scores:
-    """Logarithm of the softmax, float32 [vocabulary]."""
+    """Compute the logarithm of the softmax, float32 [vocabulary]."""
     shifted: Any = logits - logits.max()
     return np.asarray(shifted - np.log(np.exp(shifted, dtype=np.float64).sum()), np.float32)
 
 
 def most_likely(logprobs: Scores, count: int) -> Numbers:
-    """Numbers of the most likely tokens, best first."""
+    """Return the ids of the most likely tokens, best first."""
     if count == 0:
         return np.empty(0, np.int64)
     best = np.argpartition(-logprobs, min(count, len(logprobs)) - 1)[:count]

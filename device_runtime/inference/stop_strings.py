@@ -1,35 +1,35 @@
-"""Stop strings, found across the borders of chunks."""
+"""Detection of stop strings across chunk boundaries."""
 
 
 class StopStrings:
-    """Finds stop strings in a stream of text, also where they lie across pieces."""
+    """A detector of stop strings in a stream of text, also where they span chunks."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """Take the next piece.
+        """Take the next chunk of text.
 
         Returns:
-            The text that can be shown now, and whether a stop string was met. What could still
-            become a stop string is held back.
+            The text that can be sent now, and True if a stop string ended it. Text that could
+            still become a stop string is held back.
         """
         text = self._held + text
-        found = [position for stop in self._stops if (position := text.find(stop)) >= 0]
-        if found:
+        positions = [position for stop in self._stops if (position := text.find(stop)) >= 0]
+        if positions:
             self._held = ""
-            return text[: min(found)], True
+            return text[: min(positions)], True
         held = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False
 
     def rest(self) -> str:
-        """What is still held back when the answer ends for another reason."""
+        """Return the text still held back when the answer ends for another reason."""
         return self._held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of the text that a stop string begins with."""
+    """Return the length of the longest suffix of the text that is a prefix of a stop string."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,11 +1,11 @@
-"""What is read from tokenizer.json, the file of Hugging Face tokenizers; some families have none.
+"""Facts from tokenizer.json, the file of Hugging Face tokenizers; some families have none.
 
 Its vocabulary writes the bytes of a token, which may be only a part of a character, in one of two
-alphabets:
+encodings:
 
 - byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM): each byte is a printable character of its own;
 - SentencePiece (Llama 2, Mistral, Gemma, Phi-3): plain text with U+2581 for a space, and `<0x0A>`
-  for a byte that is no whole character.
+  for a byte that is not a whole character.
 """
 
 import re
@@ -38,7 +38,7 @@ class _Normalizer(msgspec.Struct):
 
 
 class _Small(msgspec.Struct):
-    """All but the vocabulary, which takes long to read."""
+    """All but the vocabulary, which is slow to parse."""
 
     normalizer: _Normalizer | None = None
     added_tokens: tuple[_AddedToken, ...] = ()
@@ -56,30 +56,33 @@ S = TypeVar("S", _Small, _Whole)
 
 
 def normal_form(tokenizer: Path) -> Literal["NFC", "NFD", "NFKC", "NFKD"] | None:
-    """The Unicode form that a tokenizer wants its text in; ONNX Runtime GenAI leaves that to us."""
-    found = _read(tokenizer, _Small).normalizer
-    for each in (found, *found.normalizers) if found is not None else ():
-        if each.type in _FORMS:
-            return cast(Literal["NFC", "NFD", "NFKC", "NFKD"], each.type)
+    """Read the tokenizer's Unicode normalization form, which ONNX Runtime GenAI does not apply."""
+    outer = _read(tokenizer, _Small).normalizer
+    for normalizer in (outer, *outer.normalizers) if outer is not None else ():
+        if normalizer.type in _FORMS:
+            return cast(Literal["NFC", "NFD", "NFKC", "NFKD"], normalizer.type)
     return None
 
 
 def special_tokens(tokenizer: Path) -> dict[str, int]:
-    """Text and number of the tokens that are left out when an answer is decoded."""
-    found = _read(tokenizer, _Small).added_tokens
-    return {token.content: token.id for token in found if token.special}
+    """Read text and id of the special tokens, which decoding omits."""
+    tokens = _read(tokenizer, _Small).added_tokens
+    return {token.content: token.id for token in tokens if token.special}
 
 
 class TokenBytes:
-    """Looks up tokens of one tokenizer; reads its file at the first question."""
+    """The bytes of a tokenizer's tokens; its file is read at the first lookup.
+
+    Args:
+        tokenizer: path of the model's tokenizer.json.
+    """
 
     def __init__(self, tokenizer: Path) -> None:
-        """Args: tokenizer: the model's tokenizer.json."""
         self._path = tokenizer
         self._table: dict[int, bytes] | None = None
 
     def __getitem__(self, token: int) -> bytes:
-        """The token's bytes; empty for a number that the tokenizer does not have."""
+        """Return a token's bytes; empty for an id that the tokenizer does not have."""
         if self._table is None:
             self._table = _table(self._path)
         return self._table.get(token, b"")
@@ -93,15 +96,16 @@ def _read(path: Path, kind: type[S]) -> S:
 
 
 def _table(path: Path) -> dict[int, bytes]:
-    found = _read(path, _Whole)
-    vocabulary = found.model.vocab
+    tokenizer = _read(path, _Whole)
+    vocabulary = tokenizer.model.vocab
     if isinstance(vocabulary, list):
         vocabulary = {text: number for number, (text, _) in enumerate(vocabulary)}
-    decoders = (found.decoder, *found.decoder.decoders) if found.decoder is not None else ()
+    outer = tokenizer.decoder
+    decoders = (outer, *outer.decoders) if outer is not None else ()
     byte_level = any(part.type == "ByteLevel" for part in decoders)
     bytes_of = _byte_level if byte_level else _sentence_piece
     table = {number: bytes_of(text) for text, number in vocabulary.items()}
-    return table | {token.id: token.content.encode() for token in found.added_tokens}
+    return table | {token.id: token.content.encode() for token in tokenizer.added_tokens}
 
 
 def _byte_level(text: str) -> bytes:
@@ -115,7 +119,7 @@ def _sentence_piece(text: str) -> bytes:
 
 
 def _alphabet() -> dict[str, bytes]:
-    """GPT-2's alphabet: printable bytes stand for themselves, the others begin at U+0100."""
+    """Build GPT-2's alphabet: printable bytes map to themselves, the others from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     shown = {chr(byte): bytes([byte]) for byte in printable}

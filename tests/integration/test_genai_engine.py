@@ -307,7 +307,7 @@ def test_guided_answer_that_runs_out_of_tokens_says_so(engine: GenAIEngine) -> N
 
 def test_guidance_that_the_engine_cannot_read_is_refused(engine: GenAIEngine) -> None:
     bad = Guidance(kind="lark_grammar", data="start: (")
-    with pytest.raises(RequestError, match="cannot be kept"):
+    with pytest.raises(RequestError, match="rejected the response grammar"):
         next(engine.generate(request(guidance=bad), lambda: False))
 
 

@@ -8,11 +8,19 @@ import pytest
 
 from device_runtime.inference import kv_cache
 from device_runtime.inference.engine import Guidance
-from device_runtime.inference.kv_cache import LEAST_READ, RESERVE, Kind, KvCache, Slot, Tokens, step
+from device_runtime.inference.kv_cache import (
+    MIN_PREFILL,
+    RESERVE,
+    KvCache,
+    Slot,
+    SlotKey,
+    Tokens,
+    step,
+)
 from device_runtime.memory import kv_cache_length
 
 CONTEXT = 2048
-ANY = Kind()
+ANY = SlotKey()
 
 
 class Tape:
@@ -53,12 +61,12 @@ class Memory:
             available=lambda: self.free,
         )
 
-    def make(self, capacity: int, kind: Kind) -> Tape:
+    def make(self, capacity: int, key: SlotKey) -> Tape:
         self.made.append(capacity)
         return Tape()
 
-    def take(self, prompt: list[int], length: int = 100, kind: Kind = ANY) -> Slot:
-        slot = self.cache.take(prompt, length, kind)
+    def take(self, prompt: list[int], length: int = 100, key: SlotKey = ANY) -> Slot:
+        slot = self.cache.take(prompt, length, key)
         assert slot is not None
         return slot
 
@@ -87,8 +95,8 @@ def test_next_turn_reads_only_what_is_new_and_what_was_generated() -> None:
 def test_what_was_read_again_counts() -> None:
     memory = Memory()
     slot = memory.ask(numbers(0, 50), 900, 901, 902)
-    assert slot.reread(128)
-    assert not slot.reread(128)
+    assert slot.prefill_generated(128)
+    assert not slot.prefill_generated(128)
     assert slot.generator.tokens == slot.tokens == [*numbers(0, 50), 900, 901, 902]
     again = memory.take([*slot.tokens, 903, 904])
     assert len(again.tokens) == 53
@@ -97,7 +105,7 @@ def test_what_was_read_again_counts() -> None:
 def test_rereading_goes_in_steps_and_can_be_interrupted() -> None:
     memory = Memory()
     slot = memory.ask(numbers(0, 5), *numbers(100, 7), length=1000)
-    assert slot.reread(3)
+    assert slot.prefill_generated(3)
     assert slot.tokens == [*numbers(0, 5), 100, 101, 102]
     again = memory.take([*numbers(0, 5), *numbers(100, 4), 5, 6, 7])
     assert again.tokens == again.generator.tokens == [*numbers(0, 5), 100, 101, 102]
@@ -107,9 +115,9 @@ def test_rereading_goes_in_steps_and_can_be_interrupted() -> None:
 def test_never_a_single_token_is_read_alone() -> None:
     memory = Memory()
     slot = memory.ask(numbers(0, 50), 900)
-    assert not slot.reread(128)
+    assert not slot.prefill_generated(128)
     same = memory.take(numbers(0, 50))
-    assert len(same.tokens) == 50 - LEAST_READ
+    assert len(same.tokens) == 50 - MIN_PREFILL
     assert [step(left, 4) for left in (1, 2, 4, 5, 6, 9)] == [1, 2, 4, 5, 4, 4]
 
 
@@ -136,13 +144,13 @@ def test_busy_slot_is_left_alone() -> None:
 def test_guided_requests_share_with_their_like_only() -> None:
     memory = Memory()
     memory.ask(numbers(0, 50))
-    kind = Kind(guidance=Guidance(kind="regex", data="a+"))
-    guided = memory.take(numbers(0, 50), kind=kind)
+    key = SlotKey(guidance=Guidance(kind="regex", data="a+"))
+    guided = memory.take(numbers(0, 50), key=key)
     assert guided.tokens == []
     guided.append(np.array(numbers(0, 50), np.int32))
     memory.cache.give_back(guided)
-    assert memory.take(numbers(0, 50), kind=kind) is guided
-    assert memory.take(numbers(0, 50), kind=Kind(adapter="x")) is not guided
+    assert memory.take(numbers(0, 50), key=key) is guided
+    assert memory.take(numbers(0, 50), key=SlotKey(adapter="x")) is not guided
 
 
 def test_capacity_has_room_for_the_next_turn() -> None:
@@ -257,7 +265,7 @@ def test_memory_that_is_too_small_for_the_beginning_is_no_trouble() -> None:
     assert not Memory().cache.warm(np.arange(1, dtype=np.int32), 100, 128)
 
 
-@pytest.mark.parametrize("length", [1, kv_cache.SMALLEST, CONTEXT])
+@pytest.mark.parametrize("length", [1, kv_cache.CAPACITY_MULTIPLE, CONTEXT])
 def test_capacity_is_never_more_than_the_context(length: int) -> None:
     memory = Memory()
     assert length <= memory.take([1, 2, 3], length).capacity <= CONTEXT
@@ -266,7 +274,7 @@ def test_capacity_is_never_more_than_the_context(length: int) -> None:
 def test_number_of_slots_is_bounded_where_their_size_is_not_known() -> None:
     made: list[Tape] = []
 
-    def make(capacity: int, kind: Kind) -> Tape:
+    def make(capacity: int, key: SlotKey) -> Tape:
         made.append(Tape())
         return made[-1]
 
@@ -277,7 +285,7 @@ def test_number_of_slots_is_bounded_where_their_size_is_not_known() -> None:
         slot = cache.take(numbers(start, 50), 100, ANY)
         assert slot is not None
         cache.give_back(slot)
-    assert len(made) == kv_cache.MOST_SLOTS
+    assert len(made) == kv_cache.MAX_SLOTS
 
 
 @pytest.mark.parametrize(
