@@ -1,7 +1,7 @@
-"""Changes of a folder that survive a power cut.
+"""Changes to a folder that survive a power cut.
 
 A file system may write names and contents to the disk in any order, seconds late. So contents are
-flushed before a name points at them, and the folder that holds the name after that.
+flushed before a name points to them, and the folder that holds the name after that.
 """
 
 import errno
@@ -19,8 +19,8 @@ class Folder:
     """An open folder. Names are looked up in it by its descriptor; links are never followed.
 
     Attributes:
-        path: where it is; for messages, and for code that takes paths.
-        descriptor: its file descriptor.
+        path: path of the folder, for messages and for code that takes paths.
+        descriptor: file descriptor of the folder.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -42,7 +42,7 @@ class Folder:
         os.fsync(self.descriptor)
 
     def stat(self, name: str) -> os.stat_result | None:
-        """Read the status of an entry, of a link itself; None where there is no such entry."""
+        """Return the status of an entry (of a link itself); None if there is no such entry."""
         try:
             return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
         except FileNotFoundError:
@@ -54,10 +54,10 @@ class Folder:
             return [entry.name for entry in entries]
 
     def file(self, name: str, *, make: bool = False) -> IO[bytes]:
-        """Open a plain file: to read it, or, made where it is missing, to change it.
+        """Open a plain file: for reading, or, created if missing, for reading and writing.
 
         Raises:
-            OSError: it is missing, or something else than a plain file: a link, a pipe, a device.
+            OSError: it is missing, or not a plain file but a link, a pipe or a device.
         """
         entry = self.stat(name)
         if entry is not None and not stat.S_ISREG(entry.st_mode):
@@ -73,7 +73,7 @@ class Folder:
         return Folder(self.path / name, os.open(name, flags, dir_fd=self.descriptor))
 
     def make_folder(self, name: str) -> "Folder":
-        """Make a folder that every user may read, whatever the umask, and open it."""
+        """Create a folder that every user may read, whatever the umask, and open it."""
         os.mkdir(name, dir_fd=self.descriptor)
         folder = self.folder(name)
         os.fchmod(folder.descriptor, 0o755)
@@ -86,14 +86,14 @@ class Folder:
         """Open a new file that takes its name when the block ends without an error.
 
         Args:
-            name: the name; what has it until then is replaced.
+            name: the file's name; an existing entry of that name is replaced.
             mode: permission bits, less the umask.
         """
         aside = aside_name(name)
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
         descriptor = os.open(aside, flags, mode, dir_fd=self.descriptor)
         try:
-            # Opened by its descriptor and named by its path: some blocks read the file again.
+            # Opened by descriptor, but with its path as name: some blocks read the file again.
             with open(self.path / aside, "wb", opener=lambda *_: descriptor) as file:
                 yield file
                 file.flush()
@@ -105,7 +105,7 @@ class Folder:
             raise
 
     def link(self, name: str, target: str) -> None:
-        """Point a link at a target in one step: there is no moment without one."""
+        """Point a link to a target atomically: the link exists at every moment."""
         aside = aside_name(name)
         os.symlink(target, aside, dir_fd=self.descriptor)
         try:
@@ -115,12 +115,12 @@ class Folder:
             raise
 
     def rename(self, name: str, new: str) -> None:
-        """Rename an entry of the folder; what has the new name is replaced."""
+        """Rename an entry of the folder; an existing entry of the new name is replaced."""
         os.rename(name, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
         self.sync()
 
     def remove(self, name: str) -> None:
-        """Remove an entry of the folder with everything in it; a link itself, not its target."""
+        """Remove an entry and everything in it; of a link, the link itself."""
         entry = self.stat(name)
         if entry is not None and stat.S_ISDIR(entry.st_mode):
             shutil.rmtree(name, dir_fd=self.descriptor)
@@ -130,7 +130,7 @@ class Folder:
 
 
 def open_folder(path: Path) -> Folder:
-    """Open a folder by its path, whose links are followed."""
+    """Open a folder by its path; links in the path are followed."""
     return Folder(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY))
 
 
@@ -139,7 +139,7 @@ def written_aside(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """Open a new file that takes the place of `path` when the block ends without an error.
 
     Args:
-        path: where it goes; a link there is replaced, not followed.
+        path: path of the new file; a link there is replaced, not followed.
         mode: permission bits, less the umask.
 
     Raises:
@@ -150,8 +150,8 @@ def written_aside(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
 
 
 def aside_name(name: str) -> str:
-    """Make a hidden name that nobody can have taken beforehand.
+    """Create a hidden temporary name for an entry that nobody can predict.
 
-    It is no longer than a name may be (255 bytes), whatever the length of the other one.
+    It stays within the 255 bytes of a file name, whatever the length of the entry's own name.
     """
     return f".{name[:40]}.{secrets.token_hex(8)}"

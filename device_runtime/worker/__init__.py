@@ -1,1 +1,1 @@
-"""The worker process that holds the model, and its supervision."""
+"""The inference process, which holds the model, and its supervisor."""

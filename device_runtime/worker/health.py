@@ -1,14 +1,14 @@
-"""Health of the worker."""
+"""Health of the inference process."""
 
 from enum import StrEnum
 from pathlib import Path
 
 
 class Health(StrEnum):
-    """How the inference process is.
+    """State of the inference process.
 
-    DEGRADED: it ended and is being replaced, or is stopped; requests wait. FAILING: its successors
-    end too; requests are refused.
+    DEGRADED: the process ended and is being replaced, or it is stopped; requests wait. FAILING: its
+    replacements end too; requests are refused.
     """
 
     STARTING = "starting"
@@ -19,9 +19,9 @@ class Health(StrEnum):
 
 
 def is_stopped(pid: int | None) -> bool:
-    """Tell if a process stands still, as SIGSTOP makes it; not so if it is gone."""
+    """Return whether a process is stopped, as by SIGSTOP; False if it is gone."""
     try:
-        # Third field of stat (man 5 proc), after the name, which may hold anything.
+        # Third field of stat (man 5 proc), after the name, which may contain any character.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
     except (OSError, IndexError):
         return False

@@ -1,6 +1,6 @@
-"""What the parent and the inference process say to each other, and how it is framed.
+"""Messages between the parent and the inference process, and their framing.
 
-A message is a msgpack map with its type in `type`, after its length as 4 bytes, big-endian.
+A message is a msgpack map with its type in `type`, preceded by its length as 4 bytes, big-endian.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from device_runtime.inference.engine import GenerationChunk, GenerationRequest
 
 
 class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Parent to child: have what conversations begin with ready.
+    """Parent to child: prefill the prefix of conversations in idle time.
 
     Attributes:
         system: the system prompt; empty for none.
@@ -23,36 +23,43 @@ class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Parent to child: answer this request, beside those that are not finished."""
+    """Parent to child: answer this request, concurrently with the unfinished ones."""
 
     id: int
     request: GenerationRequest
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Parent to child: nobody wants this answer any more."""
+    """Parent to child: cancel this request."""
 
     id: int
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Child to parent: ready for requests."""
+    """Child to parent: the model is loaded.
+
+    Attributes:
+        seconds: time that loading took.
+    """
 
     seconds: float
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Child to parent: a piece of an answer."""
+    """Child to parent: a chunk of an answer."""
 
     id: int
     chunk: GenerationChunk
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Child to parent: a request (`id`), or loading the model (no `id`), ended with an error.
+    """Child to parent: a request (`id`), or loading the model (no `id`), failed.
 
     Attributes:
-        kind: the wire name of the error's class.
+        kind: wire name of the error's class.
+        message: message of the error.
+        hint: hint of the error; may be empty.
+        id: number of the request; None if the model did not load.
     """
 
     kind: str
@@ -62,15 +69,15 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     @property
     def error(self) -> DeviceError:
-        """The error itself."""
+        """The error as an exception."""
         return error_class(self.kind)(self.message, hint=self.hint)
 
     @classmethod
     def of(cls, error: DeviceError, request: int | None) -> "Failed":
-        """The message about an error.
+        """Create the message for an error.
 
         Args:
-            error: what happened.
+            error: the error that occurred.
             request: number of the request; None if the model did not load.
         """
         return cls(id=request, kind=error.wire_name, message=str(error), hint=error.hint)
@@ -85,7 +92,7 @@ M = TypeVar("M")
 
 
 def frame(message: ToChild | ToParent) -> bytes:
-    """A message as it goes over the pipe."""
+    """Encode a message for the pipe."""
     data = msgspec.msgpack.encode(message)
     return len(data).to_bytes(_LENGTH_BYTES, "big") + data
 
@@ -95,7 +102,7 @@ FOR_PARENT: msgspec.msgpack.Decoder[ToParent] = msgspec.msgpack.Decoder(ToParent
 
 
 def read(pipe: BinaryIO, messages: msgspec.msgpack.Decoder[M]) -> M | None:
-    """The next message from a blocking pipe; None at its end."""
+    """Read the next message from a blocking pipe; None at its end."""
     head = pipe.read(_LENGTH_BYTES)
     if len(head) < _LENGTH_BYTES:
         return None
@@ -105,7 +112,7 @@ def read(pipe: BinaryIO, messages: msgspec.msgpack.Decoder[M]) -> M | None:
 
 
 async def receive(pipe: asyncio.StreamReader, messages: msgspec.msgpack.Decoder[M]) -> M | None:
-    """The next message from an asyncio pipe; None at its end."""
+    """Read the next message from an asyncio pipe; None at its end."""
     try:
         head = await pipe.readexactly(_LENGTH_BYTES)
         return messages.decode(await pipe.readexactly(int.from_bytes(head, "big")))

@@ -1,8 +1,7 @@
 """The inference process: holds the model, answers requests over its pipes.
 
-It is a process of its own because ONNX Runtime GenAI holds Python's lock while it works on a
-prompt: in one process, health checks and MQTT would stand still for seconds. And a crash of
-native code ends only this process.
+It is a separate process because ONNX Runtime GenAI holds the GIL during prefill: in one process,
+health checks and MQTT would block for seconds. And a crash in native code ends only this process.
 """
 
 import ctypes
@@ -36,8 +35,8 @@ from device_runtime.worker.messages import (
 
 log = logging.getLogger(__name__)
 
-LEAST_STEP_S = 0.001
-"""What a step counts as at least."""
+MIN_STEP_S = 0.001
+"""Minimum time that a step is charged, seconds."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -47,12 +46,12 @@ def command(release_folder: Path, threads: int, *, kv_cache_mib: int = 0) -> lis
 
     Args:
         release_folder: holds the model.
-        threads: of ONNX Runtime.
-        kv_cache_mib: memory for KV caches; 0 leaves it to the engine.
+        threads: number of ONNX Runtime threads; 0 for its default.
+        kv_cache_mib: memory for KV caches, MiB; 0 for the engine's default.
     """
     program = [sys.executable, "-m", "device_runtime"]
     if getattr(sys, "frozen", False):
-        # Resolved now: once an update has moved the link `current`, its name means another release.
+        # Resolved now: after an update, the link `current` points to another release.
         program = [str(Path(sys.executable).resolve())]
     return [
         *(*program, "worker", "--parent", str(os.getpid()), "--release", str(release_folder)),
@@ -61,21 +60,21 @@ def command(release_folder: Path, threads: int, *, kv_cache_mib: int = 0) -> lis
 
 
 def run(load: Callable[[], Engine], parent: int) -> int:
-    """Load the model, then answer requests until the parent goes away.
+    """Load the model, then answer requests until the parent exits.
 
     Args:
-        load: makes the engine; may take long.
-        parent: process id of the one that started this process.
+        load: creates the engine; may take long.
+        parent: process id of the parent.
 
     Returns:
         The exit code: 0, or the error's if the model does not load.
     """
     _die_with_parent(parent)
-    # A signal to the whole process group (Ctrl-C in a terminal) is for the parent, which lets
-    # running answers finish and then closes the pipe.
+    # A signal to the whole process group (Ctrl-C in a terminal) is for the parent, which waits for
+    # running answers and then closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Inference takes all cores for seconds; the parent's short answers go first.
+    # Inference takes all cores for seconds; the parent's short responses have priority.
     os.nice(5)
     inbox, outbox = _take_pipes()
     started = time.monotonic()
@@ -93,7 +92,10 @@ class _Task:
     """A request that is being answered.
 
     Attributes:
-        spent: seconds of the engine that it has had, more or less: see `_Schedule`.
+        number: number of the request.
+        chunks: generator of the request's chunks.
+        spent: engine time charged to the request, seconds: see `_Schedule`.
+        accepted: True once the first chunk has been sent.
     """
 
     def __init__(self, number: int, chunks: Generator[GenerationChunk], spent: float) -> None:
@@ -104,12 +106,12 @@ class _Task:
 
 
 class _Schedule:
-    """Shares the engine among the requests, which come in one thread and are worked on in another.
+    """A fair scheduler of the engine; requests arrive in one thread and run in another.
 
-    Always that request goes on which has had the engine for the shortest time, for one step: some
-    tokens of a prompt, or one of an answer. So a short request is not kept waiting by a long prompt
-    for longer than one step, and two answers come equally fast. A new request starts with as much
-    time as the least of the others has had.
+    The request that has used the engine least runs next, for one step: a prefill chunk, or one
+    decoded token. So a short request waits for a long prompt no longer than one step, and
+    concurrent answers decode at the same rate. A new request starts with the smallest engine time
+    of the running ones.
     """
 
     def __init__(self, engine: Engine, inbox: BinaryIO, outbox: BinaryIO) -> None:
@@ -134,7 +136,7 @@ class _Schedule:
             # Without this thread, the process would wait for requests that never reach it.
             log.exception("the inference process cannot receive requests")
             os._exit(1)
-        # The parent is gone. Native code may be at work and nothing here needs tidying.
+        # The parent is gone. Native code may still be running, and nothing here needs a cleanup.
         os._exit(0)
 
     def _receive_all(self) -> None:
@@ -145,7 +147,7 @@ class _Schedule:
                 self._new.put(message)
 
     def _take_new(self) -> None:
-        """Take what has come; with nothing at all to do, wait for it."""
+        """Take new messages; block for one if there is nothing else to do."""
         wait = not self._tasks and not self._engine.idle()
         with suppress(queue.Empty):
             while True:
@@ -160,7 +162,7 @@ class _Schedule:
                 self._tasks.append(_Task(message.id, chunks, spent))
 
     def _advance(self, task: _Task) -> None:
-        """One step of a request."""
+        """Run one step of a request."""
         started = time.monotonic()
         try:
             chunk = next(task.chunks)
@@ -168,8 +170,8 @@ class _Schedule:
             _send(self._outbox, Failed.of(error, task.number))
             self._end(task)
             return
-        # A request that waits for memory takes no time, and shall not be all that is asked.
-        task.spent += max(time.monotonic() - started, LEAST_STEP_S)
+        # A request that waits for memory takes no time, and must not monopolise the loop.
+        task.spent += max(time.monotonic() - started, MIN_STEP_S)
         if not task.accepted or chunk.text or chunk.logprobs or chunk.finish_reason is not None:
             task.accepted = True
             _send(self._outbox, Chunk(id=task.number, chunk=chunk))
@@ -177,10 +179,10 @@ class _Schedule:
             self._end(task)
 
     def _end(self, task: _Task) -> None:
-        # The parent takes the last message for the end, and so may nothing of it be left here.
+        # To the parent the last message is the end, so nothing of the request may remain here.
         task.chunks.close()
         self._tasks.remove(task)
-        # Numbers grow. One may have been given up when its answer had ended already.
+        # Numbers grow. A request may have been cancelled after its answer had ended.
         oldest = min((task.number for task in self._tasks), default=task.number + 1)
         self._cancelled -= {number for number in list(self._cancelled) if number < oldest}
 
@@ -194,20 +196,20 @@ def _send(outbox: BinaryIO, message: ToParent) -> None:
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep standard input and output for messages: what native code prints goes to stderr."""
+    """Reserve stdin and stdout for messages: the output of native code goes to stderr."""
     inbox = os.fdopen(os.dup(0), "rb")
     outbox = os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     os.dup2(2, 1)
     return inbox, outbox
 
 
 def _die_with_parent(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, whatever the way."""
+    """Have the kernel kill this process when its parent ends, for whatever reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        # It ended before the line above took effect.
+        # The parent ended before prctl took effect.
         os._exit(0)

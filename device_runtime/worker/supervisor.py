@@ -1,4 +1,4 @@
-"""Keeps one inference process running and gives it the requests in the order they came."""
+"""Supervision of the inference process: a FIFO queue of requests, and restarts with back-off."""
 
 import asyncio
 import logging
@@ -31,19 +31,19 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 30.0
 FAILING_AFTER = 3
-"""Children in a row that end before they have answered anything: then requests are refused."""
+"""Consecutive children that end without an answer, after which requests are refused."""
 SILENT_S = 60.0
-"""Shortest silence, seconds, after which a process that works on requests is replaced. A request
-may be allowed less than one step of a long prompt takes on a slow device."""
+"""Shortest silence after which a process with running requests is replaced, seconds. A request's
+timeout may be shorter than one prefill step takes on a slow device."""
 EXIT_S = 5.0
-"""How long a process that has closed its pipe may take to end by itself, seconds."""
+"""Time for a process that has closed its pipe to exit by itself, seconds."""
 
 
 class BusyError(ServiceError):
-    """The request cannot be taken now; a later one may be.
+    """The request cannot be accepted now; a later one may be.
 
     Attributes:
-        retry_after_s: when to try again, seconds.
+        retry_after_s: time to wait before a retry, seconds.
     """
 
     api_code = "model_unavailable"
@@ -55,30 +55,32 @@ class BusyError(ServiceError):
 
 
 class QueueFullError(BusyError):
-    """As many requests wait as may."""
+    """The queue is full."""
 
     http_status = 429
     api_code = "queue_full"
 
 
 class DeadlineError(ServiceError):
-    """A request took longer than it may."""
+    """A request exceeded its timeout."""
 
     http_status = 504
     api_code = "deadline_exceeded"
 
 
 def restart_delay_s(failures: int) -> float:
-    """Seconds to wait after so many children in a row that ended without an answer."""
-    # Bounded before it is a power: after 1,024 doublings it would be more than a float can hold.
+    """Return the back-off after consecutive children that ended without an answer, seconds."""
+    # The exponent is bounded: 1,024 doublings would overflow a float.
     return min(FIRST_DELAY_S * 2.0 ** min(failures - 1, 20), LONGEST_DELAY_S)
 
 
 class _Job:
-    """A request on its way.
+    """A queued or running request.
 
     Attributes:
-        events: chunks, then an error if there is one.
+        number: number of the request.
+        request: the request itself.
+        events: chunks of the answer, then the error if it fails.
     """
 
     def __init__(self, number: int, request: GenerationRequest) -> None:
@@ -90,21 +92,21 @@ class _Job:
 class Supervisor:
     """The inference process, its queue and its restarts.
 
-    A process that ends takes the requests it worked on with it: those fail, the ones that wait go
-    to its successor. Restarts back off, so a model that cannot load does not keep a device busy. A
-    process that cannot be started counts as one that ended, and one that works on requests without
-    a word for longer than any request may take is ended.
+    When a process ends, its running requests fail and the queued ones go to its replacement.
+    Restarts back off, so that a model that cannot load does not keep a device busy. A process that
+    cannot be started counts as one that ended. A process with running requests that is silent for
+    longer than the request timeout is killed.
 
     Args:
-        command: starts the process, as `worker.command` gives it.
-        parallel: requests that are answered at the same time.
-        queue_limit: requests that wait beside them.
-        timeout_s: how long a request may take from its coming to its end, seconds.
-        system_prompt: what conversations begin with; each new process prepares it.
+        command: command that starts the process, from `process.command`.
+        parallel: maximum number of requests answered concurrently.
+        queue_limit: maximum number of queued requests.
+        timeout_s: timeout of a request from its arrival to its end, seconds.
+        system_prompt: system prompt of conversations; each new process prefills it.
 
     Attributes:
-        restarts: processes that were started to replace one that had ended.
-        last_error: why the last one ended; empty if none did.
+        restarts: number of processes that were started to replace one that had ended.
+        last_error: reason the last process ended; empty if none has ended.
     """
 
     def __init__(
@@ -137,75 +139,76 @@ class Supervisor:
 
     @property
     def health(self) -> Health:
-        """Health of the process; READY only of one that has loaded the model and is running."""
+        """Health of the process; READY only if it has loaded the model and is running."""
         if self._health is Health.READY and (not self._loaded or is_stopped(self.pid)):
             return Health.DEGRADED
         return self._health
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child, if there is one now."""
-        child = self._child  # Read once: other threads come here while it changes.
+        """Process id of the child; None while there is none."""
+        child = self._child  # Read once: other threads call this while it changes.
         return child.pid if child is not None else None
 
     @property
     def queue_length(self) -> int:
-        """Requests that wait; those being answered are not counted."""
+        """Number of queued requests; running ones are not counted."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """Requests that are being answered."""
+        """Number of running requests."""
         return len(self._running)
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded the model; then keep it running.
 
         Raises:
-            EngineError: the model does not load, this first time.
+            EngineError: the model does not load in this first process.
         """
         self._first_load = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._supervise())
         await self._first_load
 
     async def ended(self) -> None:
-        """Wait until the process is no longer supervised; raises what brought that about."""
+        """Wait until supervision ends; raise the error that ended it."""
         assert self._task is not None
         await asyncio.shield(self._task)
 
     def refuse(self) -> None:
-        """End all requests with an error and take no more."""
+        """Fail all requests and accept no more."""
         self._health = Health.STOPPING
         self._fail_all(ServiceError("the service is stopping"))
 
     async def stop(self) -> None:
-        """End the process; requests that are still there fail."""
+        """Stop the process; requests that are still running or queued fail."""
         self.refuse()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
-        """Answer a request when its turn comes; closing the iterator cancels it.
+        """Queue a request and yield its chunks; closing the iterator cancels the request.
 
         Raises:
             BusyError: the queue is full, or no process can load the model.
-            DeadlineError: it took too long, waiting included.
+            DeadlineError: the request exceeded its timeout, queueing included.
             RequestError: the model cannot take the request.
-            EngineError: the process failed while it worked on this request.
+            EngineError: the process failed while it ran this request.
         """
         if self._health in (Health.FAILING, Health.STOPPING):
             raise BusyError("the model is not available", retry_after_s=30)
         if len(self._waiting) >= self._queue_limit and not self._may_start():
             raise QueueFullError(
-                f"{len(self._running)} requests are being answered and {len(self._waiting)} wait",
+                f"the queue is full: {len(self._running)} requests running, "
+                f"{len(self._waiting)} waiting",
                 retry_after_s=5,
             )
         self._number += 1
         job = _Job(self._number, request)
         late = DeadlineError(
             f"the request took more than {self._timeout_s:g} s",
-            hint="Ask for less, or raise request_timeout.",
+            hint="Lower max_tokens, or raise request_timeout.",
         )
         deadline = asyncio.get_running_loop().call_later(
             self._timeout_s, job.events.put_nowait, late
@@ -214,18 +217,18 @@ class Supervisor:
         self._advance()
         try:
             while True:
-                news = await job.events.get()
-                if isinstance(news, DeviceError):
-                    raise news
-                yield news
-                if news.usage is not None:
+                outcome = await job.events.get()
+                if isinstance(outcome, DeviceError):
+                    raise outcome
+                yield outcome
+                if outcome.usage is not None:
                     return
         finally:
             deadline.cancel()
             self._abandon(job)
 
     def _abandon(self, job: _Job) -> None:
-        """Nobody waits for this job any more; does nothing if it has ended."""
+        """Cancel a job whose client is gone; do nothing if it has ended."""
         if job in self._waiting:
             self._waiting.remove(job)
         elif job.number in self._running:
@@ -235,7 +238,7 @@ class Supervisor:
         return self._loaded and len(self._running) < self._parallel
 
     def _advance(self) -> None:
-        """Hand the next requests to the process if it takes them."""
+        """Send queued requests to the process while it has room for them."""
         while self._waiting and self._may_start():
             job = self._waiting.popleft()
             self._running[job.number] = job
@@ -258,7 +261,7 @@ class Supervisor:
             self._waiting.popleft().events.put_nowait(error)
 
     def _expect_answer(self) -> None:
-        """Give the process the longest silence, from now on, if it works on requests."""
+        """Restart the silence timer if the process has running requests."""
         if self._silence is not None:
             self._silence.cancel()
         if self._running:
@@ -267,23 +270,23 @@ class Supervisor:
 
     def _on_silence(self) -> None:
         if self._child is not None and self._child.returncode is None:
-            self._silent = EngineError("the inference process did not answer, and was ended")
+            self._silent = EngineError("the inference process did not respond and was killed")
             self._child.kill()
 
     async def _supervise(self) -> None:
-        """Keep a process running; if that fails, nobody waits in vain."""
+        """Keep a process running; if supervision itself fails, fail all requests."""
         try:
             await self._keep_running()
         except Exception as error:
             self._health = Health.FAILING
-            failure = ServiceError(f"the inference process is not supervised: {error!r}")
+            failure = ServiceError(f"the supervisor failed: {error!r}")
             self._fail_all(failure)
             if not self._first_load.done():
                 self._first_load.set_exception(failure)
             raise
 
     async def _keep_running(self) -> None:
-        """Start a process, serve with it until it ends, wait, start the next."""
+        """Start a process, serve until it ends, back off, start the next."""
         while True:
             error = await self._run_child()
             self._failures += 1
@@ -302,14 +305,14 @@ class Supervisor:
             await asyncio.sleep(restart_delay_s(self._failures))
 
     async def _run_child(self) -> EngineError:
-        """One process from start to end; why it ended, or why there is none."""
+        """Run one process from start to end; return why it ended or could not be started."""
         try:
             child = await asyncio.create_subprocess_exec(
                 *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
             )
         except (OSError, RuntimeError) as reason:
             # RuntimeError: Python cannot start the thread that waits for the process.
-            hint = "Has the program been moved, or does the device lack memory or processes?"
+            hint = "Check whether the program was moved and the device has free memory and PIDs."
             return EngineError(f"the inference process cannot be started: {reason}", hint=hint)
         if self._failures:
             self.restarts += 1
@@ -317,17 +320,17 @@ class Supervisor:
         try:
             error = await self._listen(child)
             self._loaded = False
-            status = await _end_of(child)
+            status = await _exit_status(child)
         finally:
-            # Only a service that stops comes here with the process alive.
+            # The process is alive here only if the service is stopping.
             if child.returncode is None:
                 child.kill()
                 await child.wait()
             self._child, self._loaded = None, False
-        return error or self._silent or _ended(status)
+        return error or self._silent or _exit_error(status)
 
     async def _listen(self, child: asyncio.subprocess.Process) -> EngineError | None:
-        """Pass on what the process says until it ends; its reason, if it gave one."""
+        """Dispatch the process's messages until it ends; return its error if it sent one."""
         assert child.stdout is not None
         try:
             while (message := await receive(child.stdout, FOR_PARENT)) is not None:
@@ -341,7 +344,7 @@ class Supervisor:
                 self._advance()
         except msgspec.MsgspecError as error:
             child.kill()
-            return EngineError(f"the inference process sent what is not a message: {error}")
+            return EngineError(f"the inference process sent data that is not a message: {error}")
         return None
 
     def _on_loaded(self, message: Loaded) -> None:
@@ -356,16 +359,16 @@ class Supervisor:
         job = self._running.get(message.id) if message.id is not None else None
         if job is None:
             return
-        news = message.chunk if isinstance(message, Chunk) else message.error
-        job.events.put_nowait(news)
-        if isinstance(news, DeviceError) or news.usage is not None:
+        outcome = message.chunk if isinstance(message, Chunk) else message.error
+        job.events.put_nowait(outcome)
+        if isinstance(outcome, DeviceError) or outcome.usage is not None:
             del self._running[job.number]
-        if not isinstance(news, DeviceError) and news.usage is not None:
+        if not isinstance(outcome, DeviceError) and outcome.usage is not None:
             self._failures = 0
 
 
-async def _end_of(child: asyncio.subprocess.Process) -> int:
-    """Exit status of a process that has closed its pipe."""
+async def _exit_status(child: asyncio.subprocess.Process) -> int:
+    """Return the exit status of a process that has closed its pipe; kill it if it does not exit."""
     try:
         return await asyncio.wait_for(child.wait(), EXIT_S)
     except TimeoutError:
@@ -373,10 +376,10 @@ async def _end_of(child: asyncio.subprocess.Process) -> int:
         return await child.wait()
 
 
-def _ended(status: int) -> EngineError:
-    """Error of a process that ended with this status and gave no reason."""
-    how = f"ended with exit code {status}" if status >= 0 else f"was ended by signal {-status}"
+def _exit_error(status: int) -> EngineError:
+    """Describe a process that ended with this status and sent no error."""
+    how = f"exited with code {status}" if status >= 0 else f"was killed by signal {-status}"
     with suppress(ValueError):
-        how = f"was ended by {signal.Signals(-status).name}"
-    hint = "The log above may tell why; a lack of memory ends it with SIGKILL."
+        how = f"was killed by {signal.Signals(-status).name}"
+    hint = "See the log above for the cause; SIGKILL usually means out of memory."
     return EngineError(f"the inference process {how}", hint=hint)

@@ -277,7 +277,7 @@ async def test_process_that_does_not_answer_is_replaced(monkeypatch: pytest.Monk
         with pytest.raises(DeadlineError):
             await answer(supervisor, "a")
         await until(lambda: supervisor.restarts == 1 and supervisor.health is Health.READY)
-        assert "did not answer" in supervisor.last_error
+        assert "did not respond" in supervisor.last_error
         assert is_gone(stopped)
         assert await answer(supervisor, "a") == "a "
 
