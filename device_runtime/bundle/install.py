@@ -1,4 +1,4 @@
-"""Install a bundle into a root file system: this device's own, or one that is mounted somewhere.
+"""Install a bundle into a root file system: this device's own, or a mounted one.
 
 Afterwards the root has
 
@@ -7,8 +7,8 @@ Afterwards the root has
     /usr/local/bin/edgepack-runtime          link to the program in `current`
     /etc/systemd/system/edgepack.service     enabled in multi-user.target
 
-A release appears under its final name only when all of it is checked and on disk, and `current`
-moves last but for the unit: at every moment before that, the device has what it had.
+A release gets its final name only when all of it is verified and on disk, and `current` is switched
+last but for the unit: until then, the device keeps its previous release.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ UNIT_NAME = "edgepack.service"
 UNITS = "etc/systemd/system"
 LOCK = ".lock"
 SPARE_BYTES = 64 << 20
-"""What an installation leaves free on the target's disk."""
+"""Space that an installation leaves free on the target's disk."""
 
 UNIT = f"""\
 [Unit]
@@ -68,18 +68,17 @@ LockPersonality=yes
 WantedBy=multi-user.target
 """
 
-# Folders that an installation left behind when it was cut off: as `aside_name` gives the names, and
-# as version 0.1 did.
+# Folders left behind by an interrupted installation: names from `aside_name`, and from version 0.1.
 _LEFTOVER = re.compile(r"\.[0-9a-f]{40}\.[0-9a-f]{16}|\.(damaged-)?[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What an installation does only if it is allowed to.
+    """Permissions for an installation.
 
     Attributes:
-        other_hardware: install a bundle that names other hardware than the device.
-        downgrade: replace the current release by one with a lower sequence.
+        other_hardware: may install a bundle that is for other hardware than the device's.
+        downgrade: may replace the current release by one with a lower sequence.
     """
 
     other_hardware: bool = False
@@ -87,7 +86,7 @@ class Policy:
 
 
 STRICT = Policy()
-"""Nothing is allowed."""
+"""The default: no special permissions."""
 
 
 def install(
@@ -102,11 +101,11 @@ def install(
     Args:
         bundle_path: the `.epk` file.
         root: the target's root folder.
-        policy: what is allowed beyond the usual.
-        on_bytes: called with the number of bytes of each piece of data as it is read.
+        policy: permissions for the installation.
+        on_bytes: called with the size of each chunk of data as it is read.
 
     Raises:
-        BundleError: the bundle is damaged or hostile; the target is as it was.
+        BundleError: the bundle is damaged or hostile; the target is unchanged.
         InstallError: the bundle does not fit the target.
         ResourceError: too little space, or the target cannot be written to.
     """
@@ -128,18 +127,18 @@ def install(
 def check_target(bundle: Bundle, target: Target, policy: Policy) -> None:
     """Refuse a target that the bundle cannot run on.
 
-    Of a root file system that is mounted on another machine, the board is not known: only what its
-    own files say is checked there.
+    The board of a root file system that is mounted on another machine is not known: only facts from
+    its own files are checked there.
 
     Raises:
         InstallError: it is not a root file system, or its architecture, C library or hardware does
-            not fit.
-        ResourceError: it has too little space.
+            not match.
+        ResourceError: it has too little free space.
     """
     kit = bundle.manifest.kit
     if kit is None:
         raise InstallError(
-            "this bundle holds only a model, no runtime to install",
+            "this bundle contains only a model, without a runtime to install",
             hint="Build it without --model-only, with a profile that has a runtime.",
         )
     if not target.is_system:
@@ -158,17 +157,17 @@ def check_target(bundle: Bundle, target: Target, policy: Policy) -> None:
     if free < needed:
         raise ResourceError(
             f"{target.root} has {free >> 20} MiB free; the release needs {needed >> 20} MiB",
-            hint="Remove what is not needed there, or use a smaller model.",
+            hint="Free some space there, or use a smaller model.",
         )
 
 
 def check_update(bundle: Bundle, target: Target, policy: Policy) -> None:
     """Refuse a bundle that is older than the current release of the same id.
 
-    A current release that cannot be read is no reason to keep it.
+    A current release that cannot be read does not prevent the update.
 
     Raises:
-        InstallError: its sequence is lower.
+        InstallError: the bundle's sequence is lower.
     """
     data = target.read(f"{STATE}/current/{MANIFEST_NAME}", MAX_MANIFEST_BYTES + 1)
     if data is None or policy.downgrade:
@@ -184,12 +183,12 @@ def _require(target: Target, unmet: requirements.Unmet | None) -> None:
 
 @contextmanager
 def _alone(state: Folder) -> Iterator[None]:
-    """One installation at a time."""
+    """Hold the lock that allows one installation at a time."""
     entry = state.stat(LOCK)
     if entry is not None and not stat.S_ISREG(entry.st_mode):
         raise InstallError(
             f"{state.path / LOCK} is not a plain file",
-            hint="Remove it: installations lock a file of that name.",
+            hint="Remove it: installations use a file of that name as their lock.",
         )
     with state.file(LOCK, make=True) as file:
         try:
@@ -202,7 +201,7 @@ def _alone(state: Folder) -> Iterator[None]:
 
 
 def _place(bundle: Bundle, releases: Folder, on_bytes: OnBytes | None) -> Release:
-    """Put the release under its digest; one that is there and whole is kept."""
+    """Put the release under its digest; keep an existing one that is intact."""
     final = releases.path / bundle.digest
     entry = releases.stat(bundle.digest)
     if entry is not None and stat.S_ISDIR(entry.st_mode):
@@ -226,18 +225,18 @@ def _place(bundle: Bundle, releases: Folder, on_bytes: OnBytes | None) -> Releas
 
 
 def _unpack(bundle: Bundle, releases: Folder, aside: str, on_bytes: OnBytes | None) -> None:
-    """Write the release into a new folder, all of it on disk at the end."""
+    """Write the release into a new folder and flush all of it to disk."""
     with releases.make_folder(aside) as folder:
         bundle.unpack(folder.path, on_bytes)
         for base, _, _ in os.walk(folder.path):
-            # Readable by the service's own user, whatever the umask of the one who installs.
+            # Readable by the service's own user, whatever the installing user's umask.
             Path(base).chmod(0o755)
             with open_folder(Path(base)) as written:
                 written.sync()
 
 
 def _publish(releases: Folder, aside: str, name: str) -> None:
-    """Give a whole release its name; a damaged one keeps it until this moment."""
+    """Give a complete release its name; a damaged one keeps that name until this moment."""
     damaged = aside_name(name)
     replaced = releases.stat(name) is not None
     if replaced:

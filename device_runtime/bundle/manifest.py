@@ -1,15 +1,15 @@
-"""The schema of a bundle. No I/O: bytes in, structs out, and the other way round.
+"""The schema of a bundle. No I/O: bytes to structs, and structs to bytes.
 
 A bundle is an uncompressed POSIX tar, read strictly in this order:
 
 1. `edgepack-bundle`: the format marker, `edgepack-bundle 1\\n`;
 2. `manifest.json`: a `Manifest`;
 3. `manifest.sig`: the signature over the manifest's bytes; empty in an unsigned bundle;
-4. `sbom.cdx.json`: CycloneDX, its digest is in the manifest;
+4. `sbom.cdx.json`: CycloneDX; the manifest has its digest;
 5. `blobs/sha256/<hex>`: the stored bytes of the records, each blob once, in the order in which
-   the records first name them.
+   the records first refer to them.
 
-All that is needed to decide whether to install is before the data.
+All that is needed to decide whether to install precedes the data.
 """
 
 import re
@@ -54,7 +54,7 @@ class Blob(Struct, frozen=True, kw_only=True):
     Attributes:
         sha256: digest of the stored bytes; the blob's name in the bundle.
         size: length of the stored bytes.
-        compression: how the file's content became the stored bytes.
+        compression: compression of the stored bytes.
     """
 
     sha256: Sha256
@@ -66,12 +66,12 @@ class Record(Struct, frozen=True, kw_only=True):
     """One file or symbolic link of a release.
 
     Attributes:
-        path: where it goes, relative to the release, POSIX, without `..`.
-        component: the part of the bundle it belongs to.
+        path: path below the release's folder, POSIX, without `..`.
+        component: the component that the file belongs to.
         mode: permission bits (files: 0o644 or 0o755; links: 0o777).
         size: length of the content in bytes (0 for a link).
         sha256: digest of the content (empty for a link).
-        blob: the stored bytes (None for a link).
+        blob: the file's stored bytes (None for a link).
         link: target of a symbolic link, relative, inside the release (None for a file).
     """
 
@@ -85,14 +85,14 @@ class Record(Struct, frozen=True, kw_only=True):
 
 
 class CudaFacts(Struct, frozen=True, kw_only=True):
-    """What a runtime for NVIDIA GPUs needs of the device; nothing of it is in the bundle.
+    """Requirements of a runtime for NVIDIA GPUs that the device must meet: not in the bundle.
 
     Attributes:
         version: major version of CUDA, `13`.
-        jetpack: oldest JetPack (the system of Jetson boards) that has it, `7`.
-        libraries: names under which the dynamic linker must find libraries, `libcudart.so.13`.
+        jetpack: oldest JetPack (the system of Jetson boards) with that CUDA version, `7`.
+        libraries: sonames that the dynamic linker must find, `libcudart.so.13`.
         gpus: compute capabilities that the runtime has machine code for: `8.9`, and `9.0+` for
-            that one and all later ones.
+            9.0 and all later ones.
     """
 
     version: str
@@ -101,14 +101,14 @@ class CudaFacts(Struct, frozen=True, kw_only=True):
     gpus: tuple[str, ...]
 
     def serves(self, gpu: str) -> bool:
-        """Whether the runtime has code for a GPU of that compute capability, `8.7`.
+        """Return whether the runtime has code for a GPU of that compute capability, `8.7`.
 
-        Machine code is for one capability: others of the same generation could run some of it on
-        a graphics card, never on the GPU of a Jetson.
+        Machine code is for one capability. Later ones of the same generation can run it on
+        discrete GPUs, never on the GPU of a Jetson.
         """
         return any(
-            float(gpu) >= float(each[:-1]) if each.endswith("+") else gpu == each
-            for each in self.gpus
+            float(gpu) >= float(target[:-1]) if target.endswith("+") else gpu == target
+            for target in self.gpus
         )
 
 
@@ -116,11 +116,11 @@ class KitFacts(Struct, frozen=True, kw_only=True):
     """The frozen runtime in a bundle.
 
     Attributes:
-        name: for instance `linux-aarch64-cpu`.
-        machine: architecture as `uname -m` says it.
-        digest: digest of everything the kit was made from.
-        min_glibc: oldest C library it starts with, `2.36`.
-        cuda: what it needs to use a GPU; None if it uses none.
+        name: name of the kit, for instance `linux-aarch64-cpu`.
+        machine: architecture as `uname -m` reports it.
+        digest: digest of everything the kit was built from.
+        min_glibc: oldest version of the C library that it runs with, `2.36`.
+        cuda: requirements for its GPU; None if it uses no GPU.
     """
 
     name: str
@@ -134,12 +134,12 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     """The model in a bundle.
 
     Attributes:
-        name: as the user named it, or the catalog does.
-        source: where it came from, without a path of the host.
+        name: name of the model, from the user or the catalog.
+        source: origin of the model, without a path of the host.
         source_sha256: digest of the source's files.
-        architecture: the source's own name of it, `LlamaForCausalLM`.
-        parameters: number of weights; 0 where it is not known.
-        license: SPDX expression, empty where it is not known.
+        architecture: architecture as the source names it, `LlamaForCausalLM`.
+        parameters: number of weights; 0 if not known.
+        license: SPDX expression; empty if not known.
     """
 
     name: str
@@ -151,13 +151,13 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What the profile says about running; the device may override each.
+    """The profile's defaults for serving; the device can override each.
 
     Attributes:
         listen: `host:port` of the HTTP server.
-        threads: threads of the inference process; 0 leaves it to ONNX Runtime.
-        max_tokens: length of an answer for which the request gives none, tokens.
-        status_interval_s: seconds between two MQTT telemetry messages.
+        threads: threads of the inference process; 0 for ONNX Runtime's default.
+        max_tokens: default maximum length of an answer, tokens.
+        status_interval_s: interval of MQTT telemetry messages, seconds.
     """
 
     listen: str
@@ -167,24 +167,25 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """Everything a device needs to know of a bundle before it reads the data.
+    """Everything a device needs to know about a bundle before it reads the data.
 
     Attributes:
         format: major version of the format.
-        id: name of this line of bundles; an update has the same one.
-        version: version of this bundle for people.
-        sequence: grows with each release of the same id; a device refuses a lower one than it has.
-        profile: name of the profile it was built with.
-        compatible: hardware it fits, most specific first: names of boards and chips as in a device
-            tree, `raspberrypi,5-model-b`, or `linux-aarch64` for any machine of an architecture. A
-            device refuses it unless one of them is its own.
+        id: name of this line of bundles; the same in every update.
+        version: human-readable version of the bundle.
+        sequence: number that grows with each release of an id; a device refuses to go back.
+        profile: name of the profile that the bundle was built with.
+        compatible: hardware that the bundle is for, most specific first: names of boards and chips
+            as in a device tree, `raspberrypi,5-model-b`, or `linux-aarch64` for any machine of an
+            architecture. A device refuses the bundle unless one of them matches.
         kit: the frozen runtime; None in a model-only bundle.
         model: the model.
-        quantization: how it was quantized.
-        context_length: prompt and answer together, tokens; the KV cache is sized for it.
+        quantization: how the model was quantized.
+        context_length: maximum length of prompt and answer together, tokens; the KV cache is sized
+            for it.
         memory_bytes: estimate of the resident memory while serving, bytes.
-        settings: how to run it.
-        built_with: versions of the programs that built it.
+        settings: defaults for serving.
+        built_with: versions of the programs that built the bundle.
         sbom: stored bytes of the SBOM.
         records: all files and links of the release.
     """
@@ -212,12 +213,12 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
     @property
     def installed_size(self) -> int:
-        """Bytes that the release's files take."""
+        """Size of the release's files, bytes."""
         return sum(record.size for record in self.records)
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest as JSON: the same manifest gives the same bytes."""
+    """Encode a manifest as JSON: the same manifest gives the same bytes."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 
@@ -227,7 +228,7 @@ def decode(data: bytes) -> Manifest:
     Checks, in this order: size, JSON and types, format version, then all rules of `problems`.
 
     Raises:
-        BundleError: says everything that is wrong with it.
+        BundleError: the manifest is not valid; the message lists the problems.
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise BundleError(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes")
@@ -240,9 +241,9 @@ def decode(data: bytes) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"the manifest is not valid: {error}", hint=DAMAGED) from None
-    found = problems(manifest)
-    if found:
-        raise BundleError("the manifest is not valid: " + "; ".join(found[:10]), hint=DAMAGED)
+    broken = problems(manifest)
+    if broken:
+        raise BundleError("the manifest is not valid: " + "; ".join(broken[:10]), hint=DAMAGED)
     return manifest
 
 
@@ -267,73 +268,73 @@ def check_format(version: int) -> None:
 
 
 def problems(manifest: Manifest) -> list[str]:
-    """Every rule that a well-typed manifest breaks, one sentence each."""
-    found = []
+    """List every rule that a well-typed manifest breaks, one sentence each."""
+    broken = []
     if not _ID.fullmatch(manifest.id):
-        found.append(f"id {manifest.id!r} is not lower-case letters, digits, '.', '_' and '-'")
+        broken.append(f"id {manifest.id!r} is not lower-case letters, digits, '.', '_' and '-'")
     if not is_version(manifest.version):
-        found.append(f"version {manifest.version!r} is not a version")
+        broken.append(f"version {manifest.version!r} is not a version")
     if manifest.sequence < 0:
-        found.append("sequence is negative")
+        broken.append("sequence is negative")
     if manifest.context_length < 1:
-        found.append("context_length is not positive")
+        broken.append("context_length is not positive")
     if len(manifest.records) > MAX_RECORDS:
-        found.append(f"more than {MAX_RECORDS} records")
-        return found
-    found += _blob_problems("sbom", manifest.sbom)
+        broken.append(f"more than {MAX_RECORDS} records")
+        return broken
+    broken += _blob_problems("sbom", manifest.sbom)
     seen: dict[str, Record] = {}
     for record in manifest.records:
-        found += _record_problems(record)
+        broken += _record_problems(record)
         if record.path in seen:
-            found.append(f"{record.path} is there twice")
+            broken.append(f"{record.path} is a duplicate")
         seen[record.path] = record
     for path in seen:
         for parent in PurePosixPath(path).parents:
             if str(parent) in seen:
-                found.append(f"{path} is below {parent}, which is no folder")
+                broken.append(f"{path} is below {parent}, which is not a folder")
     stored: dict[Sha256, tuple[Blob, Sha256, int]] = {}
     for record in manifest.records:
         if record.blob is not None:
             described = (record.blob, record.sha256, record.size)
             if stored.setdefault(record.blob.sha256, described) != described:
-                found.append(f"{record.path}: its blob is described in two ways")
+                broken.append(f"{record.path}: its blob has two descriptions that differ")
     if manifest.kit is not None:
         entry = seen.get(RUNTIME_ENTRY)
         if not _GLIBC.fullmatch(manifest.kit.min_glibc):
-            found.append(f"kit.min_glibc {manifest.kit.min_glibc!r} is not a version")
+            broken.append(f"kit.min_glibc {manifest.kit.min_glibc!r} is not a version")
         if entry is None or entry.blob is None or entry.mode != 0o755:
-            found.append(f"{RUNTIME_ENTRY} is missing or no program")
-    return found
+            broken.append(f"{RUNTIME_ENTRY} is missing or not a program")
+    return broken
 
 
 def is_version(text: str) -> bool:
-    """Whether a text may be a bundle's version."""
+    """Return whether a text is valid as a bundle's version."""
     return _VERSION.fullmatch(text) is not None
 
 
 def _record_problems(record: Record) -> list[str]:
     where = repr(record.path)
-    found = []
+    broken = []
     if not safe_path(record.path):
-        found.append(f"{where} is not a plain relative path")
+        broken.append(f"{where} is not a plain relative path")
     if record.link is not None:
         if record.blob is not None or record.size or record.sha256:
-            found.append(f"{where} is a link and has content")
+            broken.append(f"{where} is a link and has content")
         if not _link_stays_inside(record.path, record.link):
-            found.append(f"{where} links out of the release")
-        return found
+            broken.append(f"{where} links out of the release")
+        return broken
     if record.mode not in (0o644, 0o755):
-        found.append(f"{where} has mode {record.mode:o}")
+        broken.append(f"{where} has mode {record.mode:o}")
     if record.blob is None:
-        found.append(f"{where} has no content")
-        return found
+        broken.append(f"{where} has no content")
+        return broken
     if not _SHA256.fullmatch(record.sha256) or record.size < 0:
-        found.append(f"{where} has no valid size and sha256")
+        broken.append(f"{where} has no valid size and sha256")
     if record.blob.compression == "none" and (
         record.blob.sha256 != record.sha256 or record.blob.size != record.size
     ):
-        found.append(f"{where} is stored as it is but its blob differs")
-    return found + _blob_problems(where, record.blob)
+        broken.append(f"{where} is stored uncompressed but its blob differs")
+    return broken + _blob_problems(where, record.blob)
 
 
 def _blob_problems(where: str, blob: Blob) -> list[str]:
@@ -343,7 +344,7 @@ def _blob_problems(where: str, blob: Blob) -> list[str]:
 
 
 def safe_path(path: str) -> bool:
-    """Whether a path is relative, normal, printable and stays below its folder."""
+    """Return whether a path is relative, normalized, printable and stays below its folder."""
     return (
         0 < len(path) <= 512
         and path.isprintable()
@@ -353,10 +354,10 @@ def safe_path(path: str) -> bool:
 
 
 def _link_stays_inside(path: str, target: str) -> bool:
-    """Whether a relative link stays in the release, whatever the other links are.
+    """Return whether a relative link stays in the release, whatever the other links are.
 
     `..` may only lead the target: there it climbs real folders, since no record lies below a
-    link. Behind a name it could climb from wherever that name's own link leads.
+    link. After a name it could climb from wherever that name's own link leads.
     """
     if target.startswith("/") or not 0 < len(target) <= 512 or not target.isprintable():
         return False

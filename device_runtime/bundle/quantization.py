@@ -1,14 +1,14 @@
-"""The part of a manifest that tells how the model was quantized, and what was seen of it."""
+"""The part of a manifest that describes how the model was quantized, and its measured quality."""
 
 import msgspec
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Unknown fields are ignored, so that a later minor version may add some."""
+    """Base of the manifest's structs: ignores unknown fields, which a minor version may add."""
 
 
 class PromptAnswer(Struct, frozen=True, kw_only=True):
-    """What the reference model and the quantized one say to the same prompt (greedy)."""
+    """The greedy answers of the reference model and the quantized model to the same prompt."""
 
     prompt: str
     reference: str
@@ -16,18 +16,18 @@ class PromptAnswer(Struct, frozen=True, kw_only=True):
 
 
 class Quality(Struct, frozen=True, kw_only=True):
-    """What quantization did to a model, over the same tokens as the original model.
+    """Quality of a quantized model against the reference model, on the same tokens.
 
-    Intervals are of 95 % confidence.
+    Intervals have 95 % confidence.
 
     Attributes:
-        kl: mean KL divergence of the quantized model from the original, nats a token.
-        kl_interval: of it.
-        top1: share of tokens for which both models' first choice is the same.
-        top1_interval: of it.
-        perplexity: of the quantized model.
-        reference_perplexity: of the original model.
-        tokens: how many tokens this was measured on.
+        kl: mean KL divergence of the quantized model from the reference model, nats per token.
+        kl_interval: confidence interval of `kl`.
+        top1: share of tokens for which both models have the same top-1 token.
+        top1_interval: confidence interval of `top1`.
+        perplexity: perplexity of the quantized model.
+        reference_perplexity: perplexity of the reference model.
+        tokens: number of tokens measured.
     """
 
     kl: float
@@ -43,11 +43,11 @@ class TriedRecipe(Struct, frozen=True, kw_only=True):
     """A recipe that the build tried.
 
     Attributes:
-        recipe: its name.
+        recipe: name of the recipe.
         model_bytes: size of graph and weights.
         memory_bytes: estimate of the resident memory while serving, bytes.
-        quality: None where it cannot be measured on the build machine.
-        exceeded: the limits it does not keep, one phrase each; empty if it passed.
+        quality: measured quality; None if it cannot be measured on the build machine.
+        exceeded: limits that the model exceeds, one phrase each; empty if it passed.
     """
 
     recipe: str
@@ -58,19 +58,20 @@ class TriedRecipe(Struct, frozen=True, kw_only=True):
 
 
 class QuantizationFacts(Struct, frozen=True, kw_only=True):
-    """How the weights were quantized, and what was seen of the result.
+    """The quantization of the weights, and the measured result.
 
     Attributes:
         recipe: name of the recipe, `int4-gptq`; `as-is` for a model that came as ONNX.
         precision: weight type as ONNX Runtime GenAI names it.
-        execution_provider: as in genai_config.json (`cpu`, `cuda`).
-        options: what the profile asked of the graph beside that.
-        operators: nodes of each type in the graph.
-        answers: fixed prompts, answered by both models.
-        quality: of the model in the bundle; None where it was not measured.
+        execution_provider: execution provider as in genai_config.json (`cpu`, `cuda`).
+        options: further options for the graph from the profile.
+        operators: number of nodes of each type in the graph.
+        answers: both models' answers to fixed prompts.
+        quality: quality of the model in the bundle; None if it was not measured.
         tried: all recipes that the build tried, in that order; the last is the one in the bundle
             unless `quality_loss_allowed`.
-        quality_loss_allowed: the model exceeds the profile's limits, and the user allowed it.
+        quality_loss_allowed: True if the model exceeds the profile's limits and the user
+            allowed it.
     """
 
     recipe: str

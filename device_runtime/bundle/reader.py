@@ -1,11 +1,11 @@
-"""Open, verify and unpack a bundle (`.epk`). Every byte of it is hostile until its digest agrees.
+"""Open, verify and unpack a bundle (`.epk`). Every byte is untrusted until its digest matches.
 
-The order of checks, for a bundle from anywhere:
+The order of checks, for a bundle from any source:
 
 1. each member's tar header is, bit for bit, the one header this format has for that name and
    size: plain file, owner 0, no times, no links, no devices, no extensions;
-2. the member is the one expected at that place (`manifest.py` gives the order), so none is
-   missing, extra or there twice;
+2. the member is the one expected at that position (`manifest.py` has the order), so none is
+   missing, extra or duplicate;
 3. the format marker, then the manifest (`manifest.decode` lists its rules);
 4. the SBOM's digest;
 5. each blob: length, then digest of the stored bytes, then, only from bytes already checked,
@@ -13,7 +13,7 @@ The order of checks, for a bundle from anywhere:
 6. nothing follows the end.
 
 Data is hashed while it is copied, and only the copy is used afterwards: changing the file during
-or after the check gains nothing.
+or after the check has no effect.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ MAX_MEMBER = 8**11 - 1
 
 
 def member_header(name: str, size: int) -> bytes:
-    """The tar header of a member: POSIX.1-1988 ustar, 512 bytes, without owner or times."""
+    """Create the tar header of a member: POSIX.1-1988 ustar, 512 bytes, without owner or times."""
     header = bytearray(BLOCK)
     header[0 : len(name)] = name.encode("ascii")
     header[100:136] = b"0000644\x000000000\x000000000\x00" + b"%011o\x00" % size
@@ -57,7 +57,7 @@ def member_header(name: str, size: int) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """The zeros between a member of a size and the next header."""
+    """Return the zero bytes between a member of a size and the next header."""
     return bytes(-size % BLOCK)
 
 
@@ -71,8 +71,8 @@ class Bundle:
         manifest: the checked manifest.
         manifest_bytes: the manifest as it is stored.
         digest: sha256 of the manifest's bytes; names the release.
-        signature: stored signature, empty in an unsigned bundle.
-        sbom: CycloneDX JSON.
+        signature: stored signature; empty in an unsigned bundle.
+        sbom: SBOM as CycloneDX JSON.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -88,10 +88,10 @@ class Bundle:
             raise BundleError("the SBOM does not match the manifest", hint=DAMAGED)
 
     def verify(self, on_bytes: OnBytes | None = None) -> None:
-        """Check all data; nothing is kept.
+        """Check all data without writing it anywhere.
 
         Raises:
-            BundleError: what is wrong.
+            BundleError: the data is damaged.
         """
         self._copy_blobs(None, on_bytes)
 
@@ -101,7 +101,7 @@ class Bundle:
         The files are flushed to disk; the caller flushes the folders, or removes them on failure.
 
         Raises:
-            BundleError: what is wrong with the bundle.
+            BundleError: the bundle is damaged.
             ResourceError: the disk is full.
         """
         try:
@@ -124,15 +124,17 @@ class Bundle:
 
     def _copy_blobs(self, folder: Path | None, on_bytes: OnBytes | None) -> None:
         """Read all blobs in order, check them, and write their content below a folder if given."""
-        wanted: dict[str, list[Record]] = {}
+        records: dict[str, list[Record]] = {}
         for record in self.manifest.records:
             if record.blob is not None:
-                wanted.setdefault(record.blob.sha256, []).append(record)
+                records.setdefault(record.blob.sha256, []).append(record)
         for digest, blob in self.manifest.blobs.items():
-            first, *others = wanted[digest]
+            first, *others = records[digest]
             size = self._member(schema.BLOB_PREFIX + digest)
             if size != blob.size:
-                raise BundleError(f"{first.path} is stored with another size", hint=DAMAGED)
+                raise BundleError(
+                    f"{first.path} is stored with {size} bytes instead of {blob.size}", hint=DAMAGED
+                )
             chunks = self._chunks(size, on_bytes)
             if blob.compression == "zstd":
                 with tempfile.TemporaryFile(dir=folder) as stored:
@@ -144,7 +146,7 @@ class Bundle:
                 for record in others:
                     _write_checked(file_chunks(folder / first.path), record, folder)
         if self._read(len(END)) != END or self._file.read(1):
-            raise BundleError("the bundle goes on after its end", hint=DAMAGED)
+            raise BundleError("trailing data after the end of the bundle", hint=DAMAGED)
 
     def _small(self, name: str, limit: int) -> bytes:
         size = self._member(name)
@@ -153,7 +155,7 @@ class Bundle:
         return b"".join(self._chunks(size))
 
     def _member(self, expected: str) -> int:
-        """Read the header of the next member, which must be the expected one; its size."""
+        """Read the header of the next member, which must be the expected one; return its size."""
         header = self._read(BLOCK)
         name = header[:100].rstrip(b"\0").decode("ascii", "replace")
         try:
@@ -162,10 +164,9 @@ class Bundle:
             size = -1
         if name != expected:
             shown = repr(name) if name else "the end"
-            what = "no edgepack bundle" if expected == schema.MARKER_NAME else "damaged"
-            raise BundleError(
-                f"this is {what}: {expected} should come next, {shown} does", hint=DAMAGED
-            )
+            marker = expected == schema.MARKER_NAME
+            problem = "not an edgepack bundle" if marker else "the bundle is damaged"
+            raise BundleError(f"{problem}: expected {expected}, found {shown}", hint=DAMAGED)
         if size < 0 or header != member_header(name, size):
             raise BundleError(
                 f"{expected} is not stored as a plain file of this format", hint=DAMAGED
@@ -182,12 +183,12 @@ class Bundle:
             yield chunk
         pad = padding(size)
         if self._read(len(pad)) != pad:
-            raise BundleError("there is data between two members", hint=DAMAGED)
+            raise BundleError("non-zero padding after a member", hint=DAMAGED)
 
     def _read(self, size: int) -> bytes:
         data = self._file.read(size)
         if len(data) != size:
-            raise BundleError("the bundle ends too early", hint=DAMAGED)
+            raise BundleError("the bundle is truncated", hint=DAMAGED)
         return data
 
 
@@ -196,7 +197,7 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
     """Open a bundle and check its head.
 
     Raises:
-        BundleError: it is missing, no bundle, damaged, or of another format version.
+        BundleError: it is missing, not a bundle, damaged, or of another format version.
     """
     try:
         file = path.open("rb")
@@ -211,7 +212,7 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
 def _check_marker(marker: bytes) -> None:
     name, _, version = marker.decode("ascii", "replace").strip().partition(" ")
     if name != schema.MARKER_NAME or not version.isdecimal():
-        raise BundleError("this is no edgepack bundle: its format marker is wrong", hint=DAMAGED)
+        raise BundleError("not an edgepack bundle: its format marker is wrong", hint=DAMAGED)
     schema.check_format(int(version))
     if marker != schema.MARKER:
         raise BundleError("the format marker is damaged", hint=DAMAGED)
@@ -230,7 +231,7 @@ def _created(path: Path, mode: int) -> Iterator[IO[bytes]]:
 
 
 def _store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: IO[bytes]) -> None:
-    """Copy stored bytes aside, so that the decompressor sees none that were not checked."""
+    """Copy stored bytes to a temporary file, so that the decompressor gets checked bytes only."""
     hasher = hashlib.sha256()
     for chunk in chunks:
         hasher.update(chunk)
@@ -250,7 +251,7 @@ def _decompressed(stored: IO[bytes], record: Record) -> Iterator[bytes]:
 
 
 def _write_checked(chunks: Iterator[bytes], record: Record, folder: Path | None) -> None:
-    """Write content to its file; check its length and digest on the way."""
+    """Write content to its file while checking its length and digest."""
     hasher = hashlib.sha256()
     left = record.size
     with _created(folder / record.path, record.mode) if folder else nullcontext() as target:

@@ -1,4 +1,4 @@
-"""A release: a bundle that is unpacked on a disk."""
+"""A release: a bundle unpacked on a disk."""
 
 import hashlib
 import os
@@ -27,8 +27,8 @@ class Release:
     """A bundle's content as files in a folder.
 
     Attributes:
-        folder: the folder.
-        manifest: its manifest.
+        folder: folder with the release's files.
+        manifest: manifest of the bundle.
         digest: sha256 of the manifest's bytes.
     """
 
@@ -38,7 +38,7 @@ class Release:
 
     @property
     def model_folder(self) -> Path:
-        """What ONNX Runtime GenAI opens."""
+        """The folder that ONNX Runtime GenAI opens."""
         return self.folder / schema.MODEL_FOLDER
 
     @property
@@ -50,9 +50,9 @@ class Release:
         """Compare every file and link with the manifest.
 
         Raises:
-            BundleError: names everything that is missing, changed or extra.
+            BundleError: files are missing, changed or extra; the message lists them.
         """
-        found = [
+        problems = [
             problem
             for record in self.manifest.records
             if (problem := _file_problem(self.folder / record.path, record, on_bytes))
@@ -61,9 +61,9 @@ class Release:
             try:
                 data = plain_file(self.folder, name)
                 if name == schema.SBOM_NAME and not agrees(data, self.manifest.sbom):
-                    found.append(f"{name} is changed")
+                    problems.append(f"{name} has changed")
             except OSError as error:
-                found.append(f"{name}: {error.strerror}")
+                problems.append(f"{name}: {error.strerror}")
         known = {record.path for record in self.manifest.records}
         known |= {schema.SBOM_NAME, schema.SIGNATURE_NAME, schema.MANIFEST_NAME}
         for base, folders, names in os.walk(self.folder):
@@ -71,10 +71,10 @@ class Release:
             for name in [*names, *links]:
                 path = Path(base, name).relative_to(self.folder).as_posix()
                 if path not in known:
-                    found.append(f"{path} does not belong to it")
-        if found:
+                    problems.append(f"{path} is not part of the release")
+        if problems:
             raise BundleError(
-                f"the release in {self.folder} is damaged: " + "; ".join(found[:20]),
+                f"the release in {self.folder} is damaged: " + "; ".join(problems[:20]),
                 hint="Install the bundle again.",
             )
 
@@ -90,7 +90,7 @@ def open_release(folder: Path) -> Release:
         data = plain_file(folder, schema.MANIFEST_NAME)
     except OSError as error:
         raise BundleError(
-            f"{folder} is no release: {schema.MANIFEST_NAME}: {error.strerror}",
+            f"{folder} is not a release: {schema.MANIFEST_NAME}: {error.strerror}",
             hint="Install a bundle first: edgepack-runtime install FILE.epk",
         ) from None
     return Release(
@@ -99,10 +99,10 @@ def open_release(folder: Path) -> Release:
 
 
 def own_release() -> Release:
-    """The release this frozen program is part of, else the one that is installed.
+    """Open the release that this frozen program is part of, or else the installed one.
 
     Raises:
-        BundleError: there is neither.
+        BundleError: neither exists.
     """
     around = Path(sys.executable).resolve().parent.parent
     if getattr(sys, "frozen", False) and (around / schema.MANIFEST_NAME).is_file():
@@ -111,7 +111,7 @@ def own_release() -> Release:
 
 
 def disk_error(error: OSError, folder: Path) -> ResourceError:
-    """An error of the file system as one for the user."""
+    """Convert an error of the file system into one for the user."""
     return ResourceError(
         f"cannot write to {folder}: {error.strerror or error}",
         hint="Free some space there, or check that it is writable.",
@@ -119,19 +119,17 @@ def disk_error(error: OSError, folder: Path) -> ResourceError:
 
 
 def plain_file(folder: Path, name: str) -> bytes:
-    """Read a small file of a release; a link there is an error: it may lead elsewhere."""
+    """Read a small file of a release; a link is an error: it may lead out of the release."""
     with open_folder(folder) as opened, opened.file(name) as file:
         return file.read(MAX_SBOM_BYTES + 1)
 
 
 def agrees(data: bytes, blob: Blob) -> bool:
-    """Compare length and digest."""
-    """Compare length and digest."""
+    """Return whether data has a blob's length and digest."""
     return len(data) == blob.size and hashlib.sha256(data).hexdigest() == blob.sha256
 
 
 def file_chunks(path: Path) -> Iterator[bytes]:
-    """Read a file in chunks of at most `CHUNK` bytes."""
     """Read a file in chunks of at most `CHUNK` bytes."""
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -139,23 +137,23 @@ def file_chunks(path: Path) -> Iterator[bytes]:
 
 
 def _file_problem(path: Path, record: Record, on_bytes: OnBytes | None) -> str:
-    """What differs between a file and its record; empty if nothing does."""
+    """Describe how a file differs from its record; empty if it does not."""
     try:
-        found = path.lstat()
+        status = path.lstat()
         if record.link is not None:
-            same = stat.S_ISLNK(found.st_mode) and str(path.readlink()) == record.link
-            return "" if same else f"{record.path} is not the link it should be"
-        if not stat.S_ISREG(found.st_mode):
-            return f"{record.path} is no file"
-        if stat.S_IMODE(found.st_mode) != record.mode:
-            return f"{record.path} has another mode"
-        if found.st_size != record.size:
-            return f"{record.path} has another size"
+            same = stat.S_ISLNK(status.st_mode) and str(path.readlink()) == record.link
+            return "" if same else f"{record.path} is not a link to {record.link}"
+        if not stat.S_ISREG(status.st_mode):
+            return f"{record.path} is not a plain file"
+        if stat.S_IMODE(status.st_mode) != record.mode:
+            return f"{record.path} has the wrong mode"
+        if status.st_size != record.size:
+            return f"{record.path} has the wrong size"
         hasher = hashlib.sha256()
         for chunk in file_chunks(path):
             hasher.update(chunk)
             if on_bytes is not None:
                 on_bytes(len(chunk))
-        return "" if hasher.hexdigest() == record.sha256 else f"{record.path} is changed"
+        return "" if hasher.hexdigest() == record.sha256 else f"{record.path} has changed"
     except OSError as error:
         return f"{record.path}: {error.strerror}"

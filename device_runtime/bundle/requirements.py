@@ -1,6 +1,6 @@
-"""What a bundle requires of a device. Nothing is read here: facts come in, a judgement comes out.
+"""Requirements of a bundle, checked against facts about a device; nothing is read here.
 
-`install` refuses a device that does not meet a requirement; `doctor` shows it.
+`install` refuses a device that does not meet a requirement; `doctor` reports it.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from device_runtime.bundle.manifest import KitFacts, Manifest
 
 GENERIC = "linux-"
-"""Start of the names that stand for any Linux machine of an architecture: `linux-aarch64`."""
+"""Prefix of the names that match any Linux machine of an architecture: `linux-aarch64`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,8 @@ class Unmet:
     """A requirement that a device does not meet.
 
     Attributes:
-        problem: what is required, and what the device has.
-        hint: what to do.
+        problem: the requirement, and what the device has instead.
+        hint: what to do next.
     """
 
     problem: str
@@ -26,11 +26,12 @@ class Unmet:
 
 
 def architecture(machine: str | None, kit: KitFacts) -> Unmet | None:
-    """Compare the architecture, as `uname -m` gives it; None if it is not known."""
+    """Compare the architecture, as `uname -m` reports it; None if it is not known."""
     if machine == kit.machine:
         return None
     return Unmet(
-        problem=f"the runtime is for {kit.machine}, the device is {machine or 'of unknown kind'}",
+        problem=f"the runtime is for {kit.machine}, the device is "
+        f"{machine or 'of an unknown architecture'}",
         hint="Build the bundle with a profile for this device.",
     )
 
@@ -48,12 +49,12 @@ def c_library(glibc: str | None, kit: KitFacts) -> Unmet | None:
 def hardware(board: Sequence[str] | None, machine: str, manifest: Manifest) -> Unmet | None:
     """Compare the names of the hardware: one of the bundle's must be one of the device's.
 
-    Where the board is not known, only a bundle for any machine of another architecture is refused.
+    If the board is not known, only a bundle for any machine of another architecture is refused.
 
     Args:
         board: names in the device tree; None if they are not known, empty if there are none.
-        machine: architecture; gives the device its generic name.
-        manifest: the bundle's.
+        machine: architecture of the device; part of its generic name.
+        manifest: manifest of the bundle.
     """
     names = [*(board or ()), f"{GENERIC}{machine}"]
     if not set(names).isdisjoint(manifest.compatible):
@@ -69,7 +70,7 @@ def hardware(board: Sequence[str] | None, machine: str, manifest: Manifest) -> U
 
 
 def update(installed: Manifest, manifest: Manifest) -> Unmet | None:
-    """Compare sequences; those of bundles with different ids have nothing to do with each other."""
+    """Compare sequences; sequences of bundles with different ids are unrelated."""
     if manifest.id != installed.id or manifest.sequence >= installed.sequence:
         return None
     return Unmet(

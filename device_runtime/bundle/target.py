@@ -1,8 +1,8 @@
-"""The root file system of a device: this one's own, or one that is mounted somewhere.
+"""The root file system of a device: this device's own, or a mounted one.
 
-A mounted one may be hostile, and a link that is right on the device may lead anywhere on this
+A mounted one may be hostile, and a link that is valid on the device may lead anywhere on this
 machine: on a card, `/var -> /data/var` means the card's own `/data`. So every path is resolved
-below the root, name by name from its descriptor, the last name too.
+below the root, name by name from its descriptor, including the last name.
 """
 
 import errno
@@ -23,7 +23,7 @@ MAX_LIBRARY_BYTES = 64 << 20
 
 # e_machine of an ELF header, as the ELF specification numbers them.
 ELF_MACHINES = {0x3E: "x86_64", 0xB7: "aarch64", 0x28: "armv7l", 0x03: "i686", 0xF3: "riscv64"}
-# Programs of which every Linux root has at least one.
+# Every Linux root has at least one of these programs.
 PROBES = ("usr/bin/env", "bin/sh", "sbin/init", "usr/bin/ls", "bin/busybox")
 
 
@@ -41,8 +41,8 @@ class Target:
         """Open a folder.
 
         Args:
-            path: its path on the target.
-            make: make it, and those around it, where they are missing.
+            path: path of the folder on the target.
+            make: create the folder and its parents if they are missing.
 
         Raises:
             InstallError: the links in the path form a loop.
@@ -68,7 +68,7 @@ class Target:
             return around.file(rest[0])
 
     def read(self, path: str, limit: int) -> bytes | None:
-        """Read a plain file up to a number of bytes; None where there is none to be read.
+        """Read a plain file up to a number of bytes; None if there is no readable one.
 
         Raises:
             InstallError: the links in the path form a loop.
@@ -80,14 +80,14 @@ class Target:
             return None
 
     def free_bytes(self, path: str) -> int:
-        """Free space on the disk of a path, which need not exist yet."""
+        """Return the free space on the disk of a path, which need not exist yet."""
         with self._walk(path) as (base, _):
             disk = os.statvfs(base.descriptor)
         return disk.f_bavail * disk.f_frsize
 
     @property
     def is_system(self) -> bool:
-        """True if the root has what every Linux system has."""
+        """True if the root has the files that every Linux system has."""
         try:
             for path in ("etc", "usr"):
                 self.folder(path).close()
@@ -98,7 +98,7 @@ class Target:
 
     @property
     def machine(self) -> str | None:
-        """Architecture as `uname -m` gives it, from a program's ELF header."""
+        """Architecture as `uname -m` reports it, from a program's ELF header."""
         for name in PROBES:
             header = self.read(name, 20)
             if header is not None and header.startswith(b"\x7fELF"):
@@ -107,7 +107,7 @@ class Target:
 
     @property
     def glibc(self) -> str | None:
-        """Version of the GNU C library, `2.36`; None where there is none."""
+        """Version of the GNU C library, `2.36`; None if there is none."""
         for folder in ("lib/aarch64-linux-gnu", "lib/x86_64-linux-gnu", "lib64", "lib"):
             library = self.read(f"{folder}/libc.so.6", MAX_LIBRARY_BYTES)
             if library is not None:
@@ -119,7 +119,7 @@ class Target:
     def board(self) -> tuple[str, ...] | None:
         """Names of the board in its device tree, most specific first; empty if it has no tree.
 
-        None where it is not known: only a system that runs has /proc, and a disk that is mounted
+        None if the board is not known: only a running system has /proc, and a disk that is mounted
         elsewhere may end up in any board.
         """
         tree = self.read("proc/device-tree/compatible", 4096)
@@ -133,8 +133,8 @@ class Target:
         """Resolve a path, its last name too.
 
         Yields:
-            The deepest folder that is there, and the names below it that are left: the last name
-            of the path, and before it those of folders that are missing.
+            The deepest folder that exists, and the remaining names below it: those of missing
+            folders, then the last name of the path.
 
         Raises:
             InstallError: the links in the path form a loop.

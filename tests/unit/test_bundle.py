@@ -92,11 +92,11 @@ def open_bundle_digest(folder: Path, data: bytes) -> str:
 
 
 def test_data_behind_the_end(tmp_path: Path) -> None:
-    refuse(tmp_path / "b.epk", tar(draft().members()) + b"x", "after its end")
+    refuse(tmp_path / "b.epk", tar(draft().members()) + b"x", "after the end")
 
 
 def test_no_bundle_at_all(tmp_path: Path) -> None:
-    refuse(tmp_path / "b.epk", b"PK\x03\x04" + bytes(2000), "no edgepack bundle")
+    refuse(tmp_path / "b.epk", b"PK\x03\x04" + bytes(2000), "not an edgepack bundle")
     with pytest.raises(BundleError, match="cannot be opened"):
         verify(tmp_path / "missing.epk")
 
@@ -144,17 +144,17 @@ def test_file_below_a_link(tmp_path: Path) -> None:
         sha256=first.sha256,
         blob=first.blob,
     )
-    refuse(tmp_path / "b.epk", tar(draft().with_records(link, below).members()), "no folder")
+    refuse(tmp_path / "b.epk", tar(draft().with_records(link, below).members()), "not a folder")
 
 
 def test_name_twice(tmp_path: Path) -> None:
     again = draft().manifest.records[-1]
-    refuse(tmp_path / "b.epk", tar(draft().with_records(again).members()), "there twice")
+    refuse(tmp_path / "b.epk", tar(draft().with_records(again).members()), "is a duplicate")
 
 
 def test_member_twice(tmp_path: Path) -> None:
     members = draft().members()
-    refuse(tmp_path / "b.epk", tar([*members, members[-1]]), "after its end")
+    refuse(tmp_path / "b.epk", tar([*members, members[-1]]), "after the end")
 
 
 def special_member(name: str, kind: bytes, link: str = "") -> bytes:
@@ -276,7 +276,7 @@ def test_release_names_all_that_is_wrong(tmp_path: Path) -> None:
     (folder / "outside").symlink_to("/etc")
     with pytest.raises(BundleError) as caught:
         release.verify()
-    for word in ("empty", "tokenizer.json is changed", "extra", "mode", "not the link", "outside"):
+    for word in ("empty", "tokenizer.json has changed", "extra", "mode", "not a link", "outside"):
         assert word in str(caught.value)
 
 

@@ -119,7 +119,7 @@ def test_pipe_in_the_place_of_a_file_is_not_waited_for(card: Path, bundle: Path)
     os.mkfifo(card / "usr/bin/env")
     (card / STATE).mkdir(parents=True)
     os.mkfifo(card / STATE / ".lock")
-    with pytest.raises(DeviceError, match="of unknown kind"):
+    with pytest.raises(DeviceError, match="of an unknown architecture"):
         flash(bundle, str(card))
     (card / "usr/bin/ls").write_bytes(ELF_X86_64)
     with pytest.raises(InstallError, match="is not a plain file"):
