@@ -1,7 +1,7 @@
 """Kits: the frozen runtime, one for each platform.
 
-They are made once for each version of the runtime's source (`ensure`), or brought along from
-another machine as a file (`export`, `import_`).
+A kit is built once for each version of the runtime's source (`ensure`), or transferred from another
+machine as a file (`export`, `import_`).
 """
 
 from packager.kit.archive import export, import_

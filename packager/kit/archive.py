@@ -1,4 +1,4 @@
-"""A kit as a file: export on a machine that can make it, import on one that cannot.
+"""A kit as a file: exported on a machine that can build it, imported on one that cannot.
 
 The file is an uncompressed tar: `kit.json`, then everything below `runtime/`.
 """
@@ -33,7 +33,7 @@ def export(name: str, file: Path) -> Kit:
     """Write the kit of that name to a file; the same kit gives the same bytes.
 
     Raises:
-        KitError: there is no such kit and it cannot be made, or the file's folder is missing.
+        KitError: the kit does not exist and cannot be built, or the file's folder is missing.
         ResourceError: the file cannot be written.
     """
     kit = ensure(name)
@@ -41,15 +41,15 @@ def export(name: str, file: Path) -> Kit:
     paths = sorted(kit.folder.rglob("*"), key=lambda path: path.relative_to(base).parts)
     if not file.parent.is_dir():
         raise KitError(
-            f"the folder {file.parent} does not exist", hint=f"Make it: mkdir -p {file.parent}"
+            f"the folder {file.parent} does not exist", hint=f"Create it: mkdir -p {file.parent}"
         )
     with (
-        written_aside(file, "Free some space there, or choose another place.") as aside,
+        written_aside(file, "Free some space there, or choose another location.") as aside,
         tarfile.open(fileobj=aside, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
         for path in (base / DESCRIPTION, *(p for p in paths if p.is_symlink() or p.is_file())):
             member = tar.gettarinfo(path, path.relative_to(base).as_posix())
-            if member.islnk():  # hard links are this file system's affair
+            if member.islnk():  # hard links are a detail of this file system
                 member.type, member.size = tarfile.REGTYPE, path.stat().st_size
             member.uid = member.gid = 0
             member.uname = member.gname = ""
@@ -69,7 +69,7 @@ def import_(file: Path) -> Kit:
     platform, and last the digest of the contents.
 
     Raises:
-        KitError: the file is missing, damaged or no kit; the cache is as it was.
+        KitError: the file is missing, damaged or not a kit; the cache is unchanged.
     """
     parent = cache.root() / "kit-imported"
     parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +79,9 @@ def import_(file: Path) -> Kit:
             with tarfile.open(file, "r:") as tar:
                 _unpack(tar, aside)
         except FileNotFoundError:
-            raise KitError(f"there is no file {file}", hint="Check the path.") from None
+            raise KitError(f"{file} does not exist", hint="Check the path.") from None
         except (tarfile.TarError, EOFError, IsADirectoryError) as error:
-            raise KitError(f"{file} is no kit, or damaged: {error}", hint=_DAMAGED) from None
+            raise KitError(f"{file} is not a kit, or damaged: {error}", hint=_DAMAGED) from None
         description = _check(aside, file)
 
         def make(folder: Path) -> None:
@@ -93,15 +93,15 @@ def import_(file: Path) -> Kit:
 
 
 def _unpack(tar: tarfile.TarFile, folder: Path) -> None:
-    """Write the members; links come last, so that nothing is ever written through one."""
+    """Write the members; links come last, so that nothing is ever written through a link."""
     links: dict[str, str] = {}
     seen: set[str] = set()
     for member in tar:
         name = member.name
         if not safe_path(name) or not (name == DESCRIPTION or name.startswith(f"{RUNTIME}/")):
-            raise KitError(f"a kit holds no file named {name!r}", hint=_DAMAGED)
+            raise KitError(f"unexpected file {name!r} in a kit", hint=_DAMAGED)
         if name in seen:
-            raise KitError(f"{name!r} is there twice", hint=_DAMAGED)
+            raise KitError(f"{name!r} is a duplicate", hint=_DAMAGED)
         seen.add(name)
         if member.issym():
             links[name] = member.linkname
@@ -121,31 +121,31 @@ def _unpack(tar: tarfile.TarFile, folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            raise KitError(f"{name!r} is there twice", hint=_DAMAGED)
+            raise KitError(f"{name!r} is a duplicate", hint=_DAMAGED)
         path.symlink_to(target_name)
     for name, target_name in links.items():
         inside = not target_name.startswith("/") and _leads_inside(folder / name, folder / RUNTIME)
         if not inside:
-            raise KitError(f"{name!r} links out of the kit, or nowhere", hint=_DAMAGED)
+            raise KitError(f"{name!r} links out of the kit, or to nothing", hint=_DAMAGED)
 
 
 def _leads_inside(link: Path, folder: Path) -> bool:
     try:
         return link.resolve(strict=True).is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # it leads nowhere, or in circles
+    except (OSError, RuntimeError):  # a broken link, or a loop
         return False
 
 
 def _check(folder: Path, file: Path) -> Description:
     path = folder / DESCRIPTION
     if not path.is_file() or path.stat().st_size > _MAX_DESCRIPTION_BYTES:
-        raise KitError(f"{file} is no kit: it has no {DESCRIPTION}", hint=_DAMAGED)
+        raise KitError(f"{file} is not a kit: it has no {DESCRIPTION}", hint=_DAMAGED)
     try:
         description = msgspec.json.decode(path.read_bytes(), type=Description)
     except msgspec.DecodeError as error:
-        raise KitError(f"{file} is no kit: its {DESCRIPTION}: {error}", hint=_DAMAGED) from None
+        raise KitError(f"{file} is not a kit: {DESCRIPTION}: {error}", hint=_DAMAGED) from None
     if platform(description.facts.name).machine != description.facts.machine:
-        raise KitError(f"{file} names another machine than its platform has", hint=_DAMAGED)
+        raise KitError(f"{file}: its architecture does not match its platform", hint=_DAMAGED)
     if contents_digest(folder / RUNTIME) != description.contents:
-        raise KitError(f"{file} is damaged: its contents have another digest", hint=_DAMAGED)
+        raise KitError(f"{file} is damaged: its contents do not match its digest", hint=_DAMAGED)
     return description

@@ -1,7 +1,7 @@
-"""The kits in the cache: found, described, made when there is none that fits.
+"""The kits in the cache: found, described, and built if none matches.
 
-A kit is a folder `runtime/` with the program `edgepack-runtime` and all it needs, and beside it
-`kit.json`.
+A kit is a folder `runtime/` with the program `edgepack-runtime` and all it needs, and `kit.json`
+beside that folder.
 """
 
 import hashlib
@@ -30,15 +30,15 @@ DESCRIPTION = "kit.json"
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """What kit.json says.
+    """The contents of kit.json.
 
     Attributes:
-        facts: what a bundle's manifest says of the kit.
-        recipe: digest of what edgepack chose: runtime source, versions, steps.
+        facts: the kit's entry in a bundle's manifest.
+        recipe: digest of edgepack's own inputs: runtime source, versions, steps.
         contents: digest of the folder `runtime`.
         python: version of the frozen Python.
-        edgepack: version of the edgepack that made the kit.
-        packages: what is in it, for the SBOM.
+        edgepack: version of the edgepack that built the kit.
+        packages: packages in the kit, for the SBOM.
     """
 
     facts: KitFacts
@@ -54,9 +54,9 @@ class Kit:
     """A kit in the cache.
 
     Attributes:
-        folder: holds the program `edgepack-runtime` and all it needs, nothing else.
-        description: what kit.json says.
-        imported: whether it came as a file from another machine.
+        folder: folder with the program `edgepack-runtime` and all it needs, nothing else.
+        description: contents of kit.json.
+        imported: True if the kit was imported from another machine.
     """
 
     folder: Path
@@ -65,12 +65,12 @@ class Kit:
 
     @property
     def facts(self) -> KitFacts:
-        """What a bundle's manifest says of the kit."""
+        """The kit's entry in a bundle's manifest."""
         return self.description.facts
 
     @property
     def packages(self) -> tuple[Package, ...]:
-        """What is in it, for the SBOM."""
+        """The packages in the kit, for the SBOM."""
         return self.description.packages
 
 
@@ -87,10 +87,10 @@ class _Builder(Protocol):
 
 
 def platform(name: str) -> Platform:
-    """The platform of that name.
+    """Look up a platform by name.
 
     Raises:
-        KitError: there is none.
+        KitError: there is no platform of that name.
     """
     if name not in PLATFORMS:
         raise KitError(f"there is no kit {name!r}", hint=suggest(name, PLATFORMS))
@@ -98,7 +98,7 @@ def platform(name: str) -> Platform:
 
 
 def recipe(target: Platform) -> dict[str, Any]:
-    """What edgepack chooses of a kit: the same on every machine."""
+    """Return edgepack's own inputs of a kit: the same on every machine."""
     return {
         "platform": target.name,
         "steps": freeze.RECIPE,
@@ -108,10 +108,10 @@ def recipe(target: Platform) -> dict[str, Any]:
 
 
 def ensure(name: str) -> Kit:
-    """The kit of that name for this version of edgepack: imported, from the cache, or made now.
+    """Return the kit of that name for this version of edgepack: imported, cached, or built now.
 
     Raises:
-        KitError: it is not there and cannot be made here.
+        KitError: the kit does not exist and cannot be built here.
     """
     target = platform(name)
     chosen = recipe(target)
@@ -122,9 +122,9 @@ def ensure(name: str) -> Kit:
             return kit
     for kit in imported:
         console.warn(
-            f"the imported kit {name} does not fit: edgepack {kit.description.edgepack} made it "
-            f"from another runtime source or other versions than this edgepack "
-            f"{device_runtime.__version__}; it is left aside"
+            f"ignoring the imported kit {name}: edgepack {kit.description.edgepack} built it from "
+            f"another runtime source or other package versions than this edgepack "
+            f"{device_runtime.__version__} uses"
         )
     builder = _builder(target)
     inputs = _inputs(target, builder)
@@ -169,7 +169,7 @@ def _inputs(target: Platform, builder: _Builder) -> dict[str, Any]:
 
 def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: Path) -> None:
     with (
-        console.step(f"Making the kit {target.name}"),
+        console.step(f"Building the kit {target.name}"),
         tempfile.TemporaryDirectory(dir=folder) as work_name,
     ):
         work = Path(work_name)
@@ -190,12 +190,12 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                 python = environment.run(
                     [environment.python, "-c", "import platform; print(platform.python_version())"],
                     freeze.PATH,
-                    "Asking Python for its version",
+                    "Querying the Python version",
                 ).strip()
         except CommandError as error:
             raise KitError(
-                f"the kit {target.name} could not be made: {error}\n{error.log}",
-                hint=error.hint or "The lines above are the program's own last words.",
+                f"the kit {target.name} could not be built: {error}\n{error.log}",
+                hint=error.hint or "See the program's own output above.",
             ) from error
         frozen.rename(folder / RUNTIME)
         description = Description(
@@ -217,13 +217,13 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
 
 
 def installed() -> Sequence[Kit]:
-    """The kits in the cache, of whatever version, newest first."""
-    found = [
+    """List the kits in the cache, of all versions, newest first."""
+    kits = [
         (path.stat().st_mtime, load(path.parent, imported=kind == "kit-imported"))
         for kind in ("kit", "kit-imported")
         for path in (cache.root() / kind).glob(f"[!.]*/{DESCRIPTION}")
     ]
-    return [kit for _, kit in sorted(found, key=lambda pair: pair[0], reverse=True)]
+    return [kit for _, kit in sorted(kits, key=lambda pair: pair[0], reverse=True)]
 
 
 def load(folder: Path, *, imported: bool) -> Kit:
@@ -242,7 +242,7 @@ def load(folder: Path, *, imported: bool) -> Kit:
 
 
 def contents_digest(folder: Path) -> str:
-    """sha256 over names, modes, links and contents of everything below a folder."""
+    """Compute the sha256 over names, modes, links and contents of everything below a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts):
         name = path.relative_to(folder).as_posix()

@@ -1,4 +1,4 @@
-"""What a frozen kit consists of: packages, and the C library it needs."""
+"""Contents of a frozen kit: its packages, and the C library that it needs."""
 
 import re
 from importlib import metadata
@@ -11,7 +11,7 @@ FREEZER_PACKAGES = ("altgraph", "packaging", "pyinstaller", "pyinstaller-hooks-c
 
 _SPDX = {
     "MIT License": "MIT",
-    # A classifier that does not tell which; of what is frozen only prompt_toolkit has it.
+    # An ambiguous classifier; of the frozen packages only prompt_toolkit has it.
     "BSD License": "BSD-3-Clause",
     "GPLv2-or-later with a special exception which allows to use PyInstaller to build and "
     "distribute non-free programs (including commercial ones)": "GPL-2.0-or-later WITH "
@@ -23,7 +23,9 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     """A package whose code is in a kit.
 
     Attributes:
-        license: SPDX expression as its metadata has it.
+        name: normalized name of the package.
+        version: exact version of the package.
+        license: SPDX expression from the package's metadata; empty if it has none.
     """
 
     name: str
@@ -32,38 +34,38 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def packages(site: Path, python: str) -> tuple[Package, ...]:
-    """What a kit consists of: Python, PyInstaller's loader, and the packages."""
-    found = [Package(name="python", version=python, license="PSF-2.0")]
+    """List the contents of a kit: Python, PyInstaller's bootloader, and the packages."""
+    frozen = [Package(name="python", version=python, license="PSF-2.0")]
     for distribution in frozen_distributions(site):
-        found.append(
+        frozen.append(
             Package(
                 name=normal(distribution.name),
                 version=distribution.version,
                 license=_license(distribution.metadata),
             )
         )
-    return tuple(sorted(found, key=lambda package: package.name))
+    return tuple(sorted(frozen, key=lambda package: package.name))
 
 
 def _license(facts: metadata.PackageMetadata) -> str:
-    """As the metadata has it, else as its classifiers say; empty if neither tells."""
-    said = [facts[key] for key in ("License-Expression", "License") if key in facts]
+    """Read the licence from the metadata, else from its classifiers; empty if neither has one."""
+    names = [facts[key] for key in ("License-Expression", "License") if key in facts]
     classifiers = facts.get_all("Classifier") or ()
-    said += [each.rpartition(" :: ")[2] for each in classifiers if each.startswith("License ::")]
-    return _SPDX.get(said[0], said[0]) if said else ""
+    names += [text.rpartition(" :: ")[2] for text in classifiers if text.startswith("License ::")]
+    return _SPDX.get(names[0], names[0]) if names else ""
 
 
 def frozen_distributions(site: Path) -> list[metadata.Distribution]:
-    """The distributions of which something is in a kit; of PyInstaller, that is its loader."""
+    """List the distributions with code in a kit; PyInstaller's is its bootloader."""
     absent = {*FREEZER_PACKAGES} - {"pyinstaller"}
-    found = metadata.distributions(path=[str(site)])
-    return [each for each in found if normal(each.name) not in absent]
+    distributions = metadata.distributions(path=[str(site)])
+    return [package for package in distributions if normal(package.name) not in absent]
 
 
 def min_glibc(frozen: Path) -> str:
-    """The oldest C library that every program and library in a folder starts with, `2.36`.
+    """Find the oldest C library with which every program and library in a folder runs, `2.36`.
 
-    An ELF file names the symbol versions it needs as zero-terminated strings in `.dynstr`
+    An ELF file lists the symbol versions it needs as zero-terminated strings in `.dynstr`
     (LSB Core, "Symbol Versioning"); only a C library itself would also define such names.
     """
     newest = 17  # the manylinux floor: arm64 has no older one
@@ -72,11 +74,11 @@ def min_glibc(frozen: Path) -> str:
             continue
         data = path.read_bytes()
         if data.startswith(b"\x7fELF"):
-            found = re.findall(rb"\0GLIBC_2\.(\d{1,3})(?:\.\d+)?(?=\0)", data)
-            newest = max(newest, *map(int, found), 0)
+            minor_versions = re.findall(rb"\0GLIBC_2\.(\d{1,3})(?:\.\d+)?(?=\0)", data)
+            newest = max(newest, *map(int, minor_versions), 0)
     return f"2.{newest}"
 
 
 def normal(name: str) -> str:
-    """A package's name as the index compares it (PEP 503)."""
+    """Normalize a package's name as the index does (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()

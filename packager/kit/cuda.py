@@ -1,4 +1,4 @@
-"""What a kit for NVIDIA GPUs needs of the device, read from the kit's own libraries."""
+"""Requirements of a kit for NVIDIA GPUs, read from the kit's own libraries."""
 
 import re
 import struct
@@ -12,57 +12,59 @@ from packager.kit.platforms import Cuda
 
 _NVIDIA = re.compile(r"lib(cuda|cudart|cublas|cublasLt|curand|cufft|cudnn|nvrtc)\.so\.\d+")
 
-# Compute capabilities of the GPUs that are part of a chip, by the chip's name in a device tree.
+# Compute capabilities of integrated GPUs, by the chip's name in a device tree.
 _GPUS = {"nvidia,tegra234": "8.7", "nvidia,tegra264": "11.0"}
 
 
 def warn(kit: KitFacts, compatible: Iterable[str]) -> None:
-    """Say so when a device is known to have a GPU that the kit has no code for."""
+    """Warn if a device is known to have a GPU that the kit has no code for."""
     if kit.cuda is None:
         return
     for chip in compatible:
         capability = _GPUS.get(chip)
         if capability is not None and not kit.cuda.serves(capability):
             console.warn(
-                f"the GPU of {chip} has compute capability {capability}, and the ONNX Runtime in "
+                f"the GPU of {chip} has compute capability {capability}, but the ONNX Runtime in "
                 f"the kit {kit.name} has code for {', '.join(kit.cuda.gpus)} only: the model will "
-                "not run there until ONNX Runtime's packages have code for it"
+                "not run there until ONNX Runtime's packages support it"
             )
 
 
 def facts(frozen: Path, cuda: Cuda) -> CudaFacts:
-    """What the libraries for the GPU link to, and which GPUs they have machine code for.
+    """Read the dependencies of the GPU libraries, and the GPUs that they have machine code for.
 
-    What they open only for some operators (cuDNN for convolutions, NVRTC) is not among it:
-    language models do without.
+    Libraries opened only for some operators (cuDNN for convolutions, NVRTC) are not included:
+    language models do not need them.
 
     Raises:
-        KitError: they do not say which CUDA they are for.
+        KitError: the libraries do not depend on a CUDA runtime.
     """
     needed: set[str] = set()
     code: set[str] = set()
     for name in cuda.libraries:
         data = (frozen / "_internal" / name).read_bytes()
-        needed |= {each for each in needed_libraries(data) if _NVIDIA.fullmatch(each)}
-        found = set(gpus(data))
-        # A GPU must be served by each library that has any code for GPUs.
-        code = found if not code else code & found if found else code
+        needed |= {library for library in needed_libraries(data) if _NVIDIA.fullmatch(library)}
+        targets = set(gpus(data))
+        # A GPU must be supported by each library that has any code for GPUs.
+        code = targets if not code else code & targets if targets else code
     version = next((x.rpartition(".")[2] for x in needed if x.startswith("libcudart.")), "")
     if not version:
-        raise KitError(f"the libraries for the GPU need no CUDA runtime, but {sorted(needed)}")
+        raise KitError(
+            f"the GPU libraries do not link to a CUDA runtime; they link to {sorted(needed)}"
+        )
     return CudaFacts(
         version=version,
         jetpack=cuda.jetpack,
         libraries=tuple(sorted(needed)),
-        gpus=tuple(sorted(code, key=lambda each: float(each.rstrip("+")))),
+        gpus=tuple(sorted(code, key=lambda capability: float(capability.rstrip("+")))),
     )
 
 
 def needed_libraries(data: bytes) -> list[str]:
-    """The libraries that a 64-bit little-endian ELF file is linked to.
+    """List the libraries that a 64-bit little-endian ELF file is linked to.
 
-    From its dynamic section (System V ABI, "Dynamic Section"): each entry of the kind DT_NEEDED
-    (1) is an offset into the table of strings, whose address is the entry DT_STRTAB (5).
+    From its dynamic section (System V ABI, "Dynamic Section"): each DT_NEEDED (1) entry is an
+    offset into the string table, whose address is the entry DT_STRTAB (5).
     """
     table, entry_size, entries = struct.unpack_from("<Q14xHH", data, 32)
     loaded: list[tuple[int, int, int]] = []
@@ -89,13 +91,12 @@ def needed_libraries(data: bytes) -> list[str]:
 
 
 def gpus(data: bytes) -> Iterator[str]:
-    """Compute capabilities that a library has code for: `8.9`; `9.0+` for portable code.
+    """Yield the compute capabilities that a library has code for: `8.9`; `9.0+` for PTX.
 
-    CUDA's compiler leaves the code in "fat binaries": a header of magic number, version, length of
-    the header and of all that follows, then entries, each with its kind (1 for the portable PTX,
+    CUDA's compiler stores the code in "fat binaries": a header with magic number, version, length
+    of the header and of all that follows, then entries, each with its kind (1 for the portable PTX,
     2 for machine code), the length of its own header, of its content, and at byte 28 the
-    capability in tenths. The layout is not documented; what is found here agrees with what
-    NVIDIA's cuobjdump lists.
+    capability in tenths. The layout is not documented; the result agrees with NVIDIA's cuobjdump.
     """
     for match in re.finditer(re.escape(struct.pack("<IHH", 0xBA55ED50, 1, 16)), data):
         position = match.end() + 8

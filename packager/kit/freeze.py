@@ -1,8 +1,8 @@
-"""The steps that every kit goes through, on this machine or in a foreign root file system.
+"""The build steps of every kit, on this machine or in a foreign root file system.
 
-Wheels are fetched on the host (pip can do so for another architecture); PyInstaller runs where
+Wheels are downloaded on the host (pip can do so for another architecture); PyInstaller runs where
 the programs of the platform run, which an `Environment` describes. The same inputs give the
-same bytes: no clock, no hash seed and no path of the host gets into the result.
+same bytes: no clock, hash seed or path of the host affects the result.
 """
 
 import importlib.util
@@ -28,12 +28,12 @@ from packager.shipped import shipped
 SOURCE = Path(device_runtime.__file__).parent
 
 RECIPE = 2
-"""Raised when the steps here change in a way that changes a kit."""
+"""Version of the steps: incremented when a change of the steps changes a kit."""
 
 _EXCLUDED = (
-    # What a mistake in the runtime's imports must not drag in.
+    # Host packages, so that a wrong import in the runtime cannot pull them in.
     "torch", "transformers", "onnx", "onnx_ir", "packager", "pip", "setuptools",
-    # What the runtime's packages mention but do not need there. readline is GPL, too.
+    # Optional imports that the runtime does not need. readline is GPL as well.
     "zstandard._cffi", "zstandard.backend_cffi", "numpy.f2py", "numpy.testing", "readline",
     "tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "sqlite3", "lib2to3",
     "xmlrpc", "ensurepip",
@@ -44,13 +44,13 @@ PATH = {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin"}
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Where the programs of a platform run.
+    """An environment that runs the programs of a platform.
 
     Attributes:
-        python: the interpreter; it must see no packages but those given to it.
-        work: the work folder as programs there see it.
-        wheels: the folder made by `wheels` as programs there see it.
-        run: runs a program there: argv, environment variables, what is being done.
+        python: path of the interpreter; it must see no packages but those passed to it.
+        work: path of the work folder inside the environment.
+        wheels: path of the folder from `wheels` inside the environment.
+        run: runs a program in the environment: argv, environment variables, title of the step.
     """
 
     python: str
@@ -60,12 +60,12 @@ class Environment:
 
 
 def device_packages() -> list[str]:
-    """Names of the packages that device_runtime needs, directly or not: edgepack's extra `device`.
+    """List all packages that device_runtime depends on: edgepack's extra `device`.
 
     Read from the metadata of the installed edgepack, since a wheel has no pyproject.toml.
 
     Raises:
-        KitError: edgepack is not installed, or in a version that has no such list.
+        KitError: edgepack is not installed, or its metadata has no such extra.
     """
     try:
         lines = metadata.requires("edgepack") or []
@@ -82,25 +82,25 @@ def device_packages() -> list[str]:
     if not names:
         raise KitError(
             "the metadata of the installed edgepack does not list the device runtime's packages",
-            hint="Install edgepack again, in a checkout with scripts/setup.sh.",
+            hint="Install edgepack again; in a checkout, run scripts/setup.sh.",
         )
     return names
 
 
 def constraints() -> dict[str, str]:
-    """The exact versions of constraints.txt, by normal names of the packages."""
+    """Read the exact versions of constraints.txt, by normalized package names."""
     lines = shipped("constraints.txt").read_text().split()
     return {normal(name): version for name, _, version in (x.partition("==") for x in lines)}
 
 
 def pins(engine: Sequence[str]) -> dict[str, str]:
-    """The exact versions that go into a kit or freeze it, from constraints.txt.
+    """Read the exact versions of a kit's packages and of the freezer's, from constraints.txt.
 
     Args:
-        engine: the packages of ONNX Runtime for the platform.
+        engine: names of the ONNX Runtime packages for the platform.
 
     Raises:
-        KitError: edgepack is not installed as it should be.
+        KitError: edgepack is not installed correctly.
     """
     known = constraints()
     names = sorted((*device_packages(), *engine, *FREEZER_PACKAGES), key=normal)
@@ -108,7 +108,7 @@ def pins(engine: Sequence[str]) -> dict[str, str]:
 
 
 def source_digest(folder: Path = SOURCE) -> str:
-    """Digest of the device runtime's source, or of a copy of it."""
+    """Compute the digest of the device runtime's source, or of a copy of it."""
     files = [
         path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     ]
@@ -116,35 +116,35 @@ def source_digest(folder: Path = SOURCE) -> str:
 
 
 def check_pip() -> None:
-    """Refuse to go on without pip.
+    """Check that pip is available.
 
     Raises:
-        KitError: it is missing.
+        KitError: pip is missing.
     """
     if importlib.util.find_spec("pip") is None:
         raise KitError(
-            "pip is missing in edgepack's own environment, and a kit's packages come through it",
+            "pip is missing in edgepack's own environment; it installs a kit's packages",
             hint=f"Run: {sys.executable} -m ensurepip",
         )
 
 
 def wheels(versions: Mapping[str, str], python: str, options: Sequence[str]) -> Path:
-    """A folder, cached, in which the packages are installed for a Python and a platform.
+    """Install packages for a Python and a platform into a folder (cached).
 
-    It is laid out as a user base (PEP 370), since PyInstaller keeps the folders of libraries
-    only below a site-packages folder that Python knows of.
+    The folder is laid out as a user base (PEP 370), since PyInstaller keeps the folders of
+    libraries only below a site-packages folder that Python knows.
 
     Args:
         versions: exact version of each package.
-        python: minor version of the Python that will import them, `3.11`.
-        options: pip's options that choose the platform; none for this machine's own.
+        python: minor version of the Python that will import the packages, `3.11`.
+        options: pip's options that select the platform; empty for this machine's own.
 
     Raises:
         KitError: pip is missing.
         CommandError: pip failed.
     """
     check_pip()
-    wanted = [f"{name}=={version}" for name, version in versions.items()]
+    pinned = [f"{name}=={version}" for name, version in versions.items()]
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PIP_USER")}
 
     def make(folder: Path) -> None:
@@ -154,14 +154,14 @@ def wheels(versions: Mapping[str, str], python: str, options: Sequence[str]) -> 
                 [
                     *(sys.executable, "-m", "pip", "install", "--disable-pip-version-check"),
                     *("--no-deps", "--no-compile", "--only-binary=:all:", "--target", target),
-                    *(*options, *wanted),
+                    *(*options, *pinned),
                 ],
                 what="Fetching the runtime's packages",
                 env=env,
             )
 
     inputs = {
-        "wanted": wanted,
+        "wanted": pinned,
         "python": python,
         "options": list(options),
         "on": os.uname().machine,
@@ -170,7 +170,7 @@ def wheels(versions: Mapping[str, str], python: str, options: Sequence[str]) -> 
 
 
 def site_packages(user_base: Path, python: str) -> Path:
-    """Where Python looks for packages below a user base."""
+    """Return the site-packages folder below a user base."""
     return user_base / "lib" / f"python{python}" / "site-packages"
 
 
@@ -183,25 +183,25 @@ def freeze(
     source: str,
     cuda: Cuda | None = None,
 ) -> Path:
-    """Freeze the device runtime, check that it starts; returns PyInstaller's folder.
+    """Freeze the device runtime and check that it starts; return PyInstaller's folder.
 
     Args:
-        environment: where to do so; sees the two folders.
-        work: an empty folder.
-        wheels: what `wheels` made.
+        environment: environment to freeze in; it sees the two folders.
+        work: an empty work folder.
+        wheels: the folder from `wheels`.
         python: minor version of the environment's Python.
-        source: digest of the runtime's source that is wanted.
-        cuda: what it takes to use a GPU, if it is to use one.
+        source: expected digest of the runtime's source.
+        cuda: facts about GPU support; None for a kit without it.
 
     Raises:
         CommandError: PyInstaller failed, or the program does not start.
-        KitError: the source has changed, or the program says another version than it has.
+        KitError: the source has changed, or the program reports another version than it has.
     """
     copy = work / "src" / "device_runtime"
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     if source_digest(copy) != source:
         raise KitError(
-            "the runtime's source was changed while the kit was made",
+            "the runtime's source changed while the kit was being built",
             hint="Run the same command again.",
         )
     site = site_packages(wheels, python)
@@ -241,22 +241,22 @@ def freeze(
         _add_libraries(site, frozen, cuda.libraries if cuda else ())
         _copy_licenses(site, frozen)
         _normalize(frozen)
-    said = environment.run(
+    reported = environment.run(
         [f"{there}/dist/{PROGRAM}/{PROGRAM}", "--version"],
         PATH,
         "Starting the frozen runtime",
     )
-    if device_runtime.__version__ not in said:
-        raise KitError(f"the frozen runtime says {said.strip()!r} when asked for its version")
+    if device_runtime.__version__ not in reported:
+        raise KitError(f"the frozen runtime reports {reported.strip()!r} as its version")
     return frozen
 
 
 def _add_libraries(site: Path, frozen: Path, names: Sequence[str]) -> None:
-    """Add libraries that other libraries open by themselves; names are relative to the site.
+    """Add libraries that other libraries load with dlopen; names are relative to the site.
 
-    Not through PyInstaller: where CUDA is installed, that would take all of it along. But as
-    PyInstaller does, with a link at the top: ONNX Runtime GenAI is opened through such a link, and
-    looks for its parts beside it.
+    Not through PyInstaller: where CUDA is installed, it would add all of CUDA. But as PyInstaller
+    does, with a link at the top: ONNX Runtime GenAI is loaded through such a link, and looks for
+    its other libraries beside it.
     """
     for name in names:
         shutil.copyfile(site / name, frozen / "_internal" / name)
@@ -264,7 +264,7 @@ def _add_libraries(site: Path, frozen: Path, names: Sequence[str]) -> None:
 
 
 def _strip(environment: Environment, work: Path, frozen: Path) -> None:
-    """Drop debug information: a third of the size. numpy's libraries do not survive it."""
+    """Strip debug information, a third of the size; stripping would break numpy's libraries."""
     libraries = sorted(
         path
         for path in frozen.rglob("*.so*")
@@ -275,7 +275,7 @@ def _strip(environment: Environment, work: Path, frozen: Path) -> None:
 
 
 def _copy_licenses(site: Path, frozen: Path) -> None:
-    """Put the licence texts of what is frozen beside it, as most of the licences demand."""
+    """Copy the licence texts of the frozen packages, as most of the licences require."""
     for distribution in frozen_distributions(site):
         for file in distribution.files or ():
             if re.match(r"(LICEN[CS]E|COPYING|NOTICE|ThirdPartyNotices)", file.name, re.I):
@@ -286,7 +286,7 @@ def _copy_licenses(site: Path, frozen: Path) -> None:
 
 
 def _normalize(frozen: Path) -> None:
-    """Give files one of the two modes that a bundle knows."""
+    """Set each file's mode to one of the two that a bundle supports."""
     for path in frozen.rglob("*"):
         if not path.is_symlink():
             path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)

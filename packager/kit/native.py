@@ -1,4 +1,4 @@
-"""Freezes a kit for the machine edgepack runs on."""
+"""Build a kit on its own platform: this machine's."""
 
 import os
 import platform
@@ -16,25 +16,25 @@ from packager.run import run
 
 
 def python(target: Platform) -> str:
-    """Minor version of the Python that gets frozen."""
+    """Return the minor version of the Python to freeze."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def origin(target: Platform) -> dict[str, str]:
-    """What of this machine gets into the kit, beside what edgepack chooses."""
+    """Return this machine's inputs of the kit, beside edgepack's own."""
     return {"python": platform.python_version(), "machine": os.uname().machine}
 
 
 def wheel_options(target: Platform) -> list[str]:
-    """pip's options for the platform's wheels: none, they are its own."""
+    """Return pip's options for the platform's wheels: none, since this is the platform."""
     return []
 
 
 def check(target: Platform) -> None:
-    """Refuse what this machine lacks the tools for.
+    """Check that this machine has the tools for freezing.
 
     Raises:
-        KitError: the tools that look into libraries are missing.
+        KitError: the tools that inspect libraries are missing.
     """
     missing = [tool for tool in ("objdump", "strip") if shutil.which(tool) is None]
     if missing:
@@ -46,10 +46,10 @@ def check(target: Platform) -> None:
 
 @contextmanager
 def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environment]:
-    """This machine, with a Python that sees none of the host's packages.
+    """Provide this machine, with a Python that sees none of the host's packages.
 
     Raises:
-        KitError: this machine lacks something for it.
+        KitError: the tools that inspect libraries are missing.
     """
     check(target)
     clean = work / "venv"

@@ -1,17 +1,17 @@
-"""The platforms a kit can be made for: data."""
+"""The platforms that a kit can be built for: data."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cross:
-    """What a foreign root file system of the platform is made of.
+    """The ingredients of a foreign root file system of the platform.
 
     Attributes:
         debian: Debian's name of the architecture.
-        suite: the Debian release; its C library is the oldest one the kit starts with.
+        suite: Debian release; its C library is the oldest that the kit runs with.
         python: minor version of that release's Python.
-        wheel_tags: platform tags of the wheels that run there, newest first.
+        wheel_tags: platform tags of compatible wheels, newest first.
         emulator: name of qemu's program and of its registration with the kernel.
     """
 
@@ -24,12 +24,12 @@ class Cross:
 
 @dataclass(frozen=True, kw_only=True)
 class Cuda:
-    """What makes a kit one for NVIDIA GPUs.
+    """Support for NVIDIA GPUs in a kit.
 
     Attributes:
-        libraries: what ONNX Runtime opens by itself when it is asked for the GPU, below
-            site-packages. CUDA's own libraries are the device's: they fit its driver.
-        jetpack: oldest JetPack that has the CUDA they are built for.
+        libraries: libraries that ONNX Runtime loads when a session uses the GPU, below
+            site-packages. CUDA's own libraries are the device's: they match its driver.
+        jetpack: oldest JetPack with the CUDA version that the libraries are built for.
     """
 
     libraries: tuple[str, ...]
@@ -38,14 +38,14 @@ class Cuda:
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """A platform: one kit each.
+    """A platform, which has one kit.
 
     Attributes:
-        name: for instance `linux-aarch64-cpu`.
-        machine: architecture as `uname -m` says it.
-        engine: the packages of ONNX Runtime for it.
-        cuda: what it takes to use a GPU; None if it uses none.
-        cross: how to make the kit on a machine of another architecture; None if edgepack cannot.
+        name: name of platform and kit, for instance `linux-aarch64-cpu`.
+        machine: architecture as `uname -m` reports it.
+        engine: names of the ONNX Runtime packages for the platform.
+        cuda: GPU support of the kit; None without.
+        cross: cross-build on another architecture; None if edgepack cannot do that.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Freezes a kit for another architecture: a small Debian of it, run through qemu.
+"""Build a kit for another architecture: in a small Debian of that architecture, through qemu.
 
-Debian packages are only unpacked; PyInstaller then runs in a chroot. The mounts it needs live
-in a mount namespace of their own: the kernel drops them with the last process in there,
-however that ends, so none is ever left behind.
+Debian packages are only unpacked; PyInstaller then runs in a chroot. The mounts it needs are in a
+separate mount namespace: the kernel drops them with the namespace's last process, however that
+ends, so no mount is ever left behind.
 """
 
 import os
@@ -25,10 +25,10 @@ _PACKAGES = (
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _RULES = Path("/usr/lib/binfmt.d")
 
-# The root is shared by all builds and stays as it is: only the work folder can be written to.
-# The host's /sys must not be there: ONNX Runtime would take the host's processor for its own.
-# The shell stays: a program that is the first process of its namespace does not die of its own
-# crash, and qemu then waits for that for ever.
+# All builds share the root, so it is read-only: only the work folder is writable.
+# The host's /sys must not be mounted: ONNX Runtime would detect the host's processor.
+# The shell stays as PID 1: a crashed program does not end if it is the first process of its
+# namespace, and qemu would wait for that for ever.
 _ENTER = """
 set -e
 root=$1 work=$2 wheels=$3; shift 3
@@ -47,17 +47,17 @@ exit 0
 
 
 def python(target: Platform) -> str:
-    """Minor version of the Python that gets frozen."""
+    """Return the minor version of the Python to freeze."""
     return _cross(target).python
 
 
 def origin(target: Platform) -> dict[str, str]:
-    """What the kit is made of, beside what edgepack chooses."""
+    """Return the foreign inputs of the kit, beside edgepack's own."""
     return {"suite": _cross(target).suite}
 
 
 def wheel_options(target: Platform) -> list[str]:
-    """pip's options for the platform's wheels."""
+    """Return pip's options for the platform's wheels."""
     cross = _cross(target)
     tags = [part for tag in cross.wheel_tags for part in ("--platform", tag)]
     abi = f"cp{cross.python.replace('.', '')}"
@@ -69,11 +69,11 @@ def wheel_options(target: Platform) -> list[str]:
 
 @contextmanager
 def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environment]:
-    """The platform's own Debian, emulated.
+    """Provide a Debian of the platform, emulated.
 
     Raises:
-        KitError: this machine lacks something for it.
-        CommandError: Debian's packages cannot be fetched.
+        KitError: this machine lacks programs or permissions for the emulation.
+        CommandError: Debian's packages cannot be downloaded.
     """
     check(target)
     cross = _cross(target)
@@ -97,25 +97,26 @@ def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environm
 
 
 def check(target: Platform) -> None:
-    """Refuse what this machine cannot make, and name everything that it lacks at once.
+    """Check that this machine can build the kit; report everything that it lacks at once.
 
     Raises:
-        KitError: it lacks something, or only a machine of the platform can make the kit.
+        KitError: this machine lacks programs or permissions, or only a machine of the platform can
+            build the kit.
     """
     cross = _cross(target)
     emulated = shutil.which(f"{cross.emulator}-static") is not None
-    has = {
+    available = {
         "mmdebstrap": shutil.which("mmdebstrap") is not None,
         "qemu-user-static": emulated and (_registered(cross) or _rule(cross).is_file()),
     }
-    missing = [package for package, there in has.items() if not there]
+    missing = [package for package, installed in available.items() if not installed]
     lacks = [*missing, *(["root"] if os.geteuid() != 0 else [])]
     if lacks:
         here = [f"`apt-get install {' '.join(missing)}`"] if missing else []
         here += ["run edgepack as root"] if os.geteuid() != 0 else []
         raise KitError(
-            f"the kit {target.name} cannot be made on this {os.uname().machine} machine: "
-            f"that needs {' and '.join(lacks)}",
+            f"the kit {target.name} cannot be built on this {os.uname().machine} machine "
+            f"without {' and '.join(lacks)}",
             hint=f"Here: {', then '.join(here)}. Or {_elsewhere(target)}",
         )
 
@@ -123,8 +124,8 @@ def check(target: Platform) -> None:
 def _cross(target: Platform) -> Cross:
     if target.cross is None:
         raise KitError(
-            f"the kit {target.name} can only be made on a {target.machine} machine, "
-            f"this one is {os.uname().machine}",
+            f"the kit {target.name} can only be built on {target.machine}; "
+            f"this machine is {os.uname().machine}",
             hint=_elsewhere(target),
         )
     return target.cross
@@ -132,13 +133,13 @@ def _cross(target: Platform) -> Cross:
 
 def _elsewhere(target: Platform) -> str:
     return (
-        f"make it on another machine: `edgepack kit build {target.name}` and "
+        f"build it on another machine: `edgepack kit build {target.name}` and "
         f"`edgepack kit export {target.name} kit.tar` there, `edgepack kit import kit.tar` here."
     )
 
 
 def _root(cross: Cross) -> Path:
-    """The root file system, cached: Debian packages unpacked, none of their scripts run."""
+    """Create the root file system (cached): Debian packages unpacked, none of their scripts run."""
     sources = debian_sources(cross.suite)
 
     def make(folder: Path) -> None:
@@ -155,7 +156,7 @@ def _root(cross: Cross) -> Path:
         shutil.rmtree(folder / "dev")
         for name in ("dev", "work", "wheels"):
             (folder / name).mkdir()
-        for name in ("null", "urandom"):  # what the host's devices are mounted on
+        for name in ("null", "urandom"):  # mount points for the host's devices
             (folder / "dev" / name).touch()
 
     inputs = {
@@ -168,7 +169,7 @@ def _root(cross: Cross) -> Path:
 
 
 def debian_sources(suite: str) -> list[str]:
-    """The host's own apt sources of the suite; none leaves the choice to mmdebstrap."""
+    """List the host's own apt sources of the suite; if empty, mmdebstrap uses its default."""
     if shutil.which("apt-get") is None:
         return []
     listed = run(
@@ -178,17 +179,17 @@ def debian_sources(suite: str) -> list[str]:
         ],
         what="Reading the apt sources",
     )
-    wanted = (suite, f"{suite}-updates", f"{suite}-security")
-    found = {tuple(line.split()) for line in listed.splitlines() if len(line.split()) == 3}
+    releases = (suite, f"{suite}-updates", f"{suite}-security")
+    sources = {tuple(line.split()) for line in listed.splitlines() if len(line.split()) == 3}
     return sorted(
         f"deb {uri} {release} main"
-        for uri, release, component in found
-        if release in wanted and component == "main"
+        for uri, release, component in sources
+        if release in releases and component == "main"
     )
 
 
 def register_emulator(cross: Cross) -> None:
-    """Have the kernel run the architecture's programs through qemu, as systemd does at boot.
+    """Register qemu with the kernel for the architecture's programs, as systemd does at boot.
 
     The registration holds the emulator open (flag F), so that a chroot needs no copy of it.
     """
@@ -208,5 +209,5 @@ def _registered(cross: Cross) -> bool:
 
 
 def _rule(cross: Cross) -> Path:
-    """The file in which a package of qemu has the registration."""
+    """Return the path of the registration in qemu's Debian package."""
     return _RULES / f"{cross.emulator}.conf"
