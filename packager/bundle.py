@@ -1,6 +1,6 @@
-"""Write a bundle: `device_runtime.bundle` describes the format (manifest) and reads it (reader).
+"""Write a bundle: `device_runtime.bundle` defines the format (manifest) and reads it (reader).
 
-Writers return records; the manifest is assembled from them, and nothing is scanned again.
+Writers return records; the manifest is assembled from them, without a second scan.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from packager.errors import PackagerError
 
 LEVEL = 19
 CHUNK = 1 << 20
-# Quantized weights have next to no redundancy left: compressing them costs minutes on the host
-# and time at each installation, and saves some per cent.
+# Quantized weights have next to no redundancy: compressing them takes minutes on the host and time
+# in each installation, and saves a few per cent.
 STORED_AS_IS = (".data",)
 
 
@@ -43,13 +43,13 @@ def pack(
     inputs: Mapping[str, Any],
     component: Callable[[str], Component],
 ) -> list[Part]:
-    """Records for all files below a folder, in the order of their names; cached.
+    """Compress all files below a folder; return them in the order of their names (cached).
 
     Args:
-        folder: what to pack.
-        prefix: folder of the release that it becomes.
-        inputs: what determines the content of `folder`, for the cache.
-        component: which component a path (relative to `folder`) belongs to.
+        folder: the folder to pack.
+        prefix: folder of the release that the files go into.
+        inputs: inputs that determine the content of `folder`, for the cache.
+        component: returns the component of a path (relative to `folder`).
     """
 
     def make(target: Path) -> None:
@@ -110,13 +110,13 @@ def _compress(path: Path, target: Path) -> Blob:
 
 
 def write(path: Path, manifest: Manifest, sbom: bytes, parts: Iterable[Part]) -> str:
-    """Write a bundle aside, verify it with the device's own reader, and put it in place.
+    """Write a bundle to a temporary file, verify it with the device's reader, and rename it.
 
     Args:
-        path: the `.epk` file; replaced if it is there.
-        manifest: describes exactly `parts` and `sbom`.
-        sbom: CycloneDX JSON.
-        parts: where the stored bytes are.
+        path: the `.epk` file; replaced if it exists.
+        manifest: manifest that describes exactly `parts` and `sbom`.
+        sbom: SBOM as CycloneDX JSON.
+        parts: records and the locations of their stored bytes.
 
     Returns:
         The bundle's digest: sha256 (hex) of the manifest's bytes.
@@ -125,7 +125,7 @@ def write(path: Path, manifest: Manifest, sbom: bytes, parts: Iterable[Part]) ->
         ResourceError: the folder cannot be written to, or its disk is full.
     """
     stored = {part.record.blob.sha256: part.stored for part in parts if part.record.blob}
-    hint = "Free some space there, or choose another place with -o FILE.epk."
+    hint = "Free some space there, or choose another location with -o FILE.epk."
     with written_aside(path, hint) as file:
         _write_members(file, manifest, sbom, stored)
         file.flush()

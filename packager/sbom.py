@@ -1,4 +1,4 @@
-"""The software bill of materials of a bundle: CycloneDX 1.6 JSON; same parts, same bytes."""
+"""The software bill of materials of a bundle: CycloneDX 1.6 JSON; same input, same bytes."""
 
 import json
 import uuid
@@ -14,7 +14,7 @@ from packageurl import PackageURL
 
 from device_runtime.bundle.manifest import ModelFacts
 
-# A bill has a serial number, and two equal bills have the same one (RFC 9562, version 5).
+# An SBOM has a serial number, and two equal ones have the same (RFC 9562, version 5).
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "edgepack.sbom")
 
 
@@ -33,12 +33,12 @@ class Package(Protocol):
 
     @property
     def license(self) -> str:
-        """SPDX expression, or what the package says of itself; empty where it says nothing."""
+        """SPDX expression, or the licence as the package names it; empty if it names none."""
         ...
 
 
 def render(bundle_id: str, version: str, model: ModelFacts, packages: Iterable[Package]) -> bytes:
-    """The bill of a bundle: its model, and every package frozen into its runtime."""
+    """Render the SBOM of a bundle: its model, and every package frozen into its runtime."""
     root = Component(name=bundle_id, version=version, type=ComponentType.FIRMWARE, bom_ref="bundle")
     components = [
         Component(

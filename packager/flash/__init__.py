@@ -10,20 +10,20 @@ from packager.flash import directory
 
 
 class Flasher(Protocol):
-    """One way to reach a device.
+    """A way to write a bundle to a kind of target.
 
     Attributes:
-        DESCRIPTION: the kind of target, for people.
+        DESCRIPTION: human-readable name of the kind of target.
     """
 
     DESCRIPTION: str
 
     def accepts(self, target: str) -> bool:
-        """Whether a target, as the user wrote it, is one of this kind."""
+        """Return whether a target, as the user wrote it, is of this kind."""
         ...
 
     def flash(self, bundle: Path, target: str, policy: Policy) -> Release:
-        """Install a bundle there. Raises FlashError, BundleError, InstallError, ResourceError."""
+        """Install a bundle; raises FlashError, BundleError, InstallError or ResourceError."""
         ...
 
 
@@ -31,13 +31,13 @@ FLASHERS: dict[str, Flasher] = {"directory": directory}
 
 
 def flash(bundle: Path, target: str, policy: Policy = STRICT) -> Release:
-    """Install a bundle on a target with the flasher that knows its kind.
+    """Install a bundle on a target with the flasher for its kind.
 
     Raises:
-        FlashError: no flasher knows this kind of target, or the target must not be written to.
-        BundleError: the bundle is damaged; the target is as it was.
+        FlashError: there is no flasher for this kind of target, or the target must not be written.
+        BundleError: the bundle is damaged; the target is unchanged.
         InstallError: the bundle does not fit the target.
-        ResourceError: too little space there.
+        ResourceError: the target has too little free space.
     """
     for flasher in FLASHERS.values():
         if flasher.accepts(target):

@@ -12,28 +12,28 @@ DESCRIPTION = "a mounted root file system"
 
 
 def accepts(target: str) -> bool:
-    """Whether the target is a folder."""
+    """Return whether the target is a folder."""
     return Path(target).is_dir()
 
 
 def flash(bundle: Path, target: str, policy: Policy) -> Release:
     """Install a bundle into a root file system that is mounted on this host.
 
-    Its architecture, C library and current release are known from its files. The board that it
-    will be in is not: a bundle for another board of the same architecture is not noticed.
+    Its architecture, C library and current release are known from its files. Its board is not: a
+    bundle for another board of the same architecture is not detected.
 
     Raises:
         FlashError: the target is this host's own root.
-        BundleError: the bundle is damaged; the target is as it was.
+        BundleError: the bundle is damaged; the target is unchanged.
         InstallError: the bundle does not fit the target.
-        ResourceError: too little space there.
+        ResourceError: the target has too little free space.
     """
     root = Path(target)
     if root.samefile("/"):
         raise FlashError(
             f"{target} is the root of this machine, not a device's",
-            hint="Give the mount point of the device's root partition; to install on this very "
-            "machine, run the bundle's own program: edgepack-runtime install FILE.epk",
+            hint="Give the mount point of the device's root partition; to install on this machine "
+            "itself, run the bundle's own program: edgepack-runtime install FILE.epk",
         )
     with open_bundle(bundle) as opened:
         total = sum(blob.size for blob in opened.manifest.blobs.values())

@@ -1,1 +1,1 @@
-"""Results, as tables in the terminal and as a page beside the bundle."""
+"""Reports of results: tables in the terminal, and an HTML page beside the bundle."""

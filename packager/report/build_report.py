@@ -1,4 +1,4 @@
-"""What goes into a build's report page beside the manifest: speeds, layer errors, the command."""
+"""The data of a build's report page: manifest, decode speeds, layer errors, the command."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 def write(
     request: BuildRequest, result: BuildResult, choice: Choice, speeds: Mapping[str, float]
 ) -> Path:
-    """Write `NAME.report.html` beside the bundle; returns its path.
+    """Write `NAME.report.html` beside the bundle; return its path.
 
     Raises:
-        ResourceError: it cannot be written.
+        ResourceError: the page cannot be written.
     """
     path = result.path.with_suffix(".report.html")
     limits = {name: value for name, value in asdict(request.profile.limits).items() if value}
@@ -49,12 +49,13 @@ def write(
 
 
 def speeds(choice: Choice) -> dict[str, float]:
-    """Decode speed of all that was tried, tokens/s, measured in one run. Cached."""
-    models = {made.recipe: made for made, _ in choice.tried if made.measured is not None}
+    """Measure the decode throughput of all tried models in one run, tokens/s (cached)."""
+    models = {model.recipe: model for model, _ in choice.tried if model.measured is not None}
     if not models:
         return {}
 
-    job = evaluate.timing([made.measured for made in models.values() if made.measured is not None])
+    folders = [model.measured for model in models.values() if model.measured is not None]
+    job = evaluate.timing(folders)
 
     def make(target: Path) -> None:
         (target / "speeds.json").write_text(json.dumps(evaluate.decode_speed(job)))
@@ -65,11 +66,11 @@ def speeds(choice: Choice) -> dict[str, float]:
 
 
 def _layer_errors(choice: Choice) -> list[LayerError]:
-    """Of the chosen model; of the last calibrated one if the chosen one is not."""
-    calibrated = [made for made, _ in choice.tried if made.layers]
+    """Return the layer errors of the chosen model, or else of the last calibrated one."""
+    calibrated = [model for model, _ in choice.tried if model.layers]
     if choice.chosen.layers:
         calibrated.append(choice.chosen)
-    return [LayerError(**one) for one in calibrated[-1].layers] if calibrated else []
+    return [LayerError(**layer) for layer in calibrated[-1].layers] if calibrated else []
 
 
 def _command(request: BuildRequest, path: Path) -> str:
@@ -93,7 +94,7 @@ def _command(request: BuildRequest, path: Path) -> str:
 
 
 def _host() -> str:
-    """The build machine, in words."""
+    """Describe the build machine: processor and number of cores."""
     model = platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -1,6 +1,6 @@
 """The build's report: one self-contained HTML page beside the bundle.
 
-Nothing in it comes from elsewhere when it is opened: styles are inline, pictures are inline SVG.
+It loads nothing from elsewhere: styles are inline, figures are inline SVG.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ KINDS = ("#2a6fb0", "#d98a1f", "#1a7f5a", "#8a4fb0", "#b3422f", "#4c9aa8", "#7a7
 
 @dataclass(frozen=True, kw_only=True)
 class LayerError:
-    """What calibration left of a linear layer.
+    """The error of a linear layer after calibration.
 
     Attributes:
         layer: index of the decoder layer.
-        name: below the layer, `mlp.down_proj`.
-        relative: energy of the error in its outputs, relative to the outputs' own.
-        sensitive: whether it got 8 bits in the bundle.
+        name: name of the linear layer below the decoder layer, `mlp.down_proj`.
+        relative: energy of the error in the layer's outputs, relative to the outputs' own.
+        sensitive: True if the layer has 8 bits in the bundle.
     """
 
     layer: int
@@ -41,18 +41,18 @@ class LayerError:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """What the page tells beside the manifest.
+    """The data of the page.
 
     Attributes:
-        manifest: of the bundle.
-        digest: of the bundle.
-        bundle: its file name.
-        bundle_bytes: its size.
-        speeds: decode speed on the build machine by recipe, tokens/s; measured in one run.
-        limits: what the profile asked for, by name.
-        layer_errors: of the calibration; empty if there was none.
-        command: what makes this bundle again.
-        host: the build machine, in words.
+        manifest: manifest of the bundle.
+        digest: digest of the bundle.
+        bundle: file name of the bundle.
+        bundle_bytes: size of the bundle.
+        speeds: decode throughput on the build machine by recipe, tokens/s; measured in one run.
+        limits: the profile's limits, by name.
+        layer_errors: layer errors of the calibration; empty without calibration.
+        command: command that builds this bundle again.
+        host: description of the build machine.
     """
 
     manifest: Manifest
@@ -70,14 +70,14 @@ def write(path: Path, data: ReportData) -> None:
     """Write the page.
 
     Raises:
-        ResourceError: it cannot be written.
+        ResourceError: the page cannot be written.
     """
-    with written_aside(path, "Free some space there, or choose another place with -o.") as file:
+    with written_aside(path, "Free some space there, or choose another location with -o.") as file:
         file.write(render(data).encode())
 
 
 def render(data: ReportData) -> str:
-    """The page as HTML."""
+    """Render the page as HTML."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -93,7 +93,7 @@ def render(data: ReportData) -> str:
         manifest=data.manifest,
         facts=facts,
         mega=MEGA,
-        pareto=_svg(_pareto(data)) if any(one.quality for one in facts.tried) else "",
+        pareto=_svg(_pareto(data)) if any(model.quality for model in facts.tried) else "",
         layers=_svg(_layers(data)) if data.layer_errors else "",
     )
 
@@ -105,32 +105,32 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _pareto(data: ReportData) -> Figure:
-    """Size against KL divergence; the area of a dot is its decode speed."""
+    """Plot size against KL divergence; the area of a dot is its decode throughput."""
     figure = _figure(6.4, 3.9)
     axes = figure.add_subplot()
     chosen = data.manifest.quantization.recipe
     fastest = max(data.speeds.values(), default=1.0)
-    for one in data.manifest.quantization.tried:
-        if one.quality is None:
+    for model in data.manifest.quantization.tried:
+        if model.quality is None:
             continue
-        size, kl = one.model_bytes / MEGA, one.quality.kl
-        low, high = one.quality.kl_interval
-        colour = BAD if one.exceeded else GOOD
-        speed = data.speeds.get(one.recipe)
+        size, kl = model.model_bytes / MEGA, model.quality.kl
+        low, high = model.quality.kl_interval
+        colour = BAD if model.exceeded else GOOD
+        speed = data.speeds.get(model.recipe)
         axes.errorbar(size, kl, [[kl - low], [high - kl]], color=colour, capsize=3, zorder=2)
         axes.scatter(
             size,
             kl,
             s=260 * (speed / fastest) if speed else 60,
             color=colour,
-            edgecolor="black" if one.recipe == chosen else "none",
+            edgecolor="black" if model.recipe == chosen else "none",
             linewidth=1.5,
             alpha=0.85,
             zorder=3,
         )
-        words = f"{one.recipe}, {speed:.0f} tokens/s" if speed else one.recipe
+        label = f"{model.recipe}, {speed:.0f} tokens/s" if speed else model.recipe
         axes.annotate(
-            words, (size, kl), (0, 13), textcoords="offset points", ha="center", fontsize=9
+            label, (size, kl), (0, 13), textcoords="offset points", ha="center", fontsize=9
         )
     if "max_kl" in data.limits:
         axes.axhline(data.limits["max_kl"], color=BAD, linestyle="--", linewidth=1)
@@ -139,13 +139,13 @@ def _pareto(data: ReportData) -> Figure:
     axes.margins(x=0.25, y=0.25)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("graph and weights, MB")
-    axes.set_ylabel("KL divergence, nats a token")
+    axes.set_ylabel("KL divergence, nats per token")
     axes.grid(alpha=0.25)
     return figure
 
 
 def _layers(data: ReportData) -> Figure:
-    """Relative error of each linear layer after calibration."""
+    """Plot the relative error of each linear layer after calibration."""
     figure = _figure(6.4, 3.6)
     axes = figure.add_subplot()
     names = list(dict.fromkeys(error.name for error in data.layer_errors))
@@ -170,14 +170,14 @@ def _layers(data: ReportData) -> Figure:
         )
     axes.set_yscale("log")
     axes.set_xlabel("decoder layer")
-    axes.set_ylabel("error of 4 bits, % of the output's energy")
+    axes.set_ylabel("error with 4 bits, % of the output's energy")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, ncols=2)
     return figure
 
 
 def _svg(figure: Figure) -> str:
-    """The picture as an SVG element; the same data give the same text."""
+    """Render a figure as an SVG element; the same data give the same text."""
     import matplotlib
 
     buffer = io.StringIO()

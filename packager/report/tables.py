@@ -1,4 +1,4 @@
-"""How results look: tables for people, plain data for `--json`."""
+"""Formatting of results: tables for people, plain data for `--json`."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from packager.units import MEGA, megabytes
 
 
 def build_json(result: BuildResult) -> dict[str, Any]:
-    """What was built, and what both models answered."""
+    """Return a build's result: the bundle and its manifest."""
     return {
         "bundle": str(result.path),
         "size": result.path.stat().st_size,
@@ -31,13 +31,13 @@ def build_json(result: BuildResult) -> dict[str, Any]:
 
 
 def build_text(result: BuildResult) -> None:
-    """What was built, and what both models answered."""
+    """Print a build's result: the bundle, and both models' answers."""
     for answer in result.manifest.quantization.answers:
         console.table(
             f"The same prompt before and after: {answer.prompt}",
             ["model", "answer"],
             [
-                ["original", answer.reference or "(not asked)"],
+                ["reference", answer.reference or "(not run)"],
                 [result.manifest.quantization.precision, answer.quantized or "(not run here)"],
             ],
         )
@@ -46,24 +46,24 @@ def build_text(result: BuildResult) -> None:
 
 
 def quality_rows(quality: Quality) -> list[list[str]]:
-    """What was measured, how much of it, and where it lies with 95 % confidence."""
+    """Format the measured quality: name, value and 95 % confidence interval."""
     kl_low, kl_high = quality.kl_interval
     low, high = quality.top1_interval
     return [
         ["mean KL divergence (nats)", f"{quality.kl:.4f}", f"{kl_low:.4f} to {kl_high:.4f}"],
         ["same top-1 token", f"{quality.top1:.1%}", f"{low:.1%} to {high:.1%}"],
         ["perplexity", f"{quality.perplexity:.2f}", ""],
-        ["perplexity of the original", f"{quality.reference_perplexity:.2f}", ""],
+        ["perplexity of the reference model", f"{quality.reference_perplexity:.2f}", ""],
     ]
 
 
 def evaluation_text(model: Path, result: Evaluation) -> None:
-    """What was measured of a model, and what it and its original answered."""
+    """Print a model's measured quality, and both models' answers."""
     for answer in result.answers:
         console.table(
             answer.prompt,
             ["model", "answer"],
-            [["original", answer.reference], [model.name, answer.quantized]],
+            [["reference", answer.reference], [model.name, answer.quantized]],
         )
     console.table(
         f"{model.name} against {result.reference} in fp32, {result.quality.tokens} tokens",
@@ -73,7 +73,7 @@ def evaluation_text(model: Path, result: Evaluation) -> None:
 
 
 def inspect_text(path: Path, bundle: Bundle) -> None:
-    """A bundle's head as tables."""
+    """Print a bundle's head as tables."""
     manifest = bundle.manifest
     console.table("", ["", ""], [*_facts(path, bundle)])
     rows = []
@@ -84,12 +84,12 @@ def inspect_text(path: Path, bundle: Bundle) -> None:
         installed = sum(record.size for record in records)
         if records:
             rows.append([component, str(len(records)), megabytes(installed), megabytes(stored)])
-    console.table("Content", ["component", "files", "installed", "in the bundle"], rows)
+    console.table("Contents", ["component", "files", "installed", "in the bundle"], rows)
     for answer in manifest.quantization.answers:
         console.table(
-            f"Asked at build time: {answer.prompt}",
+            f"Prompt at build time: {answer.prompt}",
             ["model", "answer"],
-            [["original", answer.reference], [manifest.quantization.precision, answer.quantized]],
+            [["reference", answer.reference], [manifest.quantization.precision, answer.quantized]],
         )
 
 
@@ -114,28 +114,28 @@ def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
 
 
 def profiles_text(profiles: Iterable[DeviceProfile]) -> None:
-    """One line a profile."""
+    """Print one line per profile."""
     console.table(
         "",
         ["profile", "device", "runtime", "model", "context", "memory"],
         [
             [
-                one.name,
-                one.description,
-                one.kit or "none (model only)",
-                f"{one.recipe} {one.execution_provider}",
-                f"{one.context_length} tokens",
-                f"{one.memory_budget_mb} MiB",
+                profile.name,
+                profile.description,
+                profile.kit or "none (model only)",
+                f"{profile.recipe} {profile.execution_provider}",
+                f"{profile.context_length} tokens",
+                f"{profile.memory_budget_mb} MiB",
             ]
-            for one in profiles
+            for profile in profiles
         ],
     )
 
 
 def profile_text(profile: DeviceProfile) -> None:
-    """All values of one profile, and what each key is."""
-    about = descriptions()
-    rows = [[key, _value(value), about[key]] for key, value in profile.to_dict().items()]
+    """Print all values of a profile, with a description of each key."""
+    described = descriptions()
+    rows = [[key, _value(value), described[key]] for key, value in profile.to_dict().items()]
     console.table(profile.name, ["key", "value", ""], rows)
 
 
@@ -148,12 +148,12 @@ def _value(value: Any) -> str:
 
 
 def kit_json(kit: Kit) -> dict[str, Any]:
-    """A kit's facts and its folder."""
+    """Return a kit's facts, folder and size."""
     return {**msgspec.to_builtins(kit.facts), "folder": str(kit.folder), "size": _size(kit.folder)}
 
 
 def kits_text(kits: Iterable[Kit]) -> None:
-    """One line a kit."""
+    """Print one line per kit."""
     rows = [
         [kit.facts.name, megabytes(_size(kit.folder)), kit.facts.min_glibc, kit.facts.digest[:12]]
         for kit in kits
@@ -161,7 +161,7 @@ def kits_text(kits: Iterable[Kit]) -> None:
     if rows:
         console.table("", ["kit", "size", "glibc", "digest"], rows)
     else:
-        console.result("no kits yet: edgepack kit build NAME makes one")
+        console.result("no kits yet; build one with: edgepack kit build NAME")
 
 
 def _size(folder: Path) -> int:
@@ -169,7 +169,7 @@ def _size(folder: Path) -> int:
 
 
 def models_json() -> list[dict[str, Any]]:
-    """The catalog."""
+    """Return the catalog."""
     return [
         {
             "name": model.name,
@@ -183,13 +183,13 @@ def models_json() -> list[dict[str, Any]]:
 
 
 def models_text() -> None:
-    """The catalog, and what else a build takes."""
+    """Print the catalog, and the other forms of a model that a build accepts."""
     console.table(
         "",
-        ["model", "what it is", "weights", "license"],
+        ["model", "description", "weights", "license"],
         [
-            [one.name, one.description, f"{one.parameters / MEGA:.1f} M", one.license]
-            for one in CATALOG.values()
+            [model.name, model.description, f"{model.parameters / MEGA:.1f} M", model.license]
+            for model in CATALOG.values()
         ],
     )
     console.result(
@@ -199,13 +199,14 @@ def models_text() -> None:
 
 
 def recipes_json() -> list[dict[str, Any]]:
-    """All recipes, and whether `auto` tries them."""
-    return [{**asdict(one), "auto": one.name in LADDER} for one in RECIPES.values()]
+    """Return all recipes, each marked whether `auto` tries it."""
+    return [{**asdict(recipe), "auto": recipe.name in LADDER} for recipe in RECIPES.values()]
 
 
 def recipes_text() -> None:
-    """One line a recipe."""
+    """Print one line per recipe."""
     rows = [
-        [one.name, one.description, "yes" if one.name in LADDER else ""] for one in RECIPES.values()
+        [recipe.name, recipe.description, "yes" if recipe.name in LADDER else ""]
+        for recipe in RECIPES.values()
     ]
-    console.table("", ["recipe", "what it is", "tried by auto"], rows)
+    console.table("", ["recipe", "description", "tried by auto"], rows)

@@ -47,7 +47,7 @@ def test_table_has_figures_intervals_and_answers(
     assert outcome.status == 0, outcome.err
     for words in (
         *("mean KL divergence (nats)", "same top-1 token", "95 % confidence", "3060 tokens"),
-        *("100.0%", "perplexity of the original", "What is the capital of France?"),
+        *("100.0%", "perplexity of the reference model", "What is the capital of France?"),
     ):
         assert words in outcome.out
 
