@@ -2,7 +2,7 @@
 .PHONY: help demo test lint clean
 
 help:
-	@echo "make demo   build a bundle for this machine, run it, ask it, show its MQTT status"
+	@echo "make demo   build a bundle for this machine, run it, query it, show its MQTT status"
 	@echo "make test   run the whole test suite"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make clean  remove .venv (the cache in ~/.cache/edgepack stays)"

@@ -1,4 +1,4 @@
-"""Fine-tunes: a LoRA adapter (PEFT) merged into the model that it was trained on."""
+"""LoRA adapters (PEFT): merged into the model that they were trained on."""
 
 import json
 from dataclasses import replace
@@ -23,19 +23,19 @@ _TOKENIZER = (
 
 
 def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False) -> ModelSource:
-    """The model with the adapter's weights added to its own (cached).
+    """Merge an adapter into a model (cached).
 
-    The work is done in fp32, by a child process; the result is compared with the model and the
-    adapter side by side before it is taken.
+    A child process merges in fp32, and compares the merged model with the base model plus adapter
+    before the result is accepted.
 
     Args:
-        source: the model that the adapter was trained on.
-        folder: a PEFT adapter: adapter_config.json and adapter_model.safetensors.
+        source: the base model that the adapter was trained on.
+        folder: folder of a PEFT adapter: adapter_config.json and adapter_model.safetensors.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        ModelSourceError: the folder holds no LoRA adapter, or one for another model.
-        ResourceError: memory or disk space ran out.
+        ModelSourceError: the folder is not a LoRA adapter, or one for another model.
+        ResourceError: too little memory or disk space.
     """
     folder = folder.expanduser().resolve()
     config = check(folder)
@@ -57,7 +57,7 @@ def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False)
             target,
             what=f"Merging the adapter {folder.name}",
             error=ModelSourceError,
-            hint=f"Give the model it was trained on ({trained_on}) with --model.",
+            hint=f"Pass the model it was trained on ({trained_on}) with --model.",
         )
 
     merged = cache.stage("merged", inputs, make)
@@ -76,16 +76,16 @@ def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False)
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """Look whether a folder holds a LoRA adapter; its configuration.
+    """Check that a folder is a LoRA adapter; return its configuration.
 
     Raises:
-        ModelSourceError: says what is missing or not supported.
+        ModelSourceError: files are missing, or the adapter is not supported.
     """
     hint = f"An adapter is a folder with {CONFIG} and {WEIGHTS}, as PEFT saves it."
     if not folder.is_dir():
-        raise ModelSourceError(f"there is no adapter folder {folder}", hint=hint)
+        raise ModelSourceError(f"the adapter folder {folder} does not exist", hint=hint)
     if not (folder / CONFIG).is_file():
-        raise ModelSourceError(f"{folder} is no adapter; it has {listing(folder)}", hint=hint)
+        raise ModelSourceError(f"{folder} is not an adapter; it has {listing(folder)}", hint=hint)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         kind = config["peft_type"]
@@ -95,25 +95,25 @@ def check(folder: Path) -> dict[str, Any]:
         ) from None
     if kind != "LORA":
         raise ModelSourceError(
-            f"{folder} is an adapter of the kind {kind}",
-            hint="Supported is LoRA, with its variants of that kind such as DoRA and rsLoRA. "
-            "Others: merge them with PEFT and give the merged model with --model.",
+            f"{folder}: adapter type {kind} is not supported",
+            hint="LoRA is supported, including variants such as DoRA and rsLoRA. Merge adapters "
+            "of other types with PEFT and pass the merged model with --model.",
         )
     if not (folder / WEIGHTS).is_file():
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-        why = f"only {', '.join(pickled)}, which runs code when it is read" if pickled else "none"
-        raise ModelSourceError(f"{folder} has no weights as {WEIGHTS}: {why}", hint=hint)
+        only = f"; only {', '.join(pickled)}, which can run code when loaded" if pickled else ""
+        raise ModelSourceError(f"{folder} has no {WEIGHTS}{only}", hint=hint)
     return dict(config)
 
 
 def digest(folder: Path) -> str:
-    """Digest of all files of an adapter that shape the merged model."""
+    """Compute the digest of all adapter files that affect the merged model."""
     paths = [folder / CONFIG, folder / WEIGHTS, *tokenizer_files(folder)]
     return cache.key({path.name: cache.file_digest(path) for path in paths})
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files of a folder that make the tokenizer: a training run leaves its own, if any."""
+    """List a folder's tokenizer files; a training run may have left its own."""
     return sorted({path for pattern in _TOKENIZER for path in folder.glob(pattern)})
 
 

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: written aside, flushed to disk, renamed."""
+"""Atomic writes of files: to a temporary name, flushed to disk, then renamed."""
 
 import os
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ def written_aside(path: Path, hint: str) -> Iterator[IO[bytes]]:
     """Open a new file that takes the place of `path` when the block ends without an error.
 
     Args:
-        path: where it goes; its folder is made.
-        hint: what to do if it cannot be written.
+        path: path of the new file; its folder is created if missing.
+        hint: what to do next if the file cannot be written.
 
     Raises:
         ResourceError: the folder cannot be written to, or its disk is full.

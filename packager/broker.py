@@ -1,4 +1,4 @@
-"""An MQTT broker in this process, for the demo on a machine that has none."""
+"""An MQTT broker in this process, for a demo without an external broker."""
 
 import asyncio
 import logging
@@ -10,10 +10,10 @@ from packager.errors import ResourceError
 
 
 class EmbeddedBroker:
-    """amqtt on a free port of the loopback interface, in a thread of its own.
+    """An amqtt broker on a free port of the loopback interface, in a separate thread.
 
     Attributes:
-        url: where it listens, `mqtt://127.0.0.1:PORT`.
+        url: URL of the broker, `mqtt://127.0.0.1:PORT`.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class EmbeddedBroker:
         self._started.wait()
         if self._error is not None:
             raise ResourceError(
-                f"the demo's MQTT broker does not start: {self._error}",
+                f"the demo's MQTT broker failed to start: {self._error}",
                 hint="Use a broker of your own: edgepack demo --mqtt mqtt://HOST:PORT",
             )
         return self

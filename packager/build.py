@@ -1,4 +1,4 @@
-"""The recipe of a bundle, to be read from top to bottom."""
+"""The build of a bundle, step by step."""
 
 import platform
 import re
@@ -19,10 +19,10 @@ from packager.request import BuildRequest, BuildResult
 
 
 def build(request: BuildRequest) -> BuildResult:
-    """Make a bundle: find the model, quantize and try it, freeze the runtime, join them.
+    """Build a bundle: find the model, quantize and evaluate it, freeze the runtime, pack both.
 
     Raises:
-        PackagerError: one of its kinds for each step; nothing half-made is left behind.
+        PackagerError: a step failed, with its own class of error; no partial output is left.
     """
     profile = request.profile
     with console.step(f"Finding the model {request.model}"):
@@ -46,7 +46,7 @@ def build(request: BuildRequest) -> BuildResult:
         )
     )
     model = quantized.choice.chosen
-    # Before the bundle is there: an interrupt leaves nothing.
+    # Measured before the bundle is written, so that an interrupt leaves no partial output.
     speeds = build_report.speeds(quantized.choice)
     with console.step("Packing"):
         parts = bundle.pack(model.folder, schema.MODEL_FOLDER, {"model": model.digest}, component)
@@ -55,7 +55,7 @@ def build(request: BuildRequest) -> BuildResult:
             parts = bundle.pack(runtime.folder, "runtime", inputs, _runtime_component) + parts
     identity = f"{_slug(source.name)}-{_slug(profile.name)}"
     facts = _model_facts(source)
-    bill = sbom.render(identity, request.version, facts, runtime.packages if runtime else ())
+    bom = sbom.render(identity, request.version, facts, runtime.packages if runtime else ())
     manifest = Manifest(
         format=schema.FORMAT,
         id=identity,
@@ -74,14 +74,14 @@ def build(request: BuildRequest) -> BuildResult:
             "python": platform.python_version(),
             **builder_versions(),
         },
-        sbom=Blob(sha256=cache.bytes_digest(bill), size=len(bill)),
+        sbom=Blob(sha256=cache.bytes_digest(bom), size=len(bom)),
         records=tuple(part.record for part in parts),
     )
     output = request.output or Path(
         f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"
     )
     with console.step(f"Writing and verifying {output}"):
-        digest = bundle.write(output, manifest, bill, parts)
+        digest = bundle.write(output, manifest, bom, parts)
     result = BuildResult(path=output, digest=digest, manifest=manifest)
     if quantized.facts.tried:
         build_report.write(request, result, quantized.choice, speeds)
@@ -89,20 +89,20 @@ def build(request: BuildRequest) -> BuildResult:
 
 
 def _runtime(request: BuildRequest) -> kit.Kit | None:
-    """The frozen runtime that the profile names, unless only the model is wanted."""
+    """Get the frozen runtime that the profile names; None for a model-only build."""
     name = request.profile.kit
     if request.model_only or name is None:
         return None
     if name not in kit.PLATFORMS:
         raise KitError(
-            f"there is no kit {name} in this version of edgepack",
+            f"this version of edgepack has no kit {name}",
             hint="Build the model alone with --model-only, for an application that links "
             "ONNX Runtime GenAI itself.",
         )
     with console.step(f"Getting the runtime {name}"):
-        made = kit.ensure(name)
-    kit.warn(made.facts, request.profile.compatible)
-    return made
+        runtime = kit.ensure(name)
+    kit.warn(runtime.facts, request.profile.compatible)
+    return runtime
 
 
 def _runtime_component(_path: str) -> Component:
@@ -130,5 +130,5 @@ def _settings(profile: DeviceProfile, model: Candidate) -> Settings:
 
 
 def _slug(name: str) -> str:
-    """A name as it may stand in a file name and an id: lower case, no separators of paths."""
+    """Convert a name for use in file names and ids: lower case, no path separators."""
     return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.") or "model"

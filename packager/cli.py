@@ -1,4 +1,4 @@
-"""The command line of the host: its commands, and what becomes of their errors.
+"""The command line of the host: its commands, and the handling of their errors.
 
 Heavy imports stay inside the commands, so that help and completion are instant.
 """
@@ -24,7 +24,7 @@ def cli() -> None:
 
     \b
     Examples:
-      edgepack demo                                 build for this machine, run it, ask it
+      edgepack demo                                 build for this machine, run it, query it
       edgepack build --profile raspberry-pi         a bundle for a Raspberry Pi
       edgepack flash BUNDLE.epk /mnt/sdcard         install it on a mounted SD card
       edgepack run BUNDLE.epk --generate "Hello"    try a bundle here
@@ -62,14 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        console.error("interrupted; nothing half-made was left behind")
+        console.error("interrupted; no partial output was left")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of stdout has gone (`edgepack inspect | head`); nobody is left to tell.
+        # The reader of stdout is gone (`edgepack inspect | head`), so there is nobody to report to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        console.error(f"{error.filename or 'the disk'}: {error.strerror or error}", DISK_HINT)
+        console.error(f"{error.filename or 'disk error'}: {error.strerror or error}", DISK_HINT)
         sys.exit(9)
 
 

@@ -1,4 +1,4 @@
-"""What the user sees: steps and progress on stderr, results on stdout. The only printer here."""
+"""Output to the user: steps and progress on stderr, results on stdout. All printing is here."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ _depth = 0
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Announce a piece of long work, and say how long it took when it has succeeded."""
+    """Announce a long step, and report its duration if it succeeds."""
     global _depth
     indent = "  " * _depth
     _stderr.print(f"{indent}[bold]{escape(title)}[/bold] ...")
@@ -36,17 +36,17 @@ def step(title: str) -> Iterator[None]:
 
 
 def note(message: str) -> None:
-    """Say one thing about the work in progress."""
+    """Print a note about the step in progress."""
     _stderr.print(f"{'  ' * _depth}{escape(message)}", soft_wrap=True)
 
 
 def warn(message: str) -> None:
-    """Say something the user should not overlook."""
+    """Print a warning."""
     _stderr.print(f"{'  ' * _depth}[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True)
 
 
 def error(message: str, hint: str = "") -> None:
-    """Say what went wrong and what to do next."""
+    """Print an error, and a hint what to do next."""
     _stderr.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
     if hint:
         _stderr.print(f"[cyan]hint:[/cyan] {escape(hint)}", soft_wrap=True)
@@ -54,7 +54,7 @@ def error(message: str, hint: str = "") -> None:
 
 @contextmanager
 def progress(title: str, total: int, unit: str = "bytes") -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal; yields the function that advances it by a number of units."""
+    """Show a progress bar on a terminal; yield the function that advances it by some units."""
     columns: list[rich.progress.ProgressColumn] = [
         rich.progress.TextColumn("  " * _depth + "{task.description}"),
         rich.progress.BarColumn(),
@@ -77,7 +77,7 @@ def result(text: str) -> None:
 
 
 def result_piece(text: str) -> None:
-    """Print part of a result on stdout as it comes, with nothing added."""
+    """Print a piece of a result on stdout as it arrives, without a line break."""
     sys.stdout.write(text)
     sys.stdout.flush()
 

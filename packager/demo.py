@@ -1,4 +1,4 @@
-"""The whole of edgepack in one go: build for this host, run it, ask it, watch it over MQTT."""
+"""End-to-end demo: build a bundle for this host, run it, query it, watch it over MQTT."""
 
 import json
 import queue
@@ -30,7 +30,13 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """One MQTT message: the last part of its topic, its payload, whether it was retained."""
+    """An MQTT message.
+
+    Attributes:
+        name: last level of the topic.
+        payload: payload, decoded from JSON.
+        retained: True if the broker retained the message.
+    """
 
     name: str
     payload: dict[str, Any]
@@ -38,15 +44,15 @@ class Message:
 
 
 def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[str, Any]:
-    """Build, run, ask, watch, stop.
+    """Build a bundle, run it, query it, watch its MQTT status, and stop it.
 
     Args:
-        model: as `edgepack build --model` takes it.
-        mqtt_url: a broker to use; None starts one.
-        show: prints a piece of the answer as it comes.
+        model: model, as `edgepack build --model` takes it.
+        mqtt_url: URL of the broker to use; None starts one.
+        show: prints a chunk of the answer as it arrives.
 
     Returns:
-        The answer and the MQTT messages seen, for `--json`.
+        The answer and the received MQTT messages, for `--json`.
     """
     chosen = profile.load(profile.for_host())
     output = cache.root() / "demo" / f"{chosen.name}.epk"
@@ -62,10 +68,10 @@ def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[
         with _running(release, mqtt_url) as url:
             console.note(f"The runtime listens on {url}")
             _wait_for(seen, "status", state="online")
-            # A broker sends what it retains with each new subscription.
+            # A broker sends its retained messages with each new subscription.
             client.subscribe(f"{TOPIC}/status", qos=1)
             messages.append(_show(_wait_for(seen, "status", retained=True, state="online")))
-            answer = _ask(url, show)
+            answer = _query(url, show)
             messages.append(_show(_wait_for(seen, "telemetry")))
         messages.append(_show(_wait_for(seen, "status", state="offline")))
     return {
@@ -83,8 +89,8 @@ def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[
     }
 
 
-def _ask(url: str, show: Callable[[str], None]) -> str:
-    """Put the question to the running server, and show the answer as it comes."""
+def _query(url: str, show: Callable[[str], None]) -> str:
+    """Send the question to the running server, and show the answer as it streams."""
     console.note(f"Question: {QUESTION}")
     answer = ""
     body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 64}
@@ -105,7 +111,7 @@ def _ask(url: str, show: Callable[[str], None]) -> str:
 
 @contextmanager
 def _running(release: Release, mqtt_url: str) -> Iterator[str]:
-    """The bundle's own program serving on a free port; yields its URL once it is ready."""
+    """Run the bundle's own program as a server on a free port; yield its URL once it is ready."""
     process = subprocess.Popen(
         [
             *(release.program, "serve", "--listen", "127.0.0.1:0", "--json"),
@@ -120,15 +126,15 @@ def _running(release: Release, mqtt_url: str) -> Iterator[str]:
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
-                raise PackagerError(f"the runtime does not start:\n{process.communicate()[1]}")
+                raise PackagerError(f"the runtime failed to start:\n{process.communicate()[1]}")
             url = json.loads(line)["url"]
             deadline = time.monotonic() + PATIENCE_S
             while httpx2.get(f"{url}/readyz").status_code != httpx2.codes.OK:
                 if time.monotonic() > deadline:
-                    raise PackagerError("the model is not ready after a minute")
+                    raise PackagerError(f"the model was not ready after {PATIENCE_S:g} s")
                 time.sleep(0.05)
         yield url
-        with console.step("Stopping it"):
+        with console.step("Stopping the runtime"):
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=PATIENCE_S)
     finally:
@@ -139,7 +145,7 @@ def _running(release: Release, mqtt_url: str) -> Iterator[str]:
 
 @contextmanager
 def _subscribed(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
-    """A client that puts all messages of the demo's device into a queue."""
+    """Connect a client that puts all messages of the demo's device into a queue."""
     where = urlsplit(url)
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
 
@@ -152,8 +158,8 @@ def _subscribed(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]
         client.connect(where.hostname or "127.0.0.1", where.port or 1883)
     except OSError as error:
         raise ResourceError(
-            f"no MQTT broker answers on {url}: {error.strerror or error}",
-            hint="Start it, or leave --mqtt out: the demo then brings its own.",
+            f"cannot connect to an MQTT broker at {url}: {error.strerror or error}",
+            hint="Start the broker, or omit --mqtt: the demo then starts its own.",
         ) from None
     client.loop_start()
     try:
@@ -165,19 +171,19 @@ def _subscribed(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]
 
 
 def _wait_for(
-    seen: "queue.Queue[Message]", name: str, *, retained: bool = False, **wanted: str
+    seen: "queue.Queue[Message]", name: str, *, retained: bool = False, **fields: str
 ) -> Message:
-    """The next message of a kind."""
+    """Wait for the next message with a name and with these fields in its payload."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             message = seen.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            raise PackagerError(f"no MQTT message {name} {wanted or ''} came") from None
+            raise PackagerError(f"no MQTT message {name} {fields or ''} arrived") from None
         if (
             message.name == name
             and message.retained >= retained
-            and wanted.items() <= message.payload.items()
+            and fields.items() <= message.payload.items()
         ):
             return message
 

@@ -1,7 +1,7 @@
-"""Errors of the host side: one class and one exit code for each kind of trouble.
+"""Errors of the host side: one class and one exit code for each kind of failure.
 
-Codes 7 to 9 mean the same here as in `device_runtime.errors`, so a script needs one table.
-Code 2 is click's own, for a command line it cannot parse; 130 is Ctrl-C.
+Codes 7 to 9 have the same meaning as in `device_runtime.errors`, so a script needs one table.
+Code 2 is click's, for an invalid command line; 130 is Ctrl-C.
 """
 
 
@@ -9,7 +9,7 @@ class PackagerError(Exception):
     """Something the user can act on.
 
     Attributes:
-        exit_code: what the process ends with.
+        exit_code: exit code of the process.
         hint: what to do next, one sentence; may be empty.
     """
 
@@ -21,25 +21,25 @@ class PackagerError(Exception):
 
 
 class ProfileError(PackagerError):
-    """A profile is unknown or not valid."""
+    """A profile is unknown or invalid."""
 
     exit_code = 3
 
 
 class ModelSourceError(PackagerError):
-    """A model cannot be found, fetched or read, or is not supported."""
+    """A model cannot be found, downloaded or read, or is not supported."""
 
     exit_code = 4
 
 
 class QuantizeError(PackagerError):
-    """The model builder failed, or what it built does not load or generate."""
+    """The model builder failed, or the model that it built does not load or generate."""
 
     exit_code = 5
 
 
 class QualityError(PackagerError):
-    """No recipe keeps the profile's limits."""
+    """No recipe meets the profile's limits."""
 
     exit_code = 11
 
@@ -51,13 +51,13 @@ class EvaluationError(PackagerError):
 
 
 class KitError(PackagerError):
-    """A frozen runtime cannot be made or found."""
+    """A frozen runtime cannot be built or found."""
 
     exit_code = 6
 
 
 class FlashError(PackagerError):
-    """A bundle cannot be put on this target."""
+    """A bundle cannot be written to this target."""
 
     exit_code = 8
 
@@ -69,10 +69,10 @@ class ResourceError(PackagerError):
 
 
 class CommandError(PackagerError):
-    """A program that edgepack started failed. Callers turn it into an error of their own kind.
+    """A program that edgepack started failed. Callers convert it into an error of their own class.
 
     Attributes:
-        log: the last lines the program printed.
+        log: last lines of the program's output.
     """
 
     exit_code = 10

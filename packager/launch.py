@@ -1,4 +1,4 @@
-"""Run a bundle on this host: the same program, from the same release layout, as on a device."""
+"""Run a bundle on this host: the same program and the same release layout as on a device."""
 
 import os
 import platform
@@ -13,23 +13,24 @@ from packager.errors import PackagerError
 
 
 def unpacked(path: Path) -> Release:
-    """The release of a bundle that this machine can start, as `release_of` gives it.
+    """Unpack a bundle that this machine can run, with `release_of`.
 
     Raises:
         BundleError: the bundle is damaged.
-        PackagerError: it has no runtime, or one for another kind of machine.
-        ResourceError: too little space in the cache.
+        PackagerError: the bundle has no runtime, or one for another architecture.
+        ResourceError: the cache has too little space.
     """
     with open_bundle(path) as bundle:
         kit = bundle.manifest.kit
     if kit is None:
         raise PackagerError(
-            f"{path.name} holds only a model, no runtime to start",
+            f"{path.name} contains only a model, without a runtime to start",
             hint="Build it without --model-only, with a profile that has a runtime.",
         )
     if kit.machine != platform.machine():
         raise PackagerError(
-            f"the runtime of {path.name} is for {kit.machine}, this is {platform.machine()}",
+            f"the runtime in {path.name} is for {kit.machine}; this machine is "
+            f"{platform.machine()}",
             hint="Run it on the device, or build a bundle for this machine: "
             f"edgepack build --profile cpu-{platform.machine()}",
         )
@@ -37,11 +38,11 @@ def unpacked(path: Path) -> Release:
 
 
 def release_of(path: Path) -> Release:
-    """A bundle's release in the cache: unpacked if it is not there, verified in any case.
+    """Return a bundle's release in the cache: unpacked if missing, verified in any case.
 
     Raises:
         BundleError: the bundle is damaged.
-        ResourceError: too little space in the cache.
+        ResourceError: the cache has too little space.
     """
     with open_bundle(path) as bundle:
         inputs = {"digest": bundle.digest}
@@ -66,6 +67,6 @@ def _unpack(path: Path, target: Path) -> None:
 
 
 def replace_process(release: Release, arguments: list[str]) -> None:
-    """Become the bundle's own program; signals and the exit code are then its own."""
+    """Replace this process with the bundle's program, which gets its signals and exit code."""
     program = str(release.program)
     os.execv(program, [program, *arguments])  # noqa: S606  (a list, no shell)

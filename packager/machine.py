@@ -1,4 +1,4 @@
-"""What this machine has for a build: memory, within the limits set for this process, and disk."""
+"""This machine's resources for a build: memory, within this process's limits, and disk space."""
 
 import re
 import shutil
@@ -11,18 +11,18 @@ from device_runtime.memory import limits
 
 
 def memory_total() -> int:
-    """Memory that processes may have here at the most, bytes."""
+    """Return the total memory for processes, bytes."""
     return min([psutil.virtual_memory().total, *(limit for limit, _ in limits())])
 
 
 def memory_available() -> int:
-    """Memory that new processes may take without swapping, bytes."""
+    """Return the memory that new processes can allocate without swapping, bytes."""
     within = [limit - used for limit, used in limits()]
     return max(0, min([psutil.virtual_memory().available, *within]))
 
 
 def disk_free(folder: Path) -> int:
-    """Free bytes on the disk of a folder, which need not exist yet."""
+    """Return the free space on the disk of a folder, which need not exist yet, bytes."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""The only door to subprocesses on the host."""
+"""Subprocesses on the host; all are started here."""
 
 import os
 import signal
@@ -14,19 +14,19 @@ TAIL_LINES = 30
 
 
 class Program(subprocess.Popen[bytes]):
-    """A program in a process group of its own.
+    """A program in its own process group.
 
-    Ctrl-C reaches it once, from here, and takes its children along: an exception that leaves the
-    `with` block ends them all.
+    Ctrl-C reaches the program once, from here, together with its children: an exception that leaves
+    the `with` block terminates them all.
     """
 
     def __init__(self, argv: Sequence[str | Path], *, what: str, **options: Any) -> None:
-        """Start it.
+        """Start the program.
 
         Args:
             argv: program and arguments.
-            what: what is being done, for the error message ("Building the model").
-            options: as `subprocess.Popen` takes them.
+            what: title of the step, for the error message ("Building the model").
+            options: further options of `subprocess.Popen`.
 
         Raises:
             CommandError: the program is missing.
@@ -49,17 +49,17 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """Run a program to its end and return what it printed (stdout and stderr together).
+    """Run a program to its end and return its output (stdout and stderr together).
 
     Args:
         argv: program and arguments.
-        what: what is being done, for the error message ("Building the model").
-        env: the whole environment; the caller's own if None.
+        what: title of the step, for the error message ("Building the model").
+        env: the whole environment; None for the caller's own.
         cwd: working folder.
 
     Raises:
-        CommandError: the program is missing, or ended with a status other than 0; `log` has
-            the last lines it printed.
+        CommandError: the program is missing, or exited with a status other than 0; `log` has
+            its last lines of output.
     """
     with Program(
         argv,
@@ -74,14 +74,14 @@ def run(
         output = process.stdout.read().decode(errors="replace")
         status = process.wait()
     if status != 0:
-        reason = f"was ended by signal {-status}" if status < 0 else f"failed with status {status}"
+        reason = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
         tail = "".join(deque(output.splitlines(keepends=True), TAIL_LINES))
         raise CommandError(f"{what}: {Path(argv[0]).name} {reason}", log=tail)
     return output
 
 
 def stop_group(process: subprocess.Popen[Any], patience_s: float = 5.0) -> None:
-    """End a process started with its own group, and everything it started; wait for it."""
+    """Terminate a process with its own group, and all its descendants; wait for it to end."""
     for sig in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, sig)

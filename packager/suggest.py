@@ -1,19 +1,19 @@
-"""Helps after a mistyped name."""
+"""Suggestions after a mistyped name."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def suggest(wrong: str, right: Iterable[str]) -> str:
-    """A hint: the nearest name, if one is near, then all there are."""
+    """Format a hint: the nearest name, if any is near, then all names."""
     names = sorted(right)
     near = _near(wrong, names)
     start = f"Did you mean {near}? " if near else ""
-    return f"{start}There are: {', '.join(names)}."
+    return f"{start}Available: {', '.join(names)}."
 
 
 def nearest(wrong: str, right: Iterable[str]) -> str:
-    """The end of a message: `; did you mean X?`, or nothing if no name is near."""
+    """Format the end of a message: `; did you mean X?`, or nothing if no name is near."""
     near = _near(wrong, right)
     return f"; did you mean {near}?" if near else ""
 

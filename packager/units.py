@@ -1,4 +1,4 @@
-"""Sizes as people read them: decimal units, as disks are sold and files are listed."""
+"""Human-readable sizes, in decimal units as for disks and files."""
 
 MEGA = 1_000_000
 GIGA = 1_000_000_000

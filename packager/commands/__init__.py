@@ -1,1 +1,1 @@
-"""The commands of `edgepack`, by subject. Each turns its options into one call."""
+"""The commands of `edgepack`, by subject. Each command turns its options into one call."""

@@ -1,4 +1,4 @@
-"""Making bundles: `build` and `demo`."""
+"""Commands that build bundles: `build` and `demo`."""
 
 from pathlib import Path
 
@@ -36,11 +36,11 @@ def _version(_context: click.Context, _option: click.Parameter, value: str) -> s
     metavar="DIR",
     help="Merge this LoRA adapter (PEFT) into the model first.",
 )
-@click.option("--model-only", is_flag=True, help="Leave the runtime out.")
+@click.option("--model-only", is_flag=True, help="Leave out the runtime.")
 @click.option(
     "--recipe",
     shell_complete=recipe_names,
-    help="How to quantize: a name (edgepack recipes), or auto: the smallest that keeps the "
+    help="Quantization recipe: a name (edgepack recipes), or auto: the smallest that meets the "
     "profile's limits.  [default: the profile's]",
 )
 @eval_text_option
@@ -48,21 +48,21 @@ def _version(_context: click.Context, _option: click.Parameter, value: str) -> s
 @click.option(
     "--allow-quality-loss",
     is_flag=True,
-    help="Take the best recipe if none keeps the profile's limits.",
+    help="Take the best recipe if none meets the profile's limits.",
 )
 @click.option(
     "--bundle-version",
     default="1.0.0",
     callback=_version,
     show_default=True,
-    help="Version of the bundle, for people.",
+    help="Human-readable version of the bundle.",
 )
 @click.option(
     "--sequence",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Version of the bundle, for machines: let it grow with each release.",
+    help="Number for update checks on devices: increase it with each release.",
 )
 @trust_option
 @as_json
@@ -81,7 +81,7 @@ def build(
     trust_remote_code: bool,
     as_json: bool,
 ) -> None:
-    """Quantize a model for a device and join it with its runtime into one bundle.
+    """Quantize a model for a device and pack it with the runtime into one bundle.
 
     \b
     Examples:
@@ -122,7 +122,7 @@ def build(
 @click.option("--mqtt", metavar="URL", help="Use this broker instead of starting one.")
 @as_json
 def demo(model: str, mqtt: str | None, as_json: bool) -> None:
-    """Build for this machine, run it, ask it something, show its MQTT status, stop everything."""
+    """Build for this machine, run the bundle, query it, show its MQTT status, stop everything."""
     from packager import demo as show
 
     result = show.demo(model, mqtt, (lambda _: None) if as_json else console.result_piece)

@@ -1,4 +1,4 @@
-"""What is done with a finished bundle: `run`, `chat`, `flash`, `inspect`, `verify`."""
+"""Commands on a finished bundle: `run`, `chat`, `flash`, `inspect`, `verify`."""
 
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from packager.commands.options import as_json, bundle_argument
 @bundle_argument
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the HTTP server on loopback.")
 @click.option("--mqtt", metavar="URL", help="Report to this broker: mqtt://HOST:PORT")
-@click.option("--generate", metavar="TEXT", help="Print one answer and end, without a server.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Length of that answer, tokens.")
+@click.option("--generate", metavar="TEXT", help="Print one answer and exit, without a server.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), help="Maximum length of that answer, tokens."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the answer, or the URL, as JSON.")
 def run(
     bundle: Path,
@@ -23,7 +25,7 @@ def run(
     max_tokens: int | None,
     as_json: bool,
 ) -> None:
-    """Run a bundle on this machine, with the runtime that is inside it.
+    """Run a bundle on this machine, with the runtime inside the bundle.
 
     \b
     Examples:
@@ -33,9 +35,9 @@ def run(
     from packager import launch
 
     if generate is None and max_tokens is not None:
-        raise click.UsageError("--max-tokens goes with --generate")
+        raise click.UsageError("--max-tokens requires --generate")
     if generate is not None and (port is not None or mqtt is not None):
-        raise click.UsageError("--generate starts no server: leave --port and --mqtt out")
+        raise click.UsageError("--generate does not start a server: omit --port and --mqtt")
     release = launch.unpacked(bundle)
     arguments = ["serve"] if generate is None else ["generate"]
     if as_json:
@@ -55,7 +57,7 @@ def run(
 @bundle_argument
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def chat(bundle: Path, options: tuple[str, ...]) -> None:
-    """Chat with a bundle's model in this terminal, with the runtime that is inside it.
+    """Chat with a bundle's model in this terminal, with the runtime inside the bundle.
 
     OPTIONS are those of `edgepack-runtime chat`: --system, --temperature, --max-tokens ...
 
@@ -80,7 +82,7 @@ def chat(bundle: Path, options: tuple[str, ...]) -> None:
 def flash(bundle: Path, target: str, force: bool, allow_downgrade: bool, as_json: bool) -> None:
     """Install a bundle on TARGET: a mounted root file system, for instance an SD card's.
 
-    A card does not show which board it is for: the bundle's profile must be the right one.
+    A card does not identify its board: make sure that the bundle's profile matches it.
 
     \b
     Example:
@@ -101,7 +103,7 @@ def flash(bundle: Path, target: str, force: bool, allow_downgrade: bool, as_json
 @bundle_argument
 @as_json
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what is in a bundle, without reading its data."""
+    """Show the contents of a bundle, without reading its data."""
     import msgspec
 
     from device_runtime.bundle.reader import open_bundle
@@ -129,4 +131,4 @@ def verify(bundle: Path, as_json: bool) -> None:
     if as_json:
         console.result_json({"ok": True, "digest": opened.digest, "signed": bool(opened.signature)})
     else:
-        console.result(f"{bundle} is whole: {opened.digest}")
+        console.result(f"{bundle} is intact: {opened.digest}")

@@ -1,4 +1,4 @@
-"""Measuring a finished model: `eval`."""
+"""Command that evaluates a finished model: `eval`."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from packager.commands.options import as_json, eval_text_option, trust_option
 @click.option(
     "--reference",
     metavar="MODEL",
-    help="The original: catalog name, hub id (ORG/NAME), Hugging Face folder or GGUF file. "
-    "Without it: the one that the bundle names, or the default model.",
+    help="Reference model: catalog name, hub id (ORG/NAME), Hugging Face folder or GGUF file.  "
+    "[default: the bundle's source, or else the default model]",
 )
 @eval_text_option
 @trust_option
@@ -26,10 +26,10 @@ def evaluate(
     trust_remote_code: bool,
     as_json: bool,
 ) -> None:
-    """Measure what quantization did to a model: an ONNX GenAI folder or a bundle.
+    """Measure the quality loss of a quantized model: an ONNX GenAI folder or a bundle.
 
-    It is run on the CPU, over the same text as its original in fp32. The text is UTF-8, of two
-    windows of 256 tokens or more; without one, the original writes it. Intervals are of 95 %
+    It runs on the CPU, over the same text as the reference model in fp32. The text is UTF-8, of two
+    windows of 256 tokens or more; by default, the reference model generates it. Intervals have 95 %
     confidence.
 
     \b

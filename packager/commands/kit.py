@@ -1,4 +1,4 @@
-"""Frozen runtimes: `kit build|list|export|import`."""
+"""Commands for frozen runtimes: `kit build|list|export|import`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from packager.commands.options import as_json, kit_argument
 
 @click.group()
 def kit() -> None:
-    """Make, list and move frozen runtimes."""
+    """Build, list and transfer frozen runtimes."""
 
 
 @kit.command("build")
@@ -27,11 +27,11 @@ def kit_build(name: str, as_json: bool) -> None:
     from packager.report import tables
 
     with console.step(f"Getting the runtime {name}"):
-        made = kits.ensure(name)
+        built = kits.ensure(name)
     if as_json:
-        console.result_json(tables.kit_json(made))
+        console.result_json(tables.kit_json(built))
     else:
-        tables.kits_text([made])
+        tables.kits_text([built])
 
 
 @kit.command("list")
@@ -41,18 +41,18 @@ def kit_list(as_json: bool) -> None:
     from packager import kit as kits
     from packager.report import tables
 
-    found = kits.installed()
+    installed = kits.installed()
     if as_json:
-        console.result_json([tables.kit_json(one) for one in found])
+        console.result_json([tables.kit_json(kit) for kit in installed])
     else:
-        tables.kits_text(found)
+        tables.kits_text(installed)
 
 
 @kit.command("export")
 @kit_argument
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def kit_export(name: str, file: Path) -> None:
-    """Write a kit into FILE, to be imported on a machine that cannot make it."""
+    """Write a kit to FILE, to be imported on a machine that cannot build it."""
     from packager import kit as kits
 
     kits.export(name, file)
@@ -62,8 +62,8 @@ def kit_export(name: str, file: Path) -> None:
 @kit.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def kit_import(file: Path) -> None:
-    """Take a kit from FILE into the cache. Only from people you trust: it is a program."""
+    """Import a kit from FILE into the cache. Only from a source you trust: a kit is a program."""
     from packager import kit as kits
 
-    made = kits.import_(file)
-    console.result(f"imported {made.facts.name}")
+    imported = kits.import_(file)
+    console.result(f"imported {imported.facts.name}")

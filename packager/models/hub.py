@@ -1,4 +1,4 @@
-"""Fetches a model from the Hugging Face hub: resumable, and only the files that are needed."""
+"""Downloads of models from the Hugging Face hub: resumable, and only the files needed."""
 
 import os
 import re
@@ -13,28 +13,29 @@ _ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 
 
 def looks_like_id(model: str) -> bool:
-    """Whether a name has the form ORG/NAME or ORG/NAME@REVISION."""
+    """Return whether a name has the form ORG/NAME or ORG/NAME@REVISION."""
     return _ID.fullmatch(model) is not None and not model.endswith(".gguf")
 
 
 def fetch(model: str, *, trust_remote_code: bool) -> tuple[Path, str]:
-    """The folder of a hub model in the cache, fetched as far as it is not there, and its commit.
+    """Download the missing files of a hub model into the cache; return its folder and commit.
 
-    A token is taken from the environment (HF_TOKEN). Without a network, what an earlier run has
-    fetched whole is used.
+    The access token comes from the environment (HF_TOKEN). Without a network, a complete earlier
+    download is used.
 
     Raises:
-        ModelSourceError: not found, not allowed, not reachable, or without safetensors.
+        ModelSourceError: the model is not found, not accessible, not reachable, or has no
+            safetensors.
     """
     import httpx2
     from huggingface_hub import HfApi, errors, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    found = _ID.fullmatch(model)
-    assert found is not None
-    name, revision = found[1], found[2]
+    match = _ID.fullmatch(model)
+    assert match is not None
+    name, revision = match[1], match[2]
     endpoint = os.environ.get("HF_ENDPOINT")
-    wanted = [pattern for pattern in HF_FILES if trust_remote_code or pattern != "*.py"]
+    patterns = [pattern for pattern in HF_FILES if trust_remote_code or pattern != "*.py"]
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
@@ -49,35 +50,35 @@ def fetch(model: str, *, trust_remote_code: bool) -> tuple[Path, str]:
                 name,
                 revision=revision,
                 cache_dir=cache.root() / "hub",
-                allow_patterns=wanted,
+                allow_patterns=patterns,
                 ignore_patterns="*/*",  # other formats of the same model live in subfolders
                 endpoint=endpoint,
             )
         )
     except errors.GatedRepoError:
         raise ModelSourceError(
-            f"the hub gives {name} only to those who accepted its terms",
+            f"{name} is gated: the hub requires you to accept its terms",
             hint="Accept them on the model's page, then set HF_TOKEN to your access token.",
         ) from None
     except errors.RevisionNotFoundError:
         raise ModelSourceError(
-            f"{name} has no revision {revision!r} on the hub", hint="Check what is behind the @."
+            f"{name} has no revision {revision!r} on the hub", hint="Check the part after the @."
         ) from None
     except errors.RepositoryNotFoundError:
         raise ModelSourceError(
-            f"there is no path {model} here, and no such model on the hub that you may see",
+            f"{model} is neither a local path nor a model on the hub that you can access",
             hint="Check the name; for a private model, set HF_TOKEN to your access token.",
         ) from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError):
         raise ModelSourceError(
             f"{model} is not in the cache, and the hub cannot be reached",
             hint="Check the network (or HF_HUB_OFFLINE) and run the same command again: it "
-            "resumes. Without a hub: --model with a folder, a GGUF file, or smollm2-135m.",
+            "resumes. Without the hub: --model with a folder, a GGUF file, or smollm2-135m.",
         ) from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         raise ModelSourceError(
-            f"the hub answered {status} for {model}",
+            f"the hub responded with status {status} for {model}",
             hint="Set HF_TOKEN to a valid access token."
             if status in (401, 403)
             else "Run the same command again later: it resumes.",
@@ -86,23 +87,23 @@ def fetch(model: str, *, trust_remote_code: bool) -> tuple[Path, str]:
 
 
 def _check_files(model: str, names: list[str]) -> None:
-    """Refuse, before anything is fetched, what has no weights that can be read."""
+    """Refuse, before any download, a model without weights in a supported format."""
     top = [name for name in names if "/" not in name]
     if any(name.endswith(".safetensors") for name in top):
         return
     pickled = [name for name in top if name.endswith(PICKLED)]
     if pickled:
         raise ModelSourceError(
-            f"{model} has its weights only as {', '.join(pickled[:4])}: pickle files, which run "
-            "code when they are read",
+            f"{model} has its weights only as {', '.join(pickled[:4])}: pickle files, which can "
+            "run code when loaded",
             hint="Use a model that comes as safetensors.",
         )
     if any(name.endswith(".gguf") for name in top):
         raise ModelSourceError(
-            f"{model} holds GGUF files", hint="Download one of them and give its path as --model."
+            f"{model} contains GGUF files", hint="Download a file and pass its path with --model."
         )
-    holds = ", ".join(sorted(names)[:8]) or "nothing"
+    contents = ", ".join(sorted(names)[:8]) or "no files"
     raise ModelSourceError(
-        f"{model} has no weights (*.safetensors); it has {holds}",
+        f"{model} has no weights (*.safetensors); it has {contents}",
         hint="Use a text model that comes as safetensors.",
     )

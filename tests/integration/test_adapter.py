@@ -161,9 +161,9 @@ def changed(lora: Path, folder: Path, **values: Any) -> Path:
     return folder
 
 
-def test_folder_that_is_no_adapter(tiny_hf: Path, tmp_path: Path) -> None:
-    merging_fails(tiny_hf, tiny_hf, "is no adapter", "config.json")
-    merging_fails(tiny_hf, tmp_path / "missing", "no adapter folder")
+def test_folder_that_is_not_an_adapter(tiny_hf: Path, tmp_path: Path) -> None:
+    merging_fails(tiny_hf, tiny_hf, "is not an adapter", "config.json")
+    merging_fails(tiny_hf, tmp_path / "missing", "does not exist")
 
 
 def test_damaged_configuration(tiny_hf: Path, lora: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_adapter_of_another_kind(tiny_hf: Path, lora: Path, tmp_path: Path) -> N
 def test_pickled_weights(tiny_hf: Path, lora: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(lora, tmp_path / "pickled")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    merging_fails(tiny_hf, folder, "adapter_model.bin", "runs code")
+    merging_fails(tiny_hf, folder, "adapter_model.bin", "can run code")
 
 
 def test_adapter_for_another_base_model(tiny_hf: Path, lora: Path, tmp_path: Path) -> None:
@@ -241,5 +241,5 @@ def test_command_line_refuses_it_before_anything_is_built(tiny_hf: Path, tmp_pat
         *("-o", tmp_path / "m.epk"),
         cache=tmp_path / "cache",
     )
-    refused(outcome, 4, "no adapter", "adapter_config.json")
+    refused(outcome, 4, "not an adapter", "adapter_config.json")
     assert not (tmp_path / "m.epk").exists()

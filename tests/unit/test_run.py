@@ -21,7 +21,7 @@ def test_failure_carries_the_last_lines() -> None:
     with pytest.raises(CommandError, match="Trying: sh failed with status 3") as caught:
         run(["sh", "-c", "echo why; exit 3"], what="Trying")
     assert caught.value.log == "why\n"
-    with pytest.raises(CommandError, match="ended by signal 9"):
+    with pytest.raises(CommandError, match="killed by signal 9"):
         run(["sh", "-c", "kill -9 $$"], what="Trying")
     with pytest.raises(CommandError, match="no-such-program was not found"):
         run(["no-such-program"], what="Trying")
