@@ -47,7 +47,7 @@ def build(request: BuildRequest) -> BuildResult:
     )
     model = quantized.choice.chosen
     # Measured before the bundle is written, so that an interrupt leaves no partial output.
-    speeds = build_report.speeds(quantized.choice)
+    speeds = build_report.measure_speeds(quantized.choice)
     with console.step("Packing"):
         parts = bundle.pack(model.folder, schema.MODEL_FOLDER, {"model": model.digest}, component)
         if runtime is not None:

@@ -57,13 +57,13 @@ def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[
     chosen = profile.load(profile.for_host())
     output = cache.root() / "demo" / f"{chosen.name}.epk"
     bundle = build(BuildRequest(profile=chosen, model=model, output=output))
-    release = launch.unpacked(bundle.path)
+    release = launch.unpack_for_host(bundle.path)
     with ExitStack() as stack:
         if mqtt_url is None:
             with console.step("Starting an MQTT broker for the demo"):
                 mqtt_url = stack.enter_context(EmbeddedBroker()).url
         seen: queue.Queue[Message] = queue.Queue()
-        client = stack.enter_context(_subscribed(mqtt_url, seen))
+        client = stack.enter_context(_subscribe(mqtt_url, seen))
         messages = []
         with _running(release, mqtt_url) as url:
             console.note(f"The runtime listens on {url}")
@@ -144,7 +144,7 @@ def _running(release: Release, mqtt_url: str) -> Iterator[str]:
 
 
 @contextmanager
-def _subscribed(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
+def _subscribe(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
     """Connect a client that puts all messages of the demo's device into a queue."""
     where = urlsplit(url)
     client = mqtt.Client(CallbackAPIVersion.VERSION2)

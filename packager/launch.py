@@ -12,7 +12,7 @@ from packager import cache, console
 from packager.errors import PackagerError
 
 
-def unpacked(path: Path) -> Release:
+def unpack_for_host(path: Path) -> Release:
     """Unpack a bundle that this machine can run, with `release_of`.
 
     Raises:

@@ -1,13 +1,13 @@
-"""Measure what building INT4 takes beside the model builder alone:
+"""Measure time and memory of an INT4 build against the model builder alone:
 
     python -m scripts.build_memory MODEL [LIMIT_GB]
 
 MODEL is a Hugging Face folder. Builds it with onnxruntime-genai's own builder, then with
-`edgepack build --recipe int4-rtn --model-only` in a control group that may have LIMIT_GB of memory
-(12 unless told; needs root), measured on the README's text. Prints one JSON object: wall time and
-peak of anonymous memory of both, of edgepack the time of the step that builds the model too, the
-memory that it had forecast, and what each of its jobs had resident at its peak. In all figures but
-the last, mapped files are not counted: the kernel drops their pages when it needs the memory.
+`edgepack build --recipe int4-rtn --model-only` in a control group with LIMIT_GB of memory (default:
+12; needs root), evaluated on the README's text. Prints one JSON object: wall time and peak
+anonymous memory of both; for edgepack also the time of the step that builds the model, its memory
+forecast, and the peak resident memory of each of its jobs. Except in that last figure, mapped files
+are not counted: the kernel drops their pages under memory pressure.
 """
 
 import os
@@ -29,10 +29,10 @@ SAMPLE_S = 0.05
 
 
 class ControlGroup:
-    """A control group for one program and all that it starts."""
+    """A control group for one program and its children."""
 
     def __init__(self, limit_bytes: int | None) -> None:
-        first = CONTROL_GROUPS / "memory"  # version 1, if it is there
+        first = CONTROL_GROUPS / "memory"  # version 1, if it exists
         version_1 = first.is_dir()
         parent = first if version_1 else CONTROL_GROUPS
         self._folder = parent / f"edgepack-{os.getpid()}"
@@ -43,15 +43,15 @@ class ControlGroup:
             (self._folder / limit).write_text(str(limit_bytes))
 
     def run(self, argv: Sequence[str | Path]) -> tuple[dict[str, Any], str]:
-        """Run a program to its end: status, seconds, peak of anonymous memory in GB; its output."""
+        """Run a program to its end; return status, time and peak memory, and its output."""
         peak, ended = 0, threading.Event()
 
         def watch() -> None:
             nonlocal peak
             while not ended.wait(SAMPLE_S):
                 stat = (self._folder / "memory.stat").read_text()
-                found = dict(line.split() for line in stat.splitlines())
-                peak = max(peak, int(found[self._anonymous]))
+                counters = dict(line.split() for line in stat.splitlines())
+                peak = max(peak, int(counters[self._anonymous]))
 
         watcher = threading.Thread(target=watch)
         started = time.monotonic()
@@ -80,14 +80,14 @@ class ControlGroup:
         return figures, output
 
     def remove(self) -> None:
-        """Give it back; all that was started must have ended."""
+        """Remove the control group; all its processes must have ended."""
         self._folder.rmdir()
 
 
-def measured(
+def measure(
     argv: Sequence[str | Path], limit_bytes: int | None = None
 ) -> tuple[dict[str, Any], str]:
-    """Run a program in a control group of its own."""
+    """Run a program in its own control group."""
     group = ControlGroup(limit_bytes)
     try:
         return group.run(argv)
@@ -96,10 +96,10 @@ def measured(
 
 
 def number(pattern: str, text: str) -> float:
-    """The number that a pattern finds in what was printed."""
-    found = re.search(pattern, text)
-    assert found is not None, pattern
-    return float(found[1])
+    """Extract a number from a program's output."""
+    match = re.search(pattern, text)
+    assert match is not None, pattern
+    return float(match[1])
 
 
 def main() -> None:
@@ -108,13 +108,13 @@ def main() -> None:
     limit = int(float(sys.argv[2] if len(sys.argv) > 2 else 12) * 1e9)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["EDGEPACK_CACHE"] = f"{scratch}/edgepack"
-        plain, _ = measured(
+        plain, _ = measure(
             [
                 *(sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", model),
                 *("-o", f"{scratch}/plain", "-p", "int4", "-e", "cpu", "-c", f"{scratch}/cache"),
             ]
         )
-        ours, output = measured(
+        ours, output = measure(
             [
                 *(sys.executable, "-m", "packager", "build", "--profile", "cpu-x86_64"),
                 *("--model", model, "--recipe", "int4-rtn", "--model-only"),

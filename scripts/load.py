@@ -1,8 +1,8 @@
-"""Load a bundle's server, and end its worker while it works: `python -m scripts.load BUNDLE.epk`.
+"""Load-test a bundle's server, and kill its worker under load: `python -m scripts.load BUNDLE.epk`.
 
-Options: how long 50 clients ask, seconds (120), and how often the worker is then killed (20).
-Prints one JSON object: outcomes of requests, latencies of refusals and of /healthz, the memory's
-slope, and what is left of the processes.
+Options: duration of the load of 50 clients, seconds (120), and how often the worker is killed after
+that (20). Prints one JSON object: outcomes of requests, latencies of refusals and of /healthz, the
+slope of the memory, and the number of processes left behind.
 """
 
 import asyncio
@@ -25,40 +25,40 @@ from tests.support.serving import Serving, is_gone
 CLIENTS = 50
 
 
-def _ask_in_a_process(url: str, seconds: float, results: Any) -> None:
+def _load_in_a_process(url: str, seconds: float, results: Any) -> None:
     clients = Clients(url, count=CLIENTS, seed=1)
     asyncio.run(clients.run(seconds))
     results.put((dict(clients.outcomes), clients.refused_s))
 
 
 def _watch_health(url: str, over: Event, results: Any) -> None:
-    """Latencies of /healthz, seconds: ten times a second until it is over."""
-    found = []
+    """Measure the latency of /healthz, seconds, ten times a second until the load is over."""
+    latencies = []
     with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
         while not over.wait(0.1):
             started = time.monotonic()
             client.get("/healthz").raise_for_status()
-            found.append(time.monotonic() - started)
-    results.put(found)
+            latencies.append(time.monotonic() - started)
+    results.put(latencies)
 
 
 def many_clients(serving: Serving, seconds: float) -> dict[str, Any]:
-    """50 clients at once."""
+    """Run 50 concurrent clients."""
     spawn = multiprocessing.get_context("spawn")
     over, answers, health = spawn.Event(), spawn.Queue(), spawn.Queue()
-    asking = spawn.Process(target=_ask_in_a_process, args=(serving.url, seconds, answers))
+    loading = spawn.Process(target=_load_in_a_process, args=(serving.url, seconds, answers))
     watching = spawn.Process(target=_watch_health, args=(serving.url, over, health))
     watching.start()
-    asking.start()
+    loading.start()
     started = time.monotonic()
     memory = []
-    while asking.is_alive() and answers.empty():
+    while loading.is_alive() and answers.empty():
         time.sleep(1)
         memory.append((time.monotonic() - started, serving.get("/v1/status")["memory_bytes"]))
     outcomes, refused_s = answers.get()
     over.set()
     health_s = health.get()
-    asking.join()
+    loading.join()
     watching.join()
     # The first quarter fills the KV caches.
     later = memory[len(memory) // 4 :]
@@ -76,7 +76,7 @@ def many_clients(serving: Serving, seconds: float) -> dict[str, Any]:
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """In milliseconds."""
+    """Summarize latencies in milliseconds."""
     ranked = sorted(seconds)
     return {
         "count": len(ranked),
@@ -88,7 +88,7 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def main() -> None:
     """Print the figures."""
-    release = launch.unpacked(Path(sys.argv[1]))
+    release = launch.unpack_for_host(Path(sys.argv[1]))
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 120
     count = int(sys.argv[3]) if len(sys.argv) > 3 else 20
     with Serving(release.folder) as serving:
@@ -98,7 +98,7 @@ def main() -> None:
         processes = psutil.Process(serving.process.pid).children(recursive=True)
         serving.process.terminate()
         serving.process.wait(timeout=PATIENCE_S)
-        figures["left"] = {"processes": sum(not is_gone(each.pid) for each in processes)}
+        figures["left"] = {"processes": sum(not is_gone(child.pid) for child in processes)}
     console.result_json(figures)
 
 

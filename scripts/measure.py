@@ -1,6 +1,6 @@
 """Measure a bundle's frozen runtime on this machine: `python scripts/measure.py BUNDLE.epk`.
 
-Prints one JSON object: the sizes, and the medians of five runs that answer the same question.
+Prints one JSON object: the sizes, and the medians of five runs with the same prompt.
 """
 
 import json
@@ -17,17 +17,17 @@ RUNS = 5
 
 
 def once(program: Path) -> dict[str, float]:
-    """One answer of the frozen program, from its start to its end."""
+    """Run the frozen program once, for one answer; return its latency, throughput and memory."""
     with subprocess.Popen(
         [program, "generate", QUESTION, "--max-tokens", "64", "--json"], stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
-        found = json.loads(process.stdout.read())
+        answer = json.loads(process.stdout.read())
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = status
     return {
-        "start_to_first_token_s": found["start_to_first_token_s"],
-        "tokens_per_s": found["tokens_per_s"],
+        "start_to_first_token_s": answer["start_to_first_token_s"],
+        "tokens_per_s": answer["tokens_per_s"],
         "peak_memory_mb": usage.ru_maxrss * 1024 / 1e6,
     }
 
@@ -35,7 +35,7 @@ def once(program: Path) -> dict[str, float]:
 def main() -> None:
     """Print the figures."""
     bundle = Path(sys.argv[1])
-    release = launch.unpacked(bundle)
+    release = launch.unpack_for_host(bundle)
     runs = [once(release.program) for _ in range(RUNS)]
     runtime = [r for r in release.manifest.records if r.component == "runtime"]
     stored = {r.blob.sha256: r.blob.size for r in runtime if r.blob}

@@ -1,11 +1,11 @@
-"""Measure what serving costs: `python -m scripts.serving BUNDLE.epk [ROUNDS]`.
+"""Measure the overhead of serving: `python -m scripts.serving BUNDLE.epk [ROUNDS]`.
 
-Prints one JSON object, of this machine and of one run of the bundle's program:
+Prints one JSON object, for this machine and one run of the bundle's program:
 
-- tokens/s of one answer streamed over HTTP, and of the bare loop over ONNX Runtime GenAI that
-  generates as many tokens; in turns, and the median of the rounds' ratios;
-- seconds to the first token of a conversation's first turn, whose prompt has about 400 tokens, and
-  of its second turn, sent a second after the answer and at once; medians, and of the ratios.
+- decode throughput, tokens/s, of one answer streamed over HTTP, and of a bare loop over ONNX
+  Runtime GenAI with the same number of tokens; alternating, with the median of the rounds' ratios;
+- time to first token, seconds, of a conversation's first turn, whose prompt has about 400 tokens,
+  and of its second turn, sent a second after the answer or at once; medians of times and ratios.
 """
 
 import json
@@ -28,11 +28,11 @@ STORY = [{"role": "user", "content": "Tell me a long story about a fox."}]
 TURN_CHARACTERS = 1000
 TEXT = Path(__file__).parent.parent / "README.md"
 PAUSE_S = 1.0
-"""Within it, the runtime reads its answer again and is idle then."""
+"""Pause between requests, in which the runtime prefills its answer again and becomes idle."""
 
 
 def bare(folder: Path) -> Iterator[float]:
-    """Speeds of the loop without a server, in tokens/s."""
+    """Yield the decode throughput of a loop without a server, tokens/s."""
     model = og.Model(str(folder))
     tokenizer = og.Tokenizer(model)
     text = tokenizer.apply_chat_template(json.dumps(STORY), add_generation_prompt=True)
@@ -49,7 +49,7 @@ def bare(folder: Path) -> Iterator[float]:
 
 
 class Answer(NamedTuple):
-    """How a streamed answer went: times in seconds, the first token's and those after it."""
+    """A streamed answer: its text and tokens, time to first token and decode time, seconds."""
 
     text: str
     tokens: int
@@ -57,8 +57,8 @@ class Answer(NamedTuple):
     decode_s: float
 
 
-def streamed(client: httpx.Client, messages: list[Any], tokens: int) -> Answer:
-    """One answer over HTTP."""
+def stream(client: httpx.Client, messages: list[Any], tokens: int) -> Answer:
+    """Stream one answer over HTTP."""
     body = {
         "messages": messages,
         "max_tokens": tokens,
@@ -84,12 +84,12 @@ def streamed(client: httpx.Client, messages: list[Any], tokens: int) -> Answer:
     return Answer(text, generated, first - started, last - first)
 
 
-def speeds(client: httpx.Client, folder: Path, rounds: int) -> dict[str, float]:
-    """Over HTTP and bare, in turns."""
+def measure_speeds(client: httpx.Client, folder: Path, rounds: int) -> dict[str, float]:
+    """Measure the decode throughput over HTTP and of the bare loop, alternating."""
     loop = bare(folder)
     pairs = []
     for _ in range(rounds):
-        answer = streamed(client, STORY, TOKENS)
+        answer = stream(client, STORY, TOKENS)
         time.sleep(PAUSE_S)
         pairs.append(((answer.tokens - 1) / answer.decode_s, next(loop)))
     return {
@@ -99,21 +99,21 @@ def speeds(client: httpx.Client, folder: Path, rounds: int) -> dict[str, float]:
     }
 
 
-def turns(client: httpx.Client, rounds: int, pause_s: float) -> dict[str, float]:
-    """The first and the second turn of conversations of which nothing is remembered."""
+def measure_turns(client: httpx.Client, rounds: int, pause_s: float) -> dict[str, float]:
+    """Measure the first and second turns of conversations that share no cached prefix."""
     text = TEXT.read_text(encoding="utf-8")
     pairs = []
     for number in range(rounds):
         start = int(pause_s > 0) + 2 * number
         part = text[start * 450 :][:TURN_CHARACTERS]
         messages = [{"role": "user", "content": f"Tell me in detail what this means:\n{part}"}]
-        first = streamed(client, messages, 60)
+        first = stream(client, messages, 60)
         time.sleep(pause_s)
         messages += [
             {"role": "assistant", "content": first.text},
             {"role": "user", "content": "Shorter, please."},
         ]
-        second = streamed(client, messages, 20)
+        second = stream(client, messages, 20)
         time.sleep(PAUSE_S)
         pairs.append((first.first_s, second.first_s))
     return {
@@ -125,16 +125,16 @@ def turns(client: httpx.Client, rounds: int, pause_s: float) -> dict[str, float]
 
 def main() -> None:
     """Print the figures."""
-    release = launch.unpacked(Path(sys.argv[1]))
+    release = launch.unpack_for_host(Path(sys.argv[1]))
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 7
     with (
         Serving(release.folder) as serving,
         httpx.Client(base_url=serving.url, timeout=120) as client,
     ):
         figures = {
-            "streaming": speeds(client, release.model_folder, rounds),
-            "second_turn_after_a_second": turns(client, rounds, PAUSE_S),
-            "second_turn_at_once": turns(client, rounds, 0),
+            "streaming": measure_speeds(client, release.model_folder, rounds),
+            "second_turn_after_a_second": measure_turns(client, rounds, PAUSE_S),
+            "second_turn_at_once": measure_turns(client, rounds, 0),
         }
     console.result_json(figures)
 

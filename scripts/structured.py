@@ -1,4 +1,4 @@
-"""Ask a real model for JSON of random schemas, and check every answer against its schema.
+"""Query a real model for JSON with random schemas, and check every answer against its schema.
 
 Usage: python -m scripts.structured MODEL_FOLDER [SCHEMAS]
 """
@@ -15,13 +15,13 @@ from tests.support import schemas
 PROMPT = "<|im_start|>user\nAnswer with JSON.<|im_end|>\n<|im_start|>assistant\n"
 
 
-def main(folder: Path, wanted: int) -> int:
-    """Until so many schemas were answered, greedily and with temperature 1."""
+def main(folder: Path, total: int) -> int:
+    """Generate answers for a number of schemas, greedily and with temperature 1."""
     model = schemas.GuidedModel(folder)
     count: Counter[str] = Counter()
     started = time.monotonic()
     seed = 0
-    while count["schemas"] < wanted:
+    while count["schemas"] < total:
         seed += 1
         schema = schemas.RandomSchemas(seed).make()
         try:

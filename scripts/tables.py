@@ -1,4 +1,4 @@
-"""Write the tables of docs/families.md and docs/precisions.md from what the tests check.
+"""Generate the tables of docs/families.md and docs/precisions.md from the tests' data:
 
 python -m scripts.tables
 """
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- {} -->", "<!-- end -->"
 
 
 def families() -> str:
-    """The families, of each what it is and what is checked."""
+    """Render the table of families and the checks of each."""
     rows = [
         (
             family.name,
@@ -28,7 +28,7 @@ def families() -> str:
         )
         for family in FAMILIES.values()
     ]
-    heads = ("family", "models", "architecture", "what must come out right")
+    heads = ("family", "models", "architecture", "special features")
     return _table((*heads, "fp32 tokens", "int8", "int4", "chat tokens"), rows)
 
 
@@ -39,18 +39,18 @@ def _chat(template: str | None, system: bool) -> str:
 
 
 def others() -> str:
-    """The other architectures that are compared."""
+    """Render the table of other architectures that are compared."""
     rows = [(o.name, f"`{o.architecture}`", "equal", "yes", "yes") for o in OTHERS.values()]
     return _table(("family", "architecture", "fp32 tokens", "int8", "int4"), rows)
 
 
 def variants() -> str:
-    """The variants of families."""
+    """Render the table of the families' variants."""
     return _table(("variant", "fp32 tokens"), [(name, "equal") for name in VARIANTS])
 
 
 def precisions() -> str:
-    """Each precision for each execution provider: what is made of it, or why not."""
+    """Render the table of precisions by execution provider: the graph, or why there is none."""
     rows = []
     for provider, precision in CASES:
         if (provider, precision) not in MADE:
@@ -60,7 +60,7 @@ def precisions() -> str:
         rotary = " + RotaryEmbedding" if graph.rotary else ""
         linear = f"MatMulNBits, {graph.bits} bits" if graph.bits else "MatMul"
         floats = {"FLOAT": "fp32", "FLOAT16": "fp16"}[graph.floats]
-        runs = "runs" if provider == "cpu" else "made; runs on the CPU"
+        runs = "runs" if provider == "cpu" else "built; runs on the CPU"
         rows.append(
             (
                 *(provider, precision, runs),
@@ -92,7 +92,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def current(name: str) -> str:
-    """A document with its tables as they should be."""
+    """Render a document with its current tables."""
     text = (DOCS / name).read_text(encoding="utf-8")
     for marker, make in TABLES[name].items():
         head, rest = text.split(BEGIN.format(marker), 1)

@@ -144,7 +144,7 @@ def check_target(bundle: Bundle, target: Target, policy: Policy) -> None:
     if not target.is_system:
         raise InstallError(
             f"{target.root} is not a root file system (no etc, usr and os-release there)",
-            hint="Mount the device's root partition and give its mount point.",
+            hint="Mount the device's root partition and pass its mount point.",
         )
     _require(target, requirements.architecture(target.machine, kit))
     glibc = target.glibc

@@ -116,7 +116,7 @@ class Bundle:
                 (schema.SIGNATURE_NAME, self.signature),
                 (schema.MANIFEST_NAME, self.manifest_bytes),
             ):
-                with _created(folder / name, 0o644) as target:
+                with _create(folder / name, 0o644) as target:
                     target.write(data)
         except OSError as error:
             raise disk_error(error, folder) from None
@@ -139,7 +139,7 @@ class Bundle:
             if blob.compression == "zstd":
                 with tempfile.TemporaryFile(dir=folder) as stored:
                     _store_checked(chunks, digest, first, stored)
-                    _write_checked(_decompressed(stored, first), first, folder)
+                    _write_checked(_decompress(stored, first), first, folder)
             else:
                 _write_checked(chunks, first, folder)
             if folder is not None:
@@ -219,7 +219,7 @@ def _check_marker(marker: bytes) -> None:
 
 
 @contextmanager
-def _created(path: Path, mode: int) -> Iterator[IO[bytes]]:
+def _create(path: Path, mode: int) -> Iterator[IO[bytes]]:
     """Open a new file, flushed to disk at the end; an existing file or link is an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, mode)
@@ -241,7 +241,7 @@ def _store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: I
     copy.seek(0)
 
 
-def _decompressed(stored: IO[bytes], record: Record) -> Iterator[bytes]:
+def _decompress(stored: IO[bytes], record: Record) -> Iterator[bytes]:
     try:
         with zstandard.ZstdDecompressor().stream_reader(stored, closefd=False) as reader:
             while chunk := reader.read(CHUNK):
@@ -254,7 +254,7 @@ def _write_checked(chunks: Iterator[bytes], record: Record, folder: Path | None)
     """Write content to its file while checking its length and digest."""
     hasher = hashlib.sha256()
     left = record.size
-    with _created(folder / record.path, record.mode) if folder else nullcontext() as target:
+    with _create(folder / record.path, record.mode) if folder else nullcontext() as target:
         for chunk in chunks:
             left -= len(chunk)
             if left < 0:

@@ -124,7 +124,7 @@ class GenAIModel:
             raise RequestError(f"{place} must not contain U+0000", hint="Leave it out.")
         # A chat template writes the BOS token itself.
         raw = isinstance(request.prompt, str)
-        text = request.prompt if isinstance(request.prompt, str) else self._rendered(request)
+        text = request.prompt if isinstance(request.prompt, str) else self._render(request)
         if self._normal_form is not None:
             text = unicodedata.normalize(self._normal_form, text)
         self._tokenizer.update_options(add_special_tokens=str(raw).lower())
@@ -147,7 +147,7 @@ class GenAIModel:
         """Decode tokens into text."""
         return str(self._tokenizer.decode(np.array(tokens, np.int32))) if tokens else ""
 
-    def _rendered(self, request: GenerationRequest) -> str:
+    def _render(self, request: GenerationRequest) -> str:
         options = {"tools": request.tools, "template_str": request.template}
         options = {name: value for name, value in options.items() if value}
         messages = msgspec.json.encode(request.prompt).decode()

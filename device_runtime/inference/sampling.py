@@ -73,10 +73,10 @@ class Sampler:
         Returns:
             Scores, float32 [vocabulary], in a new array.
         """
-        scores = self._penalized(logits)
-        return scores if self._greedy else self._with_noise(scores)
+        scores = self._penalize(logits)
+        return scores if self._greedy else self._add_noise(scores)
 
-    def _penalized(self, logits: Scores) -> Scores:
+    def _penalize(self, logits: Scores) -> Scores:
         request = self._request
         scores = logits.astype(np.float32, copy=True)
         answer = np.fromiter(self._answer, np.int64)
@@ -92,19 +92,19 @@ class Sampler:
             scores[token] += bias
         return scores
 
-    def _with_noise(self, scores: Scores) -> Scores:
+    def _add_noise(self, scores: Scores) -> Scores:
         scores /= np.float32(self._request.temperature)
         (kept,) = np.nonzero(scores >= scores.max() - NEGLIGIBLE)
-        kept = self._truncated(kept, scores[kept])
+        kept = self._truncate(kept, scores[kept])
         waiting = self._random.standard_exponential(len(kept), np.float32)
-        # A zero, of which 32 bits have too many, would win whatever the score.
+        # A zero, which 32-bit floats draw too often, would win regardless of the score.
         noisy = scores[kept] - np.log(np.maximum(waiting, _LEAST))
         scores -= np.float32(_BEHIND)
         scores[kept] = noisy
         return scores
 
-    def _truncated(self, kept: Numbers, scores: Scores) -> Numbers:
-        """Keep those of some tokens, given with their scores, that top_k, min_p and top_p allow."""
+    def _truncate(self, kept: Numbers, scores: Scores) -> Numbers:
+        """Keep the tokens that top_k, min_p and top_p allow, of some tokens with their scores."""
         request = self._request
         if request.top_k and request.top_k < len(kept):
             best = np.argpartition(scores, -request.top_k)[-request.top_k :]

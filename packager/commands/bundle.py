@@ -37,8 +37,8 @@ def run(
     if generate is None and max_tokens is not None:
         raise click.UsageError("--max-tokens requires --generate")
     if generate is not None and (port is not None or mqtt is not None):
-        raise click.UsageError("--generate does not start a server: omit --port and --mqtt")
-    release = launch.unpacked(bundle)
+        raise click.UsageError("--generate cannot be combined with --port or --mqtt")
+    release = launch.unpack_for_host(bundle)
     arguments = ["serve"] if generate is None else ["generate"]
     if as_json:
         arguments.append("--json")
@@ -68,7 +68,7 @@ def chat(bundle: Path, options: tuple[str, ...]) -> None:
     """
     from packager import launch
 
-    launch.replace_process(launch.unpacked(bundle), ["chat", "--alone", *options])
+    launch.replace_process(launch.unpack_for_host(bundle), ["chat", "--alone", *options])
 
 
 @click.command()

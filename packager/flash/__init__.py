@@ -45,5 +45,6 @@ def flash(bundle: Path, target: str, policy: Policy = STRICT) -> Release:
     kinds = " or ".join(flasher.DESCRIPTION for flasher in FLASHERS.values())
     raise FlashError(
         f"{target} is not {kinds}",
-        hint="Mount the device's root partition (an SD card's, say) and give its mount point.",
+        hint="Mount the device's root partition (for instance an SD card's) and pass its mount "
+        "point.",
     )

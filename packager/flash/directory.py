@@ -32,7 +32,7 @@ def flash(bundle: Path, target: str, policy: Policy) -> Release:
     if root.samefile("/"):
         raise FlashError(
             f"{target} is the root of this machine, not a device's",
-            hint="Give the mount point of the device's root partition; to install on this machine "
+            hint="Pass the mount point of the device's root partition; to install on this machine "
             "itself, run the bundle's own program: edgepack-runtime install FILE.epk",
         )
     with open_bundle(bundle) as opened:

@@ -227,7 +227,7 @@ def freeze(
                 *("--collect-submodules", "device_runtime", "--collect-data", "device_runtime"),
                 *("--hidden-import", "numpy"),  # only onnxruntime_genai's C++ imports it
                 # onnxruntime_genai loads ONNX Runtime from its package's folder, and imports
-                # nothing of it: the library and a file that makes the folder a package will do.
+                # nothing from it: the library and the package's __init__.py are enough.
                 *("--add-binary", f"{site_there}/onnxruntime/capi/{library.name}:onnxruntime/capi"),
                 *("--add-data", f"{site_there}/onnxruntime/__init__.py:onnxruntime"),
                 *(part for name in _EXCLUDED for part in ("--exclude-module", name)),

@@ -96,7 +96,7 @@ def _check_files(model: str, names: list[str]) -> None:
         raise ModelSourceError(
             f"{model} has its weights only as {', '.join(pickled[:4])}: pickle files, which can "
             "run code when loaded",
-            hint="Use a model that comes as safetensors.",
+            hint="Use a model with safetensors.",
         )
     if any(name.endswith(".gguf") for name in top):
         raise ModelSourceError(
@@ -105,5 +105,5 @@ def _check_files(model: str, names: list[str]) -> None:
     contents = ", ".join(sorted(names)[:8]) or "no files"
     raise ModelSourceError(
         f"{model} has no weights (*.safetensors); it has {contents}",
-        hint="Use a text model that comes as safetensors.",
+        hint="Use a text model with safetensors.",
     )

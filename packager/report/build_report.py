@@ -48,7 +48,7 @@ def write(
     return path
 
 
-def speeds(choice: Choice) -> dict[str, float]:
+def measure_speeds(choice: Choice) -> dict[str, float]:
     """Measure the decode throughput of all tried models in one run, tokens/s (cached)."""
     models = {model.recipe: model for model, _ in choice.tried if model.measured is not None}
     if not models:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.build_memory import measured, number
+from scripts.build_memory import measure, number
 from tests.support import phi_shape
 from tests.support.commands import Outcome, refused
 
@@ -22,7 +22,7 @@ def test_forecast_and_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         *("--recipe", "int4-rtn", "--allow-quality-loss", "--eval-text", text),
         *("-o", tmp_path / "out.epk"),
     )
-    found, output = measured(build, 1_600_000_000)
+    found, output = measure(build, 1_600_000_000)
     assert found["status"] == 0, output
     # Too little for fp32, enough for the type that the model is stored in.
     assert "fp32 does not fit here" in output
@@ -37,6 +37,6 @@ def test_too_little_memory(tmp_path: Path, tiny_hf: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
     output = tmp_path / "out.epk"
     build = ("-m", "packager", "build", "--profile", "mobile", "--model", tiny_hf, "-o", output)
-    found, said = measured((sys.executable, *build), 400_000_000)
+    found, said = measure((sys.executable, *build), 400_000_000)
     refused(Outcome(found["status"], "", said), 9, "the build takes 0.6 GB of memory", "smaller")
     assert list(tmp_path.glob("*.epk")) == []
