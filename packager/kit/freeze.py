@@ -206,13 +206,13 @@ def freeze(
         )
     site = site_packages(wheels, python)
     (library,) = site.glob("onnxruntime/capi/libonnxruntime.so.*")
-    site_there = f"{environment.wheels}/{site.relative_to(wheels)}"
-    there = environment.work
+    site_path = f"{environment.wheels}/{site.relative_to(wheels)}"
+    work_path = environment.work
     variables = {
         **PATH,
-        "HOME": there,
+        "HOME": work_path,
         "LC_ALL": "C.UTF-8",
-        "PYTHONPATH": f"{there}/src:{site_there}",
+        "PYTHONPATH": f"{work_path}/src:{site_path}",
         "PYTHONUSERBASE": environment.wheels,
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -222,16 +222,16 @@ def freeze(
         environment.run(
             [
                 *(environment.python, "-m", "PyInstaller", "--onedir", "--log-level", "WARN"),
-                *("--name", PROGRAM, "--specpath", there),
-                *("--distpath", f"{there}/dist", "--workpath", f"{there}/build"),
+                *("--name", PROGRAM, "--specpath", work_path),
+                *("--distpath", f"{work_path}/dist", "--workpath", f"{work_path}/build"),
                 *("--collect-submodules", "device_runtime", "--collect-data", "device_runtime"),
                 *("--hidden-import", "numpy"),  # only onnxruntime_genai's C++ imports it
                 # onnxruntime_genai loads ONNX Runtime from its package's folder, and imports
                 # nothing from it: the library and the package's __init__.py are enough.
-                *("--add-binary", f"{site_there}/onnxruntime/capi/{library.name}:onnxruntime/capi"),
-                *("--add-data", f"{site_there}/onnxruntime/__init__.py:onnxruntime"),
+                *("--add-binary", f"{site_path}/onnxruntime/capi/{library.name}:onnxruntime/capi"),
+                *("--add-data", f"{site_path}/onnxruntime/__init__.py:onnxruntime"),
                 *(part for name in _EXCLUDED for part in ("--exclude-module", name)),
-                f"{there}/src/device_runtime/__main__.py",
+                f"{work_path}/src/device_runtime/__main__.py",
             ],
             variables,
             "Freezing the runtime",
@@ -242,7 +242,7 @@ def freeze(
         _copy_licenses(site, frozen)
         _normalize(frozen)
     reported = environment.run(
-        [f"{there}/dist/{PROGRAM}/{PROGRAM}", "--version"],
+        [f"{work_path}/dist/{PROGRAM}/{PROGRAM}", "--version"],
         PATH,
         "Starting the frozen runtime",
     )
@@ -270,8 +270,8 @@ def _strip(environment: Environment, work: Path, frozen: Path) -> None:
         for path in frozen.rglob("*.so*")
         if not path.is_symlink() and not path.relative_to(frozen).parts[1].startswith("numpy")
     )
-    there = [f"{environment.work}/{path.relative_to(work)}" for path in libraries]
-    environment.run(["strip", "--strip-debug", *there], PATH, "Stripping the runtime")
+    paths = [f"{environment.work}/{path.relative_to(work)}" for path in libraries]
+    environment.run(["strip", "--strip-debug", *paths], PATH, "Stripping the runtime")
 
 
 def _copy_licenses(site: Path, frozen: Path) -> None:
