@@ -46,7 +46,7 @@ def warn(message: str) -> None:
 
 
 def error(message: str, hint: str = "") -> None:
-    """Print an error, and a hint what to do next."""
+    """Print an error, and a hint about what to do next."""
     _stderr.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
     if hint:
         _stderr.print(f"[cyan]hint:[/cyan] {escape(hint)}", soft_wrap=True)

@@ -130,7 +130,7 @@ class Target:
 
     @contextmanager
     def _walk(self, path: str) -> Iterator[tuple[Folder, list[str]]]:
-        """Resolve a path, its last name too.
+        """Resolve a path, including its last name.
 
         Yields:
             The deepest folder that exists, and the remaining names below it: those of missing
