@@ -12,7 +12,7 @@ import pytest
 from packager.errors import QuantizeError, ResourceError
 from packager.jobs.harness import run_job
 from packager.jobs.job import Job
-from scripts.build_memory import measured
+from scripts.build_memory import measure
 from tests.support import jobs
 
 
@@ -83,7 +83,7 @@ def test_process_that_a_signal_ends_has_failed(name: str) -> None:
 
 @pytest.mark.requires("root", "cgroups")
 def test_process_that_the_kernel_ends_has_run_out_of_memory() -> None:
-    figures, output = measured(
+    figures, output = measure(
         [sys.executable, "-c", "from tests.support import jobs; jobs.main()"], 300_000_000
     )
     assert figures["status"] == 0, output
