@@ -133,10 +133,11 @@ def ensure(name: str) -> Kit:
 
 
 def is_there(name: str) -> bool:
-    """Return True if `ensure` would take the kit of that name from the cache, made or imported.
+    """Return whether the cache has the kit that `ensure` would return, built or imported.
 
     Raises:
-        KitError: there is no such kit, one in the cache is damaged, or this machine never makes it.
+        KitError: there is no such kit, a kit in the cache is damaged, or this machine cannot build
+            the kit.
     """
     target = platform(name)
     digest = cache.key(recipe(target))
@@ -149,10 +150,10 @@ def is_there(name: str) -> bool:
 
 
 def check(name: str) -> None:
-    """Refuse a kit that cannot be made on this machine.
+    """Check that this machine can build the kit.
 
     Raises:
-        KitError: names what this machine lacks.
+        KitError: this machine lacks something; the message lists it.
     """
     target = platform(name)
     freeze.check_pip()
