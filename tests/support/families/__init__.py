@@ -6,11 +6,11 @@ windows of their real size, before which, across which and after which a model m
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.families import tokenizers as tokenizers
+from tests.support.families.tokenizer_files import TokenizerSpec, write
 
 WINDOW = 16
 """A window that comes into play within the few tokens of a test."""
@@ -26,22 +26,22 @@ SMALL = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Family:
     """A family of models.
 
     Attributes:
         name: for people.
-        special: what of it must come out right.
-        examples: models of it.
         architecture: as config.json names it.
         model_type: likewise.
+        special: what of it must come out right.
+        examples: models of it.
         config: what differs from `SMALL`.
-        tokenizer: arguments of `family_tokenizers.make`.
-        specials: tokenizer_config.json: class and special tokens.
+        tokenizer: the tokenizer, of `families.tokenizers`.
         template: chat template; None for a model that knows no chat.
         system: whether the template takes a system message.
         prompt_tokens: lengths of the prompts of the greedy test.
@@ -49,13 +49,13 @@ class Family:
     """
 
     name: str
-    special: str
-    examples: str
     architecture: str
     model_type: str
+    _: KW_ONLY
+    special: str
+    examples: str
     config: dict[str, Any]
-    tokenizer: dict[str, Any]
-    specials: dict[str, Any]
+    tokenizer: TokenizerSpec
     template: str | None
     system: bool = True
     prompt_tokens: tuple[int, ...] = (40,)
@@ -102,12 +102,13 @@ def make_hf(family: Family, folder: Path) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder.mkdir(parents=True)
-    specials = {"model_max_length": 1000000000000000019884624838656, **family.specials}
+    specials = family.tokenizer.config
+    files = {"model_max_length": 1000000000000000019884624838656, **specials}
     if family.template is not None:
-        specials["chat_template"] = family.template
-    vocabulary = tokenizers.make(folder, config=specials, **family.tokenizer)
+        files["chat_template"] = family.template
+    vocabulary = write(family.tokenizer, folder, files)
     ids = {
-        f"{kind}_token_id": vocabulary.get(family.specials.get(f"{kind}_token") or "")
+        f"{kind}_token_id": vocabulary.get(specials.get(f"{kind}_token") or "")
         for kind in ("bos", "eos", "pad")
     }
     config = {

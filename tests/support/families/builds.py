@@ -4,7 +4,7 @@
 
 One process for all, since importing torch, transformers and the model builder takes longer than
 building a hundred such models. In FOLDER, each family gets a folder with `hf`, `fp32`, `int8`,
-`int4` and `expected.npz`; each of `family_variants.VARIANTS` has no quantized models.
+`int4` and `expected.npz`; each of `variants.VARIANTS` has no quantized models.
 """
 
 import json

@@ -1,160 +1,102 @@
-"""Small tokenizers in the manner of the model families: trained here, files as models have them.
+"""The tokenizers of the families, as data: their special tokens and the rest of their files."""
 
-Four kinds are enough: byte-level BPE as OpenAI's tokenizers (Phi-2), the same with a splitting
-expression (Llama 3, Qwen, SmolLM3), and byte-fallback BPE as SentencePiece makes it, with a space
-put before the text (Llama 2, Mistral, Phi-3) or without (Gemma).
-"""
+from dataclasses import replace
 
-import json
-from pathlib import Path
-from typing import Any, Literal
+from tests.support.families.tokenizer_files import QWEN_SPLIT, TokenizerSpec
 
-Kind = Literal["gpt2", "split", "prefix", "gemma"]
-
-MERGES = 200
-"""How much a vocabulary is more than bytes: enough that words of several tokens occur."""
-
-TEXT = """
-The quick brown fox jumps over the lazy dog, and then it rests under the old tree near the river.
-What is the capital of France? The capital of France is Paris, and it lies on the river Seine.
-Write a function that returns the sum of two numbers: def add(a, b): return a + b
-Die Straße führt über den Fluß; größere Häuser stehen am anderen Ufer. Wie heißt du? Ich heiße Jörg.
-¿Dónde está la estación? El tren sale a las 12:45 y llega mañana. Ça va très bien, merci, garçon.
-Привет, как дела? Сегодня хорошая погода, и мы идём гулять в парк.
-今日はとても良い天気です。今日は公園に行きます。你好,世界!今天天气很好,我们去公园。
-Numbers: 0 1 2 3 10 42 100 1999 2024 3.14159 and 1,000,000. {"name": "value", "list": [1, 2, 3]}
-"""
-
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PHI = TokenizerSpec(
+    kind="gpt2",
+    markup=("<|endoftext|>",),
+    config={
+        "tokenizer_class": "CodeGenTokenizer",
+        "add_prefix_space": False,
+        "bos_token": "<|endoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    },
 )
-QWEN_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 
+LLAMA2 = TokenizerSpec(
+    kind="prefix",
+    first=("<unk>", "<s>", "</s>"),
+    bos="<s>",
+    config={
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "legacy": False,
+    },
+)
+MISTRAL = replace(LLAMA2, first=(*LLAMA2.first, "[INST]", "[/INST]"))
+PHI3 = replace(
+    LLAMA2,
+    markup=("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>"),
+    rstrip=True,
+    config={**LLAMA2.config, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+)
+PHI3_5 = replace(PHI3, bos=None, config={**PHI3.config, "add_bos_token": False})
 
-def make(
-    folder: Path,
-    *,
-    kind: Kind,
-    first: list[str],
-    markup: list[str],
-    config: dict[str, Any],
-    bos: str | None,
-    pattern: str = LLAMA3_SPLIT,
-    nfc: bool = False,
-    rstrip: bool = False,
-) -> dict[str, int]:
-    """Train a tokenizer and write its files.
+LLAMA3 = TokenizerSpec(
+    kind="split",
+    markup=(
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+    ),
+    bos="<|begin_of_text|>",
+    config={
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|begin_of_text|>",
+        "eos_token": "<|eot_id|>",
+        "clean_up_tokenization_spaces": True,
+    },
+)
+SMOLLM3 = replace(
+    LLAMA3,
+    markup=("<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>"),
+    bos=None,
+    config={
+        **LLAMA3.config,
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|im_end|>",
+    },
+)
 
-    Args:
-        folder: Hugging Face folder.
-        kind: which of the four.
-        first: tokens with the lowest ids (`<unk>`, `<s>`, ...).
-        markup: tokens of the chat, with the highest ids.
-        config: tokenizer_config.json, without the markup.
-        bos: token that the tokenizer itself puts before a text; None for none.
-        pattern: of the kind `split`.
-        nfc: of the kind `split`: normalize to NFC.
-        rstrip: markup tokens swallow the white space after them, as those of Phi-3 do.
+GEMMA = TokenizerSpec(
+    kind="gemma",
+    first=("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"),
+    markup=("<start_of_turn>", "<end_of_turn>"),
+    bos="<bos>",
+    config={
+        "tokenizer_class": "GemmaTokenizer",
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "add_bos_token": True,
+        "add_eos_token": False,
+    },
+)
 
-    Returns:
-        The vocabulary.
-    """
-    from tokenizers import AddedToken, Tokenizer, models, processors
-
-    vocabulary, merges = _train(kind, first, pattern)
-    byte_fallback = kind in ("prefix", "gemma")
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab=vocabulary,
-            merges=merges,
-            byte_fallback=byte_fallback,
-            fuse_unk=byte_fallback,
-            unk_token="<unk>" if byte_fallback else None,
-            ignore_merges=kind == "split",
-        )
-    )
-    _make_pipeline(tokenizer, kind, pattern, nfc)
-    if bos is not None:
-        number = vocabulary[bos] if bos in vocabulary else len(vocabulary) + markup.index(bos)
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, number)]
-        )
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in first]
-    )
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False, rstrip=rstrip) for token in markup]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    added = {
-        str(number): {
-            "content": token.content,
-            "lstrip": token.lstrip,
-            "normalized": token.normalized,
-            "rstrip": token.rstrip,
-            "single_word": token.single_word,
-            "special": token.special,
-        }
-        for number, token in tokenizer.get_added_tokens_decoder().items()
-    }
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"added_tokens_decoder": added, **config}, indent=2, ensure_ascii=False)
-    )
-    return dict(tokenizer.get_vocab())
-
-
-def _train(
-    kind: Kind, first: list[str], pattern: str
-) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges; `first`, then all bytes, then what was learned."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-    learner = Tokenizer(models.BPE())
-    if kind in ("prefix", "gemma"):
-        basic = [f"<0x{number:02X}>" for number in range(256)]
-        learner.normalizer = normalizers.Replace(" ", "▁")
-        learner.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
-        alphabet = []
-    else:
-        basic = sorted(pre_tokenizers.ByteLevel.alphabet())
-        alphabet = basic
-        learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=1000, initial_alphabet=alphabet, show_progress=False, limit_alphabet=300
-    )
-    learner.train_from_iterator(TEXT.strip().split("\n"), trainer)
-    learned = json.loads(learner.to_str())["model"]
-    merges = [(left, right) for left, right in learned["merges"][:MERGES]]
-    alone = [token for token in learned["vocab"] if len(token) == 1]
-    tokens = [*first, *basic, *alone, *(left + right for left, right in merges)]
-    return {token: number for number, token in enumerate(dict.fromkeys(tokens))}, merges
-
-
-def _make_pipeline(tokenizer: Any, kind: Kind, pattern: str, nfc: bool) -> None:
-    """What happens to a text before and after the model, as the files of real models say it."""
-    from tokenizers import Regex, decoders, normalizers, pre_tokenizers
-
-    if kind == "gpt2":
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-    elif kind == "split":
-        if nfc:
-            tokenizer.normalizer = normalizers.NFC()
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(pattern), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        tokenizer.decoder = decoders.ByteLevel()
-    else:
-        space = normalizers.Replace(" ", "▁")
-        steps: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-        if kind == "prefix":
-            tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), space])
-            steps.append(decoders.Strip(" ", 1, 0))
-        else:
-            tokenizer.normalizer = space
-            tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-        tokenizer.decoder = decoders.Sequence(steps)
+QWEN2 = TokenizerSpec(
+    kind="split",
+    markup=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    pattern=QWEN_SPLIT,
+    nfc=True,
+    config={
+        "tokenizer_class": "Qwen2Tokenizer",
+        "add_prefix_space": False,
+        "add_bos_token": False,
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+    },
+)
+QWEN3 = replace(QWEN2, markup=(*QWEN2.markup, "<think>", "</think>"))

@@ -84,7 +84,7 @@ def _other(name: str, architecture: str, model_type: str, **config: Any) -> Fami
         special="",
         architecture=architecture,
         model_type=model_type,
-        config={"rope_theta": 10000.0, "tie_word_embeddings": False, **config},
+        config={"rope_theta": 10000.0, **config},
         template=None,
     )
 
