@@ -1,0 +1,129 @@
+"""Tools for tests, and a model of ONNX Runtime GenAI that is given them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+
+from device_runtime.tools.call_parser import CallArguments, CallStarted, Text, ToolCallParser
+from device_runtime.tools.definition import Tool
+from device_runtime.tools.dialect import Dialect
+from tests.support import guided, tool_templates
+
+TEMPLATES = {
+    "hermes": tool_templates.HERMES,
+    "llama": tool_templates.LLAMA,
+    "mistral": tool_templates.MISTRAL,
+    "mistral-args": tool_templates.MISTRAL_ARGS,
+    "phi4": tool_templates.PHI4,
+    "plain": tool_templates.CHATML,
+}
+WEATHER = Tool(
+    name="get_weather",
+    description='It\'s the weather <now> & "here"',
+    parameters={
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "maxLength": 12},
+            "unit": {"enum": ["C", "°F"]},
+            "days": {"type": "integer", "minimum": 1, "maximum": 14},
+        },
+        "required": ["city", "unit"],
+        "additionalProperties": False,
+    },
+)
+CLOCK = Tool(name="clock-2", description="The time")
+TOOLS = (WEATHER, CLOCK)
+
+CALL = {"function": {"name": "get_weather", "arguments": '{"city": "Paris", "unit": "C"}'}}
+NOON = {"function": {"name": "clock-2", "arguments": "{}"}}
+
+
+class ToolModel:
+    """A model that samples as the engine does: noise on the scores of a greedy generator."""
+
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime_genai as og
+
+        self.og = og
+        self.model = og.Model(str(folder))
+        self.tokenizer = og.Tokenizer(self.model)
+        self.end_tokens = [int(token) for token in self.tokenizer.eos_token_ids]
+
+    def render(
+        self, dialect: Dialect, messages: list[dict[str, Any]], tools: tuple[Tool, ...]
+    ) -> str:
+        options = {}
+        if dialect.native and tools:
+            options["tools"] = json.dumps([tool.definition for tool in tools])
+        return str(
+            self.tokenizer.apply_chat_template(
+                json.dumps(dialect.messages(messages, tools)),
+                template_str=dialect.template,
+                add_generation_prompt=True,
+                **options,
+            )
+        )
+
+    def generator(self, rules: str, prompt: str, tokens: int) -> Any:
+        return guided.generator(self.model, self.tokenizer, rules, prompt, tokens)
+
+    def pieces(
+        self, dialect: Dialect, rules: str, prompt: str, *, seed: int | None, tokens: int = 400
+    ) -> tuple[list[str], bool]:
+        """The answer's pieces, and whether it came to its end."""
+        generator = self.generator(rules, prompt, tokens)
+        shown = dialect.shown
+        stream = self.tokenizer.create_stream()
+        random = None if seed is None else np.random.default_rng(seed)
+        pieces = []
+        token = -1
+        while not generator.is_done():
+            token = guided.next_token(generator, random)
+            if token not in self.end_tokens:
+                pieces.append(shown[token] if token in shown else stream.decode(token))
+        return pieces, token in self.end_tokens
+
+    def follows(self, rules: str, wanted: list[int]) -> list[int]:
+        """The tokens that come when those are wanted, as far as they are allowed."""
+        generator = self.generator(rules, "Hi", len(wanted) + 1)
+        given = []
+        for token in wanted:
+            scores = np.zeros_like(np.asarray(generator.get_logits(), np.float32))
+            scores[..., token] = 100
+            generator.set_logits(scores)
+            generator.generate_next_token()
+            given.append(int(generator.get_next_tokens()[0]))
+            if generator.is_done() or given[-1] != token:
+                break
+        return given
+
+
+def calls_of(
+    dialect: Dialect, pieces: list[str], tools: tuple[Tool, ...] = TOOLS
+) -> tuple[str, list[tuple[str, str]]]:
+    names = [tool.name for tool in tools]
+    parser = ToolCallParser(dialect, names, guided=True)
+    events = [event for piece in pieces for event in parser.push(piece)] + parser.finish()
+    text = "".join(event.text for event in events if isinstance(event, Text))
+    called = [event.name for event in events if isinstance(event, CallStarted)]
+    arguments = [""] * len(called)
+    for event in events:
+        if isinstance(event, CallArguments):
+            arguments[event.index] += event.delta
+    return text, list(zip(called, arguments, strict=True))
+
+
+def check(calls: list[tuple[str, str]]) -> None:
+    schemas = {tool.name: tool.parameters for tool in TOOLS}
+    for name, arguments in calls:
+        jsonschema.validate(json.loads(arguments), schemas[name])
+
+
+def allowed(model: ToolModel, rules: str, text: str, end: int | None = None) -> bool:
+    """Whether a grammar lets the model answer with a text, and end then."""
+    wanted = [int(token) for token in model.tokenizer.encode(text)]
+    wanted.append(model.end_tokens[0] if end is None else end)
+    return model.follows(rules, wanted) == wanted
