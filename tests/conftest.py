@@ -45,6 +45,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(reason)
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """The event loop of the service, for tests with the mark anyio."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="session")
 def tiny_hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model as a Hugging Face folder. Do not write into it."""

@@ -1,6 +1,5 @@
 """What HTTP makes of the generator's chunks and errors."""
 
-import asyncio
 import json
 import socket
 from typing import Any
@@ -18,6 +17,7 @@ from device_runtime.status.report import Figure, RequestStats, RuntimeStatus
 from device_runtime.tools.dialect import Dialect
 from device_runtime.worker.health import Health
 from device_runtime.worker.supervisor import BusyError, DeadlineError, QueueFullError
+from tests.support import asgi
 from tests.support.fakes import FakeGenerator, runtime_status
 from tests.support.serving import chat_body
 
@@ -37,12 +37,7 @@ class App:
         return runtime_status(self.stats, self.health)
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self._app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(send())
+        return asgi.request(self._app, method, path, **options)
 
     def chat(self, **fields: Any) -> httpx.Response:
         return self.ask("POST", "/v1/chat/completions", json=chat_body(**fields))

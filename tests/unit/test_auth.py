@@ -1,6 +1,5 @@
 """The file of API keys, and who gets past it."""
 
-import asyncio
 import stat
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from device_runtime.errors import ServiceError
 from device_runtime.server import api_keys
 from device_runtime.server.api_keys import KeyRing
 from device_runtime.server.auth import OPEN_PATHS, protect
+from tests.support import asgi
 
 
 @pytest.fixture
@@ -160,14 +160,8 @@ class App:
             for name, value in headers.items()
             for each in ([value] if isinstance(value, str) else value)
         ]
-
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self._app)
-            base = "http://127.0.0.1:8080"
-            async with httpx.AsyncClient(transport=transport, base_url=base) as client:
-                return await client.request(method, path, headers=sent)
-
-        return asyncio.run(send())
+        base = "http://127.0.0.1:8080"
+        return asgi.request(self._app, method, path, base_url=base, headers=sent)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The log: one line for each event, and never what was said."""
 
-import asyncio
 import fcntl
 import json
 import logging
@@ -9,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,6 +16,7 @@ from starlette.routing import Route
 
 from device_runtime import logs
 from device_runtime.server.access_log import AccessLog
+from tests.support import asgi
 
 log = logging.getLogger("tests.logs")
 
@@ -104,14 +103,8 @@ async def _answer(request: Request) -> PlainTextResponse:
 
 
 def ask(path: str) -> None:
-    async def send() -> None:
-        app = AccessLog(Starlette(routes=[Route("/{path:path}", _answer, methods=["POST"])]))
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://here"
-        ) as client:
-            await client.post(path, content="the question")
-
-    asyncio.run(send())
+    app = AccessLog(Starlette(routes=[Route("/{path:path}", _answer, methods=["POST"])]))
+    asgi.request(app, "POST", path, content="the question")
 
 
 def test_access_log_tells_how_it_went_and_not_what_was_said(

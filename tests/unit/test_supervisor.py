@@ -27,11 +27,6 @@ from tests.support.serving import is_gone
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @asynccontextmanager
 async def running(
     mode: str = "",
