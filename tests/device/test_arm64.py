@@ -1,6 +1,5 @@
 """The Raspberry Pi bundle on a real arm64 Debian, its programs run by qemu."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from device_runtime.bundle.target import Target
 from tests.device import emulated
 from tests.device.emulated import on_device
 from tests.support.commands import edgepack, refused
+from tests.support.targets import verify_unit
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,14 +42,7 @@ def test_generates_real_tokens(device: Path) -> None:
 
 
 def test_systemd_accepts_the_unit(device: Path) -> None:
-    done = subprocess.run(
-        ["systemd-analyze", "verify", f"--root={device}", "edgepack.service"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    complaints = [line for line in done.stderr.splitlines() if "edgepack" in line]
-    assert (done.returncode, complaints) == (0, [])
+    assert verify_unit(device) == (0, [])
 
 
 def test_bundle_for_another_machine_is_refused(host_bundle: Path, device: Path) -> None:

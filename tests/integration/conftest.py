@@ -1,13 +1,23 @@
-"""Chromium, for the tests of the chat page."""
+"""Clients of the service: OpenAI's, and Chromium for the tests of the chat page."""
 
 import shutil
 from collections.abc import Iterator
 
+import openai
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.support.serving import Serving
+
 PATIENCE_MS = 30_000
 """A slow machine writes the longest answer of these tests within it."""
+
+
+@pytest.fixture(scope="module")
+def client(server: Serving) -> Iterator[openai.OpenAI]:
+    """OpenAI's client of the service that the module starts as its fixture `server`."""
+    with server.openai() as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

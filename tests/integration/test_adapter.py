@@ -161,6 +161,15 @@ def changed(lora: Path, folder: Path, **values: Any) -> Path:
     return folder
 
 
+def resized(hf: Path, folder: Path, **sizes: int) -> Path:
+    """A model of other sizes, with the tokenizer of the tiny one."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shutil.copytree(hf, folder)
+    LlamaForCausalLM(LlamaConfig.from_pretrained(hf, **sizes)).save_pretrained(folder)
+    return folder
+
+
 def test_folder_that_is_not_an_adapter(tiny_hf: Path, tmp_path: Path) -> None:
     merging_fails(tiny_hf, tiny_hf, "is not an adapter", "config.json")
     merging_fails(tiny_hf, tmp_path / "missing", "does not exist")
@@ -194,12 +203,7 @@ def test_pickled_weights(tiny_hf: Path, lora: Path, tmp_path: Path) -> None:
 
 def test_adapter_for_another_base_model(tiny_hf: Path, lora: Path, tmp_path: Path) -> None:
     """Another width, and other names of the modules."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig.from_pretrained(tiny_hf)
-    config.hidden_size = 96
-    wider = shutil.copytree(tiny_hf, tmp_path / "wider")
-    LlamaForCausalLM(config).save_pretrained(wider)
+    wider = resized(tiny_hf, tmp_path / "wider", hidden_size=96)
     merging_fails(wider, lora, "does not fit", "size mismatch")
     renamed = changed(lora, tmp_path / "renamed", target_modules=["query_key_value"])
     merging_fails(tiny_hf, renamed, "does not fit", "query_key_value")
@@ -207,16 +211,9 @@ def test_adapter_for_another_base_model(tiny_hf: Path, lora: Path, tmp_path: Pat
 
 def test_adapter_for_a_deeper_model(tiny_hf: Path, lora: Path, tmp_path: Path) -> None:
     """All shapes fit, but some of its weights have no place: they must not be dropped silently."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig.from_pretrained(tiny_hf)
-    config.num_hidden_layers = 1
-    shallow = shutil.copytree(tiny_hf, tmp_path / "shallow")
-    LlamaForCausalLM(config).save_pretrained(shallow)
+    shallow = resized(tiny_hf, tmp_path / "shallow", num_hidden_layers=1)
     merging_fails(shallow, lora, "layers.1")
-    config.num_hidden_layers = 3
-    deep = shutil.copytree(tiny_hf, tmp_path / "deep")
-    LlamaForCausalLM(config).save_pretrained(deep)
+    deep = resized(tiny_hf, tmp_path / "deep", num_hidden_layers=3)
     merging_fails(deep, lora, "incomplete", "layers.2")
 
 

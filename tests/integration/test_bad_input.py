@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.bundles import draft
 from tests.support.commands import Outcome, edgepack, environment, refused
+from tests.support.disks import small_disk
 
 
 def left_behind(*folders: Path) -> list[str]:
@@ -24,11 +25,45 @@ def left_behind(*folders: Path) -> list[str]:
     ]
 
 
-def build(model: Path | str, tmp_path: Path, profile: Path | str = "mobile") -> Outcome:
+def build(
+    model: Path | str,
+    tmp_path: Path,
+    profile: Path | str = "mobile",
+    *,
+    output: Path | None = None,
+    cache: Path | None = None,
+) -> Outcome:
     return edgepack(
-        *("build", "--profile", profile, "--model", model, "-o", tmp_path / "out.epk"),
-        cache=tmp_path / "cache",
+        *("build", "--profile", profile, "--model", model),
+        *("-o", output or tmp_path / "out.epk"),
+        cache=cache or tmp_path / "cache",
     )
+
+
+def started_build(model: Path, output: Path, cache: Path) -> subprocess.Popen[str]:
+    """A build in the foreground of its own, whose messages can be read as they come."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "packager", "build", "--profile", "mobile"),
+            *("--model", str(model), "-o", str(output)),
+        ],
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def messages_until(process: subprocess.Popen[str], words: str) -> str:
+    """What a process writes to its stderr, up to a line with these words or to the end."""
+    assert process.stderr is not None
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if words in line:
+            break
+    return seen
 
 
 def test_unknown_profile_suggests_the_nearest(tmp_path: Path) -> None:
@@ -83,78 +118,34 @@ def test_weights_cut_in_half(tmp_path: Path, tiny_hf: Path) -> None:
 
 @pytest.mark.requires("root")
 def test_disk_full(tmp_path: Path, tiny_hf: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", small], check=True)
-    try:
-        into_cache = edgepack(
-            *("build", "--profile", "mobile", "--model", tiny_hf, "-o", tmp_path / "o.epk"),
-            cache=small / "cache",
-        )
+    with small_disk(tmp_path / "small", "200k") as small:
+        into_cache = build(tiny_hf, tmp_path, cache=small / "cache")
         refused(into_cache, 9, "of disk", "are free")
         assert left_behind(small, tmp_path) == []
-        output = edgepack(
-            *("build", "--profile", "mobile", "--model", tiny_hf, "-o", small / "o.epk"),
-            cache=tmp_path / "cache",
-        )
+        output = build(tiny_hf, tmp_path, output=small / "o.epk")
         refused(output, 9, "o.epk", "No space left")
         assert left_behind(small) == []
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 @pytest.mark.requires("root")
 def test_disk_that_fills_up(tmp_path: Path, tiny_hf: Path) -> None:
     """There was enough space when the build began, and something else took it."""
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", small], check=True)
-    try:
-        with subprocess.Popen(
-            [
-                *(sys.executable, "-m", "packager", "build", "--profile", "mobile"),
-                *("--model", str(tiny_hf), "-o", str(tmp_path / "o.epk")),
-            ],
-            env=environment(small / "cache"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+    with small_disk(tmp_path / "small", "40m") as small:
+        with started_build(tiny_hf, tmp_path / "o.epk", small / "cache") as process:
+            said = messages_until(process, "Building int4-rtn")
+            filler = small / "filler"
+            subprocess.run(["dd", "if=/dev/zero", f"of={filler}"], capture_output=True, check=False)
             assert process.stderr is not None
-            said = ""
-            for line in process.stderr:
-                said += line
-                if "Building int4-rtn" in line:
-                    filler = small / "filler"
-                    subprocess.run(
-                        ["dd", "if=/dev/zero", f"of={filler}"], capture_output=True, check=False
-                    )
+            said += process.stderr.read()
         refused(Outcome(process.returncode, "", said), 9, "disk is full", "EDGEPACK_CACHE")
         assert left_behind(small, tmp_path) == []
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 @pytest.mark.parametrize("moment", ["Building int4-rtn", "Checking the graph"])
 def test_interrupted(tmp_path: Path, tiny_hf: Path, moment: str) -> None:
     """Ctrl-C at a terminal reaches the foreground's process group."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "packager", "build", "--profile", "mobile"),
-            *("--model", str(tiny_hf), "-o", str(tmp_path / "out.epk")),
-        ],
-        env=environment(tmp_path / "cache"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    seen = ""
-    for line in process.stderr:
-        seen += line
-        if moment in line:
-            break
+    process = started_build(tiny_hf, tmp_path / "out.epk", tmp_path / "cache")
+    seen = messages_until(process, moment)
     time.sleep(0.5)
     children = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(process.pid)],

@@ -13,6 +13,7 @@ from packager.errors import QuantizeError
 from packager.jobs.harness import run_job
 from packager.quantize import builder
 from tests.support.commands import edgepack
+from tests.support.graphs import linear_bits
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +84,7 @@ def test_jetson_model_only_has_int4_cuda_graph(cache: Path, tiny_hf: Path, tmp_p
     (provider,) = config["model"]["decoder"]["session_options"]["provider_options"]
     assert list(provider) == ["cuda"]
     graph = onnx.load(str(model / "model.onnx")).graph
-    bits = {
-        attribute.i
-        for node in graph.node
-        if node.op_type == "MatMulNBits"
-        for attribute in node.attribute
-        if attribute.name == "bits"
-    }
-    assert bits == {4}
+    assert linear_bits(graph) == {4}
 
 
 def test_windows_dml_gives_a_model_for_directml(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:

@@ -4,10 +4,7 @@ docs/families.md is the table of what is tested here.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +17,13 @@ from device_runtime.inference.genai_engine import GenAIEngine
 from packager.errors import QuantizeError
 from packager.genai import folder as genai_folder
 from packager.jobs import check, generation
-from packager.jobs.harness import OFFLINE
 from packager.jobs.job import Work
 from packager.jobs.measure import DecoderGraph, TimeDecoding
 from packager.models.catalog import ARCHITECTURES, REFUSED
 from packager.models.folder import _REMOTE_CODE
 from packager.quantize import builder
 from tests.support import families
-from tests.support.commands import edgepack, refused
+from tests.support.commands import edgepack, make_offline, refused
 from tests.support.families import CONVERSATIONS
 from tests.support.families.builds import PRECISIONS, TOKENS
 from tests.support.families.models import FAMILIES
@@ -48,14 +44,7 @@ WINDOWED = [name for name, family in FAMILIES.items() if family.window]
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All tiny models, built in one process."""
     folder = tmp_path_factory.mktemp("families")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.families.builds", folder],
-        env={**os.environ, **OFFLINE},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    make_offline("tests.support.families.builds", folder)
     return folder
 
 

@@ -29,12 +29,6 @@ def server(host_release: Release) -> Iterator[Serving]:
         assert serving.process.wait(30) == 0
 
 
-@pytest.fixture(scope="module")
-def client(server: Serving) -> Iterator[openai.OpenAI]:
-    with server.openai() as client:
-        yield client
-
-
 def test_openai_client_gets_an_answer(client: openai.OpenAI) -> None:
     (model,) = client.models.list().data
     done = client.chat.completions.create(

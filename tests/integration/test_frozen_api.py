@@ -40,12 +40,6 @@ def server(host_release: Release) -> Iterator[Serving]:
 
 
 @pytest.fixture(scope="module")
-def client(server: Serving) -> Iterator[openai.OpenAI]:
-    with server.openai() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def model(client: openai.OpenAI) -> str:
     return client.models.list().data[0].id
 

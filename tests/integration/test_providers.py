@@ -4,11 +4,8 @@ docs/precisions.md is the table of what is tested here.
 """
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,10 @@ import numpy as np
 import onnxruntime_genai.models
 import pytest
 
-from packager.jobs.harness import OFFLINE
 from packager.recipes.providers import NOT_MADE, PRECISIONS
 from scripts import tables
-from tests.support.commands import edgepack, refused
+from tests.support.commands import edgepack, make_offline, refused
+from tests.support.graphs import linear_bits
 from tests.support.provider_builds import ASKED, CASES, MADE, expected
 
 pytestmark = pytest.mark.slow
@@ -34,14 +31,7 @@ OWN_DOMAIN_OF_ORT = ("SimplifiedLayerNormalization",)
 def built(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model in all precisions for all providers."""
     folder = tmp_path_factory.mktemp("providers")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.provider_builds", tiny_hf, folder],
-        env={**os.environ, **OFFLINE},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    make_offline("tests.support.provider_builds", tiny_hf, folder)
     return folder
 
 
@@ -85,14 +75,7 @@ def test_graph_is_what_it_should_be(built: Path, provider: str, precision: str) 
     operators = Counter(node.op_type for node in graph.node)
     assert operators[wanted.attention] == 2
     assert operators["RotaryEmbedding"] == wanted.rotary
-    bits = {
-        attribute.i
-        for node in graph.node
-        if node.op_type == "MatMulNBits"
-        for attribute in node.attribute
-        if attribute.name == "bits"
-    }
-    assert bits == ({wanted.bits} if wanted.bits else set())
+    assert linear_bits(graph) == ({wanted.bits} if wanted.bits else set())
     linears = sum(name.endswith("weight") for name in _inputs_of(graph, "MatMul"))
     assert (linears == 0) == bool(wanted.bits)
     embedding = [node.op_type for node in graph.node if "input_ids" in node.input]

@@ -35,12 +35,6 @@ def server(release: Release) -> Iterator[Serving]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def client(server: Serving) -> Iterator[openai.OpenAI]:
-    with server.openai() as client:
-        yield client
-
-
 def test_openai_client_whole_and_streamed(client: openai.OpenAI) -> None:
     (model,) = client.models.list().data
     done = client.chat.completions.create(

@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from packager.jobs.harness import OFFLINE
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -55,3 +57,15 @@ def refused(outcome: Outcome, status: int, *words: str) -> None:
     assert "error:" in outcome.err
     assert "hint:" in outcome.err, outcome.err
     assert "Traceback" not in outcome.err
+
+
+def make_offline(module: str, *arguments: str | Path) -> None:
+    """Run a module that makes things for tests, without the network; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, **OFFLINE},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

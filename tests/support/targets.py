@@ -1,5 +1,6 @@
 """Root file systems of devices, as small as may be."""
 
+import subprocess
 from pathlib import Path
 
 ELF_X86_64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00"
@@ -16,3 +17,14 @@ def make_root(root: Path, elf: bytes) -> Path:
     (root / "bin").symlink_to("usr/bin")
     (root / "usr/bin/env").write_bytes(elf)
     return root
+
+
+def verify_unit(root: Path) -> tuple[int, list[str]]:
+    """Let systemd check the unit in a root file system: exit status, and lines about edgepack."""
+    done = subprocess.run(
+        ["systemd-analyze", "verify", f"--root={root}", "edgepack.service"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, [line for line in done.stderr.splitlines() if "edgepack" in line]

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,8 @@ from tests.support import bundles
 from tests.support.bundles import draft
 from tests.support.commands import edgepack_runtime
 from tests.support.commands import refused as refused_command
-from tests.support.targets import ELF_AARCH64, ELF_X86_64, make_root
+from tests.support.disks import small_disk
+from tests.support.targets import ELF_AARCH64, ELF_X86_64, make_root, verify_unit
 
 
 @pytest.fixture
@@ -172,10 +172,7 @@ def test_disk_that_fills_up_on_the_way(bundle: Path, tmp_path: Path) -> None:
     """The check for space may be overtaken by somebody else's writing."""
     import device_runtime.bundle.install as module
 
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
-    try:
+    with small_disk(tmp_path / "small", "64k") as small:
         root = make_root(small / "root", ELF_X86_64)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "SPARE_BYTES", 0)
@@ -196,8 +193,6 @@ def test_disk_that_fills_up_on_the_way(bundle: Path, tmp_path: Path) -> None:
                 install(big.with_records(record).write(tmp_path / "big.epk"), root)
         assert list((root / "var/lib/edgepack/releases").iterdir()) == []
         assert not (root / "var/lib/edgepack/current").exists()
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 def test_flash_refuses_this_machine_and_what_is_no_folder(bundle: Path, tmp_path: Path) -> None:
@@ -220,14 +215,7 @@ def test_systemd_accepts_the_unit(bundle: Path, tmp_path: Path) -> None:
     root = make_root(tmp_path / "root", ELF_X86_64)
     install(bundle, root)
     shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
-    checked = subprocess.run(
-        ["systemd-analyze", "verify", f"--root={root}", "edgepack.service"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    complaints = [line for line in checked.stderr.splitlines() if "edgepack" in line]
-    assert (checked.returncode, complaints) == (0, [])
+    assert verify_unit(root) == (0, [])
 
 
 def test_the_devices_own_command(root: Path, bundle: Path, tmp_path: Path) -> None:

@@ -56,6 +56,16 @@ async def answer(supervisor: Supervisor, prompt: str) -> str:
         return "".join([chunk.text async for chunk in chunks])
 
 
+@asynccontextmanager
+async def long_request(supervisor: Supervisor) -> AsyncIterator[asyncio.Task[str]]:
+    """A request that runs, and is given up at the end."""
+    task = asyncio.create_task(answer(supervisor, "long"))
+    await until(lambda: supervisor.running == 1)
+    yield task
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def until(check: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not check():
@@ -128,14 +138,12 @@ async def test_closed_answers_are_cancelled_in_the_process() -> None:
 
 async def test_waiting_requests_can_be_given_up() -> None:
     async with running() as supervisor:
-        long = asyncio.create_task(answer(supervisor, "long"))
-        waiting = asyncio.create_task(answer(supervisor, "a"))
-        await until(lambda: supervisor.queue_length == 1)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        assert supervisor.queue_length == 0
-        long.cancel()
-        await asyncio.gather(long, return_exceptions=True)
+        async with long_request(supervisor):
+            waiting = asyncio.create_task(answer(supervisor, "a"))
+            await until(lambda: supervisor.queue_length == 1)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert supervisor.queue_length == 0
         assert await answer(supervisor, "b") == "b "
 
 
@@ -154,22 +162,15 @@ async def test_queue_is_bounded() -> None:
 async def test_no_queue_still_lets_a_request_in_that_can_start() -> None:
     async with running(queue_limit=0) as supervisor:
         assert await answer(supervisor, "a") == "a "
-        long = asyncio.create_task(answer(supervisor, "long"))
-        await until(lambda: supervisor.running == 1)
-        with pytest.raises(QueueFullError):
-            await answer(supervisor, "a")
-        long.cancel()
-        await asyncio.gather(long, return_exceptions=True)
+        async with long_request(supervisor):
+            with pytest.raises(QueueFullError):
+                await answer(supervisor, "a")
 
 
 async def test_short_request_is_answered_beside_a_long_one() -> None:
-    async with running(parallel=2) as supervisor:
-        long = asyncio.create_task(answer(supervisor, "long"))
-        await until(lambda: supervisor.running == 1)
+    async with running(parallel=2) as supervisor, long_request(supervisor) as long:
         assert await answer(supervisor, "a b c") == "a b c "
         assert not long.done()
-        long.cancel()
-        await asyncio.gather(long, return_exceptions=True)
 
 
 async def test_crash_fails_all_that_run_and_none_that_wait() -> None:
