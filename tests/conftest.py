@@ -46,6 +46,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of edgepack for one test alone; nothing has made the folder yet."""
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def anyio_backend() -> str:
     """The event loop of the service, for tests with the mark anyio."""
     return "asyncio"

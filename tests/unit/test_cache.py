@@ -7,11 +7,7 @@ import pytest
 
 from packager import cache
 
-
-@pytest.fixture(autouse=True)
-def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_made_once_for_the_same_inputs() -> None:
@@ -30,19 +26,19 @@ def test_made_once_for_the_same_inputs() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
-def test_failure_leaves_nothing(cache_root: Path, error: BaseException) -> None:
+def test_failure_leaves_nothing(own_cache: Path, error: BaseException) -> None:
     def make(folder: Path) -> None:
         (folder / "half").write_text("x")
         raise error
 
     with pytest.raises(type(error)):
         cache.stage("s", {}, make)
-    assert [path for path in (cache_root / "s").iterdir() if path.is_dir()] == []
+    assert [path for path in (own_cache / "s").iterdir() if path.is_dir()] == []
 
 
-def test_leftover_of_a_killed_process_is_removed(cache_root: Path) -> None:
+def test_leftover_of_a_killed_process_is_removed(own_cache: Path) -> None:
     digest = cache.key({})
-    leftover = cache_root / "s" / f".{digest}-killed"
+    leftover = own_cache / "s" / f".{digest}-killed"
     leftover.mkdir(parents=True)
     cache.stage("s", {}, lambda folder: None)
     assert not leftover.exists()

@@ -15,11 +15,7 @@ from packager.jobs.job import Job
 from scripts.build_memory import measure
 from tests.support import jobs
 
-
-@pytest.fixture(autouse=True)
-def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def run(job: Job[Any], target: Path | None = None) -> Any:
@@ -50,10 +46,10 @@ def test_refusal_is_the_message_and_may_have_its_own_hint() -> None:
         assert caught.value.hint == expected
 
 
-def test_failure_has_the_last_line_and_names_the_log(cache_root: Path) -> None:
+def test_failure_has_the_last_line_and_names_the_log(own_cache: Path) -> None:
     with pytest.raises(QuantizeError, match="Trying failed: RuntimeError: no such layer") as caught:
         run(jobs.Fail(message="no such layer"))
-    log = cache_root / "last-failure.log"
+    log = own_cache / "last-failure.log"
     assert str(log) in str(caught.value)
     assert "Traceback" in log.read_text()
     assert caught.value.hint == "Try another."
