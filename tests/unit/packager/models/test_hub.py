@@ -73,5 +73,5 @@ def test_hub_model_without_safetensors(
 
 
 def test_hub_unknown_model_and_revision(fake_hub: hub.FakeHub) -> None:
-    assert "no such model" in refused("tiny/other")
+    assert "nor a model on the hub" in refused("tiny/other")
     assert "no revision" in refused("tiny/llama@v9")
