@@ -37,7 +37,7 @@ from device_runtime.worker.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 DRAIN_S = 10
-"""How long running answers may continue after a signal to stop, seconds."""
+"""Seconds that running answers may continue after a signal to stop."""
 
 
 class Service:

@@ -27,10 +27,10 @@ from device_runtime.json_schema.sequences import Member, items, members
 from device_runtime.json_schema.shapes import ALL, Bounds, Shape, Sub, type_of
 
 ANY_DEPTH = 4
-"""How deep arrays and objects are nested in a value of which nothing is said."""
+"""Nesting depth of arrays and objects in a value that the schema does not describe."""
 
 MAX_RECURSION = 6
-"""How often a schema that refers to itself is entered within itself."""
+"""Number of times that a schema that refers to itself is entered within itself."""
 
 MAX_DEPTH = 40
 """Schemas within schemas. The engine reads a grammar by recursion, on a stack of limited size."""

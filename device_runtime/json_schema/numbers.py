@@ -44,7 +44,7 @@ class Range:
 
     @property
     def empty(self) -> bool:
-        """Whether no number is between the bounds."""
+        """True if no number is between the bounds."""
         if self.low is None or self.high is None:
             return False
         return self.low > self.high or (self.low == self.high and (self.above or self.below))

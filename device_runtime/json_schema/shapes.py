@@ -13,7 +13,7 @@ ALL = frozenset(("null", "boolean", "integer", "fraction", "string", "array", "o
 """Types of values. JSON Schema's `number` is `integer` and `fraction`."""
 
 MAX_DISJOINT_DEPTH = 3
-"""How deep to look for what tells the options of a `oneOf` apart."""
+"""Depth of the search for what distinguishes the options of a `oneOf`."""
 
 Sub = tuple[Source, ...]
 """Schemas that all hold; none for any value."""
@@ -103,12 +103,12 @@ class Shape:
 
     @property
     def may_be_absent(self) -> int:
-        """How many of the properties that are described an object can be without."""
+        """Number of described properties that an object can lack."""
         return len(set(self.described) - set(self.required)) if "object" in self.kinds else 0
 
     @property
     def may_be_first(self) -> int:
-        """How many of the properties that are described an object can begin with."""
+        """Number of described properties that an object can begin with."""
         names = self.described if "object" in self.kinds else ()
         return next((n for n, name in enumerate(names, 1) if name in self.required), len(names))
 
@@ -246,7 +246,7 @@ def exact(number: float) -> Decimal:
 
 
 def identity(value: Any) -> Any:
-    """What is equal for values that are equal in JSON Schema, where 1 is 1.0 but not true."""
+    """Return a key that is equal for values equal in JSON Schema, where 1 is 1.0 but not true."""
     if isinstance(value, dict):
         return frozenset((name, identity(inner)) for name, inner in value.items())
     if isinstance(value, list):

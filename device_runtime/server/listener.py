@@ -17,7 +17,7 @@ from device_runtime.errors import ResourceError, ServiceError
 from device_runtime.server.connection import MAX_HEAD_BYTES, Connection
 
 CLOSE_S = 15
-"""How long connections may stay open after the server begins to stop, seconds. The service ends all
+"""Seconds that connections may stay open after the server begins to stop. The service ends all
 answers before that: only a client that does not read its answer meets this limit."""
 SEND_BUFFER_BYTES = 32 << 10
 """The kernel's buffer for what a client has not read. Small, so that a client that does not read is
