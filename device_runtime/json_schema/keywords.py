@@ -68,7 +68,7 @@ _NOTES = frozenset([
 fits, whatever `nullable` says."""
 
 MAX_REFERENCES = 64
-"""Depth to which `$ref`, `allOf` and the like may lead into each other before a value is reached."""
+"""Depth to which `$ref`, `allOf` and the like may lead into each other without a value."""
 
 
 class Keywords:

@@ -25,7 +25,7 @@ from device_runtime.json_schema.pattern_tree import (
 )
 
 CHARACTER = r'([^"\\\x00-\x1F\x7F]|\\["\\nrt])'
-"""A character of a string in JSON text. Without \\u: half of a surrogate pair is not a character."""
+"""A character of a string in JSON text. Without \\u, which can be half of a surrogate pair."""
 
 _TIME = (
     r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
