@@ -130,7 +130,7 @@ def main() -> None:
         "limit_gb": limit / 1e9,
         "resident_gb": {
             title: float(peak)
-            for title, peak in re.findall(r"^ *(.*): (.*) GB resident at its peak$", output, re.M)
+            for title, peak in re.findall(r"^ *(.*): peak resident memory (.*) GB$", output, re.M)
         },
     }
     console.result_json({"model_builder": plain, "edgepack": ours})

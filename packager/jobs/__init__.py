@@ -1,1 +1,1 @@
-"""Heavy work, each piece of it in a process of its own: `harness.run_job` does a `job.Job`."""
+"""Jobs: heavy work that runs in child processes; `harness.run_job` runs a `job.Job`."""

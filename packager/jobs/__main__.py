@@ -1,9 +1,9 @@
-"""The process that does one job; `harness.run_job` starts it:
+"""Entry point of the process that runs a job; `harness.run_job` spawns it:
 
     python -m packager.jobs MODULE TYPE DESCRIPTOR [FOLDER]
 
-MODULE and TYPE name the job's class, stdin has its fields as JSON, DESCRIPTOR is the pipe that gets
-the `messages`, and FOLDER gets the job's files.
+MODULE and TYPE name the job's class, stdin carries its fields as JSON, DESCRIPTOR is the pipe for
+the `messages`, and FOLDER receives the job's files.
 """
 
 import importlib
@@ -19,8 +19,8 @@ from packager.jobs.messages import Done, Message, Progress, Refused
 
 
 def main(module: str, name: str, descriptor: str, *folder: str) -> int:
-    """Do the job that stdin describes; the exit status."""
-    # What the job starts must not hold the pipe open after the job has ended.
+    """Run the job that stdin describes and return the exit status."""
+    # Processes that the job spawns must not keep the pipe open after the job has ended.
     os.set_inheritable(int(descriptor), False)
     pipe = os.fdopen(int(descriptor), "wb")
 
@@ -28,11 +28,11 @@ def main(module: str, name: str, descriptor: str, *folder: str) -> int:
         pipe.write(msgspec.json.encode(message) + b"\n")
         pipe.flush()
 
-    kind: type[job.Job[object]] = getattr(importlib.import_module(module), name)
+    job_type: type[job.Job[object]] = getattr(importlib.import_module(module), name)
     work = job.Work(Path(*folder) if folder else None, lambda amount: send(Progress(amount)))
     try:
-        result = job.decode(sys.stdin.buffer.read(), kind).run(work)
-    except job.RefusedError as refusal:
+        result = job.decode(sys.stdin.buffer.read(), job_type).run(work)
+    except job.JobRefusedError as refusal:
         send(Refused(str(refusal), refusal.hint))
         return 0
     except Exception as error:
@@ -43,7 +43,7 @@ def main(module: str, name: str, descriptor: str, *folder: str) -> int:
 
 
 def _peak_bytes() -> int:
-    """Most resident memory that this process had."""
+    """Return the peak resident memory of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10

@@ -1,7 +1,7 @@
-"""Build an ONNX GenAI folder: a job for the memory it takes.
+"""Build an ONNX GenAI folder. A job because of its memory use.
 
-The model builder makes the graph; where there are `Weights`, the pass `nbits` takes the place of
-the builder's own quantizers.
+The model builder creates the graph; if `Weights` are given, the pass `nbits` replaces the builder's
+own quantizers.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of the pass that quantizes.
+    """Settings of the quantization pass.
 
     Attributes:
-        algorithm: as in a recipe.
-        body_bits: of the decoder layers' MatMuls.
-        head_bits: of the language modelling head.
-        embedding_bits: of the embedding.
+        algorithm: quantization algorithm, as in a recipe.
+        body_bits: bits of the decoder layers' MatMuls.
+        head_bits: bits of the language modelling head.
+        embedding_bits: bits of the embedding.
         block_size: inputs that share a scale.
-        symmetric: no zero points.
-        accuracy_level: of each MatMulNBits.
-        sensitive: `LAYER.NAME` of the linear layers that get 8 bits, `3.mlp.down_proj`.
-        calibrated: folder that `calibrate` filled; None for the other algorithms.
+        symmetric: quantize without zero points.
+        accuracy_level: accuracy level of each MatMulNBits.
+        sensitive: linear layers that get 8 bits, as `LAYER.NAME` (`3.mlp.down_proj`).
+        calibrated: output folder of `calibrate`; None for the other algorithms.
     """
 
     algorithm: Literal["nearest", "kquant", "gptq"]
@@ -54,24 +54,24 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """Outcome of a build.
+    """Result of a build.
 
     Attributes:
-        warnings: for the user.
+        warnings: warnings for the user.
     """
 
     warnings: tuple[str, ...]
 
 
 class BuildOnnx(Job[Built], frozen=True, kw_only=True):
-    """Build a model. Progress: layers.
+    """Build a model. Progress unit: layers.
 
     Attributes:
         source: Hugging Face folder.
-        precision: as the builder names it.
-        execution_provider: as the builder names it.
+        precision: precision, as the builder names it.
+        execution_provider: execution provider, as the builder names it.
         options: the builder's extra options.
-        weights: how to quantize; None leaves it to the builder.
+        weights: settings of the pass; None leaves quantization to the builder.
     """
 
     source: Path
@@ -81,7 +81,7 @@ class BuildOnnx(Job[Built], frozen=True, kw_only=True):
     weights: Weights | None = None
 
     def run(self, work: Work) -> Built:
-        """Run the builder, with the pass in the place of its quantizers."""
+        """Run the builder, with the pass instead of its quantizers."""
         from onnxruntime_genai.models import builder
 
         pairs = [f"{name}={value}" for name, value in sorted(self.options.items())]
@@ -96,7 +96,7 @@ class BuildOnnx(Job[Built], frozen=True, kw_only=True):
             )
             options = builder.parse_extra_options(*place, pairs)
             if self.weights is not None:
-                _stand_in(builder, options, self.weights)
+                _install_pass(builder, options, self.weights)
             corrections.correct(builder, options["hf_details"]["hf_config"])
             with _counted_layers(builder, work.advance):
                 builder.create_model(*place, **options)
@@ -107,8 +107,8 @@ class BuildOnnx(Job[Built], frozen=True, kw_only=True):
         return Built(warnings=tuple(warnings))
 
 
-def _stand_in(builder: Any, options: dict[str, Any], weights: Weights) -> None:
-    """Put the pass in the place of the builder's quantizers."""
+def _install_pass(builder: Any, options: dict[str, Any], weights: Weights) -> None:
+    """Replace the builder's quantizers with the pass."""
     tied = (
         bool(getattr(options["hf_details"]["hf_config"], "tie_word_embeddings", False))
         and weights.head_bits == weights.embedding_bits
@@ -118,7 +118,7 @@ def _stand_in(builder: Any, options: dict[str, Any], weights: Weights) -> None:
         from packager.genai.calibrated import CalibratedWeights
 
         calibrated = CalibratedWeights(weights.calibrated)
-    # The embedding stays a float Gather until the pass comes to it.
+    # The embedding stays a float Gather until the pass reaches it.
     options["shared_embeddings"] = False
 
     def to_nbits(self: Any) -> ir.Model:
@@ -136,8 +136,8 @@ def _stand_in(builder: Any, options: dict[str, Any], weights: Weights) -> None:
 
 @contextmanager
 def _counted_layers(builder: Any, advance: Callable[[int], None]) -> Iterator[None]:
-    """Report each layer that the builder comes to: it has every module judged by `is_layer`."""
-    originals = {kind: vars(kind)["is_layer"] for kind in (builder.Model, builder.ChatGLMModel)}
+    """Report each layer that the builder reaches: it calls `is_layer` on every module."""
+    originals = {model: vars(model)["is_layer"] for model in (builder.Model, builder.ChatGLMModel)}
 
     def counting(judge: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
         def is_layer(self: Any, module: Any) -> bool:
@@ -149,35 +149,35 @@ def _counted_layers(builder: Any, advance: Callable[[int], None]) -> Iterator[No
         return is_layer
 
     try:
-        for kind, original in originals.items():
-            kind.is_layer = counting(original)
+        for model, original in originals.items():
+            model.is_layer = counting(original)
         yield
     finally:
-        for kind, original in originals.items():
-            kind.is_layer = original
+        for model, original in originals.items():
+            model.is_layer = original
 
 
 def quantize(
     weights: Weights, calibrated: CalibratedWeights | None, node: str, weight: Tensor
 ) -> blocks.Blocks | None:
-    """Quantize one weight `[out, in]`; None leaves it as it is."""
+    """Quantize a weight `[out, in]`; None leaves it in float."""
     bits = {nodes.HEAD: weights.head_bits, nodes.EMBEDDING: weights.embedding_bits}.get(
         node, weights.body_bits
     )
     size = weights.block_size
     if node == nodes.EMBEDDING:
-        # GatherBlockQuantized takes whole blocks only.
-        size = next((each for each in (size, 32, 16) if weight.shape[1] % each == 0), 0)
+        # GatherBlockQuantized supports whole blocks only.
+        size = next((width for width in (size, 32, 16) if weight.shape[1] % width == 0), 0)
         if size == 0:
             return None
     linears = calibrated.linears(node) if calibrated else _names(node)
     if any(linear in weights.sensitive for linear in linears):
         bits = 8
-    found = calibrated.find(node, weight) if calibrated and bits < 8 else None
-    if found is not None:
-        return found
+    quantized = calibrated.find(node, weight) if calibrated and bits < 8 else None
+    if quantized is not None:
+        return quantized
     if bits == 8:
-        # Zero points would gain nothing here that can be measured, and cost speed.
+        # With 8 bits, zero points bring no measurable gain and cost speed.
         return blocks.nearest(weight, bits=bits, block_size=size, symmetric=True)
     if weights.algorithm == "nearest":
         return blocks.nearest(weight, bits=bits, block_size=size, symmetric=weights.symmetric)

@@ -1,5 +1,5 @@
-"""Look at a built model's graph, load it and generate with it: a job because a model that cannot be
-loaded may end the process that tries."""
+"""Inspect a built model's graph, load it and generate with it. A job because loading a broken model
+can crash the process."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from packager.jobs import generation
 from packager.jobs.job import Job, Work
 
 LARGE = 1 << 16
-"""Elements of a weight from which on it must be in a kernel that is fast on the target."""
+"""Elements from which on a weight must be quantized, so that its kernel is fast on the target."""
 
 
 class QuantizedWeight(msgspec.Struct, frozen=True, kw_only=True):
     """A quantized weight, as a graph stores it.
 
     Attributes:
-        node: name of the node that takes it.
-        operator: of that node.
-        bits: of a code.
+        node: name of the node that uses the weight.
+        operator: operator type of that node.
+        bits: bits of a code.
         block_size: inputs that share a scale.
-        accuracy_level: of a MatMulNBits; 0 leaves it open.
-        zeros: element type of its zero points; empty for none.
+        accuracy_level: accuracy level of a MatMulNBits; 0 if unspecified.
+        zeros: element type of the zero points; empty without zero points.
     """
 
     node: str
@@ -39,13 +39,13 @@ class QuantizedWeight(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a graph.
+    """Summary of a graph.
 
     Attributes:
-        operators: how often it has each.
-        quantized: its quantized weights.
-        large_floats: nodes with large float weights.
-        execution_provider: that it was built for, lower case.
+        operators: number of nodes of each operator type.
+        quantized: quantized weights.
+        large_floats: names of nodes with large float weights.
+        execution_provider: execution provider the graph was built for, lower case.
     """
 
     operators: dict[str, int]
@@ -55,37 +55,37 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checked(Graph, frozen=True, kw_only=True):
-    """A graph that was looked at and, where this machine can, run.
+    """Summary of a graph, with the model's answer if this machine can run it.
 
     Attributes:
-        answer: to the prompt; None if the model was not run.
+        answer: answer to the prompt; None if the model was not run.
     """
 
     answer: str | None
 
 
 class Check(Job[Checked], frozen=True, kw_only=True):
-    """Look at a graph, and let the model answer.
+    """Inspect a graph and generate an answer.
 
     Attributes:
-        prompt: what it answers; None for a graph that this machine has no execution provider for.
-        max_tokens: length of the answer.
+        prompt: prompt to answer; None if this machine lacks the graph's execution provider.
+        max_tokens: maximum length of the answer.
     """
 
     prompt: str | None
     max_tokens: int
 
     def run(self, work: Work) -> Checked:
-        """Check the model in the work's folder, an ONNX GenAI one."""
-        graph = msgspec.structs.asdict(look(work.target))
+        """Check the model in the target, an ONNX GenAI folder."""
+        graph = msgspec.structs.asdict(inspect_graph(work.target))
         answer = None
         if self.prompt is not None:
             answer = generation.answer(work.target, self.prompt, self.max_tokens)
         return Checked(**graph, answer=answer)
 
 
-def look(folder: Path) -> Graph:
-    """List the operators of a graph, its quantized weights and its large float ones."""
+def inspect_graph(folder: Path) -> Graph:
+    """Summarize a graph: operators, quantized weights, large float weights."""
     import onnx
 
     config = json.loads((folder / "genai_config.json").read_text())
@@ -112,7 +112,7 @@ def look(folder: Path) -> Graph:
 
 
 def _quantized(node: Any, weights: dict[str, Any]) -> QuantizedWeight:
-    """Describe how a weight is stored."""
+    """Describe a quantized weight."""
     import onnx
 
     attributes = {attribute.name: attribute.i for attribute in node.attribute}

@@ -1,8 +1,8 @@
-"""Compare the tensors of a Hugging Face folder with those of its model: a job, as transformers
-prints much and may run the model's own code.
+"""Compare the tensors of a Hugging Face folder with those its model expects. A job because
+transformers prints a lot and may run the model's own code.
 
-The model is put on torch's meta device: names and shapes are compared by transformers' own rules
-(tied matrices, renamed and fused ones), and no weight is read.
+The model is created on torch's meta device: transformers' own rules (tied, renamed and fused
+matrices) compare names and shapes, and no weights are read.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ from packager.jobs.job import Job, Work
 
 
 class Tensors(msgspec.Struct, frozen=True, kw_only=True):
-    """How the tensors of a file differ from those of the model, by name.
+    """Differences between the tensors of a file and those of the model, by name.
 
     Attributes:
-        missing: the model has them, the file does not.
-        mismatched: of another shape than the configuration gives; the shapes follow the name.
-        unexpected: the model has no place for them.
+        missing: tensors that the model expects and the file lacks.
+        mismatched: tensors of an unexpected shape, each with both shapes.
+        unexpected: tensors that the model does not use.
     """
 
     missing: list[str]
@@ -28,7 +28,7 @@ class Tensors(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompareTensors(Job[Tensors], frozen=True, kw_only=True):
-    """Compare what a folder holds with what its config.json calls for.
+    """Compare the tensors of a folder with those that its config.json calls for.
 
     Attributes:
         folder: Hugging Face folder.
@@ -39,7 +39,7 @@ class CompareTensors(Job[Tensors], frozen=True, kw_only=True):
     trust_remote_code: bool
 
     def run(self, work: Work) -> Tensors:
-        """Compare them."""
+        """Compare the tensors."""
         from transformers import AutoModelForCausalLM
 
         _, info = AutoModelForCausalLM.from_pretrained(
@@ -54,12 +54,12 @@ class CompareTensors(Job[Tensors], frozen=True, kw_only=True):
 
 
 def tensors(info: dict[str, Any]) -> Tensors:
-    """Take the names from transformers' loading info."""
+    """Read the names from transformers' loading info."""
     return Tensors(
         missing=sorted(info["missing_keys"]),
         mismatched=sorted(
-            f"{name} {list(stored)} instead of {list(wanted)}"
-            for name, stored, wanted in info["mismatched_keys"]
+            f"{name} {list(stored)} instead of {list(expected)}"
+            for name, stored, expected in info["mismatched_keys"]
         ),
         unexpected=sorted(info["unexpected_keys"]),
     )

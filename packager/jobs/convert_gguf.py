@@ -1,4 +1,4 @@
-"""Turn a GGUF file into a Hugging Face folder: a job for the memory of the whole model in fp32."""
+"""Convert a GGUF file to a Hugging Face folder. A job because it holds all weights in fp32."""
 
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,16 @@ from packager.jobs.job import Job, Work
 
 
 class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
-    """Write config, fp32 weights, tokenizer and chat template into a folder.
+    """Write config, fp32 weights, tokenizer and chat template to a folder.
 
-    The result says how the file's tensors differ from the model's, as the file names them; with
-    tensors missing, the folder is left empty.
+    The result lists differences between the file's tensors and the model's, under the file's names;
+    if tensors are missing, the folder stays empty.
 
     Attributes:
         file: the GGUF file.
-        architecture: its own name of it.
-        tensors: names of those that it has.
-        rotary: scaling of the rotary positions in its metadata, as transformers names it.
+        architecture: name of the architecture in the file.
+        tensors: names of the tensors in the file.
+        rotary: RoPE scaling from the file's metadata, as transformers names its parameters.
     """
 
     file: Path
@@ -27,10 +27,10 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
     rotary: dict[str, str | float]
 
     def run(self, work: Work) -> Tensors:
-        """Convert it.
+        """Convert the file.
 
         Raises:
-            RefusedError: its rotary positions are scaled in a way that cannot be honoured.
+            JobRefusedError: the file's RoPE scaling is not supported.
         """
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -51,7 +51,7 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
         compared = self._named_as_in_file(tensors(info), model)
         if compared.missing:
             return compared
-        # The weights are plain now; what says otherwise would be saved with them.
+        # The weights are plain now; leftovers of the quantizer would be saved with them.
         model.hf_quantizer = None
         model.config.__dict__.pop("quantization_config", None)
         model.save_pretrained(work.target)
@@ -59,12 +59,12 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
         return compared
 
     def _scale_positions(self, config: Any) -> None:
-        """Give a config the scaling of rotary positions that transformers has not read."""
+        """Set the RoPE scaling that transformers does not read from GGUF."""
         scaling = self.rotary
         divided = llama3_rope.DIVISORS in self.tensors
         if scaling or divided:
             parameters = config.rope_parameters
-            # Gemma 3 scales the layers that see everything, and has another base for the others.
+            # Gemma 3 scales the layers with full attention; the others have another base.
             parameters = parameters.get("full_attention", parameters)
             if divided:
                 divisors = _tensor(self.file, llama3_rope.DIVISORS)
@@ -72,7 +72,7 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
             parameters |= scaling
 
     def _named_as_in_file(self, compared: Tensors, model: Any) -> Tensors:
-        """Name tensors as GGUF does, those included that transformers has passed over."""
+        """Return the differences under GGUF names, tensors that transformers skipped included."""
         from transformers.modeling_gguf_pytorch_utils import (
             TENSOR_PROCESSORS,
             TensorProcessor,
@@ -91,8 +91,8 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
 
 
 def _tensor(file: Path, name: str) -> Any:
-    """One tensor of a file, float32."""
+    """Read a tensor of a file as float32."""
     from gguf import GGUFReader, dequantize
 
-    (chosen,) = (tensor for tensor in GGUFReader(file).tensors if tensor.name == name)
-    return dequantize(chosen.data, chosen.tensor_type)
+    (tensor,) = (entry for entry in GGUFReader(file).tensors if entry.name == name)
+    return dequantize(tensor.data, tensor.tensor_type)

@@ -1,4 +1,4 @@
-"""Greedy answers of an ONNX GenAI folder in ONNX Runtime GenAI."""
+"""Greedy generation with an ONNX GenAI folder in ONNX Runtime GenAI."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from packager.jobs import chat
 
 
 def load(folder: Path) -> Any:
-    """Load a model of ONNX Runtime GenAI."""
+    """Load a folder into ONNX Runtime GenAI."""
     import onnxruntime_genai as og
 
     og.disable_telemetry_events()
@@ -21,16 +21,16 @@ def answer(folder: Path, prompt: str, max_tokens: int) -> str:
     import onnxruntime_genai as og
 
     model = load(folder)
-    return say(model, og.Tokenizer(model), folder, prompt, max_tokens)
+    return respond(model, og.Tokenizer(model), folder, prompt, max_tokens)
 
 
-def say(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) -> str:
+def respond(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) -> str:
     """Answer a prompt with a loaded model, through its folder's chat template if it has one."""
     if chat.has_template(folder):
         messages = json.dumps([{"role": "user", "content": prompt}])
         prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
     else:
-        # What a template begins with, a plain text must be given.
+        # A template adds the start token; plain text needs it from the tokenizer.
         tokenizer.update_options(add_special_tokens="true")
     tokens = tokenizer.encode(prompt)
     runner = generator(model, folder, len(tokens) + max_tokens)
@@ -43,13 +43,13 @@ def say(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) 
 
 
 def generator(model: Any, folder: Path, tokens: int, **options: Any) -> Any:
-    """Make a greedy generator of ONNX Runtime GenAI.
+    """Create a greedy generator of ONNX Runtime GenAI.
 
     Args:
-        model: loaded from the folder.
+        model: model loaded from the folder.
         folder: an ONNX GenAI folder.
-        tokens: prompt and answer together, for which the KV cache has room. The cache may be
-            longer, so the caller counts.
+        tokens: capacity of the KV cache, prompt and answer together. The cache may be longer, so
+            the caller counts tokens.
         options: further search options.
     """
     import onnxruntime_genai as og

@@ -1,8 +1,8 @@
-"""Jobs: heavy work as data, with the code that does it.
+"""Jobs: heavy work as data, with the code that runs it.
 
-The fields of a job are all that its result depends on, files by their paths; so a job travels to
-the process that does it as JSON, and `keys` makes the key of a cached result of it. What a job
-leaves is what its `run` returns, and the files that it writes to a folder.
+The result of a job depends on nothing but its fields, which name files by path; so a job is sent as
+JSON to the process that runs it, and `keys` derives the cache key of its result. The output of a
+job is the return value of its `run` and the files that it writes to a folder.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ import msgspec
 Result = TypeVar("Result")
 
 
-class RefusedError(Exception):
-    """The job cannot be done with what it was given; the message is for the user.
+class JobRefusedError(Exception):
+    """The job cannot run with its inputs; the message is for the user.
 
     Attributes:
-        hint: what to do next, one sentence; empty for what the one who runs the job suggests.
+        hint: what to do next, one sentence; empty for the hint passed to `run_job`.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -26,41 +26,41 @@ class RefusedError(Exception):
         self.hint = hint
 
 
-def unheard(_amount: int) -> None:
-    """Report progress to nobody."""
+def ignore_progress(_amount: int) -> None:
+    """Discard progress reports."""
 
 
 class Work:
-    """Surroundings of a job that is being done.
+    """Context of a running job.
 
     Attributes:
-        advance: reports progress, in the job's own units.
+        advance: function that reports progress, in the job's own units.
     """
 
     def __init__(
-        self, target: Path | None = None, advance: Callable[[int], None] = unheard
+        self, target: Path | None = None, advance: Callable[[int], None] = ignore_progress
     ) -> None:
         self._target = target
         self.advance = advance
 
     @property
     def target(self) -> Path:
-        """The folder that gets the job's files, or that a job looks at to judge what is there."""
-        assert self._target is not None, "this job writes files, and was given no folder"
+        """The folder for the job's files, or the folder that the job inspects."""
+        assert self._target is not None, "this job needs a folder"
         return self._target
 
 
 class Job(msgspec.Struct, Generic[Result], frozen=True, kw_only=True):
-    """A piece of work; `harness.run_job` does it in a process of its own.
+    """A unit of work; `harness.run_job` runs it in a child process.
 
     Paths among the fields are absolute.
     """
 
     def run(self, work: Work) -> Result:
-        """Do it, in this process.
+        """Run the job in this process.
 
         Raises:
-            RefusedError: it cannot be done with what it was given.
+            JobRefusedError: the job cannot run with its inputs.
         """
         raise NotImplementedError
 
@@ -70,9 +70,9 @@ def encode(job: Job[Any]) -> bytes:
     return msgspec.json.encode(job, enc_hook=str)
 
 
-def decode(data: bytes, kind: type[Job[Any]]) -> Job[Any]:
+def decode(data: bytes, job_type: type[Job[Any]]) -> Job[Any]:
     """Decode a job from JSON."""
     job: Job[Any] = msgspec.json.decode(
-        data, type=kind, dec_hook=lambda wanted, value: wanted(value)
+        data, type=job_type, dec_hook=lambda field_type, value: field_type(value)
     )
     return job

@@ -1,8 +1,8 @@
-"""Keys of the cache for what jobs make: the jobs as data, and the code that does them.
+"""Cache keys for the results of jobs: the jobs as data, and the code that runs them.
 
-What a job gives depends on its fields, on the contents of the files they name, on the modules of
-this project that its own module imports, however indirectly, and on the packages that these import.
-The imports are read from the sources: no list has to be kept, and nothing is imported for it.
+The result of a job depends on its fields, on the contents of the files they name, on the modules of
+this project that its own module imports, directly or indirectly, and on the packages that these
+import. The imports are read from the sources: no list has to be maintained, nothing is imported.
 """
 
 import ast
@@ -20,14 +20,15 @@ from packager import cache
 from packager.jobs.job import Job
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The folder with the project's packages: a checkout, or site-packages."""
+"""The folder that contains the project's packages: a checkout, or site-packages."""
 PROJECT = ("packager", "device_runtime")
 
 _BEHIND = {
     "onnxruntime_genai": ("onnxruntime",),
     "transformers": ("accelerate", "gguf", "safetensors", "tokenizers"),
 }
-"""Packages that others do their work with: the model builder, and the readers of model files."""
+"""Packages that others use without an import that is visible here: the model builder's and those
+that read model files."""
 
 _STAGE = re.compile(r"[a-z-]+/[0-9a-f]{64}(/.*)?")
 
@@ -41,14 +42,14 @@ def inputs(
     """Collect the inputs of a stage for `cache.stage`.
 
     Args:
-        jobs: all that the stage runs.
-        content: digests of the files and folders that fields of the jobs name; a path below a
-            folder may be named too. Stages of the cache need none: their names are digests.
-        modules: names of further modules of this project that shape the result.
-        more: whatever else the result depends on, JSON-able.
+        jobs: all jobs that the stage runs.
+        content: digests of the files and folders that the jobs' fields name, or of a folder above
+            them. Stages of the cache need no digest: their names are digests.
+        modules: names of other modules of this project that affect the result.
+        more: everything else the result depends on, JSON-able.
 
     Raises:
-        ValueError: a job names a file that has no digest.
+        ValueError: a job names a file without a digest.
     """
     code, packages = sources([*(type(job).__module__ for job in jobs), *modules])
     digests = content or {}
@@ -64,67 +65,67 @@ def inputs(
 
 
 def sources(modules: Iterable[str], root: Path = ROOT) -> tuple[dict[str, str], dict[str, str]]:
-    """Find all code that some modules consist of.
+    """Find all code that some modules depend on.
 
     Args:
-        modules: their full names.
-        root: the folder with the project's packages.
+        modules: full names of the modules.
+        root: the folder that contains the project's packages.
 
     Returns:
-        Digests of these modules and of all that they import of this project, and versions of the
-        other packages that are imported there.
+        Digests of these modules and of all modules of this project that they import, and versions
+        of the other packages imported there.
     """
     digests: dict[str, str] = {}
     packages: set[str] = set()
-    left = set(modules)
-    while left:
-        module = left.pop()
+    pending = set(modules)
+    while pending:
+        module = pending.pop()
         path = _file(module, root)
-        assert path is not None, f"there is no module {module}"
+        assert path is not None, f"no such module: {module}"
         digests[module] = cache.file_digest(path)
         for name in _imports(ast.parse(path.read_bytes()), module, path.name == "__init__.py"):
             top = name.partition(".")[0]
             if top not in PROJECT:
                 packages.add(top)
-            # The last part of `from module import name` is a module, or something inside one.
+            # The last part of `from module import name` is a module or a name inside one.
             elif (imported := _module(name, root)) not in digests:
-                left.add(imported)
+                pending.add(imported)
     packages -= sys.stdlib_module_names
     packages |= {name for package in packages for name in _BEHIND.get(package, ())}
     return digests, {name: _version(name) for name in sorted(packages)}
 
 
 def _by_content(content: Mapping[Path, str]) -> Callable[[Any], str]:
-    """Make an encoder of paths: the digest of what is there, and the path below it."""
+    """Make an encoder of paths: the digest of the content, and the path below it."""
 
     def encode(path: Any) -> str:
         assert isinstance(path, Path)
         around = [known for known in content if path.is_relative_to(known)]
         if around:
-            # One folder with a digest may lie in another that does not count it.
+            # A folder with a digest may lie inside another whose digest does not cover it.
             known = max(around, key=lambda folder: len(folder.parts))
             return f"{content[known]}/{path.relative_to(known)}"
         if path.is_relative_to(cache.root()):
             place = path.relative_to(cache.root()).as_posix()
             if _STAGE.fullmatch(place):
                 return place
-        raise ValueError(f"the contents of {path} are not part of the key")
+        raise ValueError(f"the content of {path} is not part of the key")
 
     return encode
 
 
 def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[str]:
-    """List the names of all that a module imports at run time, inside functions too.
+    """List the names of everything a module imports at run time, inside functions too.
 
-    The packages that a module lies in are not among them: they hold a docstring, and the version,
-    with which every release would start over.
+    The packages that contain a module are not included: they hold only a docstring, and the
+    version, which would invalidate the cache at every release.
     """
     package = module.split(".") if is_package else module.split(".")[:-1]
-    left: list[ast.AST] = [tree]
-    while left:
-        node = left.pop()
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
         if isinstance(node, ast.If) and _for_types_only(node.test):
-            left += node.orelse
+            pending += node.orelse
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -132,7 +133,7 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[str]:
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield from (f"{base}.{alias.name}" for alias in node.names)
         else:
-            left += ast.iter_child_nodes(node)
+            pending += ast.iter_child_nodes(node)
 
 
 def _for_types_only(test: ast.expr) -> bool:
@@ -141,7 +142,7 @@ def _for_types_only(test: ast.expr) -> bool:
 
 
 def _module(name: str, root: Path) -> str:
-    """Find the module that an imported name is, or is in."""
+    """Return the module that an imported name denotes or belongs to."""
     return name if _file(name, root) else name.rpartition(".")[0]
 
 
@@ -155,11 +156,11 @@ def _file(module: str, root: Path) -> Path | None:
 
 @functools.cache
 def _version(package: str) -> str:
-    """Look up the version of an imported package, without what a build of it adds to that."""
+    """Look up the version of an imported package, without its local build suffix."""
     try:
         version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        # The distribution has another name, as those for GPUs have.
+        # The distribution has another name, as GPU builds do.
         names = importlib.metadata.packages_distributions().get(package, [])
         version = " ".join(importlib.metadata.version(name) for name in sorted(set(names)))
     return version.partition("+")[0]

@@ -1,32 +1,32 @@
-"""The scaling of rotary positions of Llama 3.1 and later, from what a GGUF file stores of it."""
+"""RoPE scaling of Llama 3.1 and later, recovered from the tensor that a GGUF file stores."""
 
 from typing import TYPE_CHECKING, Any
 
-from packager.jobs.job import RefusedError
+from packager.jobs.job import JobRefusedError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 DIVISORS = "rope_freqs.weight"
-"""The tensor by whose elements the rotary frequencies are divided."""
+"""Name of the tensor whose elements divide the rotary frequencies."""
 
 _ORIGINALS = (8192, *(1 << power for power in range(4, 21)))
 _LOW, _HIGH = 1.0, 4.0
 
 
 def parameters(divisors: "NDArray[np.float32]", theta: float) -> dict[str, Any]:
-    """The parameters of Llama 3's scaling that give the divisors; empty for divisors of 1.
+    """Find the parameters of Llama 3's scaling that give the divisors; empty for divisors of 1.
 
-    The formula is that of transformers' `rope_type` llama3; llama.cpp's converter has computed
-    the divisors with it, and stored no parameters.
+    The formula is that of transformers' `rope_type` llama3; llama.cpp's converter computes the
+    divisors with it and does not store the parameters.
 
     Args:
-        divisors: float32 `[half of the rotary size]`.
+        divisors: divisors of the frequencies, float32 `[half of the rotary size]`.
         theta: base of the rotary frequencies.
 
     Raises:
-        RefusedError: no parameters give them.
+        JobRefusedError: no parameters give these divisors.
     """
     import numpy as np
 
@@ -44,8 +44,8 @@ def parameters(divisors: "NDArray[np.float32]", theta: float) -> dict[str, Any]:
                 "high_freq_factor": _HIGH,
                 "original_max_position_embeddings": original,
             }
-    raise RefusedError(
-        f"the GGUF file scales its positions by the tensor {DIVISORS}, which is not of Llama 3's "
-        "form: not supported",
+    raise JobRefusedError(
+        f"the RoPE scaling of the GGUF file is not supported: the tensor {DIVISORS} does not have "
+        "the form of Llama 3's",
         hint="Use the model's Hugging Face folder.",
     )

@@ -1,7 +1,7 @@
-"""Run ONNX GenAI folders: measure one, let it answer, time several. These are jobs for the memory
-they take and the crashes they may have.
+"""Run ONNX GenAI folders: measure quality, answer prompts, time decoding. Jobs because of memory
+use and possible crashes.
 
-A reference is a folder of `evaluation_text.prepare`.
+A reference is a folder written by `texts.prepare`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from device_runtime.memory import kv_cache_length
 from packager.jobs import generation
-from packager.jobs.job import Job, RefusedError, Work
+from packager.jobs.job import Job, JobRefusedError, Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 ROWS = 64
-"""Tokens whose probabilities are in memory at a time; a large vocabulary takes 1 MB for each."""
+"""Tokens whose probabilities are in memory at a time; a large vocabulary needs 1 MB per token."""
 
 HINT = (
-    "Give the original that the model was made from (--reference), and build models that are to "
-    "be measured without prune_lm_head."
+    "Pass the model that it was built from (--reference), and build models that are to be measured "
+    "without prune_lm_head."
 )
 
 
 class WindowMeans(msgspec.Struct, frozen=True, kw_only=True):
-    """Measurements of a model: means over the tokens of each window.
+    """Measurements of a model: a mean over the tokens for each window.
 
     Attributes:
         kl: KL divergence from the reference, nats.
-        top1: share of tokens of which both models have the same first choice.
-        nll: negative log-likelihood of the tokens that follow, nats.
-        reference_nll: the same of the reference.
+        top1: share of tokens for which both models have the same top choice.
+        nll: negative log-likelihood of the next tokens, nats.
+        reference_nll: negative log-likelihood under the reference model, nats.
         tokens: number of tokens in all windows.
     """
 
@@ -52,21 +52,21 @@ class WindowMeans(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measure(Job[WindowMeans], frozen=True, kw_only=True):
-    """Measure a model against its reference. Progress: windows.
+    """Measure a model against its reference. Progress unit: windows.
 
     Attributes:
         model: ONNX GenAI folder for the CPU.
-        reference: folder.
+        reference: reference folder.
     """
 
     model: Path
     reference: Path
 
     def run(self, work: Work) -> WindowMeans:
-        """Measure it.
+        """Measure the model.
 
         Raises:
-            RefusedError: not the logits that were expected.
+            JobRefusedError: the shape of the logits does not match the reference.
         """
         graph = DecoderGraph(self.model)
         windows = np.load(self.reference / "evaluation.npy")
@@ -92,12 +92,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswerPrompts(Job[tuple[Answer, ...]], frozen=True, kw_only=True):
-    """Answer the prompts that the reference has answered, greedily.
+    """Answer the prompts of the reference greedily.
 
     Attributes:
         model: ONNX GenAI folder for the CPU.
-        reference: folder.
-        max_tokens: length of an answer.
+        reference: reference folder.
+        max_tokens: maximum length of an answer.
     """
 
     model: Path
@@ -105,40 +105,42 @@ class AnswerPrompts(Job[tuple[Answer, ...]], frozen=True, kw_only=True):
     max_tokens: int
 
     def run(self, work: Work) -> tuple[Answer, ...]:
-        """Answer them.
+        """Answer the prompts.
 
         Raises:
-            RefusedError: the model's tokenizer is another one.
+            JobRefusedError: the model's tokenizer differs from the reference model's.
         """
         import onnxruntime_genai as og
 
         model = generation.load(self.model)
         tokenizer = og.Tokenizer(model)
-        given = json.loads((self.reference / "answers.json").read_text())
-        for shown in given:
-            # A prompt's tokens, as the original splits it, must mean the same text here.
-            text = tokenizer.decode(np.array(shown["tokens"], np.int32))
-            if text.strip() != shown["prompt"].strip():
-                raise RefusedError("the model has another tokenizer than the original", hint=HINT)
+        entries = json.loads((self.reference / "answers.json").read_text())
+        for entry in entries:
+            # The reference model's tokens of a prompt must decode to the same text here.
+            text = tokenizer.decode(np.array(entry["tokens"], np.int32))
+            if text.strip() != entry["prompt"].strip():
+                raise JobRefusedError(
+                    "the model's tokenizer differs from the reference model's", hint=HINT
+                )
         return tuple(
             Answer(
-                prompt=shown["prompt"],
-                reference=shown["answer"],
-                quantized=generation.say(
-                    model, tokenizer, self.model, shown["prompt"], self.max_tokens
+                prompt=entry["prompt"],
+                reference=entry["answer"],
+                quantized=generation.respond(
+                    model, tokenizer, self.model, entry["prompt"], self.max_tokens
                 ),
             )
-            for shown in given
+            for entry in entries
         )
 
 
 class TimeDecoding(Job[tuple[float, ...]], frozen=True, kw_only=True):
-    """Time how fast models decode: they take turns in some rounds.
+    """Time the decoding of several models, which alternate over a number of rounds.
 
     Attributes:
         models: ONNX GenAI folders for the CPU.
-        tokens: to decode in a round.
-        rounds: how many.
+        tokens: number of tokens to decode in a round.
+        rounds: number of rounds.
     """
 
     models: tuple[Path, ...]
@@ -146,7 +148,7 @@ class TimeDecoding(Job[tuple[float, ...]], frozen=True, kw_only=True):
     rounds: int
 
     def run(self, work: Work) -> tuple[float, ...]:
-        """Time them: tokens a second of each model, the median of the rounds."""
+        """Return each model's decoding speed, tokens a second: the median of the rounds."""
         import onnxruntime_genai as og
 
         models = [(generation.load(folder), folder) for folder in self.models]
@@ -154,13 +156,13 @@ class TimeDecoding(Job[tuple[float, ...]], frozen=True, kw_only=True):
         for number in range(self.rounds + 1):
             for (model, folder), measured in zip(models, speeds, strict=True):
                 speed = _decode(og.Tokenizer(model), model, folder, self.tokens)
-                if number > 0:  # the first round warms up
+                if number > 0:  # the first round is a warm-up
                     measured.append(speed)
         return tuple(statistics.median(measured) for measured in speeds)
 
 
 class DecoderGraph:
-    """A decoder graph in ONNX Runtime on the CPU: the kernels that serve it, in their precision."""
+    """A decoder graph in ONNX Runtime on the CPU: the kernels and precision used for serving."""
 
     def __init__(self, folder: Path) -> None:
         import onnxruntime as ort
@@ -180,31 +182,31 @@ class DecoderGraph:
         self._logits = decoder.get("outputs", {}).get("logits", "logits")
 
     def logits(self, window: NDArray[np.int64]) -> Floats:
-        """float32 `[tokens, vocabulary]` for a window `[tokens]`, from an empty KV cache."""
-        feed = {put.name: self._input(put, window[None]) for put in self._session.get_inputs()}
-        (logits,) = self._session.run([self._logits], feed)
-        found: Floats = logits[0].astype(np.float32)
-        return found
+        """Compute the logits, float32 `[tokens, vocabulary]`, of a window `[tokens]`."""
+        feed = {node.name: self._input(node, window[None]) for node in self._session.get_inputs()}
+        (batch,) = self._session.run([self._logits], feed)
+        logits: Floats = batch[0].astype(np.float32)
+        return logits
 
-    def _input(self, put: Any, ids: NDArray[np.int64]) -> NDArray[Any]:
-        kind = np.dtype(TYPES[put.type])
-        if put.name == self._ids:
-            return ids.astype(kind)
-        if put.name == self._mask:
-            return np.ones(ids.shape, kind)
-        if put.name == self._positions:
-            return np.arange(ids.shape[1], dtype=kind)[None]
-        # What the model has seen before: nothing.
-        return np.zeros([self._size(size) for size in put.shape], kind)
+    def _input(self, node: Any, ids: NDArray[np.int64]) -> NDArray[Any]:
+        dtype = np.dtype(TYPES[node.type])
+        if node.name == self._ids:
+            return ids.astype(dtype)
+        if node.name == self._mask:
+            return np.ones(ids.shape, dtype)
+        if node.name == self._positions:
+            return np.arange(ids.shape[1], dtype=dtype)[None]
+        # The others are the KV cache, which starts empty.
+        return np.zeros([self._size(size) for size in node.shape], dtype)
 
     def _size(self, size: int | str) -> int:
-        """A dimension of the KV cache; those that the graph leaves open have names."""
+        """Return a dimension of the KV cache; dynamic dimensions have names."""
         if isinstance(size, int):
             return size
         if "batch" in size:
             return 1
         if "sliding" in size:
-            # The cache of a layer that sees a window is as long as the window, filled or not.
+            # The cache of a sliding-window layer is as long as the window, filled or not.
             return self._window
         return 0 if "length" in size else self._head_size
 
@@ -218,21 +220,21 @@ TYPES = {
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """Natural logarithms of the probabilities, over the last axis."""
+    """Compute the natural logarithms of the probabilities over the last axis."""
     shifted = logits - logits.max(-1, keepdims=True)
     result: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return result
 
 
 def divergence(reference: Floats, candidate: Floats) -> Floats:
-    """KL(reference || candidate) in nats, `sum p (log p - log q)`, over the last axis.
+    """Compute KL(reference || candidate) in nats, `sum p (log p - log q)`, over the last axis.
 
     Args:
-        reference: log-probabilities, float32 `[..., vocabulary]`.
-        candidate: likewise.
+        reference: log-probabilities p, float32 `[..., vocabulary]`.
+        candidate: log-probabilities q, of the same shape.
     """
     p = np.exp(reference)
-    # A token that the reference rules out adds nothing, whatever the candidate makes of it.
+    # A token of probability 0 in the reference adds 0, whatever the candidate's probability.
     with np.errstate(invalid="ignore"):
         terms = np.where(p > 0, p * (reference - candidate), 0)
     result: Floats = terms.sum(-1)
@@ -240,16 +242,16 @@ def divergence(reference: Floats, candidate: Floats) -> Floats:
 
 
 def _check_shape(logits: Floats, window: NDArray[np.int64], expected: NDArray[Any]) -> None:
-    """Refuse logits that cannot be compared with the reference's."""
+    """Refuse logits that cannot be compared with those of the reference."""
     if len(logits) != len(window):
-        raise RefusedError(
-            "the model gives the logits of the last token only (it was built with "
-            "prune_lm_head), and all are needed",
+        raise JobRefusedError(
+            "the model outputs the logits of the last token only (it was built with "
+            "prune_lm_head); those of all tokens are needed",
             hint=HINT,
         )
     if logits.shape[1] != expected.shape[1]:
-        raise RefusedError(
-            f"the model has a vocabulary of {logits.shape[1]} tokens, the original one of "
+        raise JobRefusedError(
+            f"the model has a vocabulary of {logits.shape[1]} tokens, the reference model "
             f"{expected.shape[1]}",
             hint=HINT,
         )
@@ -258,19 +260,19 @@ def _check_shape(logits: Floats, window: NDArray[np.int64], expected: NDArray[An
 def compare(
     logits: Floats, expected: NDArray[np.float16], choices: NDArray[Any], following: NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
-    """Compare both models on each token of a window.
+    """Compare both models at each token of a window.
 
     Args:
-        logits: of the candidate, float32 `[tokens, vocabulary]`.
-        expected: log-probabilities of the reference, of the same shape.
-        choices: first choices of the reference, `[tokens]`.
-        following: the tokens that really follow, `[tokens]`.
+        logits: logits of the candidate, float32 `[tokens, vocabulary]`.
+        expected: log-probabilities of the reference model, of the same shape.
+        choices: top choices of the reference model, `[tokens]`.
+        following: the actual next tokens, `[tokens]`.
     """
     rows: dict[str, list[NDArray[Any]]] = {"kl": [], "nll": [], "reference_nll": []}
     for at in range(0, len(logits), ROWS):
         part = slice(at, at + ROWS)
         q = log_softmax(logits[part])
-        # Rounding to half precision has moved the sum a little away from 1.
+        # Rounding to half precision moved the sum slightly away from 1.
         p = log_softmax(expected[part].astype(np.float32))
         place = (np.arange(len(q)), following[part])
         rows["kl"].append(divergence(p, q))
@@ -283,10 +285,10 @@ def compare(
 def _decode(tokenizer: Any, model: Any, folder: Path, tokens: int) -> float:
     prompt = tokenizer.encode("Once upon a time there was a")
     length = len(prompt) + tokens + 1
-    # The end token must not come: all models decode the same number of tokens.
+    # Suppress the end token, so that all models decode the same number of tokens.
     generator = generation.generator(model, folder, length, min_length=length)
     generator.append_tokens(prompt)
-    generator.generate_next_token()  # the prompt's own
+    generator.generate_next_token()  # ends the prefill
     started = time.perf_counter()
     for _ in range(tokens):
         generator.generate_next_token()

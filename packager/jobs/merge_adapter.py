@@ -1,28 +1,28 @@
-"""Merge a LoRA adapter into a Hugging Face model: a job for the memory of it all in fp32."""
+"""Merge a LoRA adapter into a Hugging Face model. A job because it holds all weights in fp32."""
 
 import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager.jobs.job import Job, RefusedError, Work
+from packager.jobs.job import Job, JobRefusedError, Work
 
 if TYPE_CHECKING:
     import torch
 
 TOKENS = 16
-"""Length of the made-up text on which both forms of the model are compared."""
+"""Length of the synthetic input on which both forms of the model are compared."""
 TOLERANCE = 1e-3
-"""Largest difference of their logits, as a share of the largest logit; fp32 sums differ by 1e-5."""
+"""Largest allowed difference of logits, relative to the largest logit; fp32 rounding gives 1e-5."""
 
 
 class MergeAdapter(Job[None], frozen=True, kw_only=True):
     """Write the merged model, in fp32, as a Hugging Face folder.
 
     Attributes:
-        base: the model, a Hugging Face folder.
+        base: Hugging Face folder of the base model.
         adapter: folder of the adapter.
-        copied: files that go along as they are: tokenizer, chat template, model card.
+        copied: files to copy unchanged: tokenizer, chat template, model card.
         trust_remote_code: run Python code that comes with the model.
     """
 
@@ -32,10 +32,10 @@ class MergeAdapter(Job[None], frozen=True, kw_only=True):
     trust_remote_code: bool
 
     def run(self, work: Work) -> None:
-        """Merge it, and compare the result with the model and the adapter side by side.
+        """Merge the adapter, and compare the result with the base model and adapter unmerged.
 
         Raises:
-            RefusedError: the adapter cannot be merged into this model.
+            JobRefusedError: the adapter cannot be merged into this model.
         """
         import torch
         from peft import PeftModel
@@ -44,25 +44,25 @@ class MergeAdapter(Job[None], frozen=True, kw_only=True):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about missing keys: `_check_keys` is exact
-                together = PeftModel.from_pretrained(model, self.adapter)
+                combined = PeftModel.from_pretrained(model, self.adapter)
         except (RuntimeError, ValueError) as error:
-            # Its shapes, or its modules, are not the model's.
+            # The adapter's shapes or modules are not those of the model.
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise RefusedError(f"the adapter does not fit the model: {lines[-1]}") from None
-        _check_keys(together, self.adapter)
+            raise JobRefusedError(f"the adapter does not fit the model: {lines[-1]}") from None
+        _check_keys(combined, self.adapter)
         tokens = torch.arange(TOKENS).unsqueeze(0) % model.get_input_embeddings().num_embeddings
-        expected = _logits(together, tokens)
-        merged = together.merge_and_unload(safe_merge=True)
+        expected = _logits(combined, tokens)
+        merged = combined.merge_and_unload(safe_merge=True)
         merged.save_pretrained(work.target)
         for path in self.copied:
             if not (work.target / path.name).exists():
                 shutil.copyfile(path, work.target / path.name)
-        del model, together, merged
+        del model, combined, merged
         logits = _logits(_load(work.target, self.trust_remote_code), tokens)
         difference = (logits - expected).abs().max() / expected.abs().max()
         if not difference <= TOLERANCE:
-            raise RefusedError(
-                "the merged model does not compute what model and adapter compute together "
+            raise JobRefusedError(
+                "the merged model does not match the base model with the adapter "
                 f"(logits differ by {difference:.1%}), as when an adapter changes only one of two "
                 "tied matrices: embeddings and head"
             )
@@ -78,7 +78,7 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
 
 
 def _logits(model: Any, tokens: "torch.Tensor") -> "torch.Tensor":
-    """Logits for token ids [1, tokens]: a tensor [1, tokens, vocabulary]."""
+    """Compute logits `[1, tokens, vocabulary]` of token ids `[1, tokens]`."""
     import torch
 
     with torch.inference_mode():
@@ -87,21 +87,21 @@ def _logits(model: Any, tokens: "torch.Tensor") -> "torch.Tensor":
 
 
 def _check_keys(model: Any, adapter: Path) -> None:
-    """Refuse weights that would have been left aside, and gaps that would have been filled.
+    """Refuse an adapter with weights that PEFT would ignore, or without some that it would fill in.
 
     Raises:
-        RefusedError: the adapter has such.
+        JobRefusedError: the adapter's weights are not exactly those expected.
     """
     from peft import get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
-    given = set(load_peft_weights(str(adapter), device="cpu"))
-    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    foreign = sorted(given - wanted - set(model.state_dict()))
+    stored = set(load_peft_weights(str(adapter), device="cpu"))
+    expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    foreign = sorted(stored - expected - set(model.state_dict()))
     if foreign:
-        raise RefusedError(
-            "the adapter has weights for what the model does not have: " + ", ".join(foreign[:3])
+        raise JobRefusedError(
+            "the adapter has weights for modules that the model lacks: " + ", ".join(foreign[:3])
         )
-    missing = sorted(wanted - given)
+    missing = sorted(expected - stored)
     if missing:
-        raise RefusedError(f"the adapter is incomplete: {', '.join(missing[:3])} missing")
+        raise JobRefusedError(f"the adapter is incomplete: {', '.join(missing[:3])} missing")

@@ -1,7 +1,7 @@
-"""Reports of the process that does a job: messages on a pipe of their own, and an exit status.
+"""Reports of the process that runs a job: messages on a dedicated pipe, and an exit status.
 
-Each message is a line of JSON. stdout and stderr are left to the libraries, which print what they
-like; together they are the job's log.
+Each message is a line of JSON. stdout and stderr belong to the libraries, which print freely;
+together they are the job's log.
 """
 
 import errno
@@ -11,22 +11,21 @@ import msgspec
 FAILED = 1
 OUT_OF_MEMORY = 71
 DISK_FULL = 74
-"""Exit statuses of a job. The last two are those of sysexits.h for trouble with the system and with
-input and output."""
+"""Exit statuses of a job. The last two are EX_OSERR and EX_IOERR of sysexits.h."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """Some more of the work is done, in the job's own units."""
+    """Work done since the last message, in the job's own units."""
 
     amount: int
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """The job is done; the last message.
+    """The job succeeded; the last message.
 
     Attributes:
-        result: what it returned, as JSON.
-        peak_bytes: most resident memory that the process had, mapped files included.
+        result: return value of the job, as JSON.
+        peak_bytes: peak resident memory of the process, mapped files included.
     """
 
     result: msgspec.Raw
@@ -34,7 +33,7 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
-    """The job cannot be done with what it was given; the last message. See `RefusedError`."""
+    """The job cannot run with its inputs; the last message. See `job.JobRefusedError`."""
 
     message: str
     hint: str
@@ -44,7 +43,7 @@ Message = Progress | Done | Refused
 
 
 def status_of(error: BaseException) -> int:
-    """Choose the exit status for an error: the machine lacks memory, or disk space, or neither."""
+    """Choose the exit status for an error: out of memory, disk full, or failed."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MemoryError):

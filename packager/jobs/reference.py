@@ -1,6 +1,6 @@
-"""Run the reference model: let it write, and note its probabilities. Jobs for its memory.
+"""Run the reference model: generate text, and store probabilities. Jobs because of its memory use.
 
-Their progress is the number of tokens that went through the model.
+Their unit of progress is a token processed by the model.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from packager.jobs import chat
-from packager.jobs.job import Job, RefusedError, Work
+from packager.jobs.job import Job, JobRefusedError, Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
-"""What chats commonly use. With all of a small model's distribution its text becomes a chain of
-unlikely tokens that no user sees; greedily it repeats itself."""
+"""Common settings for chats. Sampling from a small model's whole distribution gives a chain of
+unlikely tokens that no user would see; greedy decoding repeats itself."""
 
 
-class _FromOriginal(Job[None], frozen=True, kw_only=True):
-    """Fields of all these jobs.
+class _ReferenceJob(Job[None], frozen=True, kw_only=True):
+    """Fields common to these jobs.
 
     Attributes:
         source: Hugging Face folder.
-        floats: compute in fp32, not in the type that the model is stored in.
+        floats: compute in fp32 instead of the model's stored dtype.
         trust_remote_code: run Python code that comes with the model.
     """
 
@@ -39,14 +39,14 @@ class _FromOriginal(Job[None], frozen=True, kw_only=True):
     trust_remote_code: bool
 
 
-class Cut(_FromOriginal, frozen=True, kw_only=True):
+class Cut(_ReferenceJob, frozen=True, kw_only=True):
     """Cut a UTF-8 text into windows, `windows.npy`: int64 `[windows, window]`.
 
     Attributes:
-        text: the file.
-        least: fewer windows are too few.
-        most: more are not taken.
-        window: tokens of a window.
+        text: the text file.
+        least: minimum number of windows.
+        most: maximum number of windows.
+        window: tokens in a window.
     """
 
     text: Path
@@ -55,23 +55,23 @@ class Cut(_FromOriginal, frozen=True, kw_only=True):
     window: int
 
     def run(self, work: Work) -> None:
-        """Cut it.
+        """Cut the text.
 
         Raises:
-            RefusedError: it is too short.
+            JobRefusedError: the text is too short.
         """
         np.save(work.target / "windows.npy", Reference(self, work).cut(self))
 
 
-class Write(_FromOriginal, frozen=True, kw_only=True):
-    """Let the model write the text, and cut that: `windows.npy` likewise.
+class Write(_ReferenceJob, frozen=True, kw_only=True):
+    """Generate the text with the model and cut it into windows, `windows.npy`, as `Cut` does.
 
     Attributes:
-        prompts: what it answers, until there is enough text.
-        at_once: how many of them it answers together.
-        seed: of the sampling.
-        windows: how many.
-        window: tokens of a window.
+        prompts: prompts to answer until there is enough text.
+        at_once: batch size: prompts answered together.
+        seed: seed of the sampling.
+        windows: number of windows.
+        window: tokens in a window.
     """
 
     prompts: tuple[str, ...]
@@ -81,17 +81,17 @@ class Write(_FromOriginal, frozen=True, kw_only=True):
     window: int
 
     def run(self, work: Work) -> None:
-        """Let it write."""
+        """Generate the text."""
         np.save(work.target / "windows.npy", Reference(self, work).write(self))
 
 
-class Refer(_FromOriginal, frozen=True, kw_only=True):
-    """Write `logprobs.npy`, `top1.npy` and `answers.json`, as `evaluation_text.prepare` tells.
+class Refer(_ReferenceJob, frozen=True, kw_only=True):
+    """Write `logprobs.npy`, `top1.npy` and `answers.json`; `texts.prepare` describes them.
 
     Attributes:
-        windows: file that a `Cut` or `Write` has made.
-        shown: prompts to answer greedily.
-        answer_tokens: length of these answers.
+        windows: `windows.npy` of a `Cut` or `Write` job.
+        shown: prompts to answer greedily, for the report.
+        answer_tokens: maximum length of these answers.
     """
 
     windows: Path
@@ -99,22 +99,22 @@ class Refer(_FromOriginal, frozen=True, kw_only=True):
     answer_tokens: int
 
     def run(self, work: Work) -> None:
-        """Write them."""
+        """Write the files."""
         reference = Reference(self, work)
         save_log_probabilities(reference, np.load(self.windows), work)
-        shown = []
+        entries = []
         answers = reference.answer(self.shown, self.answer_tokens, sample=False)
         for prompt, (_, ids) in zip(self.shown, answers, strict=True):
             answer = reference.tokenizer.decode(ids, skip_special_tokens=True).strip()
             plain = reference.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            shown.append({"prompt": prompt, "tokens": plain, "answer": answer})
-        (work.target / "answers.json").write_text(json.dumps(shown))
+            entries.append({"prompt": prompt, "tokens": plain, "answer": answer})
+        (work.target / "answers.json").write_text(json.dumps(entries))
 
 
 class Reference:
-    """The original model and its tokenizer."""
+    """The reference model and its tokenizer."""
 
-    def __init__(self, job: _FromOriginal, work: Work) -> None:
+    def __init__(self, job: _ReferenceJob, work: Work) -> None:
         from transformers import AutoTokenizer
 
         self._folder, self._trust = job.source, job.trust_remote_code
@@ -125,11 +125,11 @@ class Reference:
 
     @cached_property
     def model(self) -> Any:
-        """The model; read when it is first needed."""
+        """The model, loaded on first use."""
         import torch
         from transformers import AutoModelForCausalLM
 
-        # In the type it is stored in, a model is mapped from its file and takes no memory.
+        # In its stored dtype, a model is mapped from its file and needs no anonymous memory.
         dtype = torch.float32 if self._floats else "auto"
         return AutoModelForCausalLM.from_pretrained(
             self._folder, dtype=dtype, trust_remote_code=self._trust
@@ -143,33 +143,33 @@ class Reference:
 
     @cached_property
     def start(self) -> list[int]:
-        """What the tokenizer puts before a text: the start token, or nothing.
+        """The token that the tokenizer puts before a text: the start token, or none.
 
-        Some models (Gemma) predict nothing sensible in a text that does not begin like that.
+        Some models (Gemma) predict nothing sensible in a text without it.
         """
         first: list[int] = self.tokenizer("a")["input_ids"][:1]
         return first if first == [self.tokenizer.bos_token_id] else []
 
     def cut(self, job: Cut) -> NDArray[np.int64]:
-        """Windows from all over a file, int64 `[windows, window]`.
+        """Cut evenly spaced windows, int64 `[windows, window]`, from a file.
 
         Raises:
-            RefusedError: it is too short.
+            JobRefusedError: the file is too short.
         """
         text = job.text.read_text(encoding="utf-8")
         tokens = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         width = job.window - len(self.start)
         count = min(job.most, len(tokens) // width)
         if count < job.least:
-            raise RefusedError(
-                f"{job.text.name} is too short: it has {len(tokens)} tokens, where "
-                f"{job.least * width} are the least",
-                hint="Give a longer text.",
+            raise JobRefusedError(
+                f"{job.text.name} is too short: it has {len(tokens)} tokens, at least "
+                f"{job.least * width} are needed",
+                hint="Use a longer text.",
             )
         return self._windows(tokens, count, width)
 
     def write(self, job: Write) -> NDArray[np.int64]:
-        """Let the model answer the prompts, again and again until there are enough tokens; cut it.
+        """Answer the prompts repeatedly until there are enough tokens, and cut them into windows.
 
         Returns:
             int64 `[windows, window]`.
@@ -177,24 +177,24 @@ class Reference:
         import torch
 
         width = job.window - len(self.start)
-        wanted = job.windows * width
-        # So long that one answer to each is about enough: then all prompts have their part.
-        asked = sum(len(self.encode(prompt)) for prompt in job.prompts)
-        length = max((wanted - asked) // len(job.prompts), job.window // 4)
+        needed = job.windows * width
+        # Long enough that about one answer to each prompt suffices: then all prompts contribute.
+        prompt_tokens = sum(len(self.encode(prompt)) for prompt in job.prompts)
+        length = max((needed - prompt_tokens) // len(job.prompts), job.window // 4)
         tokens: list[int] = []
         questions = job.prompts
         torch.manual_seed(job.seed)
-        while len(tokens) < wanted:
-            found = [
-                each
+        while len(tokens) < needed:
+            turns = [
+                turn
                 for at in range(0, len(questions), job.at_once)
-                for each in self.answer(questions[at : at + job.at_once], length, sample=True)
+                for turn in self.answer(questions[at : at + job.at_once], length, sample=True)
             ]
-            tokens += [token for prompt, answer in found for token in prompt + answer]
-            # Answers that ended early leave some to be written: ask as many again as that takes.
-            missing = (wanted - len(tokens)) * len(found) / sum(len(p + a) for p, a in found)
+            tokens += [token for prompt, answer in turns for token in prompt + answer]
+            # Answers that ended early leave a gap: repeat as many prompts as fill it.
+            missing = (needed - len(tokens)) * len(turns) / sum(len(p + a) for p, a in turns)
             questions = job.prompts[: max(math.ceil(missing), 1)]
-        return self._windows(tokens[:wanted], job.windows, width)
+        return self._windows(tokens[:needed], job.windows, width)
 
     def _windows(self, tokens: list[int], count: int, width: int) -> NDArray[np.int64]:
         starts = [number * (len(tokens) // count) for number in range(count)]
@@ -203,14 +203,14 @@ class Reference:
     def answer(
         self, questions: tuple[str, ...], length: int, *, sample: bool
     ) -> list[tuple[list[int], list[int]]]:
-        """Token ids of each question, as the model reads it, and of its answer with its end."""
+        """Return the token ids of each encoded question and of its answer, end token included."""
         import torch
         from transformers import GenerationConfig
 
         encoded = [self.encode(question) for question in questions]
         longest = max(map(len, encoded))
-        ids = torch.tensor([[0] * (longest - len(one)) + one for one in encoded])
-        mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in encoded])
+        ids = torch.tensor([[0] * (longest - len(row)) + row for row in encoded])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in encoded])
         settings: dict[str, Any] = SAMPLING if sample else {"do_sample": False}
         config = GenerationConfig(
             max_new_tokens=length, eos_token_id=self.ends or None, pad_token_id=0, **settings
@@ -223,17 +223,17 @@ class Reference:
                 stopping_criteria=[self._count],
             )
         new = output[:, longest:].tolist()
-        return [(one, self._until_end(answer)) for one, answer in zip(encoded, new, strict=True)]
+        return [(row, self._until_end(answer)) for row, answer in zip(encoded, new, strict=True)]
 
     def _count(self, ids: Tensor, _scores: Any, **_: Any) -> Tensor:
-        """A stopping criterion that never stops: transformers calls it at each step."""
+        """Count tokens: a stopping criterion that never stops, which is called at each step."""
         import torch
 
         self._advance(len(ids))
         return torch.zeros(len(ids), dtype=torch.bool)
 
     def encode(self, question: str) -> list[int]:
-        """A question's token ids, through the chat template if there is one."""
+        """Return the token ids of a question, through the chat template if the model has one."""
         ids: list[int]
         if not chat.has_template(self._folder):
             ids = self.tokenizer(question)["input_ids"]
@@ -250,7 +250,7 @@ class Reference:
         return answer[: ends[0] + 1] if ends else answer
 
     def log_probabilities(self, window: NDArray[np.int64]) -> Tensor:
-        """float32 `[window - 1, vocabulary]`: of the tokens that follow, natural logarithms."""
+        """Compute log-probabilities of the next tokens, float32 `[window - 1, vocabulary]`."""
         import torch
 
         with torch.inference_mode():
@@ -262,19 +262,19 @@ def save_log_probabilities(reference: Reference, windows: NDArray[np.int64], wor
     """Write `logprobs.npy` and `top1.npy`, one window at a time.
 
     Half precision is enough: its rounding, at most 2^-11 of a logarithm, changes the KL divergence
-    by less than 1e-6 nats once the probabilities are normalized again (`measure` does), and
-    where two tokens are as likely as each other, `top1.npy` has the choice of fp32.
+    by less than 1e-6 nats once the probabilities are renormalized (`measure` does), and where two
+    tokens are equally likely, `top1.npy` has the choice of fp32.
     """
     top1 = []
     # Written in order, not mapped: on a full disk a write fails with an error, a map with SIGBUS.
     with (work.target / "logprobs.npy").open("wb") as file:
         for number, window in enumerate(windows):
-            found = reference.log_probabilities(window)
+            logprobs = reference.log_probabilities(window)
             if number == 0:
-                shape = (len(windows), *found.shape)
+                shape = (len(windows), *logprobs.shape)
                 header = {"descr": "<f2", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_2_0(file, header)
-            top1.append(found.argmax(-1).numpy())
-            file.write(found.numpy().astype("<f2").tobytes())
+            top1.append(logprobs.argmax(-1).numpy())
+            file.write(logprobs.numpy().astype("<f2").tobytes())
             work.advance(len(window))
     np.save(work.target / "top1.npy", np.stack(top1))

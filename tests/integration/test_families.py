@@ -89,7 +89,7 @@ def test_evaluation_sees_the_logits_of_transformers(built: Path, name: str) -> N
 @pytest.mark.parametrize("name", [*FAMILIES, *OTHERS])
 def test_quantized_model_loads_and_generates(built: Path, name: str, precision: str) -> None:
     folder = built / name / precision
-    graph = check.look(folder)
+    graph = check.inspect_graph(folder)
     bits = {weight.bits for weight in graph.quantized}
     assert bits == {int(precision.removeprefix("int"))}
     if name in FAMILIES:

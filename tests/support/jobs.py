@@ -11,7 +11,7 @@ import msgspec
 
 from packager.errors import QuantizeError
 from packager.jobs.harness import run_job
-from packager.jobs.job import Job, RefusedError, Work
+from packager.jobs.job import Job, JobRefusedError, Work
 
 BLOCK = 16 << 20
 
@@ -44,7 +44,7 @@ class Refuse(Job[None], frozen=True, kw_only=True):
     hint: str
 
     def run(self, work: Work) -> None:
-        raise RefusedError("the text is too short", hint=self.hint)
+        raise JobRefusedError("the text is too short", hint=self.hint)
 
 
 class Fail(Job[None], frozen=True, kw_only=True):

@@ -176,7 +176,7 @@ def test_text_that_is_too_short_is_refused(tiny_hf: Path, tmp_path: Path, least:
     text = tmp_path / "short.txt"
     length = 64 * least
     text.write_text("x" * (length - 1))
-    with pytest.raises(RefusedError, match=rf"{length - 1} tokens, where {length} are the least"):
+    with pytest.raises(JobRefusedError, match=f"{length - 1} tokens, at least {length} are needed"):
         cut(tiny_hf, tmp_path, text, least=least)
     text.write_text("x" * length)
     assert len(cut(tiny_hf, tmp_path, text, least=least)) == least

@@ -35,7 +35,7 @@ def test_result_files_and_progress_come_back_whatever_is_printed(tmp_path: Path)
 
 def test_peak_of_memory_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(jobs.Add(numbers=(), folder=tmp_path), tmp_path)
-    assert "Trying: 0.0 GB resident at its peak" in capsys.readouterr().err
+    assert "Trying: peak resident memory 0.0 GB" in capsys.readouterr().err
 
 
 def test_refusal_is_the_message_and_may_have_its_own_hint() -> None:
@@ -73,7 +73,7 @@ def test_words_in_the_log_alone_mean_nothing(words: str) -> None:
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
 def test_process_that_a_signal_ends_has_failed(name: str) -> None:
     """Somebody has killed it, or it has crashed; the kernel did not end it for want of memory."""
-    with pytest.raises(QuantizeError, match=f"Trying failed: its process was ended by {name}"):
+    with pytest.raises(QuantizeError, match=f"Trying failed: its process was killed by {name}"):
         run(jobs.Signal(number=signal.Signals[name]))
 
 
@@ -99,7 +99,7 @@ def test_full_disk_is_seen_without_an_error_number(tmp_path: Path) -> None:
 
 
 def test_end_without_a_result_is_a_failure() -> None:
-    with pytest.raises(QuantizeError, match="Trying failed: its process ended with status 0"):
+    with pytest.raises(QuantizeError, match="Trying failed: its process exited with status 0"):
         run(jobs.Vanish())
 
 

@@ -170,7 +170,7 @@ def test_place_of_a_file_does_not_count_and_its_contents_do() -> None:
 
 
 def test_file_without_a_digest_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"contents of /texts/w\.npy are not part of the key"):
+    with pytest.raises(ValueError, match=r"content of /texts/w\.npy is not part of the key"):
         keys.inputs(calibrate(), content={Path("/models/a"): "1"})
 
 
