@@ -1,1 +1,1 @@
-"""What ONNX Runtime GenAI's model builder needs around it."""
+"""Passes and corrections around ONNX Runtime GenAI's model builder."""

@@ -1,4 +1,4 @@
-"""Calibrated weights, as the nodes of the built graph want them."""
+"""Calibrated weights, assembled for the nodes of the built graph."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_RELATIVE_ERROR = 0.5
-"""Squared error of a calibrated weight, relative to the float one, above which the two cannot
-belong together: 4 bits leave about 0.01 of it, another layer's weight 2."""
+"""Squared error relative to the float weight above which a calibrated weight is not of that layer:
+4 bits give about 0.01, the weight of another layer 2."""
 
 
 class CalibratedWeights:
-    """What `calibrate` left in a folder."""
+    """The output of `calibrate` in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known = {error.name for error in stored.errors(folder)}
 
     def linears(self, node: str) -> list[str]:
-        """`LAYER.NAME` of the linear layers that a node's weight is made of."""
+        """Return `LAYER.NAME` of the linear layers that make up a node's weight."""
         origin = linears.origin(node, self._known)
         return [f"{origin.layer}.{name}" for name in origin.names] if origin else []
 
     def find(self, node: str, weight: Tensor) -> Blocks | None:
-        """The calibrated form of a node's float weight `[out, in]`; None if there is none.
+        """Return the calibrated form of a node's float weight `[out, in]`; None if there is none.
 
         Raises:
-            ValueError: what was found is not this weight's.
+            ValueError: the calibrated weight does not match the float weight.
         """
         import torch
 
@@ -50,20 +50,21 @@ class CalibratedWeights:
             for field in ("codes", "scales", "zeros")
         )
         if origin is not None and origin.half is not None:
-            codes, scales, zeros = (each.chunk(2)[origin.half] for each in (codes, scales, zeros))
-        found = Blocks(
+            halves = (tensor.chunk(2)[origin.half] for tensor in (codes, scales, zeros))
+            codes, scales, zeros = halves
+        quantized = Blocks(
             codes=codes,
             scales=scales,
             zeros=zeros,
             bits=parts[0].bits,
             block_size=parts[0].block_size,
         )
-        same = found.codes.shape == weight.shape
-        if not same or _relative_error(found, weight) > MAX_RELATIVE_ERROR:
-            raise ValueError(f"the calibrated weight for {node} is another one's")
-        return found
+        same_shape = quantized.codes.shape == weight.shape
+        if not same_shape or _relative_error(quantized, weight) > MAX_RELATIVE_ERROR:
+            raise ValueError(f"the calibrated weight for {node} does not match this layer")
+        return quantized
 
 
-def _relative_error(found: Blocks, weight: Tensor) -> float:
-    error = (found.dequantize() - weight).square().sum() / weight.square().sum().clamp_min(1e-30)
-    return float(error)
+def _relative_error(quantized: Blocks, weight: Tensor) -> float:
+    error = (quantized.dequantize() - weight).square().sum()
+    return float(error / weight.square().sum().clamp_min(1e-30))

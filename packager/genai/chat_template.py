@@ -1,39 +1,39 @@
-"""Chat templates, written so that the runtime's template engine reads them as Jinja does.
+"""Chat templates, rewritten so that the runtime's template engine renders them as Jinja does.
 
-ONNX Runtime GenAI has an engine of its own (minja). It knows no `text.replace(a, b)`, and takes
-`part in text` for false without a word. Both can be said with a split, which it knows; what is
-written here means the same to Jinja.
+ONNX Runtime GenAI has its own engine (minja). It does not support `text.replace(a, b)`, and
+silently evaluates `part in text` to false. Both can be expressed with `split`, which it supports;
+the rewritten template means the same to Jinja.
 """
 
 from jinja2 import Environment, TemplateSyntaxError
 
 Tokens = list[tuple[str, str]]
-"""Type and text of each token of a template, white space and the text between blocks included."""
+"""Type and text of each token of a template, including white space and the text between blocks."""
 
 _OPEN, _CLOSE = ("(", "[", "{"), (")", "]", "}")
 _TIGHTER = ("|", "~", "+", "-", "*", "/", "//", "%", "**", ".", "(", "[")
-"""What binds tighter than `in`: an operand beside it is more than names and calls."""
+"""Operators that bind tighter than `in`: an operand beside one is more than names and calls."""
 
 
-def readable(template: str) -> str:
-    """A template of the same meaning that the runtime can read.
+def rewrite(template: str) -> str:
+    """Return an equivalent template that the runtime can render.
 
-    Left as it is where it cannot be told what belongs together; whoever needs to know whether the
-    runtime agrees must ask it.
+    Expressions whose operands cannot be determined stay unchanged; only a comparison with the
+    runtime (`tokenizer_files.differences`) shows if it agrees.
     """
-    # Only its lexer: nothing is rendered, so nothing to escape.
+    # Only the lexer is used: nothing is rendered, so nothing to escape.
     lexer = Environment()  # noqa: S701
     try:
         tokens: Tokens = [(kind, text) for _, kind, text in lexer.lex(template)]
     except TemplateSyntaxError:
         return template
-    _replace_replace(tokens)
-    _replace_in(tokens)
+    _rewrite_replace(tokens)
+    _rewrite_in(tokens)
     return "".join(text for _, text in tokens)
 
 
-def _replace_replace(tokens: Tokens) -> None:
-    """`x.replace(a, b)` becomes `(x.split(a) | join(b))`."""
+def _rewrite_replace(tokens: Tokens) -> None:
+    """Turn `x.replace(a, b)` into `(x.split(a) | join(b))`."""
     at = 0
     while at < len(tokens) - 2:
         if [text for _, text in tokens[at : at + 3]] != [".", "replace", "("]:
@@ -45,14 +45,14 @@ def _replace_replace(tokens: Tokens) -> None:
             at += 1
             continue
         subject, (old, new) = tokens[begin:at], arguments
-        made = [*_code("("), *subject, *_code(".", "split", "("), *old, *_code(")")]
-        made += [*_code(" | ", "join", "("), *new, *_code(")", ")")]
-        tokens[begin : end + 1] = made
+        expression = [*_code("("), *subject, *_code(".", "split", "("), *old, *_code(")")]
+        expression += [*_code(" | ", "join", "("), *new, *_code(")", ")")]
+        tokens[begin : end + 1] = expression
         at = begin
 
 
-def _replace_in(tokens: Tokens) -> None:
-    """`a in x` becomes `(a in x or (x is string and x.split(a) | length > 1))`."""
+def _rewrite_in(tokens: Tokens) -> None:
+    """Turn `a in x` into `(a in x or (x is string and x.split(a) | length > 1))`."""
     at = 0
     while at < len(tokens):
         at += 1
@@ -70,14 +70,14 @@ def _replace_in(tokens: Tokens) -> None:
         left, right = tokens[left_start:left_end], tokens[right_start:right_end]
         if not left or not right or before in _TIGHTER[:-2] or after in _TIGHTER:
             continue
-        made = [*left, *_code(" ", "in", " "), *right, *_code(" or ", "(")]
-        made += [*right, *_code(" is string and "), *right, *_code(".", "split", "(")]
-        made += [*left, *_code(")", " | ", "length", " > 1", ")")]
+        expression = [*left, *_code(" ", "in", " "), *right, *_code(" or ", "(")]
+        expression += [*right, *_code(" is string and "), *right, *_code(".", "split", "(")]
+        expression += [*left, *_code(")", " | ", "length", " > 1", ")")]
         if negated:
-            made = _code("not ", "(") + made + _code(")")
-        made = _code("(") + made + _code(")")
-        tokens[left_start:right_end] = made
-        at = left_start + len(made)
+            expression = _code("not ", "(") + expression + _code(")")
+        expression = _code("(") + expression + _code(")")
+        tokens[left_start:right_end] = expression
+        at = left_start + len(expression)
 
 
 def _code(*texts: str) -> Tokens:
@@ -85,7 +85,7 @@ def _code(*texts: str) -> Tokens:
 
 
 def _is_of_loop(tokens: Tokens, at: int) -> bool:
-    """Whether an `in` is that of a `for`: the first one of its block."""
+    """Return whether an `in` belongs to a `for`: it is the first `in` of its block."""
     names = []
     while at > 0 and tokens[at][0] != "block_begin":
         if tokens[at][0] == "variable_begin":
@@ -108,7 +108,7 @@ def _back_over_space(tokens: Tokens, end: int) -> int:
 
 
 def _operand_start(tokens: Tokens, end: int) -> int:
-    """Where the names, texts, calls and subscripts that end before `end` begin."""
+    """Return the start of the chain of names, strings, calls and subscripts that ends at `end`."""
     at = end
     while at > 0:
         kind, text = tokens[at - 1]
@@ -119,7 +119,7 @@ def _operand_start(tokens: Tokens, end: int) -> int:
                 depth += (tokens[at][1] in _CLOSE) - (tokens[at][1] in _OPEN)
                 if depth == 0:
                     break
-            # What a parenthesis belongs to, a call or a subscript, is before it.
+            # Of a call or a subscript, the callee comes before the parenthesis.
             if at > 0 and (tokens[at - 1][0] in ("name", "string") or tokens[at - 1][1] in _CLOSE):
                 continue
             return at
@@ -133,7 +133,7 @@ def _operand_start(tokens: Tokens, end: int) -> int:
 
 
 def _operand_end(tokens: Tokens, start: int) -> int:
-    """Where the operand that begins at `start` ends: a name or text, with what is called of it."""
+    """Return the end of the operand at `start`: a name or string with its calls and subscripts."""
     if start >= len(tokens) or tokens[start][0] not in ("name", "string"):
         return start
     at = start + 1
@@ -149,7 +149,7 @@ def _operand_end(tokens: Tokens, start: int) -> int:
 
 
 def _closing(tokens: Tokens, opening: int) -> int:
-    """Where the parenthesis that opens at `opening` closes."""
+    """Return the index of the parenthesis that closes the one at `opening`."""
     depth = 0
     for at in range(opening, len(tokens)):
         depth += (tokens[at][1] in _OPEN) - (tokens[at][1] in _CLOSE)
@@ -159,13 +159,13 @@ def _closing(tokens: Tokens, opening: int) -> int:
 
 
 def _arguments(tokens: Tokens) -> list[Tokens]:
-    """The arguments of a call."""
-    found: list[Tokens] = [[]]
+    """Split the tokens of a call's arguments at commas."""
+    arguments: list[Tokens] = [[]]
     depth = 0
-    for part in tokens:
-        depth += (part[1] in _OPEN) - (part[1] in _CLOSE)
-        if part[1] == "," and depth == 0:
-            found.append([])
-        elif found[-1] or part[0] != "whitespace":
-            found[-1].append(part)
-    return found
+    for token in tokens:
+        depth += (token[1] in _OPEN) - (token[1] in _CLOSE)
+        if token[1] == "," and depth == 0:
+            arguments.append([])
+        elif arguments[-1] or token[0] != "whitespace":
+            arguments[-1].append(token)
+    return arguments

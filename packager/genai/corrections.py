@@ -1,8 +1,8 @@
-"""What the model builder gets wrong of a model, put right.
+"""Corrections of model builder bugs.
 
-Each correction was found by comparing a tiny model of a family with transformers, token by token
-and logit by logit (`tests/integration/test_families.py`), and says what went wrong without it in
-version 0.18. They change the builder's classes in the process that builds, nothing on disk.
+Each was found by comparing a tiny model of a family with transformers, token by token and logit by
+logit (`tests/integration/test_families.py`), and documents the fault in version 0.18. They patch
+the builder's classes in the process that builds, and nothing on disk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def correct(builder: Any, config: Any) -> None:
 
 
 def _rotary_parameters_by_layer_type(config: Any) -> None:
-    """Gemma 3 has rotary parameters for each type of layer; the builder knows the older names."""
+    """Gemma 3 has RoPE parameters by layer type; the builder reads only the older names."""
     parameters = getattr(config, "rope_parameters", None)
     if isinstance(parameters, dict) and "full_attention" in parameters:
         config.rope_local_base_freq = parameters["sliding_attention"]["rope_theta"]
@@ -39,11 +39,11 @@ def _rotary_parameters_by_layer_type(config: Any) -> None:
 
 
 def _windows_without_layer_types(config: Any) -> None:
-    """Mistral and Phi-3 have a window in every layer, and say so by not naming types of layers.
+    """Mistral and Phi-3 have a sliding window in every layer, and do not list layer types.
 
-    The builder then made full attention, and told the runtime that the cache is as long as the
-    window: wrong answers, or an error, for prompts longer than that. A window that the context
-    cannot fill (Phi-3.5 has 262,144 of 131,072) is none.
+    The builder then created full attention but limited the runtime's cache to the window: wrong
+    answers, or an error, for longer prompts. A window beyond the context length (Phi-3.5: 262,144
+    of 131,072) has no effect and is removed.
     """
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "layer_types", None) is not None:
@@ -55,9 +55,9 @@ def _windows_without_layer_types(config: Any) -> None:
 
 
 def _epsilon_of_another_name(config: Any) -> None:
-    """The builder reads `rms_norm_eps` alone, and takes 1e-6 for models that call it otherwise.
+    """The builder reads only `rms_norm_eps`, and assumes 1e-6 for models with another name for it.
 
-    OLMo does not say it at all: it has 1e-5.
+    OLMo's configuration lacks it: its value is 1e-5.
     """
     if not hasattr(config, "rms_norm_eps"):
         for name in ("layer_norm_eps", "norm_eps"):
@@ -68,45 +68,45 @@ def _epsilon_of_another_name(config: Any) -> None:
 
 
 def _clipping_is_left_out(config: Any) -> None:
-    """Some OLMo models clip queries, keys and values; there is nothing to put that right here."""
+    """Refuse OLMo models that clip queries, keys and values: there is no correction for that."""
     if getattr(config, "clip_qkv", None) is not None:
         raise NotImplementedError(
-            "this model clips its queries and keys (clip_qkv), which the model builder leaves out"
+            "this model clips queries and keys (clip_qkv), which the model builder does not support"
         )
 
 
 def _vectors_in_full_precision(model: Any) -> None:
-    """Gemma's norms multiply by 1 + weight, which the builder added in the file's 16 bits."""
+    """Gemma's norms multiply by 1 + weight, which the builder computed in the stored bfloat16."""
     load_weights = model.load_weights
 
-    def loaded(self: Any, input_path: str) -> Any:
+    def load_in_full_precision(self: Any, input_path: str) -> Any:
         weights = load_weights(self, input_path)
         for parameter in weights.parameters():
             if parameter.ndim == 1:
                 parameter.data = parameter.data.float()
         return weights
 
-    model.load_weights = loaded
+    model.load_weights = load_in_full_precision
 
 
 def _rotary_frequencies_as_transformers(model: Any, llama: Any) -> None:
-    """Take scaled rotary frequencies from transformers.
+    """Compute scaled rotary frequencies with transformers.
 
-    The builder ignores all kinds of scaling but one for the Llama architecture, and its YaRN needs
-    values that models leave to their defaults, and rounds the borders of the ramp otherwise.
+    For the Llama architecture the builder ignores all RoPE types but one; its YaRN requires values
+    that models leave to their defaults, and rounds the bounds of the ramp differently.
     """
     init = model.make_rope_init
 
     def make_rope_init(self: Any, config: Any) -> None:
         from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-        kind = config.rope_parameters["rope_type"]
-        if kind in ("linear", "yarn", "llama3"):
-            frequencies, scaling = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
+        rope_type = config.rope_parameters["rope_type"]
+        if rope_type in ("linear", "yarn", "llama3"):
+            frequencies, scaling = ROPE_INIT_FUNCTIONS[rope_type](config, "cpu")
             self.rope_attrs["rescale_inv_freq"] = frequencies
             self.rope_attrs["mscale"] = scaling
-        elif kind == "dynamic":
-            pass  # Nothing is scaled within the context that the model has.
+        elif rope_type == "dynamic":
+            pass  # Within the model's context length nothing is scaled.
         else:
             init(self, config)
 
@@ -116,7 +116,7 @@ def _rotary_frequencies_as_transformers(model: Any, llama: Any) -> None:
 
 
 def _local_layers_are_not_scaled(gemma3: Any) -> None:
-    """Gemma 3 scales the positions of its global layers only; the builder scaled all."""
+    """Gemma 3 scales the positions of its global layers only; the builder scaled all layers."""
     make = gemma3.make_rotary_embedding_caches_from_scratch
 
     def make_caches(self: Any) -> Any:
@@ -128,7 +128,7 @@ def _local_layers_are_not_scaled(gemma3: Any) -> None:
 
 
 def _embedding_scale_is_exact(gemma: Any) -> None:
-    """Gemma's embeddings are multiplied by a root that the builder rounds to two decimals."""
+    """Gemma multiplies embeddings by a square root, which the builder rounds to two decimals."""
     make = gemma.make_embedding
 
     def make_embedding(self: Any, embedding: Any) -> None:
@@ -139,7 +139,7 @@ def _embedding_scale_is_exact(gemma: Any) -> None:
 
 
 def _layers_without_positions(smollm3: Any) -> None:
-    """SmolLM3 has layers without rotary embeddings; the builder gave them separate ones."""
+    """SmolLM3 has layers without rotary embeddings; the builder added separate ones there."""
     make = smollm3.__mro__[1].make_attention
 
     def make_attention(self: Any, layer_id: int, *arguments: Any, **options: Any) -> None:
@@ -155,13 +155,13 @@ def _layers_without_positions(smollm3: Any) -> None:
 
 
 def _attention_keeps_its_cache(model: Any) -> None:
-    """For fp32 on a GPU the builder joins all of the attention in one operator, and then leaves the
-    cache, which the graph promises, unmade: no such graph loads. The separate operators do."""
+    """For fp32 on a GPU the builder fuses attention into one operator without the KV cache that the
+    graph declares: the graph does not load. Separate operators do."""
     model.is_packed_attn_supported = lambda self: False
 
 
 def _norm_subtracts_the_mean(olmo: Any) -> None:
-    """OLMo has layer norms without weights; the builder made norms that only divide."""
+    """OLMo has layer norms without weights; the builder created RMS norms."""
     make = olmo.make_layernorm
 
     def make_layernorm(

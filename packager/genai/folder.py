@@ -1,4 +1,4 @@
-"""An ONNX GenAI folder: what serving it takes, its context length, its parts."""
+"""ONNX GenAI folders: memory needed to serve one, context length, components."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ TOKENIZER_FILES = (
     "added_tokens",
 )
 
-# What the resident memory holds beside weights and KV cache: the program itself, its libraries
-# and the activations of one chunk of the prompt. Measured with SmolLM2-135M, see docs.
+# Resident memory beyond weights and KV cache: the program, its libraries and the activations of a
+# prefill chunk. Measured with SmolLM2-135M.
 BASE_BYTES = 200 << 20
 
 
 def memory_bytes(folder: Path, config: dict[str, Any], tokens: int) -> int:
-    """Estimate of the resident memory while serving, bytes.
+    """Estimate the resident memory while serving, bytes.
 
-    Weights, plus the KV cache that ONNX Runtime GenAI allocates in full for `max_length` tokens
-    or a sliding window (keys and values, each layers x KV heads x head size), plus `BASE_BYTES`.
+    Weights, plus a KV cache that is allocated in full for `tokens` tokens or a sliding window (keys
+    and values, each layers x KV heads x head size), plus `BASE_BYTES`.
     """
     decoder = config["model"]["decoder"]
     weights = sum(path.stat().st_size for path in folder.glob("*.onnx*"))
@@ -46,24 +46,24 @@ def memory_bytes(folder: Path, config: dict[str, Any], tokens: int) -> int:
 
 
 def component(path: str) -> Component:
-    """Which part of a bundle a file of a model folder belongs to."""
+    """Return the component of a bundle that a file of a model folder belongs to."""
     return "tokenizer" if path.startswith(TOKENIZER_FILES) else "model"
 
 
-def context_length(config: dict[str, Any], wanted: int) -> int:
-    """Tokens of prompt and answer together: those wanted, or the model's own limit if smaller."""
-    return min(wanted, int(config["model"]["context_length"]))
+def context_length(config: dict[str, Any], maximum: int) -> int:
+    """Return the context length, tokens: the given maximum, or the model's own limit if smaller."""
+    return min(maximum, int(config["model"]["context_length"]))
 
 
-def limit_context(folder: Path, wanted: int) -> None:
-    """Make `max_length` the profile's: the KV cache is allocated for it up front.
+def limit_context(folder: Path, maximum: int) -> None:
+    """Set `max_length` to at most the profile's context length.
 
-    The model's own default may demand gigabytes of a small board. Some folders carry more fields
-    than we know; they are kept.
+    The KV cache is allocated for it up front, and the model's default may need gigabytes, too much
+    for a small board. Unknown fields of the configuration are preserved.
     """
     path = folder / "genai_config.json"
     config = json.loads(path.read_text())
-    # An application that links ONNX Runtime GenAI itself opens its KV cache with this length.
-    length = kv_cache_length(config["model"]["decoder"], context_length(config, wanted))
+    # Applications that link ONNX Runtime GenAI themselves allocate the KV cache with this length.
+    length = kv_cache_length(config["model"]["decoder"], context_length(config, maximum))
     config.setdefault("search", {})["max_length"] = length
     path.write_text(json.dumps(config, indent=4) + "\n")

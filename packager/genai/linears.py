@@ -1,8 +1,8 @@
-"""Which linear layers of the Hugging Face model a node of the built graph holds.
+"""Map nodes of the built graph to linear layers of the Hugging Face model.
 
-The model builder joins query, key and value into one MatMul where it can, splits Phi-3's joined
-gate and up projections, and calls Phi-2's `dense` an output projection. A calibrated weight belongs
-to the linear layer it was found for, so the way back is needed.
+The model builder fuses query, key and value into one MatMul where it can, splits Phi-3's fused gate
+and up projections, and names Phi-2's `dense` an output projection. Calibrated weights are stored by
+linear layer, so the nodes must be mapped back.
 """
 
 import re
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 _NODE = re.compile(r"/model/layers\.(\d+)/(attn|mlp)/(\w+)/MatMul")
 _BLOCKS = {"attn": "self_attn", "mlp": "mlp"}
-_JOINED_IN_GRAPH = {"qkv_proj": ("q_proj", "k_proj", "v_proj")}
+_FUSED_IN_GRAPH = {"qkv_proj": ("q_proj", "k_proj", "v_proj")}
 _SPLIT_IN_GRAPH = {"gate_proj": ("gate_up_proj", 0), "up_proj": ("gate_up_proj", 1)}
 _RENAMED_IN_GRAPH = {"o_proj": "dense"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where the rows of a node's weight come from.
+    """Source of the rows of a node's weight.
 
     Attributes:
         layer: index of the decoder layer.
-        names: linear layers below it, `mlp.down_proj`, whose rows follow each other in the weight.
-        half: 0 or 1 if the node has only the first or second half of those rows.
+        names: linear layers below it (`mlp.down_proj`) whose rows are concatenated in the weight.
+        half: 0 or 1 if the node has only the first or second half of these rows.
     """
 
     layer: int
@@ -32,35 +32,35 @@ class Origin:
 
 
 def layer_and_name(node: str) -> tuple[int, str] | None:
-    """Layer index and name (`mlp.down_proj`) of a decoder layer's MatMul; None for any other."""
-    found = _NODE.fullmatch(node)
-    return (int(found[1]), f"{_BLOCKS[found[2]]}.{found[3]}") if found else None
+    """Return layer index and name (`mlp.down_proj`) of a decoder layer's MatMul, else None."""
+    match = _NODE.fullmatch(node)
+    return (int(match[1]), f"{_BLOCKS[match[2]]}.{match[3]}") if match else None
 
 
 def origin(node: str, known: Collection[str]) -> Origin | None:
-    """Where the weight of a node comes from.
+    """Find the linear layers that a node's weight comes from.
 
     Args:
-        node: its name in the graph.
+        node: name of the node in the graph.
         known: names of the linear layers of a decoder layer.
 
     Returns:
-        None if the node is no linear layer's, or not of one that is known.
+        Their origin; None if the node is not that of known linear layers.
     """
-    found = layer_and_name(node)
-    if found is None:
+    place = layer_and_name(node)
+    if place is None:
         return None
-    layer, name = found
+    layer, name = place
     block, _, last = name.rpartition(".")
     split, half = _SPLIT_IN_GRAPH.get(last, ("", None))
     candidates: tuple[tuple[tuple[str, ...], int | None], ...] = (
         ((last,), None),
-        (_JOINED_IN_GRAPH.get(last, ("",)), None),
+        (_FUSED_IN_GRAPH.get(last, ("",)), None),
         ((_RENAMED_IN_GRAPH.get(last, ""),), None),
         ((split,), half),
     )
     for parts, which in candidates:
         names = tuple(f"{block}.{part}" for part in parts)
-        if all(each in known for each in names):
+        if all(name in known for name in names):
             return Origin(layer=layer, names=names, half=which)
     return None

@@ -1,12 +1,12 @@
-"""The graph pass that quantizes: a built graph's float MatMuls and embedding become 4 or 8 bits.
+"""Graph pass that quantizes the float MatMuls and the embedding of a built graph to 4 or 8 bits.
 
-The model builder makes the graph; this pass stands in for its own quantizers, for three reasons
-that were measured: they know no calibrated weights, some of their combinations give graphs that do
-not load when embeddings are tied, and they hold the model in memory several times. Here one weight
-at a time is read, quantized and let go.
+The model builder creates the graph; this pass replaces its own quantizers, for three measured
+reasons: they do not support calibrated weights, some of their combinations give graphs that do not
+load when embeddings are tied, and they keep several copies of the model in memory. Here one weight
+at a time is read, quantized and released.
 
 Operators: com.microsoft MatMulNBits and GatherBlockQuantized. Layout of their inputs, from ONNX
-Runtime's documentation of the operators: codes `[out, blocks, block_size * bits / 8]`, zero points
+Runtime's operator documentation: codes `[out, blocks, block_size * bits / 8]`, zero points
 `[out, ceil(blocks * bits / 8)]`, the first code in the low bits.
 """
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 _DOMAIN = "com.microsoft"
 
 Quantizer = Callable[[str, "Tensor"], Blocks | None]
-"""From a node's name and its float weight `[out, in]` to the quantized one; None: leave it."""
+"""Function from a node's name and float weight `[out, in]` to the quantized weight; None keeps the
+float weight."""
 
 
 def quantize_graph(
@@ -35,31 +36,32 @@ def quantize_graph(
     """Quantize the weights of a graph, in place.
 
     Args:
-        model: as the builder made it, with float weights.
-        quantizer: asked once for each weight.
-        tied: the embedding is the head's weight; both then share one quantized tensor.
-        accuracy_level: of each MatMulNBits: 4 computes on int8 activations, 0 leaves it open.
+        model: graph as the builder created it, with float weights.
+        quantizer: called once for each weight.
+        tied: embedding and head share their weight; both then share a quantized tensor.
+        accuracy_level: accuracy level of each MatMulNBits: 4 computes on int8 activations, 0 is
+            unspecified.
     """
     graph = model.graph
     head: tuple[list[ir.Value], Blocks] | None = None
     nodes = [node for node in graph if _weight_index(node) is not None]
-    # The head first: a tied embedding takes what was made for it.
-    for node in sorted(nodes, key=lambda one: one.name != HEAD):
+    # The head comes first: a tied embedding reuses its tensors.
+    for node in sorted(nodes, key=lambda candidate: candidate.name != HEAD):
         index = _weight_index(node)
         assert node.name is not None and index is not None
         weight = node.inputs[index]
         assert weight is not None
         if node.name == EMBEDDING and tied and head is not None:
-            _make_gather(node, *head)
+            _to_gather(node, *head)
         else:
             blocks = quantizer(node.name, _float_weight(node, weight))
             if blocks is None:
                 continue
             stored = _store(graph, node.name[1:].replace("/", "."), blocks, weight)
             if node.op_type == "MatMul":
-                _make_matmul(node, stored, blocks, accuracy_level)
+                _to_matmul(node, stored, blocks, accuracy_level)
             else:
-                _make_gather(node, stored, blocks)
+                _to_gather(node, stored, blocks)
             if node.name == HEAD:
                 head = (stored, blocks)
         if not weight.uses():
@@ -68,7 +70,7 @@ def quantize_graph(
 
 
 def _weight_index(node: ir.Node) -> int | None:
-    """Which input of a node is a weight to quantize; None if none is."""
+    """Return the index of the node's input that is a weight to quantize; None without one."""
     index = {"MatMul": 1, "Gather": 0}.get(node.op_type)
     if index is None or (node.op_type == "Gather" and node.name != EMBEDDING):
         return None
@@ -79,7 +81,7 @@ def _weight_index(node: ir.Node) -> int | None:
 
 
 def _float_weight(node: ir.Node, value: ir.Value) -> Tensor:
-    """A node's weight, float32 `[out, in]`."""
+    """Return a node's weight as float32 `[out, in]`."""
     import numpy as np
     import torch
 
@@ -89,9 +91,9 @@ def _float_weight(node: ir.Node, value: ir.Value) -> Tensor:
 
 
 def _store(graph: ir.Graph, name: str, blocks: Blocks, weight: ir.Value) -> list[ir.Value]:
-    """Add codes, scales and zero points to the graph; scales have the weight's float type.
+    """Add codes, scales and zero points to the graph; scales have the weight's dtype.
 
-    Zero points that are all in the middle are left out: that is what the operators assume then.
+    Zero points that are all the midpoint are omitted: it is the operators' default.
     """
     out, width = blocks.codes.shape
     count = -(-width // blocks.block_size)
@@ -108,7 +110,7 @@ def _store(graph: ir.Graph, name: str, blocks: Blocks, weight: ir.Value) -> list
 
 
 def _pack(codes: np.ndarray, width: int, bits: int) -> np.ndarray:
-    """Codes `[out, n]`, one a byte, as `[out, ceil(width * bits / 8)]`, low bits first."""
+    """Pack codes `[out, n]`, one a byte, to `[out, ceil(width * bits / 8)]`, low bits first."""
     import numpy as np
 
     if bits == 8:
@@ -133,9 +135,7 @@ def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
-def _make_matmul(
-    node: ir.Node, weight: list[ir.Value], blocks: Blocks, accuracy_level: int
-) -> None:
+def _to_matmul(node: ir.Node, weight: list[ir.Value], blocks: Blocks, accuracy_level: int) -> None:
     out, width = blocks.codes.shape
     inputs = [node.inputs[0], *weight]
     attributes = {
@@ -145,17 +145,17 @@ def _make_matmul(
         "block_size": blocks.block_size,
         "accuracy_level": accuracy_level,
     }
-    _become(node, "MatMulNBits", inputs, attributes)
+    _replace(node, "MatMulNBits", inputs, attributes)
 
 
-def _make_gather(node: ir.Node, weight: list[ir.Value], blocks: Blocks) -> None:
-    """Turn the embedding's Gather into one of blocks; its codes are a 2-D view of the MatMul's."""
+def _to_gather(node: ir.Node, weight: list[ir.Value], blocks: Blocks) -> None:
+    """Turn the embedding's Gather into GatherBlockQuantized on a 2-D view of the MatMul's codes."""
     import numpy as np
     import onnx_ir as ir
 
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    # As a node: shape inference reads no initializers that lie in the file of weights.
+    # A constant node: shape inference does not read initializers stored as external data.
     rows = ir.tensor(np.array([len(blocks.codes), -1], np.int64))
     shape = ir.node("Constant", [], {"value": rows}, name=f"{node.name}/Shape")
     view = ir.node("Reshape", [weight[0], shape.outputs[0]], name=f"{node.name}/Reshape")
@@ -169,13 +169,13 @@ def _make_gather(node: ir.Node, weight: list[ir.Value], blocks: Blocks) -> None:
         "gather_axis": 0,
         "quantize_axis": 1,
     }
-    _become(node, "GatherBlockQuantized", inputs, attributes)
+    _replace(node, "GatherBlockQuantized", inputs, attributes)
 
 
-def _become(
+def _replace(
     node: ir.Node, operator: str, inputs: list[ir.Value | None], attributes: dict[str, int]
 ) -> None:
-    """Make a node another one that has the same outputs."""
+    """Replace operator, inputs and attributes of a node; its outputs stay."""
     import onnx_ir as ir
 
     node.op_type, node.domain = operator, _DOMAIN

@@ -1,7 +1,7 @@
-"""The tokenizer's files of a built folder: what the runtime reads otherwise than transformers.
+"""Tokenizer files of a built folder, adapted where the runtime differs from transformers.
 
-ONNX Runtime GenAI has a tokenizer and a template engine of its own. Where they are known to differ,
-the files are written so that they agree; then both are asked for the tokens of some conversations.
+ONNX Runtime GenAI has its own tokenizer and template engine. Where they are known to differ, the
+files are rewritten so that they agree; then both encode some conversations for comparison.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def adapt(folder: Path) -> None:
     """Rewrite the files of a built folder where the runtime is known to differ.
 
     Args:
-        folder: ONNX GenAI folder; its tokenizer is as transformers saved it.
+        folder: ONNX GenAI folder with the tokenizer as transformers saved it.
     """
     template = folder / "chat_template.jinja"
     if template.is_file():
-        template.write_text(chat_template.readable(template.read_text()))
+        template.write_text(chat_template.rewrite(template.read_text()))
     path = folder / "tokenizer.json"
     if path.is_file():
         tokenizer = json.loads(path.read_text())
@@ -50,12 +50,12 @@ def adapt(folder: Path) -> None:
 
 
 def _splitter(tokenizer: dict[str, Any], *, chat: bool) -> dict[str, Any] | None:
-    """What stands for the pre-tokenizer of a SentencePiece-like model; None leaves it.
+    """Choose a replacement for the pre-tokenizer of a SentencePiece-like model; None keeps it.
 
-    Without one, the runtime cuts texts between letters, digits and signs, where the model's own
-    tokens may go across. With an expression that takes all, it cuts nowhere, and puts a space
-    before each piece between special tokens. With a string it puts none: right for models that put
-    one before the start of the text only, which in a chat is a special token.
+    Without a pre-tokenizer, the runtime splits text between letters, digits and punctuation, which
+    the model's own tokens may span. With an expression that matches everything, it does not split,
+    and puts a space before each segment between special tokens. With a string it adds no space:
+    right for models that add one only at the start of the text, which in a chat is a special token.
     """
     if not tokenizer["model"].get("byte_fallback"):
         return None
@@ -69,16 +69,16 @@ def _splitter(tokenizer: dict[str, Any], *, chat: bool) -> dict[str, Any] | None
 
 
 def differences(source: Path, folder: Path, *, trust_remote_code: bool) -> dict[str, str]:
-    """Conversations of which the runtime makes other tokens than transformers, and why.
+    """Compare the runtime's tokens of some conversations with those of transformers.
 
     Args:
         source: Hugging Face folder.
-        folder: ONNX GenAI folder built of it.
+        folder: ONNX GenAI folder built from it.
         trust_remote_code: run Python code that comes with the model.
 
     Returns:
-        Keys of `CONVERSATIONS`, each with what is wrong. What the template itself refuses, a system
-        message perhaps, is not wrong.
+        Keys of the `CONVERSATIONS` that differ, each with the problem. A conversation that the
+        template itself refuses, such as one with a system message, does not count.
     """
     import onnxruntime_genai as og
     from transformers import AutoTokenizer
@@ -87,10 +87,10 @@ def differences(source: Path, folder: Path, *, trust_remote_code: bool) -> dict[
     if not theirs.chat_template:
         return {}
     ours = og.Tokenizer(str(folder))
-    found = {}
+    problems = {}
     for name, messages in CONVERSATIONS.items():
         try:
-            wanted = theirs.apply_chat_template(
+            expected = theirs.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=True, return_dict=False
             )
         except Exception:  # noqa: S112 - whatever the template raises
@@ -98,8 +98,10 @@ def differences(source: Path, folder: Path, *, trust_remote_code: bool) -> dict[
         try:
             text = ours.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
         except RuntimeError as error:
-            found[name] = f"its chat template cannot be read: {str(error).splitlines()[0]}"
+            problems[name] = (
+                f"the runtime cannot read the chat template: {str(error).splitlines()[0]}"
+            )
             continue
-        if ours.encode(text).tolist() != list(wanted):
-            found[name] = "other tokens come of it than in transformers"
-    return found
+        if ours.encode(text).tolist() != list(expected):
+            problems[name] = "the runtime's tokens differ from those of transformers"
+    return problems

@@ -242,7 +242,7 @@ def test_template_that_the_runtime_cannot_read_is_told(
     )
     builder.build(job, tmp_path / "onnx")
     said = capsys.readouterr().err
-    assert "for a system message, its chat template cannot be read" in said
+    assert "for a system message, the runtime cannot read the chat template" in said
     assert "swapcase" in said
     assert "for a question" not in said
 
