@@ -1,1 +1,1 @@
-"""The weights of a model: how they are quantized, and how the quantized ones are stored."""
+"""Weights of a model: quantization algorithms, and storage of quantized weights."""

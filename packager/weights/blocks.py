@@ -1,8 +1,8 @@
-"""Block-wise integer weights: how a float matrix becomes codes, scales and zero points.
+"""Block-wise integer quantization: a float matrix as codes, scales and zero points.
 
-A weight `[out, in]` is cut along its input into blocks; in a block `w = scale * (code - zero)`
+A weight `[out, in]` is split along its input into blocks; in a block `w = scale * (code - zero)`
 with codes of 4 or 8 bits. This is the arithmetic of ONNX Runtime's MatMulNBits and
-GatherBlockQuantized; zero points are integers, because only those have a fast CPU kernel.
+GatherBlockQuantized; zero points are integers because only those have a fast CPU kernel.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHRINK = (1.0, 0.975, 0.95, 0.925, 0.9, 0.875, 0.85, 0.825, 0.8, 0.75, 0.7)
-"""Fractions of a block's range that the scale search tries: clipping the ends may cost less than
+"""Fractions of a block's range that the scale search tries: clipping outliers can cost less than
 the coarser steps that they force on all other weights."""
 
-
 AT_A_TIME = 1 << 18
-"""Elements worked on together: few enough to stay in the processor's cache, where this is several
-times as fast, and to need no memory to speak of."""
+"""Elements processed together: few enough to fit the processor's cache, which is several times as
+fast, and to need negligible memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +27,10 @@ class Blocks:
     """A quantized weight.
 
     Attributes:
-        codes: uint8 `[out, in]`, one code an element (not packed).
-        scales: float32 `[out, blocks]`.
-        zeros: uint8 `[out, blocks]`, the code that means 0.0.
-        bits: of a code, 4 or 8.
+        codes: integer codes, uint8 `[out, in]`, one per element (not packed).
+        scales: scale of each block, float32 `[out, blocks]`.
+        zeros: zero point of each block, the code of 0.0, uint8 `[out, blocks]`.
+        bits: bits of a code, 4 or 8.
         block_size: inputs that share a scale; the last block may be shorter.
     """
 
@@ -42,7 +41,7 @@ class Blocks:
     block_size: int
 
     def dequantize(self) -> Tensor:
-        """The float32 weight `[out, in]` that the codes stand for."""
+        """Return the float32 weight `[out, in]` that the codes represent."""
         width = self.codes.shape[1]
         scales = self.scales.repeat_interleave(self.block_size, 1)[:, :width]
         zeros = self.zeros.repeat_interleave(self.block_size, 1)[:, :width]
@@ -53,10 +52,10 @@ def nearest(weight: Tensor, *, bits: int, block_size: int, symmetric: bool) -> B
     """Round a weight to the nearest codes (RTN), with the best scale of `grid` for each block.
 
     Args:
-        weight: `[out, in]`, any float type.
-        bits: 4 or 8.
+        weight: weight `[out, in]`, any float dtype.
+        bits: bits of a code, 4 or 8.
         block_size: inputs that share a scale.
-        symmetric: fix the zero point in the middle of the codes.
+        symmetric: fix the zero point at the midpoint of the codes.
     """
     import torch
 
@@ -78,7 +77,7 @@ def nearest(weight: Tensor, *, bits: int, block_size: int, symmetric: bool) -> B
 
 
 def encode(blocks: Tensor, scales: Tensor, zeros: Tensor, *, bits: int) -> Tensor:
-    """uint8 codes of `blocks` on a given grid; shapes must broadcast."""
+    """Round `blocks` to uint8 codes on a given grid; shapes must broadcast."""
     import torch
 
     return (blocks / scales + zeros).round_().clamp_(0, 2**bits - 1).to(torch.uint8)
@@ -87,17 +86,17 @@ def encode(blocks: Tensor, scales: Tensor, zeros: Tensor, *, bits: int) -> Tenso
 def grid(
     blocks: Tensor, *, bits: int, symmetric: bool, importance: Tensor | float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """The scale and zero point of each block that give the smallest squared error.
+    """Find the scale and zero point of each block with the smallest squared error.
 
     Args:
-        blocks: float32 `[..., block]`.
-        bits: 4 or 8.
-        symmetric: fix the zero point in the middle of the codes; the sign of the scale then
-            follows the largest weight, which makes use of the one code more on the negative side.
-        importance: weight of each squared error; its shape must broadcast to that of `blocks`.
+        blocks: weights, float32 `[..., block]`.
+        bits: bits of a code, 4 or 8.
+        symmetric: fix the zero point at the midpoint of the codes; the sign of the scale then
+            follows the largest weight, to use the additional code on the negative side.
+        importance: weights of the squared errors; the shape must broadcast to that of `blocks`.
 
     Returns:
-        scales and zeros, float32 `[..., 1]`; scales are never 0.
+        Scales and zeros, float32 `[..., 1]`; scales are never 0.
     """
     import torch
 
@@ -106,7 +105,7 @@ def grid(
     low = blocks.amin(-1, keepdim=True).clamp_max(0)
     high = blocks.amax(-1, keepdim=True).clamp_min(0)
     best: tuple[Tensor, Tensor, Tensor] | None = None
-    # 8 bits are so fine that clipping never pays.
+    # With 8 bits, clipping never pays.
     for shrink in SHRINK if bits < 8 else (1.0,):
         if symmetric:
             extreme = torch.where(high > -low, high, low)

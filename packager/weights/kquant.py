@@ -1,4 +1,4 @@
-"""Fit of scale and zero point by weighted least squares, after llama.cpp's k-quants."""
+"""Scales and zero points fitted by weighted least squares, after llama.cpp's k-quants."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 STEPS = 21
 SPREAD = 1.0
-"""The search tries `STEPS` grids from `SPREAD` codes narrower than a block's range to as much
-wider."""
+"""The search tries `STEPS` grids, from `SPREAD` codes narrower than a block's range to `SPREAD`
+codes wider."""
 
 
 def fit(weight: Tensor, *, bits: int, block_size: int) -> Blocks:
-    """Quantize a weight so that the large ones, which matter most, come out best.
+    """Quantize a weight with the smallest error on its large elements, which matter most.
 
-    For each trial scale the codes are rounded and the scale fitted to them again by least squares,
+    For each trial scale the codes are rounded and the scale is refitted to them by least squares,
     weighted with |w| + rms(w) as in llama.cpp; the trial with the smallest weighted squared error
-    wins. Unlike there, zero points are integers from the start, for that is how they are stored.
+    wins. Unlike in llama.cpp, zero points are integers from the start, as they are stored.
 
     Args:
-        weight: `[out, in]`, any float type.
-        bits: 4 or 8.
+        weight: weight `[out, in]`, any float dtype.
+        bits: bits of a code, 4 or 8.
         block_size: inputs that share a scale.
     """
     import torch
@@ -34,7 +34,7 @@ def fit(weight: Tensor, *, bits: int, block_size: int) -> Blocks:
     padded = torch.nn.functional.pad(weight.float(), (0, count * block_size - width))
     pieces = torch.split(padded.reshape(-1, block_size), AT_A_TIME // block_size)
     parts = [_fit(blocks, bits) for blocks in pieces]
-    codes, scales, zeros = (torch.cat(each) for each in zip(*parts, strict=True))
+    codes, scales, zeros = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return Blocks(
         codes=codes.reshape(out, -1)[:, :width].contiguous(),
         scales=scales.reshape(out, count),
@@ -45,7 +45,7 @@ def fit(weight: Tensor, *, bits: int, block_size: int) -> Blocks:
 
 
 def _fit(x: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes `[n, block]`, scales `[n, 1]` and zeros `[n, 1]` of blocks `[n, block]`."""
+    """Fit codes `[n, block]`, scales `[n, 1]` and zeros `[n, 1]` to blocks `[n, block]`."""
     import torch
 
     top = 2**bits - 1

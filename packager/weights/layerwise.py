@@ -1,8 +1,8 @@
-"""A Hugging Face causal language model, one decoder layer in memory at a time.
+"""Hugging Face causal language models with one decoder layer in memory at a time.
 
-The model is made without weights; its embedding, one decoder layer after the other and its final
-norm get theirs, as float32, when they are needed. What a layer is called with (masks, rotary
-tables, positions) is whatever the model's own code gives it, so no family needs a case of its own.
+The model is created without weights; its embedding, its final norm and one decoder layer after the
+other get theirs, as float32, when needed. The arguments of a layer (masks, rotary tables,
+positions) come from the model's own code, so that no family needs special treatment.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 AT_A_TIME = 4
-"""Windows that go through a layer together."""
+"""Batch size: windows that pass through a layer together."""
 
 
 class _StopError(Exception):
-    """All that was wanted of a forward pass is there."""
+    """Signal that ends a forward pass whose remaining outputs are not needed."""
 
 
 class LayerwiseModel:
-    """A model of which the weights come and go.
+    """A model whose weights are loaded on demand and released.
 
     Attributes:
         count: number of decoder layers.
     """
 
     def __init__(self, source: Path) -> None:
-        """Make the model of a Hugging Face folder (safetensors), without weights.
+        """Create the model of a Hugging Face folder (safetensors), without weights.
 
         Raises:
-            ValueError: the folder's weights are not of the layout that transformers gives them.
+            ValueError: the layout of the folder's weights is not that of transformers.
         """
         import torch
         from accelerate import init_empty_weights
         from transformers import AutoConfig, AutoModelForCausalLM
 
         config = AutoConfig.from_pretrained(source)
-        # Buffers are computed, not loaded: they must be real.
+        # Buffers are computed, not loaded: they must not be on the meta device.
         with init_empty_weights(include_buffers=False):
             self._model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         self._model.eval()
@@ -52,9 +52,12 @@ class LayerwiseModel:
         self._calls: list[dict[str, Any]] = []
 
     def start(self, windows: Tensor) -> Tensor:
-        """What the first layer gets for token ids `[windows, length]`: `[windows, length, hidden]`.
+        """Compute the first layer's inputs `[windows, length, hidden]` for token ids.
 
-        Also learns what each layer is called with besides.
+        Also records the other arguments of each layer.
+
+        Args:
+            windows: token ids `[windows, length]`.
         """
         import torch
 
@@ -66,7 +69,7 @@ class LayerwiseModel:
         calls: list[dict[str, Any]] = [{} for _ in range(self.count)]
         first: list[Tensor] = []
 
-        def learn(index: int, hidden: Tensor, keywords: dict[str, Any]) -> Tensor:
+        def record(index: int, hidden: Tensor, keywords: dict[str, Any]) -> Tensor:
             calls[index] = keywords
             if index == 0:
                 first.append(hidden)
@@ -74,7 +77,7 @@ class LayerwiseModel:
                 raise _StopError
             return hidden
 
-        with self._instead_of_layers(learn):
+        with self._instead_of_layers(record):
             for window in windows:
                 self._forward(input_ids=window[None])
         self._calls = calls
@@ -82,21 +85,21 @@ class LayerwiseModel:
         return torch.cat(first)
 
     def run(self, index: int, hidden: Tensor) -> Iterator[Tensor]:
-        """Send hidden states `[windows, length, hidden]` through a layer that is filled.
+        """Run a layer whose weights are loaded on hidden states `[windows, length, hidden]`.
 
         Yields:
-            Its outputs, in pieces of some windows.
+            The layer's outputs, in batches of windows.
         """
         import torch
 
-        for piece in torch.split(hidden, AT_A_TIME):
+        for batch in torch.split(hidden, AT_A_TIME):
             with torch.inference_mode():
-                output = self._layers[index](piece, **self._calls[index])
+                output = self._layers[index](batch, **self._calls[index])
             yield output[0] if isinstance(output, tuple) else output
 
     @contextmanager
     def layer(self, index: int) -> Iterator[nn.Module]:
-        """A decoder layer with its weights, for as long as the block lasts."""
+        """Load the weights of a decoder layer for the duration of the block."""
         layer = self._layers[index]
         self._fill(layer, recurse=True)
         try:
@@ -105,15 +108,15 @@ class LayerwiseModel:
             layer.to("meta")
 
     def head_inputs(self, hidden: Tensor) -> Iterator[Tensor]:
-        """What the head gets for the last layer's outputs `[windows, length, hidden]`.
+        """Compute the head's inputs from the last layer's outputs `[windows, length, hidden]`.
 
         Yields:
-            `[1, length, hidden]` for each window.
+            The inputs for each window, `[1, length, hidden]`.
         """
-        found: list[Tensor] = []
+        inputs: list[Tensor] = []
 
         def stop(_module: Any, arguments: tuple[Tensor, ...]) -> None:
-            found.append(arguments[0])
+            inputs.append(arguments[0])
             raise _StopError
 
         hook = self._model.get_output_embeddings().register_forward_pre_hook(stop)
@@ -121,17 +124,17 @@ class LayerwiseModel:
             for window in hidden:
                 with self._instead_of_layers(lambda *_, last=window: last[None]):
                     self._forward(inputs_embeds=window[None])
-                yield found.pop()
+                yield inputs.pop()
         finally:
             hook.remove()
 
     def head_weight(self) -> Tensor:
-        """The head's weight, float32 `[vocabulary, hidden]`."""
+        """Return the head's weight, float32 `[vocabulary, hidden]`."""
         for module in (self._model.get_output_embeddings(), self._model.get_input_embeddings()):
             name = f"{self._names[module]}.weight"
             if name in self._weights:
                 return self._weights[name]
-        raise ValueError("the model has no weights for its head")
+        raise ValueError("the model's files have no weight for the head")
 
     def _inside_layer_or_head(self, module: nn.Module) -> bool:
         name = self._names[module]
@@ -140,9 +143,9 @@ class LayerwiseModel:
 
     def _fill(self, module: nn.Module, *, recurse: bool) -> None:
         prefix = self._names[module]
-        # Of buffers, those that are stored too.
-        wanted = [name for name in module.state_dict() if recurse or "." not in name]
-        values = {name: self._weights[f"{prefix}.{name}".lstrip(".")] for name in wanted}
+        # Parameters, and those buffers that are stored.
+        names = [name for name in module.state_dict() if recurse or "." not in name]
+        values = {name: self._weights[f"{prefix}.{name}".lstrip(".")] for name in names}
         module.load_state_dict(values, strict=False, assign=True)
         module.requires_grad_(False)
 
@@ -159,23 +162,23 @@ class LayerwiseModel:
     def _instead_of_layers(
         self, function: Callable[[int, Tensor, dict[str, Any]], Tensor]
     ) -> Iterator[None]:
-        """Call a function with a layer's index, hidden states and keywords in each layer's place.
+        """Replace each layer with a function of its index, hidden states and keyword arguments.
 
-        Models call their layers with the hidden states first, and all else by name.
+        Models pass the hidden states to their layers first, and everything else by keyword.
         """
 
-        def stand_in(index: int) -> Callable[..., Tensor]:
+        def replacement(index: int) -> Callable[..., Tensor]:
             return lambda hidden, **keywords: function(index, hidden, keywords)
 
         with ExitStack() as undo:
             for index, layer in enumerate(self._layers):
-                layer.forward = stand_in(index)
+                layer.forward = replacement(index)
                 undo.callback(delattr, layer, "forward")
             yield
 
 
 class _Weights:
-    """Tensors of a folder's safetensors files by name, read when asked for."""
+    """Tensors of a folder's safetensors files by name, read on access."""
 
     def __init__(self, source: Path) -> None:
         from safetensors import safe_open

@@ -1,8 +1,8 @@
-"""Quantized weights of a model in files, one for each decoder layer and one for the head.
+"""Files of quantized weights, one for each decoder layer and one for the head.
 
-In a file, the linear layer `mlp.down_proj` has `mlp.down_proj.codes`, `.scales` and `.zeros` as in
-`blocks.Blocks`; the metadata (`about`) says with which settings they were made, and how well they
-keep the layer's outputs.
+In a file, the linear layer `mlp.down_proj` has the tensors `mlp.down_proj.codes`, `.scales` and
+`.zeros` as in `blocks.Blocks`; the metadata (`about`) holds the settings of the calibration and the
+errors of the layers' outputs.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ HEAD = "lm_head"
 
 @dataclass(frozen=True, kw_only=True)
 class LinearError:
-    """Errors of a linear layer's outputs after quantization, over the calibration text.
+    """Errors of a linear layer's outputs after quantization, over the calibration set.
 
     Attributes:
         layer: index of the decoder layer; -1 for the head.
-        name: of the linear layer below it, `mlp.down_proj`.
-        relative: squared error of the outputs over their squares, with the calibrated weights.
-        nearest: the same with weights rounded to the nearest.
-        absolute: squared error of the outputs, mean over the tokens, with the calibrated weights.
+        name: name of the linear layer below it (`mlp.down_proj`).
+        relative: squared error of the outputs relative to their squares, with calibrated weights.
+        nearest: relative squared error with weights rounded to nearest.
+        absolute: squared error of the outputs, mean over the tokens, with calibrated weights.
         parameters: number of weights.
     """
 
@@ -41,16 +41,16 @@ class LinearError:
 
 
 def load(folder: Path, layer: int | None, name: str) -> Blocks:
-    """The quantized weight of a linear layer below a decoder layer; of the head if that is None.
+    """Load the quantized weight of a linear layer of a decoder layer, or of the head (None).
 
     Raises:
-        FileNotFoundError: the layer was not quantized.
-        ValueError: it has no such linear layer.
+        FileNotFoundError: the decoder layer was not quantized.
+        ValueError: the decoder layer has no such linear layer.
     """
     from safetensors import safe_open
 
     with safe_open(file_of(folder, layer), framework="pt") as file:
-        if f"{name}.codes" not in file.keys():  # noqa: SIM118 - no mapping
+        if f"{name}.codes" not in file.keys():  # noqa: SIM118 - not a mapping
             raise ValueError(f"{file_of(folder, layer)} has no {name}")
         settings = _about(file)["settings"]
         return Blocks(
@@ -61,43 +61,45 @@ def load(folder: Path, layer: int | None, name: str) -> Blocks:
 
 
 def errors(folder: Path) -> list[LinearError]:
-    """The errors of all linear layers of the decoder, by layer; not the head's."""
+    """Read the errors of all linear layers of the decoder, by layer; the head is not included."""
     from safetensors import safe_open
 
-    found = []
+    listed = []
     for path in sorted(folder.glob("layer-*.safetensors")):
-        # Of the metadata alone, for which torch is not needed.
+        # Reading the metadata does not need torch.
         with safe_open(path, framework="np") as file:
-            found += [LinearError(**each) for each in _about(file)["errors"]]
-    return found
+            listed += [LinearError(**fields) for fields in _about(file)["errors"]]
+    return listed
 
 
 def file_of(folder: Path, layer: int | None) -> Path:
-    """The file of a decoder layer; of the head if that is None."""
+    """Return the file of a decoder layer, or of the head (None)."""
     return folder / ("head.safetensors" if layer is None else f"layer-{layer:03}.safetensors")
 
 
 def _about(file: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.metadata()["about"])
-    return found
+    about: dict[str, Any] = json.loads(file.metadata()["about"])
+    return about
 
 
 def check(path: Path, settings: dict[str, Any]) -> None:
-    """Refuse a file that was made with other settings.
+    """Refuse a file that was written with other settings.
 
     Raises:
-        ValueError: it was.
+        ValueError: the settings differ.
     """
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        found = _about(file)["settings"]
-    if found != settings:
-        raise ValueError(f"{path} was made with other settings: remove the folder")
+        stored = _about(file)["settings"]
+    if stored != settings:
+        raise ValueError(f"{path} was written with other settings: remove the folder")
 
 
-def save(path: Path, made: dict[str, tuple[Blocks, LinearError]], settings: dict[str, Any]) -> None:
-    """Write a file: the quantized weight and the error of each linear layer, by name.
+def save(
+    path: Path, linears: dict[str, tuple[Blocks, LinearError]], settings: dict[str, Any]
+) -> None:
+    """Write the quantized weight and the errors of each linear layer, by name, to a file.
 
     Raises:
         OSError: the disk is full.
@@ -105,11 +107,11 @@ def save(path: Path, made: dict[str, tuple[Blocks, LinearError]], settings: dict
     from safetensors.torch import save as to_bytes
 
     tensors = {
-        f"{name}.{part}": getattr(found, part).contiguous()
-        for name, (found, _) in made.items()
+        f"{name}.{part}": getattr(weight, part).contiguous()
+        for name, (weight, _) in linears.items()
         for part in ("codes", "scales", "zeros")
     }
-    # One entry: of several, the library writes another order each time.
-    about = {"settings": settings, "errors": [asdict(error) for _, error in made.values()]}
+    # A single entry: the library writes several in random order.
+    about = {"settings": settings, "errors": [asdict(error) for _, error in linears.values()]}
     with written_aside(path) as file:
         file.write(to_bytes(tensors, metadata={"about": json.dumps(about)}))
