@@ -1,1 +1,1 @@
-"""How far a quantized model is from its reference model."""
+"""Quality of a quantized model, measured against its reference model."""

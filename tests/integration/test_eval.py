@@ -89,7 +89,7 @@ def test_original_that_is_not_named(cache: Path, bundle: Path) -> None:
 
 
 def test_original_instead_of_a_built_model(cache: Path, tiny_hf: Path) -> None:
-    refused(edgepack("eval", tiny_hf, cache=cache), 12, "no built model", "edgepack build")
+    refused(edgepack("eval", tiny_hf, cache=cache), 12, "expected a built one", "edgepack build")
 
 
 def test_built_model_as_the_original(cache: Path, tiny_onnx: Path) -> None:
