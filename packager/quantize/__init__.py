@@ -1,1 +1,1 @@
-"""Turn a model into an ONNX GenAI folder for a device, and prove that it runs."""
+"""Build an ONNX GenAI folder of a model for a device, check that it runs, and measure it."""

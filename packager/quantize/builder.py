@@ -29,9 +29,9 @@ def job(
         execution_provider: as the builder names it (`cpu`, `cuda`).
         options: the builder's extra options.
         trust_remote_code: run Python code that comes with the model.
-        weights: how to quantize; None leaves it to the builder.
+        weights: settings of the quantization pass; None leaves quantization to the builder.
     """
-    # The builder takes "no token" for local folders only if it is told so.
+    # Without this, the builder requires a hub token even for local folders.
     extra = {"hf_token": "false", "hf_remote": str(trust_remote_code).lower(), **options}
     return BuildOnnx(
         source=source,
@@ -46,8 +46,8 @@ def build(job: BuildOnnx, target: Path) -> None:
     """Build an ONNX GenAI folder.
 
     Args:
-        job: what to build.
-        target: the folder to fill.
+        job: the build to run.
+        target: empty folder for the model.
 
     Raises:
         QuantizeError: the builder failed.
@@ -66,6 +66,4 @@ def build(job: BuildOnnx, target: Path) -> None:
     for warning in built.warnings:
         console.warn(warning)
     if not (target / "genai_config.json").is_file():
-        raise QuantizeError(
-            "the model builder ended without an error and without a model", hint=HINT
-        )
+        raise QuantizeError("the model builder reported success but wrote no model", hint=HINT)

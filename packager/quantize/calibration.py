@@ -1,5 +1,4 @@
-"""What a recipe needs to know of a model before its weights are quantized: calibrated codes, and
-which layers are sensitive."""
+"""Preparation of a quantization: calibrated codes, and the choice of sensitive layers."""
 
 import json
 import shutil
@@ -24,12 +23,12 @@ from packager.weights import stored
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What there is before weights are quantized.
+    """Inputs of a quantization.
 
     Attributes:
-        folder: that `calibrate` filled; None without calibration.
-        sensitive: `LAYER.NAME` of the layers that get 8 bits.
-        layers: errors of the linear layers, fields as `report_page.LayerError` has them.
+        folder: output folder of `calibrate`; None without calibration.
+        sensitive: linear layers that get 8 bits, as `LAYER.NAME`.
+        layers: errors of the linear layers, with the fields of `page.LayerError`.
     """
 
     folder: Path | None = None
@@ -40,14 +39,14 @@ class Prepared:
 def prepare(
     subject: Subject, recipe: Recipe, source: Path, block_size: int, ready: Callable[[], None]
 ) -> Prepared:
-    """Calibrate, if the recipe wants it, and choose the sensitive layers.
+    """Calibrate, if the recipe requires it, and choose the sensitive layers.
 
     Args:
         subject: model, device and text.
-        recipe: what is wanted.
+        recipe: recipe to prepare for.
         source: the model as a Hugging Face folder.
         block_size: inputs that share a scale.
-        ready: called before anything is made that is not in the cache.
+        ready: called before any work whose result is not in the cache.
     """
     layers = int(json.loads((source / "config.json").read_text())["num_hidden_layers"])
     if not recipe.calibrated:
@@ -58,7 +57,7 @@ def prepare(
     if recipe.sensitive:
         assert not isinstance(recipe.sensitive, str)
         sensitive = most_sensitive(errors, _costs(subject, source, folder, ready), recipe.sensitive)
-    found = [
+    layer_errors = [
         {
             "layer": error.layer,
             "name": error.name,
@@ -67,25 +66,25 @@ def prepare(
         }
         for error in errors
     ]
-    return Prepared(folder=folder, sensitive=sensitive, layers=found)
+    return Prepared(folder=folder, sensitive=sensitive, layers=layer_errors)
 
 
 def most_sensitive(
     errors: list[stored.LinearError], costs: Mapping[tuple[int, str], float], share: float
 ) -> tuple[str, ...]:
-    """The linear layers that cost the model most, for the bytes that 8 bits would take.
+    """Choose the linear layers with the highest cost per weight.
 
     Args:
-        errors: of each linear layer after calibration.
-        costs: of each linear layer, by layer and name, as `sensitivity` measures them.
-        share: part of all their weights to choose.
+        errors: errors of each linear layer after calibration.
+        costs: cost of each linear layer, by layer and name, as `sensitivity` measures it.
+        share: fraction of all weights to choose.
     """
     budget = share * sum(error.parameters for error in errors)
     groups: dict[tuple[int, str], list[stored.LinearError]] = defaultdict(list)
     for error in errors:
-        # One node of the graph holds query, key and value: they go together.
-        joined = error.name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj")
-        groups[error.layer, "qkv" if joined else error.name].append(error)
+        # One node of the graph holds query, key and value: they are chosen together.
+        fused = error.name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj")
+        groups[error.layer, "qkv" if fused else error.name].append(error)
 
     def gain(members: list[stored.LinearError]) -> float:
         cost = sum(costs[error.layer, error.name] for error in members)
@@ -114,7 +113,7 @@ def _costs(
                 job,
                 what="Finding the sensitive layers",
                 error=QuantizeError,
-                hint="Try a recipe that does not look for them, for instance int4-gptq.",
+                hint="Try a recipe that does not need them, for instance int4-gptq.",
                 advance=advance,
             )
         (target / "costs.json").write_bytes(msgspec.json.encode(costs))
@@ -128,20 +127,20 @@ def _costs(
 def _calibrated(
     subject: Subject, source: Path, layers: int, block_size: int, ready: Callable[[], None]
 ) -> Path:
-    """Run GPTQ, or take what it left; goes on where an interrupted run stopped."""
+    """Run GPTQ, resuming an interrupted run, or take its result from the cache."""
     windows = subject.calibration()
     job = Calibrate(source=source, windows=windows, block_size=block_size)
-    # The windows are the same whatever the model is measured on; the folder they lie in is not.
+    # Keyed by content: the path of the windows depends on the evaluation text, the windows do not.
     inputs = keys.inputs(job, content={**subject.content, windows: cache.file_digest(windows)})
 
     def make(target: Path) -> None:
         ready()
-        # Layers that are done stay when the work is interrupted.
+        # Completed layers survive an interruption.
         unfinished = cache.root() / "unfinished" / cache.key(inputs)
         unfinished.mkdir(parents=True, exist_ok=True)
         done = len(list(unfinished.glob("layer-*")))
         if done:
-            console.note(f"going on at layer {done + 1} of {layers}")
+            console.note(f"resuming at layer {done + 1} of {layers}")
         with console.progress("Calibrating", layers, "layers") as advance:
             run_job(
                 job,
@@ -151,7 +150,7 @@ def _calibrated(
                 hint="Try a recipe without calibration, for instance int4-kquant.",
                 advance=advance,
             )
-        # What was being written when the work was interrupted has a hidden name.
+        # Files whose writing was interrupted have hidden names.
         for path in unfinished.glob("[!.]*"):
             path.rename(target / path.name)
         shutil.rmtree(unfinished)

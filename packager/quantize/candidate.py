@@ -1,4 +1,4 @@
-"""One recipe, carried out for one model and one device: built, checked, run and measured."""
+"""Candidates: a model built with a recipe for a device, checked, run and measured."""
 
 import functools
 import importlib.metadata
@@ -38,23 +38,23 @@ MAX_TOKENS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A model that has been built with one recipe and, where this machine can, has run.
+    """A model built with a recipe and, if this machine can run it, tested.
 
     Attributes:
-        recipe: its name; `as-is` for a model that came as ONNX.
-        precision: weight type as ONNX Runtime GenAI names it.
+        recipe: name of the recipe; `as-is` for a model that was given as ONNX.
+        precision: weight dtype, as ONNX Runtime GenAI names it.
         folder: ONNX GenAI folder.
-        digest: digest of all that went into it.
-        graph: what `check` saw of it.
-        measured: the folder that quality was measured on: the same weights for the CPU.
-        quality: None where it cannot be measured here.
-        answers: to the fixed prompts, by both models; empty where it cannot run here.
-        layers: errors of the linear layers after calibration, fields as `report_page.LayerError`
-            has them; empty if there was none.
+        digest: digest of all inputs of the build.
+        graph: result of `check`.
+        measured: folder that was measured: the same weights for the CPU; None if not measured.
+        quality: metrics of the model; None if it cannot be measured on this machine.
+        answers: answers of both models to the fixed prompts; empty if it cannot run here.
+        layers: errors of the linear layers after calibration, with the fields of
+            `page.LayerError`; empty without calibration.
         model_bytes: size of graph and weights.
-        memory_bytes: estimate of the resident memory while serving, bytes.
-        context_length: prompt and answer together, tokens: the profile's, or the model's own
-            limit if that is smaller.
+        memory_bytes: estimated resident memory while serving, bytes.
+        context_length: maximum of prompt and answer together, tokens: the profile's, or the model's
+            own limit if smaller.
     """
 
     recipe: str
@@ -72,11 +72,11 @@ class Candidate:
 
 
 def make(subject: Subject, recipe: Recipe | None) -> Candidate:
-    """Build a model with a recipe and measure it; without one, take an ONNX model as it is.
+    """Build a model with a recipe and measure it; without one, use an ONNX model as it is.
 
     Raises:
-        QuantizeError: it cannot be built, its graph does not match the recipe, or it does not
-            load or generate.
+        QuantizeError: the model cannot be built, its graph does not match the recipe, or it
+            does not load or generate.
     """
     provider = subject.profile.execution_provider
     stage, graph = _built(subject, recipe, provider)
@@ -84,14 +84,14 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
     quality: Quality | None = None
     answers: tuple[PromptAnswer, ...] = ()
     if recipe is not None and subject.text is not None and not refusal(recipe, "cpu"):
-        # For a GPU, the same codes are measured in a graph that this machine can run.
+        # A build for a GPU is measured by the same codes in a graph that this machine can run.
         measured = stage if provider == "cpu" else _built(subject, recipe, "cpu")[0]
         quality, answers = _measure(measured, subject.text)
     model = stage / "model"
     config = json.loads((model / "genai_config.json").read_text())
     context = context_length(config, subject.profile.context_length)
     if context < subject.profile.context_length:
-        console.note(f"the model's own context is {context} tokens; the profile would allow more")
+        console.note(f"the model's context length is {context} tokens, less than the profile's")
     return Candidate(
         recipe=recipe.name if recipe else "as-is",
         precision=recipe.precision if recipe else _precision(graph),
@@ -109,7 +109,7 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
 
 
 def need(source: ModelSource, profile: DeviceProfile, recipe: Recipe) -> Need:
-    """What `make` takes for a model that is not ONNX, and a bundle of it."""
+    """Estimate the need of `make` for a model that is not ONNX, and of a bundle of it."""
     return plan.building(
         plan.shape(source),
         recipe,
@@ -119,7 +119,7 @@ def need(source: ModelSource, profile: DeviceProfile, recipe: Recipe) -> Need:
 
 
 def _built(subject: Subject, recipe: Recipe | None, provider: str) -> tuple[Path, Checked]:
-    """Make the stage with the folder `model`; the stage, and what `check` saw of the model."""
+    """Make the stage with the folder `model`; return the stage and the result of `check`."""
     check = Check(prompt=PROMPT if provider == "cpu" else None, max_tokens=MAX_TOKENS)
     title = f"Building {recipe.name} for {provider}" if recipe else "Checking the ONNX model"
     with console.step(title):
@@ -153,13 +153,13 @@ def _built(subject: Subject, recipe: Recipe | None, provider: str) -> tuple[Path
 
 
 def _check_need(subject: Subject, recipe: Recipe | None) -> None:
-    """Refuse to build what this machine has not the memory or the disk for."""
+    """Refuse a build that this machine lacks the memory or disk space for."""
     if recipe is not None:
         plan.check(need(subject.source, subject.profile, recipe), f"building {recipe.name}")
 
 
 def _check(job: Check, model: Path) -> Checked:
-    """Look at a model's graph and, where this machine can, let it answer."""
+    """Inspect a model's graph and, if this machine can run it, generate an answer."""
     with console.step("Checking the graph, loading it and generating"):
         return run_job(
             job,
@@ -173,7 +173,7 @@ def _check(job: Check, model: Path) -> Checked:
 def _prepared(
     subject: Subject, recipe: Recipe, provider: str, ready: Callable[[], None]
 ) -> tuple[BuildOnnx, list[dict[str, Any]]]:
-    """Calibrate if need be; the job that builds, and the errors of the layers."""
+    """Calibrate if required; return the build job and the errors of the layers."""
     options = {name: _text(value) for name, value in subject.profile.quantization.items()}
     block_size = int(options.get("block_size", BLOCK_SIZE))
     source = as_hf_folder(subject.source, trust_remote_code=subject.trust_remote_code)
@@ -210,22 +210,23 @@ def _verify(graph: Checked, subject: Subject, recipe: Recipe | None, provider: s
     """Refuse a graph that does not match its recipe and device."""
     if graph.execution_provider != provider.lower():
         raise QuantizeError(
-            f"the model is for {graph.execution_provider}, {subject.profile.name} wants {provider}",
-            hint="Use a profile with that execution provider, or build from the original model.",
+            f"the model is for {graph.execution_provider}; the profile {subject.profile.name} "
+            f"requires {provider}",
+            hint="Use a profile with that execution provider, or build from the source model.",
         )
     if recipe is not None and recipe.algorithm is not None and provider in PASS_PROVIDERS:
-        wrong = graph_problems(recipe, subject.profile, graph)
-        if wrong:
-            raise QuantizeError("the built graph does not match the recipe: " + "; ".join(wrong))
+        problems = graph_problems(recipe, subject.profile, graph)
+        if problems:
+            raise QuantizeError("the built graph does not match the recipe: " + "; ".join(problems))
     if graph.answer == "":
         console.warn(f"the built model produced no output for {PROMPT!r}")
 
 
 def graph_problems(recipe: Recipe, profile: DeviceProfile, graph: Graph) -> list[str]:
-    """List what of a built graph is not as its recipe has it, one phrase each."""
+    """List the differences of a built graph from its recipe, one phrase each."""
     level = int(profile.quantization.get("accuracy_level", 0))
     block_size = int(profile.quantization.get("block_size", BLOCK_SIZE))
-    wrong = [f"{node} has large float weights" for node in graph.large_floats]
+    problems = [f"{node} has large float weights" for node in graph.large_floats]
     for weight in graph.quantized:
         embedding = weight.operator == "GatherBlockQuantized"
         expected = {
@@ -234,12 +235,12 @@ def graph_problems(recipe: Recipe, profile: DeviceProfile, graph: Graph) -> list
             "accuracy_level": (0,) if embedding else (level,),
             "zeros": ("",) if recipe.symmetric or weight.bits == 8 else ("UINT8",),
         }
-        wrong += [
+        problems += [
             f"{weight.node} has {field} {getattr(weight, field)!r}, not {valid}"
             for field, valid in expected.items()
             if getattr(weight, field) not in valid
         ]
-    return wrong
+    return problems
 
 
 class _Measured(msgspec.Struct, frozen=True):
@@ -248,7 +249,7 @@ class _Measured(msgspec.Struct, frozen=True):
 
 
 def _measure(stage: Path, text: Path) -> tuple[Quality, tuple[PromptAnswer, ...]]:
-    """Measure the model in a stage: its quality and its answers."""
+    """Measure the model in a stage; return its metrics and answers."""
     measure = Measure(model=stage / "model", reference=text)
     answer = evaluate.answering(stage / "model", text)
 
@@ -268,6 +269,6 @@ def _precision(graph: Graph) -> str:
 
 
 def builder_versions() -> dict[str, str]:
-    """Versions of the packages that determine what the model builder makes."""
+    """Return the versions of the packages that determine the output of the model builder."""
     names = ("onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir", "torch", "transformers")
     return {name: importlib.metadata.version(name).split("+")[0] for name in names}

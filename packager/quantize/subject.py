@@ -1,4 +1,4 @@
-"""The model, the device and the text that all recipes of a build are tried on."""
+"""Inputs that all recipes of a build have in common."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from packager.profile import DeviceProfile
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model, a device, and the text.
+    """A model, a device, and text to measure on and calibrate with.
 
     Attributes:
-        source: the original model.
-        profile: the device.
-        text: prepared folder of `evaluation_text`; None measures nothing.
-        calibration: gives the file of calibration windows, which may take minutes to write.
+        source: the source model.
+        profile: profile of the device.
+        text: folder written by `texts.prepare`; None to skip measuring.
+        calibration: function that returns the file of calibration windows, which can take minutes.
         trust_remote_code: run Python code that comes with the model.
     """
 
@@ -28,5 +28,5 @@ class Subject:
 
     @property
     def content(self) -> dict[Path, str]:
-        """The digest of the original model by its place, for the keys of the cache."""
+        """The digest of the source model by path, for cache keys."""
         return {self.source.path: self.source.digest}
