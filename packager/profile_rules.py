@@ -1,4 +1,4 @@
-"""Rules for a profile: each key against its declared type, and keys that must fit together."""
+"""Rules for profiles: each key must match its declared type, and some keys depend on others."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, get_type_hints
@@ -12,12 +12,12 @@ from packager.suggest import nearest
 
 
 def problems(values: Mapping[str, Any], profile: type[msgspec.Struct]) -> list[tuple[str, str]]:
-    """Everything that is wrong: keys, and what is wrong with each.
+    """List all problems of a profile, as pairs of key and problem.
 
     Args:
-        values: as TOML has them.
-        profile: declares the keys. Its types have the bounds of the values; in `extra`, `choices`
-            are the valid names, and `words` say what a value is that has a pattern.
+        values: values of the profile as TOML types.
+        profile: struct that declares the keys. Its types carry the bounds of the values; in
+            `extra`, `choices` are the valid names, and `words` describe a value with a pattern.
     """
     kind = inspect.type_info(profile)
     assert isinstance(kind, inspect.StructType)
@@ -36,12 +36,12 @@ def problems(values: Mapping[str, Any], profile: type[msgspec.Struct]) -> list[t
 def _table_problems(
     kind: inspect.StructType | inspect.TypedDictType, values: Mapping[str, Any], table: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """Everything that is wrong with the keys of a table, one by one.
+    """Yield the problems of a table, as pairs of key and problem.
 
     Args:
-        kind: declares the keys.
-        values: of the table.
-        table: its name with a dot behind it; empty for the whole file.
+        kind: type that declares the keys.
+        values: values of the table.
+        table: name of the table with a trailing dot; empty for the whole file.
     """
     fields = {field.name: field for field in kind.fields}
     hints = get_type_hints(kind.cls, include_extras=True)
@@ -59,7 +59,7 @@ def _table_problems(
 
 
 def _value_problems(key: str, value: Any, hint: Any) -> Iterator[tuple[str, str]]:
-    """What is wrong with a value, given its annotated type."""
+    """Yield the problems of a value, given its annotated type."""
     info = inspect.type_info(hint)
     assert isinstance(info, inspect.Metadata)
     kind, extra = info.type, info.extra or {}
@@ -84,7 +84,7 @@ def _fits(value: Any, hint: Any, choices: Collection[str] | None) -> bool:
 
 
 def _words(kind: inspect.Type, extra: Mapping[str, Any]) -> str:
-    """What a value of a type is, in words."""
+    """Describe the valid values of a type."""
     if "words" in extra:
         return str(extra["words"])
     if isinstance(kind, inspect.UnionType):

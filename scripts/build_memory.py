@@ -126,7 +126,7 @@ def main() -> None:
         sys.exit("a build failed, see above")
     ours |= {
         "building_s": number(r"done Building int4-rtn for cpu \((.*) s\)", output),
-        "forecast_gb": number(r"takes up to (.*) GB of memory", output),
+        "forecast_gb": number(r"needs up to (.*) GB RAM", output),
         "limit_gb": limit / 1e9,
         "resident_gb": {
             title: float(peak)

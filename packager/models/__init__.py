@@ -1,1 +1,1 @@
-"""Source models: where they come from and what their files say."""
+"""Source models: resolving, fetching and checking them, and reading their files."""

@@ -1,4 +1,4 @@
-"""Looks at folders that may be models, and says what is wrong with those that are none."""
+"""Checks of model folders."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from packager.errors import ModelSourceError
 from packager.models.catalog import ARCHITECTURES, REFUSED
 
 HF_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py", "README.md")
-"""The files of a Hugging Face folder that make the model; the rest is not read."""
+"""Patterns of the files of a Hugging Face folder that belong to the model; others are not read."""
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -21,14 +21,20 @@ SUPPORTED = (
     "`edgepack models`."
 )
 
-# They exist only as Python code beside the weights.
+# Architectures that exist only as Python code beside the weights.
 _REMOTE_CODE = ("ChatGLMModel", "InternLM2ForCausalLM", "Phi3SmallForCausalLM")
 _MAX_HEADER_BYTES = 100 << 20  # the limit of the safetensors library itself
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderFacts:
-    """What a model folder says of itself; `parameters` is 0 where it does not."""
+    """Facts about a model from its folder.
+
+    Attributes:
+        architecture: name of the architecture in the configuration.
+        license: SPDX expression; empty if unknown.
+        parameters: number of weights; 0 if unknown.
+    """
 
     architecture: str
     license: str = ""
@@ -36,17 +42,17 @@ class FolderFacts:
 
 
 def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
-    """Look whether a Hugging Face folder is complete and of a supported kind.
+    """Check that a Hugging Face folder is complete and supported.
 
     Raises:
-        ModelSourceError: says what is missing, damaged or not supported.
+        ModelSourceError: something is missing, damaged or not supported.
     """
     config = _json(folder / "config.json")
     architecture = next(iter(config.get("architectures") or ()), "")
     check_architecture(str(architecture), folder, ARCHITECTURES)
     if architecture in _REMOTE_CODE and not trust_remote_code:
         raise ModelSourceError(
-            f"{folder} ({architecture}) needs Python code that comes with the model",
+            f"{folder} ({architecture}) requires Python code that comes with the model",
             hint="Read that code; if you trust it, add --trust-remote-code.",
         )
     weights = sorted(folder.glob("*.safetensors"))
@@ -55,21 +61,22 @@ def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
     missing = sorted(announced - {path.name for path in weights})
     if missing:
         raise ModelSourceError(
-            f"{folder} is incomplete: {', '.join(missing)} announced in {index.name} is missing",
-            hint="Fetch the missing files.",
+            f"{folder} is incomplete: missing {', '.join(missing)}, listed in {index.name}",
+            hint="Download the missing files.",
         )
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     if not weights and pickled:
         raise ModelSourceError(
-            f"{folder} has its weights only as {', '.join(pickled)}: pickle files, which run "
-            "code when they are read",
-            hint="Save the model as safetensors where you trust it: "
+            f"{folder} has its weights only as {', '.join(pickled)}: pickle files, which execute "
+            "code when loaded",
+            hint="If you trust the model, convert it to safetensors: "
             "model.save_pretrained(FOLDER) in transformers.",
         )
     if not weights:
         raise ModelSourceError(
-            f"{folder} has a config.json but no weights (*.safetensors); it has {listing(folder)}",
-            hint="Fetch the weights too.",
+            f"{folder} has a config.json but no weights (*.safetensors); it contains "
+            f"{listing(folder)}",
+            hint="Download the weights too.",
         )
     _check_tokenizer(folder)
     return FolderFacts(
@@ -80,50 +87,51 @@ def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
 
 
 def check_onnx(folder: Path) -> FolderFacts:
-    """Look whether an ONNX GenAI folder is complete.
+    """Check that an ONNX GenAI folder is complete.
 
     Raises:
-        ModelSourceError: says what is missing or damaged.
+        ModelSourceError: something is missing or damaged.
     """
     model = _json(folder / "genai_config.json").get("model")
     decoder = model.get("decoder") if isinstance(model, dict) else None
     name = decoder.get("filename") if isinstance(decoder, dict) else None
     if not isinstance(model, dict) or not isinstance(name, str):
         raise ModelSourceError(
-            f"the genai_config.json of {folder} names no decoder graph (model.decoder.filename)",
-            hint="Supported are text models as onnxruntime-genai's model builder makes them.",
+            f"the genai_config.json of {folder} lacks a decoder graph (model.decoder.filename)",
+            hint="Only text models from onnxruntime-genai's model builder are supported.",
         )
     if not (folder / name).is_file():
         raise ModelSourceError(
-            f"{folder} is incomplete: its graph {name} is missing", hint="Fetch the missing file."
+            f"{folder} is incomplete: its graph {name} is missing",
+            hint="Download the missing file.",
         )
     _check_tokenizer(folder)
     return FolderFacts(architecture=str(model.get("type", "")))
 
 
-def check_architecture(found: str, where: Path, supported: tuple[str, ...]) -> None:
+def check_architecture(architecture: str, where: Path, supported: tuple[str, ...]) -> None:
     """Refuse an architecture that is not supported.
 
     Raises:
-        ModelSourceError: names what was found and what is supported.
+        ModelSourceError: the architecture is not supported; the hint lists those that are.
     """
-    if found not in supported:
+    if architecture not in supported:
+        reason = f": {REFUSED[architecture]}" if architecture in REFUSED else ""
         raise ModelSourceError(
-            f"{where} is of the architecture {found or '(none named)'}, which is not supported"
-            + (f": {REFUSED[found]}" if found in REFUSED else ""),
+            f"{where}: architecture {architecture or '(none named)'} is not supported{reason}",
             hint=f"Supported architectures: {', '.join(supported)}.",
         )
 
 
 def listing(folder: Path) -> str:
-    """The first names in a folder, for messages."""
+    """List the first names in a folder, for messages."""
     names = sorted(path.name for path in folder.iterdir())
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return (", ".join(names[:8]) or "nothing") + more
 
 
 def spdx(license: str) -> str:
-    """A licence as SPDX writes it, if it is one of SPDX's; else as it was."""
+    """Normalize a licence to an SPDX expression; return it unchanged if it is not one."""
     from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
     try:
@@ -137,28 +145,29 @@ def _json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelSourceError(
-            f"{path} cannot be read: {error}", hint="Fetch the model again."
+            f"{path} cannot be read: {error}", hint="Download the model again."
         ) from None
     if not isinstance(value, dict):
-        raise ModelSourceError(f"{path} holds no JSON object", hint="Fetch the model again.")
+        raise ModelSourceError(f"{path} is not a JSON object", hint="Download the model again.")
     return value
 
 
 def _check_tokenizer(folder: Path) -> None:
-    """Some file must hold the vocabulary; the rest of a tokenizer is optional."""
+    """Check that there is a vocabulary; the other files of a tokenizer are optional."""
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     if not any((folder / name).is_file() for name in names):
         raise ModelSourceError(
-            f"{folder} has no tokenizer (none of {', '.join(names)}); it has {listing(folder)}",
-            hint="Fetch the tokenizer's files from where the model is from.",
+            f"{folder} has no tokenizer (none of {', '.join(names)}); it contains "
+            f"{listing(folder)}",
+            hint="Download the tokenizer's files from the model's publisher.",
         )
 
 
 def _safetensors_elements(path: Path) -> int:
-    """Number of weights in a file, which is checked to be whole.
+    """Return the number of weights in a file, and check that the file is complete.
 
-    The format is 8 bytes with the length of the header, the
-    header as JSON, then the data, without a gap.
+    The format is 8 bytes with the length of the header, the header as JSON, then the data, without
+    a gap.
     """
     size = path.stat().st_size
     try:
@@ -170,21 +179,21 @@ def _safetensors_elements(path: Path) -> int:
         elements = sum(int(prod(tensor["shape"])) for tensor in tensors)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise ModelSourceError(
-            f"{path} is no safetensors file, or damaged", hint="Fetch the file again."
+            f"{path} is damaged or not a safetensors file", hint="Download the file again."
         ) from None
     if end != size:
         raise ModelSourceError(
-            f"{path} is damaged: {size} bytes, where its header tells of {end}",
-            hint="Fetch the file again.",
+            f"{path} is damaged: {size} bytes, but its header implies {end}",
+            hint="Download the file again.",
         )
     return elements
 
 
 def readme_license(readme: Path) -> str:
-    """The licence in the front matter of a model card."""
+    """Read the licence from the front matter of a model card; empty if it has none."""
     if not readme.is_file():
         return ""
     text = readme.read_text(encoding="utf-8", errors="replace")
     head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    found = re.search(r"^license:\s*([\w.+-]+)\s*$", head[1] if head else "", re.MULTILINE)
-    return spdx(found[1]) if found and found[1] != "other" else ""
+    match = re.search(r"^license:\s*([\w.+-]+)\s*$", head[1] if head else "", re.MULTILINE)
+    return spdx(match[1]) if match and match[1] != "other" else ""

@@ -1,6 +1,6 @@
-"""What a GGUF file holds, from its header alone.
+"""Reader of GGUF headers.
 
-The format is that of docs/gguf.md in the ggml project, versions 2 and 3.
+The format is specified in docs/gguf.md of the ggml project; versions 2 and 3 are supported.
 """
 
 import functools
@@ -17,19 +17,19 @@ from packager.errors import ModelSourceError
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _STRING, _ARRAY = 8, 9
 _MAX_COUNT = 1 << 24
-_DAMAGED = "Fetch the file again and compare its sha256 with the publisher's."
+_DAMAGED = "Download the file again and compare its sha256 with the publisher's."
 
 _OTHER_TYPE = "Use a GGUF file of another quantization, such as Q8_0, or the Hugging Face folder."
 
 
 @dataclass(frozen=True, kw_only=True)
 class GgufFile:
-    """A GGUF file's header.
+    """Header of a GGUF file.
 
     Attributes:
-        metadata: key to value; of an array, its length.
+        metadata: values by key; the length for an array.
         parameters: number of weights.
-        tensors: their names.
+        tensors: names of the tensors.
     """
 
     metadata: dict[str, Any]
@@ -38,21 +38,21 @@ class GgufFile:
 
     @property
     def architecture(self) -> str:
-        """The file's own name of the model's architecture."""
+        """Name of the architecture in the file."""
         return str(self.metadata.get("general.architecture", ""))
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file begins as a GGUF file does."""
+    """Return whether a file starts with the magic of GGUF."""
     with path.open("rb") as file:
         return file.read(4) == b"GGUF"
 
 
 def read(path: Path) -> GgufFile:
-    """Read the header and check that the file holds all the tensors it announces.
+    """Read the header and check that the file contains all tensors that it lists.
 
     Raises:
-        ModelSourceError: it is damaged, cut, or has tensors of a type that cannot be read.
+        ModelSourceError: the file is damaged, truncated, or has tensors of an unsupported type.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -60,7 +60,7 @@ def read(path: Path) -> GgufFile:
             return _read(file, size)
         except _DamagedError as error:
             raise ModelSourceError(
-                f"the GGUF file {path} cannot be used: {error}", hint=_DAMAGED
+                f"the GGUF file {path} is invalid: {error}", hint=_DAMAGED
             ) from None
 
 
@@ -71,10 +71,10 @@ class _DamagedError(Exception):
 def _read(file: BinaryIO, size: int) -> GgufFile:
     magic, version = _take(file, "4sI")
     if magic != b"GGUF" or version not in (2, 3):
-        raise _DamagedError(f"it is no little-endian GGUF of version 2 or 3 (version {version})")
+        raise _DamagedError(f"not a little-endian GGUF of version 2 or 3 (version {version})")
     tensor_count, entry_count = _take(file, "QQ")
     if tensor_count > _MAX_COUNT or entry_count > _MAX_COUNT:
-        raise _DamagedError("its header is damaged")
+        raise _DamagedError("damaged header")
     metadata = {}
     for _ in range(entry_count):
         name = _string(file)
@@ -92,12 +92,10 @@ def _read(file: BinaryIO, size: int) -> GgufFile:
         names.add(name)
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1:
-        raise _DamagedError("its header is damaged")
+        raise _DamagedError("damaged header")
     start = -(-file.tell() // alignment) * alignment
     if start + max(ends) > size:
-        raise _DamagedError(
-            f"it is cut off: {size} bytes, of {start + max(ends)} that its header tells"
-        )
+        raise _DamagedError(f"truncated: {size} of {start + max(ends)} bytes")
     return GgufFile(metadata=metadata, parameters=parameters, tensors=frozenset(names))
 
 
@@ -105,14 +103,14 @@ def _take(file: BinaryIO, layout: str) -> tuple[Any, ...]:
     length = struct.calcsize(f"<{layout}")
     data = file.read(length)
     if len(data) < length:
-        raise _DamagedError("it is cut off within its header")
+        raise _DamagedError("truncated within its header")
     return struct.unpack(f"<{layout}", data)
 
 
 def _string(file: BinaryIO) -> str:
     (length,) = _take(file, "Q")
     if length > _MAX_COUNT:
-        raise _DamagedError("its header is damaged")
+        raise _DamagedError("damaged header")
     return bytes(_take(file, f"{length}s")[0]).decode(errors="replace")
 
 
@@ -122,7 +120,7 @@ def _value(file: BinaryIO, kind: int) -> Any:
     if kind in _SCALARS:
         return _take(file, _SCALARS[kind])[0]
     if kind != _ARRAY:
-        raise _DamagedError(f"its header is damaged (value type {kind})")
+        raise _DamagedError(f"damaged header (value type {kind})")
     inner, count = _take(file, "IQ")
     if inner in _SCALARS:
         file.seek(struct.calcsize(f"<{_SCALARS[inner]}") * count, os.SEEK_CUR)
@@ -130,7 +128,7 @@ def _value(file: BinaryIO, kind: int) -> Any:
         for _ in range(count):
             _string(file)
     else:
-        raise _DamagedError("its header is damaged")
+        raise _DamagedError("damaged header")
     return count
 
 
@@ -139,7 +137,7 @@ def _tensor_bytes(name: str, elements: int, kind: int) -> int:
         block, block_bytes = _block(kind)
     except (ValueError, KeyError, NotImplementedError):
         raise ModelSourceError(
-            f"the tensor {name} of the GGUF file is of type {kind}, which is not supported",
+            f"the tensor {name} of the GGUF file has type {kind}, which is not supported",
             hint=_OTHER_TYPE,
         ) from None
     return -(-elements // block) * block_bytes
@@ -147,7 +145,7 @@ def _tensor_bytes(name: str, elements: int, kind: int) -> int:
 
 @functools.cache
 def _block(kind: int) -> tuple[int, int]:
-    """Elements and bytes of a block of a tensor type that can be decoded."""
+    """Return elements and bytes per block of a tensor type that can be decoded."""
     import numpy as np
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 

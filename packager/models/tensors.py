@@ -1,6 +1,6 @@
-"""Refuses a model whose file lacks tensors.
+"""Check for missing tensors.
 
-What is missing, transformers and the model builder fill with random numbers and go on.
+transformers and the model builder fill missing tensors with random numbers and go on.
 """
 
 import functools
@@ -17,15 +17,15 @@ from packager.jobs.harness import run_job
 
 @functools.cache
 def check(folder: Path, digest: str, *, trust_remote_code: bool) -> None:
-    """Look whether a Hugging Face folder holds all tensors that its config.json calls for.
+    """Check that a Hugging Face folder has all tensors that its config.json calls for.
 
     Args:
-        folder: one that `model_folder.check_hf` accepts.
-        digest: of its files, which are compared once (cached).
+        folder: folder that `check_hf` accepts.
+        digest: digest of the folder's files, which are compared once (cached).
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        ModelSourceError: names what is missing, or what transformers cannot load.
+        ModelSourceError: tensors are missing, or transformers cannot load the model.
     """
 
     job = CompareTensors(folder=folder, trust_remote_code=trust_remote_code)
@@ -36,7 +36,7 @@ def check(folder: Path, digest: str, *, trust_remote_code: bool) -> None:
                 job,
                 what=f"Loading {folder.name}",
                 error=ModelSourceError,
-                hint="Fetch the model again; the log tells what transformers cannot load.",
+                hint="Download the model again; the log shows what transformers cannot load.",
             )
         (target / "tensors.json").write_bytes(msgspec.json.encode(compared))
 
@@ -47,10 +47,10 @@ def check(folder: Path, digest: str, *, trust_remote_code: bool) -> None:
 
 
 def refuse_gaps(compared: Tensors, where: str) -> None:
-    """Refuse a model that is not whole.
+    """Refuse a model that is incomplete.
 
     Raises:
-        ModelSourceError: names the tensors.
+        ModelSourceError: tensors are missing or have another shape.
     """
     problems = [
         f"{what} ({len(names)}): {_some(names)}"
@@ -63,24 +63,23 @@ def refuse_gaps(compared: Tensors, where: str) -> None:
     if problems:
         if compared.unexpected:
             names = compared.unexpected
-            problems.append(f"tensors without a place in it ({len(names)}): {_some(names)}")
+            problems.append(f"unexpected tensors ({len(names)}): {_some(names)}")
         raise ModelSourceError(
-            f"{where} does not hold the model that its configuration describes; "
-            + "; ".join(problems),
-            hint="Fetch the model again, or from another publisher.",
+            f"{where} does not match its configuration; " + "; ".join(problems),
+            hint="Download the model again, or from another publisher.",
         )
 
 
 def warn_unexpected(compared: Tensors, where: str) -> None:
-    """Name the tensors that are left out of the model."""
+    """Warn about tensors that are left out of the model."""
     names = compared.unexpected
     if names:
         console.warn(
-            f"{where} has tensors without a place in the model, which are left out "
+            f"{where} has tensors that the model does not use, which are left out "
             f"({len(names)}): {_some(names)}"
         )
 
 
 def _some(names: list[str]) -> str:
-    """The first names, for messages."""
+    """List the first names, for messages."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -94,7 +94,7 @@ def test_original_instead_of_a_built_model(cache: Path, tiny_hf: Path) -> None:
 
 def test_built_model_as_the_original(cache: Path, tiny_onnx: Path) -> None:
     outcome = edgepack("eval", tiny_onnx, "--reference", tiny_onnx, cache=cache)
-    refused(outcome, 4, "is ONNX: its original weights are not there")
+    refused(outcome, 4, "is ONNX: its original weights are not available")
 
 
 def test_file_that_is_no_bundle(cache: Path, tmp_path: Path) -> None:

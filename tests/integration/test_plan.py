@@ -26,7 +26,7 @@ def test_forecast_and_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found["status"] == 0, output
     # Too little for fp32, enough for the type that the model is stored in.
     assert "fp32 does not fit here" in output
-    assert number(r"takes up to (.*) GB of memory", output) == pytest.approx(
+    assert number(r"needs up to (.*) GB RAM", output) == pytest.approx(
         found["peak_anonymous_gb"], rel=0.2
     )
     assert (tmp_path / "out.epk").is_file()

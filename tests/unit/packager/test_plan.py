@@ -89,8 +89,8 @@ def test_long_texts_are_written_in_parts(tiny_hf: Path) -> None:
 @pytest.mark.parametrize(
     ("need", "says"),
     [
-        (Need(memory=3 * GIB, disk=0), "takes 3.2 GB of memory, and 2.1 GB are available"),
-        (Need(memory=0, disk=5 * GIB), "takes 5.4 GB of disk, and 4.3 GB are free"),
+        (Need(memory=3 * GIB, disk=0), "needs 3.2 GB of memory; 2.1 GB available"),
+        (Need(memory=0, disk=5 * GIB), "needs 5.4 GB of disk space; 4.3 GB available"),
     ],
 )
 def test_refused(need: Need, says: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,4 +178,4 @@ def test_show_says_what_each_key_is() -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    assert "there is no profile file" in refused(tmp_path / "none.toml")[0]
+    assert "no such profile file" in refused(tmp_path / "none.toml")[0]

@@ -83,7 +83,7 @@ def test_gguf_cut(gguf: Path, tmp_path: Path, kept: float) -> None:
     cut.write_bytes(data[: int(len(data) * kept) if kept == 0.5 else int(kept)])
     message = refused(cut)
     assert "cut.gguf" in message
-    assert "cut off" in message or "no GGUF file" in message
+    assert "truncated" in message or "not a GGUF file" in message
 
 
 def test_gguf_with_any_byte_of_its_head_changed_never_crashes(gguf: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def no_json(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (without("config.json"), ["no model", "model.safetensors", "GGUF"]),
+        (without("config.json"), ["not a model", "model.safetensors", "GGUF"]),
         (without("model.safetensors"), ["no weights", "config.json"]),
         (without("tokenizer.json"), ["no tokenizer", "tokenizer.model"]),
         (pickled, ["pytorch_model.bin", "pickle", "safetensors"]),
@@ -244,7 +244,7 @@ def test_tensors_without_a_place_are_named_and_left_out(
         (without_one, ["missing tensors (1): model.layers.1.mlp.up_proj.weight"]),
         (
             lambda own: {f"lost.{name}": weight for name, weight in own.items()},
-            ["missing tensors (21): lm_head", "without a place in it (20): lost.model.embed"],
+            ["missing tensors (21): lm_head", "unexpected tensors (20): lost.model.embed"],
         ),
         (
             lambda own: {**own, "model.norm.weight": np.ones(3, np.float32)},
@@ -282,7 +282,11 @@ def test_tensors_in_several_files_are_seen(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("config", "word"),
-    [("[]", "no JSON object"), ("{}", "names no decoder"), ('{"model": {"decoder": 1}}', "names")],
+    [
+        ("[]", "not a JSON object"),
+        ("{}", "lacks a decoder"),
+        ('{"model": {"decoder": 1}}', "lacks"),
+    ],
 )
 def test_spoilt_onnx_folder(tmp_path: Path, config: str, word: str) -> None:
     (tmp_path / "genai_config.json").write_text(config)
@@ -298,7 +302,7 @@ def test_unknown_name_and_path(tmp_path: Path) -> None:
     assert "Did you mean smollm2-135m?" in refused("smollm2-135")
     assert "missing" in refused(tmp_path / "missing")
     (tmp_path / "text.txt").write_text("hello")
-    assert "no GGUF file" in refused(tmp_path / "text.txt")
+    assert "not a GGUF file" in refused(tmp_path / "text.txt")
 
 
 def test_wheel_with_another_digest_is_refused(
