@@ -31,7 +31,7 @@ def correct(builder: Any, config: Any) -> None:
 
 
 def _rotary_parameters_by_layer_type(config: Any) -> None:
-    """Gemma 3 has RoPE parameters by layer type; the builder reads only the older names."""
+    """Copy Gemma 3's RoPE parameters by layer type to the older names that the builder reads."""
     parameters = getattr(config, "rope_parameters", None)
     if isinstance(parameters, dict) and "full_attention" in parameters:
         config.rope_local_base_freq = parameters["sliding_attention"]["rope_theta"]
@@ -39,11 +39,11 @@ def _rotary_parameters_by_layer_type(config: Any) -> None:
 
 
 def _windows_without_layer_types(config: Any) -> None:
-    """Mistral and Phi-3 have a sliding window in every layer, and do not list layer types.
+    """List the layer types of Mistral and Phi-3, which have a sliding window in every layer.
 
-    The builder then created full attention but limited the runtime's cache to the window: wrong
-    answers, or an error, for longer prompts. A window beyond the context length (Phi-3.5: 262,144
-    of 131,072) has no effect and is removed.
+    Without the list the builder created full attention but limited the runtime's cache to the
+    window: wrong answers, or an error, for longer prompts. A window beyond the context length
+    (Phi-3.5: 262,144 of 131,072) has no effect and is removed.
     """
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "layer_types", None) is not None:
@@ -55,9 +55,9 @@ def _windows_without_layer_types(config: Any) -> None:
 
 
 def _epsilon_of_another_name(config: Any) -> None:
-    """The builder reads only `rms_norm_eps`, and assumes 1e-6 for models with another name for it.
+    """Copy the epsilon of norms to `rms_norm_eps`, the only name that the builder reads.
 
-    OLMo's configuration lacks it: its value is 1e-5.
+    Otherwise it assumes 1e-6. OLMo's configuration lacks the value: it is 1e-5.
     """
     if not hasattr(config, "rms_norm_eps"):
         for name in ("layer_norm_eps", "norm_eps"):
@@ -76,7 +76,7 @@ def _clipping_is_left_out(config: Any) -> None:
 
 
 def _vectors_in_full_precision(model: Any) -> None:
-    """Gemma's norms multiply by 1 + weight, which the builder computed in the stored bfloat16."""
+    """Load vectors in fp32: the builder added 1 to the weights of Gemma's norms in bfloat16."""
     load_weights = model.load_weights
 
     def load_in_full_precision(self: Any, input_path: str) -> Any:
@@ -116,7 +116,7 @@ def _rotary_frequencies_as_transformers(model: Any, llama: Any) -> None:
 
 
 def _local_layers_are_not_scaled(gemma3: Any) -> None:
-    """Gemma 3 scales the positions of its global layers only; the builder scaled all layers."""
+    """Scale the positions of Gemma 3's global layers only; the builder scaled all layers."""
     make = gemma3.make_rotary_embedding_caches_from_scratch
 
     def make_caches(self: Any) -> Any:
@@ -128,7 +128,7 @@ def _local_layers_are_not_scaled(gemma3: Any) -> None:
 
 
 def _embedding_scale_is_exact(gemma: Any) -> None:
-    """Gemma multiplies embeddings by a square root, which the builder rounds to two decimals."""
+    """Set Gemma's exact embedding scale, a square root that the builder rounds to two decimals."""
     make = gemma.make_embedding
 
     def make_embedding(self: Any, embedding: Any) -> None:
@@ -139,7 +139,7 @@ def _embedding_scale_is_exact(gemma: Any) -> None:
 
 
 def _layers_without_positions(smollm3: Any) -> None:
-    """SmolLM3 has layers without rotary embeddings; the builder added separate ones there."""
+    """Omit rotary embeddings in SmolLM3's layers without them; the builder added separate ones."""
     make = smollm3.__mro__[1].make_attention
 
     def make_attention(self: Any, layer_id: int, *arguments: Any, **options: Any) -> None:
@@ -155,13 +155,16 @@ def _layers_without_positions(smollm3: Any) -> None:
 
 
 def _attention_keeps_its_cache(model: Any) -> None:
-    """For fp32 on a GPU the builder fuses attention into one operator without the KV cache that the
-    graph declares: the graph does not load. Separate operators do."""
+    """Use separate attention operators for fp32 on a GPU.
+
+    The builder fuses them into an operator without the KV cache that the graph declares, and the
+    graph does not load.
+    """
     model.is_packed_attn_supported = lambda self: False
 
 
 def _norm_subtracts_the_mean(olmo: Any) -> None:
-    """OLMo has layer norms without weights; the builder created RMS norms."""
+    """Build OLMo's norms as layer norms, without weights; the builder created RMS norms."""
     make = olmo.make_layernorm
 
     def make_layernorm(
