@@ -120,7 +120,7 @@ def test_weights_cut_in_half(tmp_path: Path, tiny_hf: Path) -> None:
 def test_disk_full(tmp_path: Path, tiny_hf: Path) -> None:
     with small_disk(tmp_path / "small", "200k") as small:
         into_cache = build(tiny_hf, tmp_path, cache=small / "cache")
-        refused(into_cache, 9, "of disk", "are free")
+        refused(into_cache, 9, "of disk space", "available")
         assert left_behind(small, tmp_path) == []
         output = build(tiny_hf, tmp_path, output=small / "o.epk")
         refused(output, 9, "o.epk", "No space left")

@@ -38,5 +38,5 @@ def test_too_little_memory(tmp_path: Path, tiny_hf: Path, monkeypatch: pytest.Mo
     output = tmp_path / "out.epk"
     build = ("-m", "packager", "build", "--profile", "mobile", "--model", tiny_hf, "-o", output)
     found, said = measure((sys.executable, *build), 400_000_000)
-    refused(Outcome(found["status"], "", said), 9, "the build takes 0.6 GB of memory", "smaller")
+    refused(Outcome(found["status"], "", said), 9, "the build needs 0.6 GB of memory", "smaller")
     assert list(tmp_path.glob("*.epk")) == []

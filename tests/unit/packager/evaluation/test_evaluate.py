@@ -12,7 +12,7 @@ from packager.errors import EvaluationError
 from packager.evaluation import evaluate, prompts
 from packager.evaluation import texts as evaluation_text
 from packager.evaluation.texts import CALIBRATION, EVALUATION, check_disjoint
-from packager.jobs.job import RefusedError, Work
+from packager.jobs.job import JobRefusedError, Work
 from packager.jobs.reference import Cut, Write
 from packager.models.source import resolve
 from packager.plan import WINDOW
