@@ -7,6 +7,7 @@ from pathlib import Path
 from device_runtime.bundle.quantization import QuantizationFacts
 from packager import console, plan
 from packager.evaluation import texts
+from packager.models.catalog import measured_loss
 from packager.models.source import ModelSource
 from packager.profile import DeviceProfile
 from packager.quantize import candidate, gate
@@ -17,15 +18,15 @@ from packager.recipes.recipes import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeRequest:
-    """What to quantize, and how.
+    """A model to quantize, and how.
 
     Attributes:
-        source: the original model.
+        source: the reference model.
         profile: the device.
         recipe: name of a recipe, or `auto`.
-        eval_text: text file to measure on; None for text that the model itself wrote.
+        eval_text: text file to measure on; None for text that the model writes itself.
         calibration_text: text file to calibrate with; None likewise.
-        allow_quality_loss: take the best recipe if none keeps the profile's limits.
+        allow_quality_loss: take the best recipe if none is within the profile's limits.
         trust_remote_code: run Python code that comes with the model.
     """
 
@@ -43,8 +44,8 @@ class QuantizedModel:
     """The model for a bundle.
 
     Attributes:
-        choice: what was built and tried.
-        facts: for the manifest.
+        choice: the chosen candidate, and all that were tried.
+        facts: description of the quantization for the manifest.
     """
 
     choice: Choice
@@ -55,9 +56,9 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
     """Build the model for a profile, or take an ONNX model as it is; prove that it runs.
 
     Raises:
-        QuantizeError: it cannot be built, its graph is not what was asked for, or it does not
-            load or generate.
-        QualityError: no recipe keeps the profile's limits.
+        QuantizeError: the model cannot be built, its graph does not match the recipe, or it does
+            not load or generate.
+        QualityError: no recipe is within the profile's limits.
         EvaluationError: a text cannot be used.
     """
     source, profile = request.source, request.profile
@@ -71,14 +72,14 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
     text = None
     recipes: list[Recipe | None] = [None]
     if source.kind != "onnx":
-        candidates = gate.recipes(request.recipe, profile.execution_provider)
-        needs = [candidate.need(source, profile, recipe) for recipe in candidates]
-        with console.step("Asking the original model"):
+        ladder = candidates(request)
+        needs = [candidate.need(source, profile, recipe) for recipe in ladder]
+        with console.step("Running the reference model"):
             plan.announce([texts.need(source), *needs])
-            # What is wrong with the user's own text is said now; the model writes text to calibrate
-            # with, which takes longest, only when a recipe comes that needs it.
+            # Defects of the user's own text are reported now; calibration text, which takes the
+            # model longest to write, waits for a recipe that needs it.
             text = prepare(calibrate=request.calibration_text is not None, ahead=needs[0])
-        recipes = [*candidates]
+        recipes = [*ladder]
     subject = Subject(
         source=source,
         profile=profile,
@@ -96,7 +97,19 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
         operators=chosen.graph.operators,
         answers=chosen.answers,
         quality=chosen.quality,
-        tried=tuple(gate.record(*each) for each in choice.tried),
+        tried=tuple(gate.record(model, exceeded) for model, exceeded in choice.tried),
         quality_loss_allowed=choice.quality_loss_allowed,
     )
     return QuantizedModel(choice=choice, facts=facts)
+
+
+def candidates(request: QuantizeRequest) -> list[Recipe]:
+    """Return the recipes to try; those that are known to fail are left out.
+
+    What is known holds for the texts that the model writes itself, and for no others.
+    """
+    recipes = gate.recipes(request.recipe, request.profile.execution_provider)
+    measured = measured_loss(request.source.digest)
+    if measured is None or request.eval_text is not None or request.calibration_text is not None:
+        return recipes
+    return gate.without_known_failures(recipes, measured, request.profile)

@@ -1,0 +1,107 @@
+"""Recipes that are known to fail on a model of the catalogue are not built again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from packager import profile
+from packager.models.catalog import CATALOG, DEFAULT_MODEL, MeasuredLoss, measured_loss
+from packager.models.source import ModelSource
+from packager.profile import DeviceProfile
+from packager.quantize import quantize
+from packager.quantize.quantize import QuantizeRequest
+from packager.recipes.recipes import AUTO, RECIPES
+
+WHOLE = ["int4-rtn", "int4-gptq", "int4-gptq-mixed", "int8"]
+TEXT = Path("own.txt")
+
+
+def _profile(
+    *, max_kl: float | None = 0.1, provider: str = "cpu", **quantization: Any
+) -> DeviceProfile:
+    base = profile.load("cpu-x86_64")
+    return msgspec.structs.replace(
+        base,
+        execution_provider=provider,
+        limits=msgspec.structs.replace(base.limits, max_kl=max_kl),
+        quantization={**base.quantization, **quantization},
+    )
+
+
+def _source(digest: str = CATALOG[DEFAULT_MODEL].sha256) -> ModelSource:
+    return ModelSource(
+        kind="gguf",
+        name="any name",
+        origin="file: any.gguf",
+        path=Path("/models/any.gguf"),
+        digest=digest,
+        architecture="LlamaForCausalLM",
+        license="",
+        parameters=134_515_008,
+    )
+
+
+def _names(device: DeviceProfile, source: ModelSource | None = None, **more: Any) -> list[str]:
+    """Names of the recipes that a build tries."""
+    fields = {"recipe": AUTO, "source": source or _source(), "profile": device, **more}
+    return [recipe.name for recipe in quantize.candidates(QuantizeRequest(**fields))]
+
+
+@pytest.mark.parametrize(
+    ("max_kl", "tried"),
+    [
+        (0.1, ["int4-gptq-mixed", "int8"]),
+        (0.05, ["int8"]),
+        # The last one is built whatever is known, and its figures are shown.
+        (0.0, ["int8"]),
+        (0.3, ["int4-gptq", "int4-gptq-mixed", "int8"]),
+        # Too near to what is known: another processor may be within the limit.
+        (0.2, ["int4-gptq", "int4-gptq-mixed", "int8"]),
+        (0.6, WHOLE),
+        (None, WHOLE),
+    ],
+)
+def test_recipes_that_exceed_the_limit_for_sure_are_skipped(
+    max_kl: float | None, tried: list[str]
+) -> None:
+    assert _names(_profile(max_kl=max_kl)) == tried
+
+
+def test_what_is_skipped_is_reported_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    _names(_profile())
+    line = " ".join(capsys.readouterr().err.split())
+    assert "skipping int4-rtn (0.563), int4-gptq (0.212)" in line
+    assert "limit 0.1" in line
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": _source("0" * 64)},
+        {"eval_text": TEXT},
+        {"calibration_text": TEXT},
+        {"device": _profile(block_size=64)},
+        {"device": _profile(block_size=16)},
+    ],
+    ids=["another model", "own text", "own calibration text", "larger blocks", "smaller blocks"],
+)
+def test_whatever_is_not_the_same_is_tried(change: Mapping[str, Any]) -> None:
+    assert _names(**{"device": _profile(), **change}) == WHOLE
+
+
+def test_a_gpu_that_gets_the_same_weights_skips_the_same() -> None:
+    assert _names(_profile(provider="cuda")) == ["int4-gptq-mixed", "int8", "fp16"]
+    assert _names(_profile(provider="dml"))[0] == "int4-rtn"
+
+
+def test_a_recipe_that_the_user_names_is_built() -> None:
+    assert _names(_profile(), recipe="int4-rtn") == ["int4-rtn"]
+
+
+def test_results_are_of_recipes_that_exist() -> None:
+    assert isinstance(measured_loss(CATALOG[DEFAULT_MODEL].sha256), MeasuredLoss)
+    for model in CATALOG.values():
+        assert set(model.measured.kl) <= set(RECIPES)
