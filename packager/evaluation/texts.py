@@ -1,8 +1,9 @@
-"""The text that models are calibrated and measured on, and what the original model makes of it.
+"""The text that models are calibrated and measured on, and the reference model's results for it.
 
 Without a file, the model itself writes it: answers to the prompts of `evaluation.prompts`. Nothing
-must be fetched, it has the model's chat markup, and it is what the model says in use. All is cut
-into windows of `WINDOW` tokens, packed, without padding.
+must be fetched, the text has the model's chat markup, and it is what the model generates in use.
+All is cut into windows of `WINDOW` tokens, packed, without padding. The texts that the default
+model writes come with edgepack (`written`).
 """
 
 import shutil
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from packager import cache, console, machine, plan
 from packager.errors import EvaluationError
-from packager.evaluation import prompts
+from packager.evaluation import prompts, written
 from packager.jobs import keys
 from packager.jobs.harness import run_job
 from packager.jobs.reference import Cut, Refer, Write
@@ -27,16 +28,23 @@ from packager.plan import WINDOW, Need
 
 ANSWER_TOKENS = 48
 MAX_TEXT_BYTES = 10_000_000
-"""Of a text file. A few thousand tokens are taken from it, but all of it goes through the
+"""Largest text file. A few thousand tokens are taken from it, but all of it goes through the
 tokenizer."""
 RUN = 32
-"""Tokens in a row from which on two texts have a passage in common, rather than a phrase."""
+"""Tokens in a row that make a passage in common of two texts, rather than a phrase."""
 ESTIMATE_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Set:
-    """One set of windows: how many, how few a file may give, and what the model answers."""
+class WindowSet:
+    """A set of windows.
+
+    Attributes:
+        windows: how many.
+        least: fewest windows that a file must give.
+        prompts: prompts that the model answers to write them.
+        seed: seed of the sampling.
+    """
 
     windows: int
     least: int
@@ -44,8 +52,8 @@ class Set:
     seed: int
 
 
-CALIBRATION = Set(windows=32, least=1, prompts=prompts.CALIBRATION, seed=0)
-EVALUATION = Set(windows=12, least=2, prompts=prompts.EVALUATION, seed=1)
+CALIBRATION = WindowSet(windows=32, least=1, prompts=prompts.CALIBRATION, seed=0)
+EVALUATION = WindowSet(windows=12, least=2, prompts=prompts.EVALUATION, seed=1)
 
 
 def prepare(
@@ -57,16 +65,16 @@ def prepare(
     trust_remote_code: bool = False,
     ahead: Need | None = None,
 ) -> Path:
-    """Everything that calibration and evaluation need of the original model. Cached.
+    """Prepare everything that calibration and evaluation need of the reference model. Cached.
 
     Args:
-        source: the original model; not ONNX.
+        source: the reference model; not ONNX.
         eval_text: UTF-8 text to measure on; None for text that the model writes.
         calibration_text: UTF-8 text to calibrate with; None likewise.
         calibrate: whether calibration text is needed.
         trust_remote_code: run Python code that comes with the model.
-        ahead: what the work that follows takes; if this machine does not have that, the model is
-            not asked in the first place.
+        ahead: resources that the work that follows takes; if this machine does not have them, the
+            model is not run in the first place.
 
     Returns:
         A folder with
@@ -75,23 +83,23 @@ def prepare(
           the same `calibration_text`, whatever `eval_text` is;
         - `evaluation.npy`: int64 `[windows, WINDOW]`, none of them in the calibration;
         - `logprobs.npy`: float16 `[windows, WINDOW - 1, vocabulary]`, natural logarithms of the
-          original model's probabilities of the tokens that follow;
+          reference model's probabilities of the tokens that follow;
         - `top1.npy`: int64 `[windows, WINDOW - 1]`, its first choices;
-        - `answers.json`: what it says to the fixed prompts, greedily.
+        - `answers.json`: its greedy answers to the fixed prompts.
 
     Raises:
-        EvaluationError: a text is empty, too short, too large or no UTF-8, or the two overlap.
+        EvaluationError: a text is empty, too short, too large or not UTF-8, or the two overlap.
         ModelSourceError: the model cannot be read.
         ResourceError: memory or disk space ran out, or would.
     """
-    wanted = {"evaluation": (EVALUATION, eval_text)}
+    sets = {"evaluation": (EVALUATION, eval_text)}
     if calibrate:
-        wanted["calibration"] = (CALIBRATION, calibration_text)
-    digests = {name: _checked(path) for name, (_, path) in wanted.items() if path is not None}
-    model = _Original(source, trust_remote_code, ahead)
-    # What is wrong with a file is found before the model works for minutes.
-    order = sorted(wanted, key=lambda name: wanted[name][1] is None)
-    windows = {name: model.windows(*wanted[name], digests.get(name)) for name in order}
+        sets["calibration"] = (CALIBRATION, calibration_text)
+    digests = {name: _checked(path) for name, (_, path) in sets.items() if path is not None}
+    model = _ReferenceModel(source, trust_remote_code, ahead)
+    # Defects of a file are reported before the model works for minutes.
+    order = sorted(sets, key=lambda name: sets[name][1] is None)
+    windows = {name: model.windows(*sets[name], digests.get(name)) for name in order}
     if digests and calibrate:
         check_disjoint(np.load(windows["calibration"]), np.load(windows["evaluation"]))
     reference = model.reference(windows["evaluation"])
@@ -108,53 +116,89 @@ def prepare(
 
 
 def need(source: ModelSource) -> Need:
-    """What it takes to ask the original model for everything."""
+    """Estimate the resources that running the reference model takes."""
     return _need(source, floats=_in_floats(source))
 
 
+def write_job(source: ModelSource, of: WindowSet, *, trust_remote_code: bool = False) -> Write:
+    """Make the job that lets a model write a set of windows."""
+    return Write(
+        **_common(source, trust_remote_code),
+        prompts=of.prompts,
+        at_once=plan.at_once(plan.shape(source), len(of.prompts), of.windows * WINDOW),
+        seed=of.seed,
+        windows=of.windows,
+        window=WINDOW,
+    )
+
+
+def run(job: Cut | Write | Refer, target: Path, title: str, tokens: int) -> None:
+    """Run a job of the reference model, with its progress.
+
+    Args:
+        job: the job.
+        target: folder that gets its files.
+        title: of the progress.
+        tokens: number of tokens that go through the model.
+    """
+    with _progress(title, tokens) as advance:
+        run_job(
+            job,
+            target,
+            what="Running the reference model",
+            error=EvaluationError,
+            hint="Nothing was written. Check that transformers can load and run the model.",
+            advance=advance,
+        )
+
+
+def _common(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:
+    """Return the fields that all jobs of the reference model have."""
+    return {
+        "source": hf_folder(source),
+        "floats": _in_floats(source),
+        "trust_remote_code": trust_remote_code,
+    }
+
+
 def _in_floats(source: ModelSource) -> bool:
-    """Whether the original can be asked in fp32 on this machine: not by the memory that is free
-    just now, or the result would not be the same tomorrow."""
+    """Return whether the reference model can run in fp32 on this machine.
+
+    Free memory does not count, or the result would not be the same tomorrow.
+    """
     return _need(source, floats=True).memory <= machine.memory_total()
 
 
 def _need(source: ModelSource, *, floats: bool) -> Need:
     shape = plan.shape(source)
-    asking = plan.asking(
+    running = plan.asking(
         shape, written=CALIBRATION.windows * WINDOW, read=EVALUATION.windows, floats=floats
     )
-    return asking.then(plan.converting(shape)) if source.kind == "gguf" else asking
+    return running.then(plan.converting(shape)) if source.kind == "gguf" else running
 
 
-class _Original:
-    """The original model, asked in child processes."""
+class _ReferenceModel:
+    """The reference model, run in child processes."""
 
     def __init__(self, source: ModelSource, trust_remote_code: bool, ahead: Need | None) -> None:
         self._source = source
         self._trust = trust_remote_code
         self._ahead = ahead
-        self._floats = _in_floats(source)
-        self._common: dict[str, Any] = {
-            "source": hf_folder(source),
-            "floats": self._floats,
-            "trust_remote_code": trust_remote_code,
-        }
+        self._common = _common(source, trust_remote_code)
 
     def _ready(self) -> None:
-        """Check that this machine has what it takes, and convert the model if need be."""
+        """Check that this machine has the resources, and convert the model if need be."""
         own = need(self._source)
         if self._ahead is None:
-            plan.check(own, "asking the original model")
+            plan.check(own, "running the reference model")
         else:
             plan.check(own.then(self._ahead), "the build")
-        if not self._floats:
-            console.note(
-                "the original is asked in the type it is stored in: fp32 does not fit here"
-            )
+        if not self._common["floats"]:
+            console.note("reference runs in its stored dtype: not enough memory for fp32")
         as_hf_folder(self._source, trust_remote_code=self._trust)
 
-    def windows(self, of: Set, text: Path | None, digest: str | None) -> Path:
-        """File with the windows of a set, from a text or written by the model."""
+    def windows(self, of: WindowSet, text: Path | None, digest: str | None) -> Path:
+        """Return the file with the windows of a set, from a text or written by the model."""
         content = {self._source.path: self._source.digest}
         if text is not None:
             text = text.absolute()
@@ -163,24 +207,19 @@ class _Original:
                 **self._common, text=text, least=of.least, most=of.windows, window=WINDOW
             )
         else:
-            shape = plan.shape(self._source)
-            job = Write(
-                **self._common,
-                prompts=of.prompts,
-                at_once=plan.at_once(shape, len(of.prompts), of.windows * WINDOW),
-                seed=of.seed,
-                windows=of.windows,
-                window=WINDOW,
-            )
+            job = write_job(self._source, of, trust_remote_code=self._trust)
+            known = written.find(self._source.digest, job)
+            if known is not None:
+                return known.unpacked()
 
         def make(target: Path) -> None:
             self._ready()
-            _run(job, target, "Writing text", of.windows * WINDOW)
+            run(job, target, "Writing text", of.windows * WINDOW)
 
         return cache.stage("text", keys.inputs(job, content=content), make) / "windows.npy"
 
     def reference(self, windows: Path) -> Path:
-        """Folder as `prepare` returns it, without calibration."""
+        """Return the folder that `prepare` describes, without calibration."""
         job = Refer(
             **self._common, windows=windows, shown=prompts.SHOWN, answer_tokens=ANSWER_TOKENS
         )
@@ -188,58 +227,46 @@ class _Original:
         def make(target: Path) -> None:
             self._ready()
             shutil.copyfile(windows, target / "evaluation.npy")
-            _run(job, target, "Reading text", np.load(windows).size)
+            run(job, target, "Reading text", np.load(windows).size)
 
         inputs = keys.inputs(job, content={self._source.path: self._source.digest})
         return cache.stage("reference", inputs, make)
 
 
 OVERLAP_HINT = (
-    "What a model was fitted to tells nothing of the rest: give two different texts, or leave one "
-    "of them to the model."
+    "Results on the text that a model was fitted to say nothing of other text: give two different "
+    "texts, or leave one of them to the model."
 )
-
-
-def _run(job: Cut | Write | Refer, target: Path, title: str, tokens: int) -> None:
-    with _progress(title, tokens) as advance:
-        run_job(
-            job,
-            target,
-            what="Asking the original model",
-            error=EvaluationError,
-            hint="Nothing was written. See whether transformers can load and run the model.",
-            advance=advance,
-        )
 
 
 @contextmanager
 def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over the tokens that go through the model, and a line on how long that will take."""
-    done, told = 0, False
+    """Show a bar over the tokens that go through the model, and estimate the time once."""
+    done, estimated = 0, False
     started: float | None = None
     with console.progress(title, total, "tokens") as advance:
 
         def count(tokens: int) -> None:
-            nonlocal done, started, told
+            nonlocal done, started, estimated
             advance(tokens)
-            # The first step reads the weights from disk; it tells nothing of the others.
+            # The first step reads the weights from disk: it is not typical of the others.
             if started is None:
                 started = time.monotonic()
                 return
             done += tokens
             elapsed = time.monotonic() - started
-            if not told and elapsed > ESTIMATE_AFTER_S:
-                told = True
+            if not estimated and elapsed > ESTIMATE_AFTER_S:
+                estimated = True
                 console.note(f"{title}: up to {elapsed / done * total / 60:.1f} min")
 
         yield count
 
 
 def _checked(path: Path) -> str:
-    """The digest of a text file that can be used."""
+    """Return the digest of a text file, once it is known to be valid."""
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise EvaluationError(
-            f"{path} has more than {MAX_TEXT_BYTES // 1_000_000} MB",
+            f"{path} is larger than {MAX_TEXT_BYTES // 1_000_000} MB",
             hint=f"Cut it: {EVALUATION.windows * WINDOW} tokens are measured, a few pages.",
         )
     data = path.read_bytes()
@@ -247,7 +274,7 @@ def _checked(path: Path) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise EvaluationError(
-            f"{path} is no UTF-8 text (byte {error.start})",
+            f"{path} is not UTF-8 text (byte {error.start})",
             hint=f"Convert it: iconv -f latin1 -t utf-8 {path.name}",
         ) from None
     if not text.strip():
@@ -256,7 +283,7 @@ def _checked(path: Path) -> str:
 
 
 def check_disjoint(calibration: NDArray[np.int64], evaluation: NDArray[np.int64]) -> None:
-    """Refuse an evaluation text that the calibration text contains, wherever windows begin.
+    """Reject an evaluation text that the calibration text contains, wherever windows begin.
 
     Args:
         calibration: token ids `[windows, tokens]`.

@@ -221,8 +221,8 @@ def test_phrases_may_occur_in_both_texts() -> None:
     [
         (b"", "is empty"),
         (b" \n\t\n", "is empty"),
-        ("Grüße".encode("latin1") * 1000, r"is no UTF-8 text \(byte 2\)"),
-        (b"a" * (evaluation_text.MAX_TEXT_BYTES + 1), "has more than 10 MB"),
+        ("Grüße".encode("latin1") * 1000, r"is not UTF-8 text \(byte 2\)"),
+        (b"a" * (evaluation_text.MAX_TEXT_BYTES + 1), "is larger than 10 MB"),
     ],
 )
 def test_file_that_is_no_text_is_refused(
