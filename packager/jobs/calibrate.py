@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,13 @@ from packager.weights import blocks, gptq, stored
 from packager.weights.blocks import Blocks
 from packager.weights.layerwise import LayerwiseModel
 from packager.weights.stored import BITS, HEAD, LinearError
+from packager.weights.threads import Threads
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+STRIPS = 3
+"""Parts in which a symmetric matrix is computed: three save a third of it, and more save little."""
 
 _TINY = 1e-30
 
@@ -24,8 +28,9 @@ _TINY = 1e-30
 class Calibrate(Job[None], frozen=True, kw_only=True):
     """Quantize all linear layers of a model's decoder, and its head. Progress: layers.
 
-    Each layer is calibrated on what the quantized layers before it give. The folder gets the files
-    that `stored` describes; started again on the same folder, it goes on after the last one.
+    Each layer is calibrated on the outputs of the quantized layers before it. The folder gets the
+    files that `stored` describes; started again on the same folder, the job continues after the
+    last one.
 
     Attributes:
         source: Hugging Face folder with safetensors.
@@ -38,7 +43,7 @@ class Calibrate(Job[None], frozen=True, kw_only=True):
     block_size: int
 
     def run(self, work: Work) -> None:
-        """Quantize them; files that are there, of the same settings, are not made again.
+        """Quantize them; files that are there, of the same settings, are kept.
 
         Raises:
             ValueError: the folder has files of other settings, or the model cannot be taken apart.
@@ -50,32 +55,39 @@ class Calibrate(Job[None], frozen=True, kw_only=True):
         settings = _settings(self.source, windows, self.block_size)
         model = LayerwiseModel(self.source)
         hidden = model.start(windows)
-        for index in range(model.count):
-            path = stored.file_of(work.target, index)
-            with model.layer(index) as layer:
-                if path.exists():
-                    stored.check(path, settings)
-                    for name, linear in _linears(layer).items():
-                        weight = stored.load(work.target, index, name)
-                        linear.weight.data = weight.dequantize()
-                else:
-                    weights = _quantize_layer(model, index, layer, hidden, self.block_size)
-                    stored.save(path, weights, settings)
-                hidden = torch.cat(list(model.run(index, hidden)))
-            work.advance(1)
-        path = stored.file_of(work.target, None)
-        if path.exists():
-            stored.check(path, settings)
-            return
-        hessian = _Moments()
-        for inputs in model.head_inputs(hidden):
-            hessian.add(inputs)
-        weights = _solve(-1, {HEAD: model.head_weight()}, hessian.mean(), self.block_size)
-        stored.save(path, weights, settings)
+        with Threads() as threads:
+            for index in range(model.count):
+                path = stored.file_of(work.target, index)
+                with model.layer(index) as layer:
+                    if path.exists():
+                        stored.check(path, settings)
+                        for name, linear in _linears(layer).items():
+                            weight = stored.load(work.target, index, name)
+                            linear.weight.data = weight.dequantize()
+                    else:
+                        weights = _quantize_layer(
+                            model, index, layer, hidden, self.block_size, threads
+                        )
+                        stored.save(path, weights, settings)
+                    hidden = torch.cat(list(model.run(index, hidden)))
+                work.advance(1)
+            path = stored.file_of(work.target, None)
+            if path.exists():
+                stored.check(path, settings)
+                return
+            head = _Group(weights={HEAD: model.head_weight()}, hessian=_head_moments(model, hidden))
+            stored.save(path, _solve(-1, [head], self.block_size, threads), settings)
+
+
+def _head_moments(model: LayerwiseModel, hidden: Tensor) -> Tensor:
+    moments = _Moments()
+    for inputs in model.head_inputs(hidden):
+        moments.add(inputs)
+    return moments.mean()
 
 
 def _settings(source: Path, windows: Tensor, block_size: int) -> dict[str, Any]:
-    """The settings that all files of a folder have in common."""
+    """Return the settings that all files of a folder have in common."""
     return {
         "bits": BITS,
         "block_size": block_size,
@@ -91,29 +103,36 @@ def _linears(layer: nn.Module) -> dict[str, nn.Linear]:
 
 
 class _Moments:
-    """Second moments of a linear layer's inputs, gathered in pieces."""
+    """The second moments of a linear layer's inputs, gathered in pieces."""
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
         self._count = 0
 
     def add(self, inputs: Tensor) -> None:
-        """Take in inputs `[..., in]`."""
+        """Add inputs `[..., in]`."""
         flat = inputs.flatten(0, -2)
-        product = flat.T @ flat
-        self._sum = product if self._sum is None else self._sum.add_(product)
+        width = flat.shape[1]
+        if self._sum is None:
+            self._sum = flat.new_zeros(width, width)
+        # The matrix is symmetric: a strip of it begins at the diagonal.
+        step = -(-width // STRIPS)
+        for start in range(0, width, step):
+            strip = self._sum[start : start + step, start:]
+            strip.addmm_(flat[:, start : start + step].T, flat[:, start:])
         self._count += len(flat)
 
     def mean(self) -> Tensor:
-        """Mean of x x^T, `[in, in]`."""
+        """Return the mean of x x^T, `[in, in]`."""
         assert self._sum is not None
-        return self._sum / self._count
+        mean = self._sum.triu() / self._count
+        return mean + mean.triu(1).T
 
 
 class _Inputs:
-    """Gathers the moments of what the linear layers below a module get.
+    """The moments of the inputs of the linear layers below a module.
 
-    Layers that get one and the same tensor (query, key and value, say) form a group.
+    Layers that get one and the same tensor (query, key and value, for instance) form a group.
     """
 
     def __init__(self, linears: dict[str, nn.Linear]) -> None:
@@ -138,11 +157,11 @@ class _Inputs:
         self.moments.setdefault(name, _Moments()).add(inputs)
 
     def next_piece(self) -> None:
-        """Forget which tensors were seen: others will take their place."""
+        """Forget which tensors were seen: others take their place."""
         self._seen.clear()
 
     def remove(self) -> None:
-        """Leave the layers alone."""
+        """Remove the hooks from the layers."""
         for hook in self._hooks:
             hook.remove()
 
@@ -153,6 +172,7 @@ def _quantize_layer(
     layer: nn.Module,
     hidden: Tensor,
     block_size: int,
+    threads: Threads,
 ) -> dict[str, tuple[Blocks, LinearError]]:
     """Quantize a layer's linear layers, in place."""
     linears = _linears(layer)
@@ -160,56 +180,79 @@ def _quantize_layer(
     for _ in model.run(index, hidden):
         inputs.next_piece()
     inputs.remove()
-    made: dict[str, tuple[Blocks, LinearError]] = {}
-    for first, names in inputs.groups.items():
-        weights = {name: linears[name].weight.data for name in names}
-        made |= _solve(index, weights, inputs.moments.pop(first).mean(), block_size)
-    for name, (found, _) in made.items():
-        linears[name].weight.data = found.dequantize()
-    return made
+    groups = [
+        _Group(
+            weights={name: linears[name].weight.data for name in names},
+            hessian=inputs.moments.pop(first).mean(),
+        )
+        for first, names in inputs.groups.items()
+    ]
+    quantized = _solve(index, groups, block_size, threads)
+    for name, (weight, _) in quantized.items():
+        linears[name].weight.data = weight.dequantize()
+    return quantized
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Weights `[out, in]` by name that get the same inputs, and the moments of these."""
+
+    weights: dict[str, Tensor]
+    hessian: Tensor
 
 
 def _solve(
-    layer: int,
-    weights: dict[str, Tensor],
-    hessian: Tensor,
-    block_size: int,
+    layer: int, groups: list[_Group], block_size: int, threads: Threads
 ) -> dict[str, tuple[Blocks, LinearError]]:
-    """Quantize weights `[out, in]` that get the same inputs, and measure what is lost."""
+    """Quantize all weights of a layer, and measure what is lost."""
     import torch
 
-    found = gptq.solve(
-        torch.cat(list(weights.values())),
-        hessian,
+    solved = gptq.solve_all(
+        [(torch.cat(list(group.weights.values())), group.hessian) for group in groups],
         bits=BITS,
         block_size=block_size,
+        threads=threads,
     )
-    made, row = {}, 0
-    for name, weight in weights.items():
-        rows = slice(row, row + len(weight))
-        row += len(weight)
-        part = replace(
-            found, codes=found.codes[rows], scales=found.scales[rows], zeros=found.zeros[rows]
-        )
-        plain = blocks.nearest(weight, bits=BITS, block_size=block_size, symmetric=False)
-        energy = _energy(weight, hessian)
-        lost, lost_by_nearest = (
-            _energy(weight - each.dequantize(), hessian) for each in (part, plain)
-        )
-        error = LinearError(
-            layer=layer,
-            name=name,
-            relative=lost / max(energy, _TINY),
-            nearest=lost_by_nearest / max(energy, _TINY),
-            absolute=lost,
-            parameters=weight.numel(),
-        )
-        made[name] = (part, error)
-    return made
+    parts: list[tuple[str, Tensor, Blocks, Tensor]] = []
+    for group, joined in zip(groups, solved, strict=True):
+        row = 0
+        for name, weight in group.weights.items():
+            parts.append((name, weight, _rows(joined, row, row + len(weight)), group.hessian))
+            row += len(weight)
+    errors = threads.map(lambda part: _error(layer, *part), parts)
+    return {
+        name: (weight, error) for (name, _, weight, _), error in zip(parts, errors, strict=True)
+    }
+
+
+def _rows(weight: Blocks, start: int, stop: int) -> Blocks:
+    rows = slice(start, stop)
+    return replace(
+        weight, codes=weight.codes[rows], scales=weight.scales[rows], zeros=weight.zeros[rows]
+    )
+
+
+def _error(
+    layer: int, name: str, weight: Tensor, quantized: Blocks, hessian: Tensor
+) -> LinearError:
+    """Measure what quantization changes of a linear layer's outputs."""
+    nearest = blocks.nearest(weight, bits=BITS, block_size=quantized.block_size, symmetric=False)
+    energy = max(_energy(weight, hessian), _TINY)
+    lost, lost_by_nearest = (
+        _energy(weight - form.dequantize(), hessian) for form in (quantized, nearest)
+    )
+    return LinearError(
+        layer=layer,
+        name=name,
+        relative=lost / energy,
+        nearest=lost_by_nearest / energy,
+        absolute=lost,
+        parameters=weight.numel(),
+    )
 
 
 def _energy(weight: Tensor, hessian: Tensor) -> float:
-    """Mean of |W x|^2 over the inputs x."""
+    """Return the mean of |W x|^2 over the inputs x."""
     import torch
 
     pieces = torch.split(weight, gptq.ROWS)

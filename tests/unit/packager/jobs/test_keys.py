@@ -32,6 +32,7 @@ CODE = {
     "packager.jobs.chat": {"text", "reference", "onnx", "measured", "speed"},
     "packager.jobs.calibrate": {"gptq"},
     "packager.weights.gptq": {"gptq"},
+    "packager.weights.threads": {"gptq"},
     "packager.weights.layerwise": {"gptq"},
     "packager.weights.blocks": {"gptq", "sensitivity", "onnx"},
     "packager.weights.stored": {"gptq", "sensitivity", "onnx"},

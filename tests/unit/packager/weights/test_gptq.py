@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from packager.errors import QuantizeError
+from packager.jobs import calibrate
 from packager.jobs.calibrate import Calibrate
 from packager.jobs.harness import run_job
 from packager.jobs.job import Work
 from packager.weights import gptq, stored
 from packager.weights.blocks import Blocks, nearest
 from packager.weights.layerwise import LayerwiseModel
+from packager.weights.threads import Threads
 from tests.support import families, tiny_model
 from tests.support.families.models import FAMILIES
 from tests.support.families.variants import OTHERS
@@ -95,6 +97,45 @@ def test_each_sweep_makes_it_better(rows: int, monkeypatch: pytest.MonkeyPatch) 
         made = gptq.solve(weight, hessian, bits=4, block_size=32)
         lost.append(float((inputs @ (weight - made.dequantize()).T).square().sum()))
     assert lost[2] < lost[1] < 0.9 * lost[0]
+
+
+def test_threads_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gptq, "ROWS", 16)
+    monkeypatch.setattr(gptq, "LEAST_ROWS", 1)
+    problems = []
+    for width in (64, 200, 96):
+        weight, inputs = _correlated(width)
+        problems.append((weight, inputs.T @ inputs / len(inputs)))
+    alone = gptq.solve_all(problems, bits=4, block_size=16)
+    before = torch.get_num_threads()
+    with Threads() as threads:
+        together = gptq.solve_all(problems, bits=4, block_size=16, threads=threads)
+    assert torch.get_num_threads() == before
+    for one, other, (weight, hessian) in zip(alone, together, problems, strict=True):
+        assert one.codes.shape == weight.shape
+        # Matrices of other shapes are added up in another order.
+        difference = (one.codes != other.codes).float().mean()
+        assert difference < 0.01
+        again = gptq.solve(weight, hessian, bits=4, block_size=16)
+        assert torch.equal(again.codes, one.codes)
+
+
+def test_an_error_in_a_thread_is_raised_and_leaves_the_threads_as_they_were() -> None:
+    before = torch.get_num_threads()
+    with Threads() as threads:
+        with pytest.raises(ZeroDivisionError):
+            threads.map(lambda number: 1 / number, [1, 0, 2])
+        assert torch.get_num_threads() == before
+        assert list(threads.map(lambda number: 2 * number, range(5))) == [0, 2, 4, 6, 8]
+
+
+def test_moments_are_the_whole_matrix() -> None:
+    inputs = torch.randn(3, 50, 41, generator=torch.Generator().manual_seed(0))
+    moments = calibrate._Moments()
+    for piece in inputs:
+        moments.add(piece[None])
+    flat = inputs.flatten(0, 1).double()
+    torch.testing.assert_close(moments.mean(), (flat.T @ flat / len(flat)).float())
 
 
 def test_inputs_that_are_always_zero_do_no_harm() -> None:
