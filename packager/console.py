@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import rich.box
@@ -15,34 +16,38 @@ from rich.table import Table
 
 _stderr = Console(stderr=True, highlight=False)
 _stdout = Console(highlight=False)
-_depth = 0
+# Work beside other work is indented on its own.
+_depth = ContextVar("depth", default=0)
 
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
     """Announce a long step, and report its duration if it succeeds."""
-    global _depth
-    indent = "  " * _depth
+    indent = _indent()
     _stderr.print(f"{indent}[bold]{escape(title)}[/bold] ...")
     started = time.monotonic()
-    _depth += 1
+    depth = _depth.set(_depth.get() + 1)
     try:
         yield
     finally:
-        _depth -= 1
+        _depth.reset(depth)
     _stderr.print(
         f"{indent}[green]done[/green] {escape(title)} ({time.monotonic() - started:.1f} s)"
     )
 
 
+def _indent() -> str:
+    return "  " * _depth.get()
+
+
 def note(message: str) -> None:
     """Print a note about the step in progress."""
-    _stderr.print(f"{'  ' * _depth}{escape(message)}", soft_wrap=True)
+    _stderr.print(f"{_indent()}{escape(message)}", soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Print a warning."""
-    _stderr.print(f"{'  ' * _depth}[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True)
+    _stderr.print(f"{_indent()}[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True)
 
 
 def error(message: str, hint: str = "") -> None:
@@ -56,7 +61,7 @@ def error(message: str, hint: str = "") -> None:
 def progress(title: str, total: int, unit: str = "bytes") -> Iterator[Callable[[int], None]]:
     """Show a progress bar on a terminal; yield the function that advances it by some units."""
     columns: list[rich.progress.ProgressColumn] = [
-        rich.progress.TextColumn("  " * _depth + "{task.description}"),
+        rich.progress.TextColumn(_indent() + "{task.description}"),
         rich.progress.BarColumn(),
     ]
     if unit == "bytes":

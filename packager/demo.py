@@ -1,13 +1,21 @@
+<<<<<<< HEAD
 """End-to-end demo: build a bundle for this host, run it, query it, watch it over MQTT."""
+=======
+"""The whole of edgepack in one go: build for this host, serve, send a request, watch MQTT."""
+>>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
 
 import json
 import queue
+import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +28,7 @@ from packager import cache, console, launch, profile
 from packager.broker import EmbeddedBroker
 from packager.build import build
 from packager.errors import PackagerError, ResourceError
+from packager.models.catalog import DEFAULT_MODEL
 from packager.request import BuildRequest
 
 QUESTION = "What is the capital of France?"
@@ -44,6 +53,7 @@ class Message:
 
 
 def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[str, Any]:
+<<<<<<< HEAD
     """Build a bundle, run it, query it, watch its MQTT status, and stop it.
 
     Args:
@@ -53,6 +63,17 @@ def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[
 
     Returns:
         The answer and the received MQTT messages, for `--json`.
+=======
+    """Build, serve, send a request, watch, stop; then show what to try next.
+
+    Args:
+        model: value of `edgepack build --model`.
+        mqtt_url: URL of a broker; None starts one.
+        show: prints a piece of the answer as it arrives.
+
+    Returns:
+        The answer and the MQTT messages that were received, for `--json`.
+>>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
     """
     chosen = profile.load(profile.for_host())
     output = cache.root() / "demo" / f"{chosen.name}.epk"
@@ -74,6 +95,8 @@ def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[
             answer = _query(url, show)
             messages.append(_show(_wait_for(seen, "telemetry")))
         messages.append(_show(_wait_for(seen, "status", state="offline")))
+    for line in next_steps(bundle.path, model):
+        console.note(line)
     return {
         "bundle": str(bundle.path),
         "question": QUESTION,
@@ -89,8 +112,27 @@ def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[
     }
 
 
+<<<<<<< HEAD
 def _query(url: str, show: Callable[[str], None]) -> str:
     """Send the question to the running server, and show the answer as it streams."""
+=======
+def next_steps(bundle: Path, model: str) -> list[str]:
+    """Return lines with commands to try after the demo, as they can be typed here."""
+    program = [sys.argv[0]]
+    if Path(sys.argv[0]).name == "__main__.py":
+        program = [sys.executable, "-m", "packager"]
+    elif (on_path := shutil.which("edgepack")) and Path(on_path).samefile(sys.argv[0]):
+        program = ["edgepack"]
+    chat = shlex.join([*program, "chat", str(bundle)])
+    board = [*program, "build", "--profile", "raspberry-pi"]
+    if model != DEFAULT_MODEL:
+        board += ["--model", model]
+    return [f"Now chat with it: {chat}", f"Or build for a Raspberry Pi: {shlex.join(board)}"]
+
+
+def _ask(url: str, show: Callable[[str], None]) -> str:
+    """Send the question to the running server, and show the answer as it arrives."""
+>>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
     console.note(f"Question: {QUESTION}")
     answer = ""
     body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 64}
@@ -111,7 +153,11 @@ def _query(url: str, show: Callable[[str], None]) -> str:
 
 @contextmanager
 def _running(release: Release, mqtt_url: str) -> Iterator[str]:
+<<<<<<< HEAD
     """Run the bundle's own program as a server on a free port; yield its URL once it is ready."""
+=======
+    """Serve with the bundle's own program on a free port; yields its URL once it is ready."""
+>>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
     process = subprocess.Popen(
         [
             *(release.program, "serve", "--listen", "127.0.0.1:0", "--json"),
@@ -126,12 +172,20 @@ def _running(release: Release, mqtt_url: str) -> Iterator[str]:
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
+<<<<<<< HEAD
                 raise PackagerError(f"the runtime failed to start:\n{process.communicate()[1]}")
+=======
+                raise PackagerError(f"the runtime did not start:\n{process.communicate()[1]}")
+>>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
             url = json.loads(line)["url"]
             deadline = time.monotonic() + PATIENCE_S
             while httpx2.get(f"{url}/readyz").status_code != httpx2.codes.OK:
                 if time.monotonic() > deadline:
+<<<<<<< HEAD
                     raise PackagerError(f"the model was not ready after {PATIENCE_S:g} s")
+=======
+                    raise PackagerError("the model was not ready within a minute")
+>>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
                 time.sleep(0.05)
         yield url
         with console.step("Stopping the runtime"):
@@ -144,9 +198,15 @@ def _running(release: Release, mqtt_url: str) -> Iterator[str]:
 
 
 @contextmanager
+<<<<<<< HEAD
 def _subscribe(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
     """Connect a client that puts all messages of the demo's device into a queue."""
     where = urlsplit(url)
+=======
+def _subscribed(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
+    """Connect a client that puts all messages of the demo's device into a queue."""
+    address = urlsplit(url)
+>>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
 
     def on_message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
@@ -155,7 +215,7 @@ def _subscribe(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
 
     client.on_message = on_message
     try:
-        client.connect(where.hostname or "127.0.0.1", where.port or 1883)
+        client.connect(address.hostname or "127.0.0.1", address.port or 1883)
     except OSError as error:
         raise ResourceError(
             f"cannot connect to an MQTT broker at {url}: {error.strerror or error}",
@@ -173,7 +233,11 @@ def _subscribe(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
 def _wait_for(
     seen: "queue.Queue[Message]", name: str, *, retained: bool = False, **fields: str
 ) -> Message:
+<<<<<<< HEAD
     """Wait for the next message with a name and with these fields in its payload."""
+=======
+    """Wait for the next message with this name and these fields."""
+>>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:

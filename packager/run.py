@@ -3,14 +3,20 @@
 import os
 import signal
 import subprocess
+import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from packager.errors import CommandError
 
 TAIL_LINES = 30
+
+Result = TypeVar("Result")
 
 
 class Program(subprocess.Popen[bytes]):
@@ -35,11 +41,16 @@ class Program(subprocess.Popen[bytes]):
             super().__init__([str(part) for part in argv], start_new_session=True, **options)
         except FileNotFoundError:
             raise CommandError(f"{what}: the program {argv[0]} was not found") from None
+        self._programs = _programs.get()
+        if self._programs is not None:
+            self._programs.add(self)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is not None:
             stop_group(self)
         super().__exit__(kind, error, trace)
+        if self._programs is not None:
+            self._programs.remove(self)
 
 
 def run(
@@ -78,6 +89,74 @@ def run(
         tail = "".join(deque(output.splitlines(keepends=True), TAIL_LINES))
         raise CommandError(f"{what}: {Path(argv[0]).name} {reason}", log=tail)
     return output
+
+
+class _Programs:
+    """Programs that are stopped together; once they are, none that is started goes on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[Program] = set()
+        self._stopped = False
+
+    def add(self, program: Program) -> None:
+        with self._lock:
+            self._running.add(program)
+            stopped = self._stopped
+        if stopped:
+            stop_group(program)
+
+    def remove(self, program: Program) -> None:
+        with self._lock:
+            self._running.discard(program)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            running = list(self._running)
+        for program in running:
+            stop_group(program)
+
+
+_programs: ContextVar[_Programs | None] = ContextVar("programs", default=None)
+
+
+@contextmanager
+def beside(work: Callable[[], Result]) -> Iterator[Future[Result]]:
+    """Do work in a thread while a block runs; the block ends when both are done.
+
+    If either fails or is interrupted, the programs of the other are stopped, and the first error is
+    raised.
+
+    Yields:
+        The result of the work, for after the block.
+    """
+    programs = _Programs()
+    future: Future[Result] = Future()
+
+    def do() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+            programs.stop()
+
+    before = _programs.set(programs)
+    thread = threading.Thread(target=copy_context().run, args=(do,))
+    try:
+        thread.start()
+        yield future
+        thread.join()
+    except BaseException as error:
+        first = future.exception() if future.done() else None
+        programs.stop()
+        thread.join()
+        if first is not None and isinstance(error, Exception):
+            raise first from None
+        raise
+    finally:
+        _programs.reset(before)
+    future.result()
 
 
 def stop_group(process: subprocess.Popen[Any], patience_s: float = 5.0) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from packager.errors import CommandError
-from packager.run import run
+from packager.run import beside, run
 
 
 def test_output_of_both_streams() -> None:
@@ -55,3 +55,62 @@ def _is_zombie(pid: int) -> bool:
 
 def test_does_not_wait_for_input() -> None:
     assert run(["cat"], what="Trying") == ""
+
+
+def test_work_beside_a_block_gives_its_result() -> None:
+    with beside(lambda: run(["echo", "one"], what="Trying")) as future:
+        second = run(["echo", "two"], what="Trying")
+    assert (future.result(), second) == ("one\n", "two\n")
+
+
+def _wait_for(path: Path) -> int:
+    deadline = time.monotonic() + 10
+    while not path.exists() or not path.read_text().strip():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
+def _sleep(pid_file: Path) -> str:
+    return run(["sh", "-c", f"echo $$ > {pid_file}; exec sleep 60"], what="Sleeping")
+
+
+def test_failing_work_ends_the_programs_of_the_block(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    def fail() -> None:
+        _wait_for(pid_file)
+        raise ValueError("the first error")
+
+    with pytest.raises(ValueError, match="the first error"), beside(fail):
+        _sleep(pid_file)
+    assert not Path(f"/proc/{pid_file.read_text().strip()}").exists()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failing_block_ends_the_programs_of_the_work(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    def work() -> None:
+        try:
+            _sleep(first)
+        finally:
+            _sleep(second)
+
+    with pytest.raises(error), beside(work):
+        _wait_for(first)
+        raise error
+    assert not Path(f"/proc/{first.read_text().strip()}").exists()
+    # What is started after that does not go on either.
+    assert threading.active_count() == 1
+
+
+def test_failing_work_is_reported_when_the_block_is_done() -> None:
+    done = []
+    with pytest.raises(CommandError, match="failed with status 3"):
+        with beside(lambda: run(["sh", "-c", "exit 3"], what="Trying")):
+            done.append(True)
+        done.append(False)
+    assert done == [True]
