@@ -35,7 +35,7 @@ def build(request: BuildRequest) -> BuildResult:
                 source, request.adapter, trust_remote_code=request.trust_remote_code
             )
     # Neither needs the other, and neither keeps more than one core busy for long.
-    with beside(lambda: _runtime(request)) as frozen:
+    with beside(lambda: _packed_runtime(request)) as frozen:
         prepared = prepare(
             QuantizeRequest(
                 source=source,
@@ -46,16 +46,13 @@ def build(request: BuildRequest) -> BuildResult:
                 trust_remote_code=request.trust_remote_code,
             )
         )
-    runtime = frozen.result()
+    runtime, parts = frozen.result()
     quantized = quantize(prepared, allow_quality_loss=request.allow_quality_loss)
     model = quantized.choice.chosen
     # Measured before the bundle is written, so that an interrupt leaves no partial output.
     speeds = build_report.measure_speeds(quantized.choice)
     with console.step("Packing"):
-        parts = bundle.pack(model.folder, schema.MODEL_FOLDER, {"model": model.digest}, component)
-        if runtime is not None:
-            inputs = {"kit": runtime.facts.digest}
-            parts = bundle.pack(runtime.folder, "runtime", inputs, _runtime_component) + parts
+        parts += bundle.pack(model.folder, schema.MODEL_FOLDER, {"model": model.digest}, component)
     identity = f"{_slug(source.name)}-{_slug(profile.name)}"
     facts = _model_facts(source)
     bom = sbom.render(identity, request.version, facts, runtime.packages if runtime else ())
@@ -89,6 +86,16 @@ def build(request: BuildRequest) -> BuildResult:
     if quantized.facts.tried:
         build_report.write(request, result, quantized.choice, speeds)
     return result
+
+
+def _packed_runtime(request: BuildRequest) -> tuple[kit.Kit | None, list[bundle.Part]]:
+    """Get the frozen runtime, and pack it."""
+    runtime = _runtime(request)
+    if runtime is None:
+        return None, []
+    with console.step("Packing the runtime"):
+        inputs = {"kit": runtime.facts.digest}
+        return runtime, bundle.pack(runtime.folder, "runtime", inputs, _runtime_component)
 
 
 def _runtime(request: BuildRequest) -> kit.Kit | None:

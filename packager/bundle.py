@@ -21,6 +21,7 @@ from device_runtime.bundle.reader import END, MAX_MEMBER, member_header, open_bu
 from packager import cache, console
 from packager.aside import written_aside
 from packager.errors import PackagerError
+from packager.run import stop_check
 
 LEVEL = 19
 CHUNK = 1 << 20
@@ -52,6 +53,8 @@ def pack(
         component: returns the component of a path (relative to `folder`).
     """
 
+    check_stopped = stop_check()
+
     def make(target: Path) -> None:
         paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
         total = sum(path.stat().st_size for path in paths if not path.is_symlink())
@@ -78,7 +81,7 @@ def pack(
         digest = cache.file_digest(path)
         blob = Blob(sha256=digest, size=size)
         if path.suffix not in STORED_AS_IS:
-            blob = _compress(path, target)
+            blob = _compress(path, target, check_stopped)
         return Record(path=where, component=kind, mode=mode, size=size, sha256=digest, blob=blob)
 
     packed = cache.stage("packed", {**inputs, "prefix": prefix, "level": LEVEL}, make)
@@ -94,13 +97,14 @@ def pack(
     return parts
 
 
-def _compress(path: Path, target: Path) -> Blob:
+def _compress(path: Path, target: Path, check_stopped: Callable[[], None]) -> Blob:
     """Compress a file into `target/<digest of the stored bytes>`."""
     hasher = hashlib.sha256()
     size = 0
     with tempfile.NamedTemporaryFile(dir=target, delete=False) as aside, path.open("rb") as source:
         compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
         for chunk in compressor.read_to_iter(source, size=path.stat().st_size):
+            check_stopped()
             hasher.update(chunk)
             size += len(chunk)
             aside.write(chunk)

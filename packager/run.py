@@ -91,6 +91,10 @@ def run(
     return output
 
 
+class StoppedError(Exception):
+    """Work that was stopped because other work beside it failed."""
+
+
 class _Programs:
     """Programs that are stopped together; once they are, none that is started goes on."""
 
@@ -110,6 +114,10 @@ class _Programs:
         with self._lock:
             self._running.discard(program)
 
+    def check(self) -> None:
+        if self._stopped:
+            raise StoppedError
+
     def stop(self) -> None:
         with self._lock:
             self._stopped = True
@@ -126,7 +134,7 @@ def beside(work: Callable[[], Result]) -> Iterator[Future[Result]]:
     """Do work in a thread while a block runs; the block ends when both are done.
 
     If either fails or is interrupted, the programs of the other are stopped, and the first error is
-    raised.
+    raised. Long work without a program calls what `stop_check` returns.
 
     Yields:
         The result of the work, for after the block.
@@ -157,6 +165,12 @@ def beside(work: Callable[[], Result]) -> Iterator[Future[Result]]:
     finally:
         _programs.reset(before)
     future.result()
+
+
+def stop_check() -> Callable[[], None]:
+    """Return a function, for any thread, that raises StoppedError once this work is stopped."""
+    programs = _programs.get()
+    return programs.check if programs is not None else lambda: None
 
 
 def stop_group(process: subprocess.Popen[Any], patience_s: float = 5.0) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from packager.errors import CommandError
-from packager.run import beside, run
+from packager.run import beside, run, stop_check
 
 
 def test_output_of_both_streams() -> None:
@@ -114,3 +114,24 @@ def test_failing_work_is_reported_when_the_block_is_done() -> None:
             done.append(True)
         done.append(False)
     assert done == [True]
+
+
+def test_work_without_a_program_can_be_stopped() -> None:
+    checks = 0
+
+    def work() -> None:
+        nonlocal checks
+        check = stop_check()
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            check()
+            checks += 1
+            time.sleep(0.001)
+
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="mine"), beside(work):
+        while not checks:
+            time.sleep(0.001)
+        raise ValueError("mine")
+    assert time.monotonic() - started < 5
+    stop_check()()
