@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """End-to-end demo: build a bundle for this host, run it, query it, watch it over MQTT."""
-=======
-"""The whole of edgepack in one go: build for this host, serve, send a request, watch MQTT."""
->>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
 
 import json
 import queue
@@ -53,8 +49,7 @@ class Message:
 
 
 def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[str, Any]:
-<<<<<<< HEAD
-    """Build a bundle, run it, query it, watch its MQTT status, and stop it.
+    """Build a bundle, run it, query it, watch its MQTT status, stop it; then show what to try next.
 
     Args:
         model: model, as `edgepack build --model` takes it.
@@ -63,17 +58,6 @@ def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[
 
     Returns:
         The answer and the received MQTT messages, for `--json`.
-=======
-    """Build, serve, send a request, watch, stop; then show what to try next.
-
-    Args:
-        model: value of `edgepack build --model`.
-        mqtt_url: URL of a broker; None starts one.
-        show: prints a piece of the answer as it arrives.
-
-    Returns:
-        The answer and the MQTT messages that were received, for `--json`.
->>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
     """
     chosen = profile.load(profile.for_host())
     output = cache.root() / "demo" / f"{chosen.name}.epk"
@@ -112,10 +96,6 @@ def demo(model: str, mqtt_url: str | None, show: Callable[[str], None]) -> dict[
     }
 
 
-<<<<<<< HEAD
-def _query(url: str, show: Callable[[str], None]) -> str:
-    """Send the question to the running server, and show the answer as it streams."""
-=======
 def next_steps(bundle: Path, model: str) -> list[str]:
     """Return lines with commands to try after the demo, as they can be typed here."""
     program = [sys.argv[0]]
@@ -130,9 +110,8 @@ def next_steps(bundle: Path, model: str) -> list[str]:
     return [f"Now chat with it: {chat}", f"Or build for a Raspberry Pi: {shlex.join(board)}"]
 
 
-def _ask(url: str, show: Callable[[str], None]) -> str:
-    """Send the question to the running server, and show the answer as it arrives."""
->>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
+def _query(url: str, show: Callable[[str], None]) -> str:
+    """Send the question to the running server, and show the answer as it streams."""
     console.note(f"Question: {QUESTION}")
     answer = ""
     body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 64}
@@ -153,11 +132,7 @@ def _ask(url: str, show: Callable[[str], None]) -> str:
 
 @contextmanager
 def _running(release: Release, mqtt_url: str) -> Iterator[str]:
-<<<<<<< HEAD
     """Run the bundle's own program as a server on a free port; yield its URL once it is ready."""
-=======
-    """Serve with the bundle's own program on a free port; yields its URL once it is ready."""
->>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
     process = subprocess.Popen(
         [
             *(release.program, "serve", "--listen", "127.0.0.1:0", "--json"),
@@ -172,20 +147,12 @@ def _running(release: Release, mqtt_url: str) -> Iterator[str]:
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
-<<<<<<< HEAD
                 raise PackagerError(f"the runtime failed to start:\n{process.communicate()[1]}")
-=======
-                raise PackagerError(f"the runtime did not start:\n{process.communicate()[1]}")
->>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
             url = json.loads(line)["url"]
             deadline = time.monotonic() + PATIENCE_S
             while httpx2.get(f"{url}/readyz").status_code != httpx2.codes.OK:
                 if time.monotonic() > deadline:
-<<<<<<< HEAD
                     raise PackagerError(f"the model was not ready after {PATIENCE_S:g} s")
-=======
-                    raise PackagerError("the model was not ready within a minute")
->>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
                 time.sleep(0.05)
         yield url
         with console.step("Stopping the runtime"):
@@ -198,15 +165,9 @@ def _running(release: Release, mqtt_url: str) -> Iterator[str]:
 
 
 @contextmanager
-<<<<<<< HEAD
 def _subscribe(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
     """Connect a client that puts all messages of the demo's device into a queue."""
     where = urlsplit(url)
-=======
-def _subscribed(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
-    """Connect a client that puts all messages of the demo's device into a queue."""
-    address = urlsplit(url)
->>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
 
     def on_message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
@@ -233,11 +194,7 @@ def _subscribed(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]
 def _wait_for(
     seen: "queue.Queue[Message]", name: str, *, retained: bool = False, **fields: str
 ) -> Message:
-<<<<<<< HEAD
     """Wait for the next message with a name and with these fields in its payload."""
-=======
-    """Wait for the next message with this name and these fields."""
->>>>>>> 3dc4b4f (The runtime is frozen while the reference model works; the demo ends with commands to try)
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:

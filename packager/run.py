@@ -6,7 +6,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from pathlib import Path
@@ -150,15 +150,15 @@ def beside(work: Callable[[], Result]) -> Iterator[Future[Result]]:
             programs.stop()
 
     before = _programs.set(programs)
-    thread = threading.Thread(target=copy_context().run, args=(do,))
+    threading.Thread(target=copy_context().run, args=(do,)).start()
+    # `Thread.join` will not do: in Python 3.11, a thread counts as ended once that is interrupted.
     try:
-        thread.start()
         yield future
-        thread.join()
+        wait([future])
     except BaseException as error:
         first = future.exception() if future.done() else None
         programs.stop()
-        thread.join()
+        wait([future])
         if first is not None and isinstance(error, Exception):
             raise first from None
         raise

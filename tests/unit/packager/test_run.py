@@ -104,7 +104,7 @@ def test_a_failing_block_ends_the_programs_of_the_work(
         raise error
     assert not Path(f"/proc/{first.read_text().strip()}").exists()
     # What is started after that does not go on either.
-    assert threading.active_count() == 1
+    assert not second.exists() or not Path(f"/proc/{second.read_text().strip()}").exists()
 
 
 def test_failing_work_is_reported_when_the_block_is_done() -> None:
@@ -135,3 +135,26 @@ def test_work_without_a_program_can_be_stopped() -> None:
         raise ValueError("mine")
     assert time.monotonic() - started < 5
     stop_check()()
+
+
+def test_an_interrupt_while_the_work_is_waited_for_ends_it(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    cleaned = []
+
+    def work() -> None:
+        try:
+            _sleep(pid_file)
+        finally:
+            time.sleep(0.5)
+            cleaned.append(True)
+
+    def interrupt() -> None:
+        _wait_for(pid_file)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt), beside(work):
+        pass
+    assert cleaned
+    assert not Path(f"/proc/{pid_file.read_text().strip()}").exists()
