@@ -167,7 +167,7 @@ def _running(release: Release, mqtt_url: str) -> Iterator[str]:
 @contextmanager
 def _subscribe(url: str, seen: "queue.Queue[Message]") -> Iterator[mqtt.Client]:
     """Connect a client that puts all messages of the demo's device into a queue."""
-    where = urlsplit(url)
+    address = urlsplit(url)
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
 
     def on_message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
