@@ -1,4 +1,4 @@
-"""What models are asked: to calibrate them, to measure them, and to show their answers. Data.
+"""Prompts for calibration, for evaluation, and for the answers that the report shows. Data.
 
 Both lists mix chat, facts, code, lists, JSON, tables, summaries, arithmetic and stories in several
 languages, and each is in an order in which neighbours differ, so that every stretch of it is a

@@ -1,1 +1,1 @@
-"""How weights are quantized, as data."""
+"""Recipes for the quantization of weights, as data."""

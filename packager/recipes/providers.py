@@ -22,21 +22,22 @@ NOT_MADE = {
     ("NvTensorRtRtx", "int8"): "the model builder makes no int8 in the form this provider reads",
     ("NvTensorRtRtx", "int4"): "the model builder makes no int4 embeddings for this provider",
 }
-"""Why there is no model of a precision for an execution provider."""
+"""Reasons why a precision is not built for an execution provider."""
 
 PASS_PROVIDERS = ("cpu", "cuda")
 """Execution providers for which edgepack quantizes; for the others the model builder does."""
 
 
 def refusal(recipe: Recipe, provider: str) -> str:
-    """Why a recipe cannot be built for an execution provider; empty if it can."""
+    """Return why a recipe cannot be built for an execution provider; empty if it can."""
 
-    def fits(one: Recipe) -> bool:
-        by_builder = one.algorithm is None or one.plain
-        return one.precision in PRECISIONS[provider] and (by_builder or provider in PASS_PROVIDERS)
+    def fits(candidate: Recipe) -> bool:
+        by_builder = candidate.algorithm is None or candidate.plain
+        has_quantizer = by_builder or provider in PASS_PROVIDERS
+        return candidate.precision in PRECISIONS[provider] and has_quantizer
 
     if fits(recipe):
         return ""
-    valid = ", ".join(one.name for one in RECIPES.values() if fits(one))
+    valid = ", ".join(name for name, other in RECIPES.items() if fits(other))
     reason = NOT_MADE.get((provider, recipe.precision), "edgepack's own quantizers do not serve it")
     return f"{provider} takes {valid}, not {recipe.name!r}: {reason}"

@@ -16,12 +16,12 @@ Algorithm = Literal["nearest", "kquant", "gptq"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the weights of a model are stored.
+    """Storage of a model's weights.
 
     Attributes:
-        name: what `--recipe` takes.
-        description: for people, one line.
-        precision: as the model builder names it.
+        name: name for `--recipe`.
+        description: human-readable description, one line.
+        precision: the model builder's name of the dtype.
         algorithm: how the codes of the body are found: rounded to the nearest, fitted by weighted
             least squares, or calibrated (GPTQ). None for float weights.
         body_bits: of the decoder layers' MatMuls.
@@ -29,7 +29,7 @@ class Recipe:
         embedding_bits: of the embedding; a model with tied embeddings stores one weight for both
             if this equals `head_bits`, and two if not.
         symmetric: without zero points.
-        sensitive: what part of the body gets 8 bits: a share of its weights, the most sensitive as
+        sensitive: part of the body that gets 8 bits: a share of its weights, the most sensitive as
             measured in calibration; or `usual`, those of `usually_sensitive`; or 0, none.
 
     Raises:
@@ -61,7 +61,7 @@ class Recipe:
             )
 
     def bits(self, node: str) -> tuple[int, ...]:
-        """The bits that a node of the graph may have."""
+        """Return the bit widths that a node of the graph may have."""
         outer = {HEAD: self.head_bits, EMBEDDING: self.embedding_bits}.get(node)
         if outer is not None:
             return (outer,)
@@ -69,12 +69,12 @@ class Recipe:
 
     @property
     def plain(self) -> bool:
-        """Whether it asks for nothing that the model builder's own quantizer does not do."""
+        """True if the model builder's own quantizer can carry out the recipe."""
         return self.algorithm == "nearest" and self.symmetric and not self.sensitive
 
     @property
     def calibrated(self) -> bool:
-        """Whether text must be run through the model to find the codes."""
+        """True if text must be run through the model to find the codes."""
         return self.algorithm == "gptq"
 
 
@@ -135,15 +135,15 @@ AUTO = "auto"
 """Try the ladder and take the smallest that passes the profile's limits."""
 
 LADDER = ("int4-rtn", "int4-gptq", "int4-gptq-mixed", "int8")
-"""What `auto` tries, smallest first. The others are for those who want them by name: on the models
-measured, `int4-kquant` and `int4-mixed` lose to a recipe of their size that is here."""
+"""Recipes that `auto` tries, smallest first. The others are available by name: on the models measured,
+`int4-kquant` and `int4-mixed` lose to a recipe of their size that is here."""
 
 
 def find(name: str) -> Recipe:
-    """The recipe of a name.
+    """Return the recipe of a name.
 
     Raises:
-        QuantizeError: there is none.
+        QuantizeError: there is no such recipe.
     """
     if name not in RECIPES:
         raise QuantizeError(f"there is no recipe {name!r}", hint=suggest(name, [AUTO, *RECIPES]))
@@ -151,7 +151,7 @@ def find(name: str) -> Recipe:
 
 
 def usually_sensitive(layers: int) -> tuple[str, ...]:
-    """The linear layers that are sensitive in most models, as `LAYER.NAME`.
+    """Return the linear layers that are sensitive in most models, as `LAYER.NAME`.
 
     They are values and down projections of the first and last eighth of the decoder and of every
     third layer between (the choice of llama.cpp's k-quant mixes).
