@@ -135,8 +135,8 @@ AUTO = "auto"
 """Try the ladder and take the smallest that passes the profile's limits."""
 
 LADDER = ("int4-rtn", "int4-gptq", "int4-gptq-mixed", "int8")
-"""Recipes that `auto` tries, smallest first. The others are available by name: on the measured models,
-`int4-kquant` and `int4-mixed` lose to a recipe of their size in this list."""
+"""Recipes that `auto` tries, smallest first. The others are available by name: on the measured
+models, `int4-kquant` and `int4-mixed` lose to a recipe of their size in this list."""
 
 
 def find(name: str) -> Recipe:
