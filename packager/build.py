@@ -13,7 +13,7 @@ from packager.genai.folder import component
 from packager.models.source import ModelSource, check_weights, resolve
 from packager.profile import DeviceProfile
 from packager.quantize.candidate import Candidate, builder_versions
-from packager.quantize.quantize import QuantizeRequest, prepare, quantize
+from packager.quantize.quantize import QuantizeRequest, quantize
 from packager.report import build_report
 from packager.request import BuildRequest, BuildResult
 from packager.run import beside
@@ -34,20 +34,20 @@ def build(request: BuildRequest) -> BuildResult:
             source = adapter.merge(
                 source, request.adapter, trust_remote_code=request.trust_remote_code
             )
-    # Neither needs the other, and neither keeps more than one core busy for long.
+    # Neither needs the other.
     with beside(lambda: _packed_runtime(request)) as frozen:
-        prepared = prepare(
+        quantized = quantize(
             QuantizeRequest(
                 source=source,
                 profile=profile,
                 recipe=request.recipe or profile.recipe,
                 eval_text=request.eval_text,
                 calibration_text=request.calibration_text,
+                allow_quality_loss=request.allow_quality_loss,
                 trust_remote_code=request.trust_remote_code,
             )
         )
     runtime, parts = frozen.result()
-    quantized = quantize(prepared, allow_quality_loss=request.allow_quality_loss)
     model = quantized.choice.chosen
     # Measured before the bundle is written, so that an interrupt leaves no partial output.
     speeds = build_report.measure_speeds(quantized.choice)

@@ -26,6 +26,7 @@ class QuantizeRequest:
         recipe: name of a recipe, or `auto`.
         eval_text: text file to measure on; None for text that the model writes itself.
         calibration_text: text file to calibrate with; None likewise.
+        allow_quality_loss: take the best recipe if none is within the profile's limits.
         trust_remote_code: run Python code that comes with the model.
     """
 
@@ -34,6 +35,7 @@ class QuantizeRequest:
     recipe: str
     eval_text: Path | None = None
     calibration_text: Path | None = None
+    allow_quality_loss: bool = False
     trust_remote_code: bool = False
 
 
@@ -50,25 +52,13 @@ class QuantizedModel:
     facts: QuantizationFacts
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A model that is ready to be quantized.
-
-    Attributes:
-        subject: model, device and text.
-        recipes: recipes to try, in order; None stands for an ONNX model as it is.
-    """
-
-    subject: Subject
-    recipes: tuple[Recipe | None, ...]
-
-
-def prepare(request: QuantizeRequest) -> Prepared:
-    """Choose the recipes to try, and run the reference model on the evaluation text.
+def quantize(request: QuantizeRequest) -> QuantizedModel:
+    """Build the model for a profile, or take an ONNX model as it is; prove that it runs.
 
     Raises:
-        QuantizeError: there is no such recipe.
-        QualityError: the recipe cannot be built for the device.
+        QuantizeError: there is no such recipe, the model cannot be built, its graph does not match
+            the recipe, or it does not load or generate.
+        QualityError: no recipe is within the profile's limits.
         EvaluationError: a text cannot be used.
         ResourceError: this machine lacks memory or disk space.
     """
@@ -81,7 +71,7 @@ def prepare(request: QuantizeRequest) -> Prepared:
         trust_remote_code=request.trust_remote_code,
     )
     text = None
-    recipes: tuple[Recipe | None, ...] = (None,)
+    recipes: list[Recipe | None] = [None]
     if source.kind != "onnx":
         ladder = candidates(request)
         needs = [candidate.need(source, profile, recipe) for recipe in ladder]
@@ -90,7 +80,7 @@ def prepare(request: QuantizeRequest) -> Prepared:
             # Defects of the user's own text are reported now; calibration text, which takes the
             # model longest to write, waits for a recipe that needs it.
             text = prepare_text(calibrate=request.calibration_text is not None, ahead=needs[0])
-        recipes = tuple(ladder)
+        recipes = [*ladder]
     subject = Subject(
         source=source,
         profile=profile,
@@ -98,30 +88,13 @@ def prepare(request: QuantizeRequest) -> Prepared:
         calibration=functools.cache(lambda: prepare_text(calibrate=True) / "calibration.npy"),
         trust_remote_code=request.trust_remote_code,
     )
-    return Prepared(subject=subject, recipes=recipes)
-
-
-def quantize(prepared: Prepared, *, allow_quality_loss: bool) -> QuantizedModel:
-    """Build the model for a profile, or take an ONNX model as it is; prove that it runs.
-
-    Args:
-        prepared: the model.
-        allow_quality_loss: take the best recipe if none is within the profile's limits.
-
-    Raises:
-        QuantizeError: the model cannot be built, its graph does not match the recipe, or it does
-            not load or generate.
-        QualityError: no recipe is within the profile's limits.
-    """
-    subject = prepared.subject
-    choice = gate.choose(subject, prepared.recipes, allow_quality_loss=allow_quality_loss)
+    choice = gate.choose(subject, recipes, allow_quality_loss=request.allow_quality_loss)
     chosen = choice.chosen
-    options = subject.profile.quantization
     facts = QuantizationFacts(
         recipe=chosen.recipe,
         precision=chosen.precision,
         execution_provider=chosen.graph.execution_provider,
-        options={name: str(value) for name, value in sorted(options.items())},
+        options={name: str(value) for name, value in sorted(profile.quantization.items())},
         operators=chosen.graph.operators,
         answers=chosen.answers,
         quality=chosen.quality,
