@@ -20,7 +20,7 @@ class StopStrings:
         if positions:
             self._held = ""
             return text[: min(positions)], True
-        held = max((_overlap(text, stop) for stop in self._stops), default=0)
+        held = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False
 
@@ -29,7 +29,10 @@ class StopStrings:
         return self._held
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest suffix of the text that is a prefix of a stop string."""
+def overlap(text: str, stop: str) -> int:
+    """Return the length of the longest suffix of the text that is a prefix of a stop string.
+
+    A whole stop string at the end does not count: it has been found by then.
+    """
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

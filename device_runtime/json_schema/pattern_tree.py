@@ -18,17 +18,17 @@ class PatternError(ValueError):
 
 
 @dataclass(frozen=True)
-class Set:
+class CharSet:
     """Characters: those of every dialect, and those of any."""
 
     sure: Ranges
     possible: Ranges
 
-    def __or__(self, other: "Set") -> "Set":
-        return Set(ordered(self.sure + other.sure), ordered(self.possible + other.possible))
+    def __or__(self, other: "CharSet") -> "CharSet":
+        return CharSet(ordered(self.sure + other.sure), ordered(self.possible + other.possible))
 
-    def __invert__(self) -> "Set":
-        return Set(complement(self.possible), complement(self.sure))
+    def __invert__(self) -> "CharSet":
+        return CharSet(complement(self.possible), complement(self.sure))
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Anchor:
     sign: str
 
 
-Node = Set | Sequence | Choice | Repeat | Anchor
+Node = CharSet | Sequence | Choice | Repeat | Anchor
 
 
-def of_ranges(*ranges: tuple[int, int]) -> Set:
+def of_ranges(*ranges: tuple[int, int]) -> CharSet:
     """Characters on which all dialects agree."""
-    return Set(ranges, ranges)
+    return CharSet(ranges, ranges)
 
 
 _FAR = (0x80, LAST)
@@ -74,9 +74,9 @@ _DIGITS = ((0x30, 0x39),)
 _WORD = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
 _SPACE = ((0x09, 0x0D), (0x20, 0x20))
 _CLASSES = {
-    "d": Set(_DIGITS, (*_DIGITS, _FAR)),
-    "w": Set(_WORD, (*_WORD, _FAR)),
-    "s": Set(_SPACE, ((0x09, 0x0D), (0x1C, 0x20), _FAR)),
+    "d": CharSet(_DIGITS, (*_DIGITS, _FAR)),
+    "w": CharSet(_WORD, (*_WORD, _FAR)),
+    "s": CharSet(_SPACE, ((0x09, 0x0D), (0x1C, 0x20), _FAR)),
 }
 _LINE_ENDS = of_ranges((0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029))
 
@@ -144,7 +144,7 @@ class Reader:
             self._at += 1
         if self._next() in ("*", "+", "?"):
             raise PatternError("it repeats a repetition")
-        self.repeated_groups += not isinstance(part, Set)
+        self.repeated_groups += not isinstance(part, CharSet)
         return Repeat(part, least, most)
 
     def _atom(self) -> Node:
@@ -178,7 +178,7 @@ class Reader:
             raise PatternError("a group has no end")
         return node
 
-    def _escape(self, *, in_class: bool) -> Set:
+    def _escape(self, *, in_class: bool) -> CharSet:
         letter = self._take()
         if letter.lower() in _CLASSES:
             members = _CLASSES[letter.lower()]
@@ -198,12 +198,12 @@ class Reader:
             raise PatternError(f"\\{letter} is not supported{where}")
         return of_ranges((code, code))
 
-    def _class(self) -> Set:
+    def _class(self) -> CharSet:
         negated = self._next() == "^"
         self._at += negated
         if self._next() == "]":
             raise PatternError("a class begins with ]")
-        members = Set((), ())
+        members = CharSet((), ())
         while (letter := self._take()) != "]":
             first = self._member(letter)
             if self._next() == "-" and self._text[self._at + 1 : self._at + 2] not in ("", "]"):
@@ -213,7 +213,7 @@ class Reader:
             members |= first
         return ~members if negated else members
 
-    def _member(self, letter: str) -> Set:
+    def _member(self, letter: str) -> CharSet:
         if letter == "\\":
             return self._escape(in_class=True)
         # These are reserved in Python: set operations of the future.
@@ -222,7 +222,7 @@ class Reader:
         return of_ranges((ord(letter), ord(letter)))
 
 
-def _between(first: Set, last: Set) -> Set:
+def _between(first: CharSet, last: CharSet) -> CharSet:
     for end in (first, last):
         if len(end.possible) != 1 or end.possible[0][0] != end.possible[0][1]:
             raise PatternError("a class has a range whose end is not a character")

@@ -11,6 +11,7 @@ from functools import lru_cache
 from device_runtime.json_schema.pattern_tree import (
     LAST,
     Anchor,
+    CharSet,
     Choice,
     Node,
     PatternError,
@@ -18,7 +19,6 @@ from device_runtime.json_schema.pattern_tree import (
     Reader,
     Repeat,
     Sequence,
-    Set,
     complement,
     of_ranges,
     ordered,
@@ -140,7 +140,7 @@ def _check_no_anchor(node: Node) -> None:
             _check_no_anchor(part)
 
 
-def _codes(node: Set) -> tuple[Ranges, list[int]]:
+def _codes(node: CharSet) -> tuple[Ranges, list[int]]:
     """Characters that JSON text shows as they are, and those that it escapes."""
     hidden = ordered(((0x00, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), _SURROGATES))
     plain = complement(ordered(complement(node.sure) + hidden))
@@ -151,7 +151,7 @@ def _codes(node: Set) -> tuple[Ranges, list[int]]:
 def _regex(node: Node) -> str | None:
     """Write Rust for the JSON text; None where nothing matches."""
     match node:
-        case Set():
+        case CharSet():
             plain, escaped = _codes(node)
             if plain:
                 return "[" + "".join(f"\\x{{{a:X}}}-\\x{{{b:X}}}" for a, b in plain) + "]"
@@ -175,7 +175,7 @@ def _regex(node: Node) -> str | None:
 def _lengths(node: Node, limit: int) -> int:
     """Find the lengths of the strings that match, as `Pattern` has them."""
     match node:
-        case Set():
+        case CharSet():
             return 0b10 if any(_codes(node)) else 0
         case Sequence(parts):
             lengths = 1

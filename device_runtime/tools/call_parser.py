@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from device_runtime.inference.stop_strings import overlap
 from device_runtime.tools.dialect import Dialect
 from device_runtime.tools.json_calls import SPACE, JsonEnd, read_calls
 from device_runtime.tools.syntax import PYTHON_TAG
@@ -130,8 +131,8 @@ class ToolCallParser:
                 self._emit_text(self._held)
             self._held = ""
             return False
-        overlap = max(_overlap(self._held, marker) for marker in self._markers)
-        certain = self._held[: len(self._held) - overlap].rstrip(SPACE)
+        held_back = max(overlap(self._held, marker) for marker in self._markers)
+        certain = self._held[: len(self._held) - held_back].rstrip(SPACE)
         self._emit_text(certain)
         self._held = self._held[len(certain) :]
         return False
@@ -251,9 +252,3 @@ class ToolCallParser:
         if text:
             self._has_text = True
             self._events.append(Text(text))
-
-
-def _overlap(text: str, marker: str) -> int:
-    """Return the length of the longest suffix of the text that is a prefix of the marker."""
-    longest = min(len(text), len(marker) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(marker[:n])), 0)

@@ -3,11 +3,9 @@
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
 from device_runtime.api.errors import ApiError
-from device_runtime.api.request_types import ChatBody, CompletionBody
 from device_runtime.api.requests import ParsedRequest, parse_chat, parse_completion
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import GenerationRequest, Guidance, Message
@@ -39,48 +37,6 @@ def parse(served: ServedModel = SERVED, **fields: Any) -> ParsedRequest:
 
 def complete(**fields: Any) -> ParsedRequest:
     return parse_completion(json.dumps({"prompt": "Once", **fields}).encode(), SERVED)
-
-
-OTHER_VALUES: dict[str, dict[str, Any]] = {
-    "echo": {"echo": True},
-    "frequency_penalty": {"frequency_penalty": 0.5},
-    "logit_bias": {"logit_bias": {"7": 3}},
-    "logprobs": {"logprobs": True},
-    "max_completion_tokens": {"max_completion_tokens": 7},
-    "max_tokens": {"max_tokens": 7},
-    "messages": {"messages": [{"role": "user", "content": "Bye"}]},
-    "min_p": {"min_p": 0.05},
-    "model": {"model": "tiny:a"},
-    "n": {"n": 3},
-    "num_beams": {"num_beams": 2},
-    "parallel_tool_calls": {"tools": [WEATHER], "parallel_tool_calls": False},
-    "presence_penalty": {"presence_penalty": 0.5},
-    "prompt": {"prompt": "Twice"},
-    "repetition_penalty": {"repetition_penalty": 1.1},
-    "response_format": {"response_format": {"type": "json_object"}},
-    "seed": {"seed": 7},
-    "stop": {"stop": "a"},
-    "stream": {"stream": True},
-    "stream_options": {"stream": True, "stream_options": {"include_usage": True}},
-    "temperature": {"temperature": 0.5},
-    "tool_choice": {"tools": [WEATHER], "tool_choice": "none"},
-    "tools": {"tools": [WEATHER]},
-    "top_k": {"top_k": 40},
-    "top_logprobs": {"logprobs": True, "top_logprobs": 2},
-    "top_p": {"top_p": 0.9},
-}
-"""For each field of a request, a request in which it matters."""
-
-
-@pytest.mark.parametrize("body", [ChatBody, CompletionBody])
-def test_no_field_is_accepted_and_then_ignored(body: type[ChatBody | CompletionBody]) -> None:
-    read = parse if body is ChatBody else complete
-    for field in msgspec.structs.fields(body):
-        fields = OTHER_VALUES[field.name]
-        if body is CompletionBody and field.name == "logprobs":
-            fields = {"logprobs": 2}
-        without = {name: value for name, value in fields.items() if name != field.name}
-        assert read(**fields) != read(**without), field.name
 
 
 def test_plain_request_is_greedy_and_has_the_default_length() -> None:
