@@ -23,7 +23,8 @@ from packager.aside import written_aside
 from packager.errors import PackagerError
 from packager.run import stop_check
 
-LEVEL = 19
+LEVEL = 18
+"""zstd's level. On a runtime, 19 takes a fifth longer for 0.2 % fewer bytes."""
 CHUNK = 1 << 20
 # Quantized weights have next to no redundancy: compressing them takes minutes on the host and time
 # in each installation, and saves a few per cent.

@@ -28,6 +28,9 @@ from packager.models.source import ModelSource, resolve
 
 SPEED_TOKENS = 64
 SPEED_ROUNDS = 11
+"""Rounds of several models, of which the ratio is wanted."""
+SINGLE_ROUNDS = 5
+"""Rounds of a model alone."""
 HINT = "See whether `edgepack run` or onnxruntime-genai can use the model."
 
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
@@ -209,7 +212,8 @@ def answer(job: AnswerPrompts) -> tuple[PromptAnswer, ...]:
 
 def timing(models: Sequence[Path]) -> TimeDecoding:
     """Make the job that `decode_speed` runs."""
-    return TimeDecoding(models=tuple(models), tokens=SPEED_TOKENS, rounds=SPEED_ROUNDS)
+    rounds = SPEED_ROUNDS if len(models) > 1 else SINGLE_ROUNDS
+    return TimeDecoding(models=tuple(models), tokens=SPEED_TOKENS, rounds=rounds)
 
 
 def decode_speed(job: TimeDecoding) -> tuple[float, ...]:
