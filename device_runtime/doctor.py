@@ -17,9 +17,9 @@ from device_runtime.bundle import requirements
 from device_runtime.bundle.manifest import CudaFacts, KitFacts, Manifest
 from device_runtime.bundle.release import Release
 from device_runtime.bundle.requirements import Unmet
-from device_runtime.bundle.target import Target
 from device_runtime.errors import BundleError
 from device_runtime.memory import parse_meminfo
+from device_runtime.update.target import Target
 
 # JetPack versions by the major version of Jetson Linux (L4T) that they are based on.
 _JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}

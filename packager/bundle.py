@@ -142,9 +142,10 @@ def write(path: Path, manifest: Manifest, sbom: bytes, parts: Iterable[Part]) ->
 def _write_members(
     file: IO[bytes], manifest: Manifest, sbom: bytes, stored: Mapping[str, Path | None]
 ) -> None:
+    encoded = schema.encode(manifest)
     small = {
-        schema.MARKER_NAME: schema.MARKER,
-        schema.MANIFEST_NAME: schema.encode(manifest),
+        schema.MARKER_NAME: schema.marker(encoded),
+        schema.MANIFEST_NAME: encoded,
         schema.SIGNATURE_NAME: b"",
         schema.SBOM_NAME: sbom,
     }

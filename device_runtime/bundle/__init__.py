@@ -1,1 +1,1 @@
-"""The bundle format and its installation; the one room that the host enters."""
+"""The bundle format: what the host writes and the device reads."""

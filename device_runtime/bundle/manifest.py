@@ -2,9 +2,9 @@
 
 A bundle is an uncompressed POSIX tar, read strictly in this order:
 
-1. `edgepack-bundle`: the format marker, `edgepack-bundle 1\\n`;
+1. `edgepack-bundle`: the format marker, `edgepack-bundle 2 sha256:<digest of the manifest>\\n`;
 2. `manifest.json`: a `Manifest`;
-3. `manifest.sig`: the signature over the manifest's bytes; empty in an unsigned bundle;
+3. `manifest.sig`: a DSSE envelope over the manifest's bytes; empty in an unsigned bundle;
 4. `sbom.cdx.json`: CycloneDX; the manifest has its digest;
 5. `blobs/sha256/<hex>`: the stored bytes of the records, each blob once, in the order in which
    the records first refer to them.
@@ -12,6 +12,7 @@ A bundle is an uncompressed POSIX tar, read strictly in this order:
 All that is needed to decide whether to install precedes the data.
 """
 
+import hashlib
 import re
 from pathlib import PurePosixPath
 from typing import Literal
@@ -21,11 +22,11 @@ import msgspec
 from device_runtime.bundle.quantization import QuantizationFacts, Struct
 from device_runtime.errors import BundleError
 
-FORMAT = 1
+FORMAT = 2
 """Major version of the format; a reader refuses any other."""
 
 MARKER_NAME = "edgepack-bundle"
-MARKER = f"edgepack-bundle {FORMAT}\n".encode()
+MARKER_BYTES = len(f"{MARKER_NAME} {FORMAT} sha256:\n") + 64
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.sig"
 SBOM_NAME = "sbom.cdx.json"
@@ -121,6 +122,7 @@ class KitFacts(Struct, frozen=True, kw_only=True):
         digest: digest of everything the kit was built from.
         min_glibc: oldest version of the C library that it runs with, `2.36`.
         cuda: requirements for its GPU; None if it uses no GPU.
+        cpu: features that its libraries need of the processor, as /proc/cpuinfo names them.
     """
 
     name: str
@@ -128,6 +130,7 @@ class KitFacts(Struct, frozen=True, kw_only=True):
     digest: Sha256
     min_glibc: str
     cuda: CudaFacts | None = None
+    cpu: tuple[str, ...] = ()
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
@@ -158,12 +161,38 @@ class Settings(Struct, frozen=True, kw_only=True):
         threads: threads of the inference process; 0 for ONNX Runtime's default.
         max_tokens: default maximum length of an answer, tokens.
         status_interval_s: interval of MQTT telemetry messages, seconds.
+        min_tokens_per_s: slowest decode speed at which a release counts as good, tokens/s.
     """
 
     listen: str
     threads: int
     max_tokens: int
     status_interval_s: float
+    min_tokens_per_s: float = 0.0
+
+
+class Probe(Struct, frozen=True, kw_only=True):
+    """A prompt with a known answer, from the build: the health check of a new release.
+
+    Attributes:
+        prompt: text to continue, without a chat template.
+        tokens: ids of the greedy continuation, as far as the kernels of all processors agree on it.
+    """
+
+    prompt: str
+    tokens: tuple[int, ...]
+
+
+class Trust(Struct, frozen=True, kw_only=True):
+    """Changes to the device's keyring, effective once the release has started successfully.
+
+    Attributes:
+        add: public keys to trust, PEM (SubjectPublicKeyInfo).
+        revoke: ids of keys to stop trusting for good.
+    """
+
+    add: tuple[str, ...] = ()
+    revoke: tuple[Sha256, ...] = ()
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -185,6 +214,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
             for it.
         memory_bytes: estimate of the resident memory while serving, bytes.
         settings: defaults for serving.
+        probe: check of the installed model; None if the build machine could not run it.
+        trust: changes to the device's keyring.
         built_with: versions of the programs that built the bundle.
         sbom: stored bytes of the SBOM.
         records: all files and links of the release.
@@ -205,6 +236,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
     built_with: dict[str, str]
     sbom: Blob
     records: tuple[Record, ...]
+    probe: Probe | None = None
+    trust: Trust = Trust()
 
     @property
     def blobs(self) -> dict[Sha256, Blob]:
@@ -215,6 +248,29 @@ class Manifest(Struct, frozen=True, kw_only=True):
     def installed_size(self) -> int:
         """Size of the release's files, bytes."""
         return sum(record.size for record in self.records)
+
+
+def marker(manifest_bytes: bytes) -> bytes:
+    """Return the format marker of a bundle; with the digest, an unsigned one notices bit rot."""
+    digest = hashlib.sha256(manifest_bytes).hexdigest()
+    return f"{MARKER_NAME} {FORMAT} sha256:{digest}\n".encode()
+
+
+def read_marker(data: bytes) -> Sha256:
+    """Return the digest of the manifest from a format marker.
+
+    Raises:
+        BundleError: it is damaged, or of another format version.
+    """
+    name, _, rest = data.decode("ascii", "replace").strip().partition(" ")
+    version = rest.partition(" ")[0]
+    if name != MARKER_NAME or not (version.isdecimal() and len(version) <= 4):
+        raise BundleError("not an edgepack bundle: its format marker is wrong", hint=DAMAGED)
+    check_format(int(version))
+    form = re.fullmatch(rb"%s %d sha256:([0-9a-f]{64})\n" % (MARKER_NAME.encode(), FORMAT), data)
+    if form is None:
+        raise BundleError("the format marker is damaged", hint=DAMAGED)
+    return form[1].decode()
 
 
 def encode(manifest: Manifest) -> bytes:

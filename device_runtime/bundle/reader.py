@@ -6,7 +6,8 @@ The order of checks, for a bundle from any source:
    size: plain file, owner 0, no times, no links, no devices, no extensions;
 2. the member is the one expected at that position (`manifest.py` has the order), so none is
    missing, extra or duplicate;
-3. the format marker, then the manifest (`manifest.decode` lists its rules);
+3. the format marker, then the manifest, which has the marker's digest (`manifest.decode` lists its
+   rules);
 4. the SBOM's digest;
 5. each blob: length, then digest of the stored bytes, then, only from bytes already checked,
    decompression with a bound, then length and digest of the content;
@@ -17,26 +18,15 @@ or after the check has no effect.
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
-
-import zstandard
+from typing import BinaryIO
 
 from device_runtime.bundle import manifest as schema
-from device_runtime.bundle.manifest import DAMAGED, Manifest, Record
-from device_runtime.bundle.release import (
-    CHUNK,
-    MAX_SBOM_BYTES,
-    OnBytes,
-    Release,
-    agrees,
-    disk_error,
-    file_chunks,
-)
+from device_runtime.bundle.manifest import DAMAGED, Blob
+from device_runtime.bundle.release import CHUNK, MAX_SBOM_BYTES
+from device_runtime.bundle.source import MAX_SIGNATURE_BYTES, Source
 from device_runtime.errors import BundleError
 
 BLOCK = 512
@@ -64,87 +54,40 @@ def padding(size: int) -> bytes:
 END = bytes(2 * BLOCK)
 
 
-class Bundle:
-    """An open bundle: its head has been read and checked, its data has not.
-
-    Attributes:
-        manifest: the checked manifest.
-        manifest_bytes: the manifest as it is stored.
-        digest: sha256 of the manifest's bytes; names the release.
-        signature: stored signature; empty in an unsigned bundle.
-        sbom: SBOM as CycloneDX JSON.
-    """
+class Bundle(Source):
+    """An open bundle file: its head has been read and checked, its data has not."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        marker = self._small(schema.MARKER_NAME, len(schema.MARKER) + 16)
-        _check_marker(marker)
-        self.manifest_bytes = self._small(schema.MANIFEST_NAME, schema.MAX_MANIFEST_BYTES)
-        self.manifest: Manifest = schema.decode(self.manifest_bytes)
-        self.digest = hashlib.sha256(self.manifest_bytes).hexdigest()
-        self.signature = self._small(schema.SIGNATURE_NAME, 64 << 10)
-        self.sbom = self._small(schema.SBOM_NAME, MAX_SBOM_BYTES)
-        if not agrees(self.sbom, self.manifest.sbom):
-            raise BundleError("the SBOM does not match the manifest", hint=DAMAGED)
-
-    def verify(self, on_bytes: OnBytes | None = None) -> None:
-        """Check all data without writing it anywhere.
-
-        Raises:
-            BundleError: the data is damaged.
-        """
-        self._copy_blobs(None, on_bytes)
-
-    def unpack(self, folder: Path, on_bytes: OnBytes | None = None) -> "Release":
-        """Check all data and write the release into an empty folder that nobody else writes to.
-
-        The files are flushed to disk; the caller flushes the folders, or removes them on failure.
-
-        Raises:
-            BundleError: the bundle is damaged.
-            ResourceError: the disk is full.
-        """
-        try:
-            self._copy_blobs(folder, on_bytes)
-            for record in self.manifest.records:
-                if record.link is not None:
-                    link = folder / record.path
-                    link.parent.mkdir(parents=True, exist_ok=True)
-                    link.symlink_to(record.link)
-            for name, data in (
-                (schema.SBOM_NAME, self.sbom),
-                (schema.SIGNATURE_NAME, self.signature),
-                (schema.MANIFEST_NAME, self.manifest_bytes),
-            ):
-                with _create(folder / name, 0o644) as target:
-                    target.write(data)
-        except OSError as error:
-            raise disk_error(error, folder) from None
-        return Release(folder=folder, manifest=self.manifest, digest=self.digest)
-
-    def _copy_blobs(self, folder: Path | None, on_bytes: OnBytes | None) -> None:
-        """Read all blobs in order, check them, and write their content below a folder if given."""
-        records: dict[str, list[Record]] = {}
-        for record in self.manifest.records:
-            if record.blob is not None:
-                records.setdefault(record.blob.sha256, []).append(record)
+        marker = self._small(schema.MARKER_NAME, schema.MARKER_BYTES + 16)
+        digest = schema.read_marker(marker)
+        manifest_bytes = self._small(schema.MANIFEST_NAME, schema.MAX_MANIFEST_BYTES)
+        if hashlib.sha256(manifest_bytes).hexdigest() != digest:
+            raise BundleError("the manifest does not match the format marker", hint=DAMAGED)
+        signature = self._small(schema.SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
+        sbom = self._small(schema.SBOM_NAME, MAX_SBOM_BYTES)
+        super().__init__(manifest_bytes=manifest_bytes, signature=signature, sbom=sbom)
+        self._offsets: dict[str, int] = {}
+        position = file.tell()
         for digest, blob in self.manifest.blobs.items():
-            first, *others = records[digest]
-            size = self._member(schema.BLOB_PREFIX + digest)
-            if size != blob.size:
-                raise BundleError(
-                    f"{first.path} is stored with {size} bytes instead of {blob.size}", hint=DAMAGED
-                )
-            chunks = self._chunks(size, on_bytes)
-            if blob.compression == "zstd":
-                with tempfile.TemporaryFile(dir=folder) as stored:
-                    _store_checked(chunks, digest, first, stored)
-                    _write_checked(_decompress(stored, first), first, folder)
-            else:
-                _write_checked(chunks, first, folder)
-            if folder is not None:
-                for record in others:
-                    _write_checked(file_chunks(folder / first.path), record, folder)
+            self._offsets[digest] = position
+            position += BLOCK + blob.size + len(padding(blob.size))
+        self._end = position
+
+    def chunks(self, blob: Blob) -> Iterator[bytes]:
+        """Read the stored bytes of a blob; see `Source.chunks`."""
+        self._file.seek(self._offsets[blob.sha256])
+        size = self._member(schema.BLOB_PREFIX + blob.sha256)
+        if size != blob.size:
+            raise BundleError(
+                f"blob {blob.sha256} is stored with {size} bytes instead of {blob.size}",
+                hint=DAMAGED,
+            )
+        yield from self._chunks(size)
+
+    def check_rest(self) -> None:
+        """Check that the bundle ends after its last blob."""
+        self._file.seek(self._end)
         if self._read(len(END)) != END or self._file.read(1):
             raise BundleError("trailing data after the end of the bundle", hint=DAMAGED)
 
@@ -173,13 +116,11 @@ class Bundle:
             )
         return size
 
-    def _chunks(self, size: int, on_bytes: OnBytes | None = None) -> Iterator[bytes]:
+    def _chunks(self, size: int) -> Iterator[bytes]:
         left = size
         while left:
             chunk = self._read(min(CHUNK, left))
             left -= len(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
             yield chunk
         pad = padding(size)
         if self._read(len(pad)) != pad:
@@ -207,60 +148,3 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
         ) from None
     with file:
         yield Bundle(file)
-
-
-def _check_marker(marker: bytes) -> None:
-    name, _, version = marker.decode("ascii", "replace").strip().partition(" ")
-    if name != schema.MARKER_NAME or not version.isdecimal():
-        raise BundleError("not an edgepack bundle: its format marker is wrong", hint=DAMAGED)
-    schema.check_format(int(version))
-    if marker != schema.MARKER:
-        raise BundleError("the format marker is damaged", hint=DAMAGED)
-
-
-@contextmanager
-def _create(path: Path, mode: int) -> Iterator[IO[bytes]]:
-    """Open a new file, flushed to disk at the end; an existing file or link is an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, mode)
-    os.fchmod(descriptor, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: IO[bytes]) -> None:
-    """Copy stored bytes to a temporary file, so that the decompressor gets checked bytes only."""
-    hasher = hashlib.sha256()
-    for chunk in chunks:
-        hasher.update(chunk)
-        copy.write(chunk)
-    if hasher.hexdigest() != digest:
-        raise BundleError(f"the data of {record.path} is damaged", hint=DAMAGED)
-    copy.seek(0)
-
-
-def _decompress(stored: IO[bytes], record: Record) -> Iterator[bytes]:
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(stored, closefd=False) as reader:
-            while chunk := reader.read(CHUNK):
-                yield chunk
-    except zstandard.ZstdError as error:
-        raise BundleError(f"{record.path} cannot be decompressed: {error}", hint=DAMAGED) from None
-
-
-def _write_checked(chunks: Iterator[bytes], record: Record, folder: Path | None) -> None:
-    """Write content to its file while checking its length and digest."""
-    hasher = hashlib.sha256()
-    left = record.size
-    with _create(folder / record.path, record.mode) if folder else nullcontext() as target:
-        for chunk in chunks:
-            left -= len(chunk)
-            if left < 0:
-                break
-            hasher.update(chunk)
-            if target is not None:
-                target.write(chunk)
-    if left != 0 or hasher.hexdigest() != record.sha256:
-        raise BundleError(f"the data of {record.path} is damaged", hint=DAMAGED)

@@ -55,7 +55,7 @@ class Release:
         problems = [
             problem
             for record in self.manifest.records
-            if (problem := _file_problem(self.folder / record.path, record, on_bytes))
+            if (problem := file_problem(self.folder / record.path, record, on_bytes))
         ]
         for name in (schema.SBOM_NAME, schema.SIGNATURE_NAME):
             try:
@@ -136,7 +136,7 @@ def file_chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _file_problem(path: Path, record: Record, on_bytes: OnBytes | None) -> str:
+def file_problem(path: Path, record: Record, on_bytes: OnBytes | None) -> str:
     """Describe how a file differs from its record; empty if it does not."""
     try:
         status = path.lstat()

@@ -80,8 +80,8 @@ def install(bundle: Path, root: Path, force: bool, allow_downgrade: bool, as_jso
     Example:
       sudo edgepack-runtime install new.epk && sudo systemctl restart edgepack
     """
-    from device_runtime.bundle.install import Policy
-    from device_runtime.bundle.install import install as put
+    from device_runtime.update.install import Policy
+    from device_runtime.update.install import install as put
 
     policy = Policy(other_hardware=force, downgrade=allow_downgrade)
     release = put(bundle, root, policy=policy)

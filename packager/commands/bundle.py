@@ -88,7 +88,7 @@ def flash(bundle: Path, target: str, force: bool, allow_downgrade: bool, as_json
     Example:
       edgepack flash BUNDLE.epk /mnt/sdcard
     """
-    from device_runtime.bundle.install import Policy
+    from device_runtime.update.install import Policy
     from packager.flash import flash as put
 
     policy = Policy(other_hardware=force, downgrade=allow_downgrade)

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Protocol
 
-from device_runtime.bundle.install import STRICT, Policy
 from device_runtime.bundle.release import Release
+from device_runtime.update.install import STRICT, Policy
 from packager.errors import FlashError
 from packager.flash import directory
 

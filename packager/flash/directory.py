@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from device_runtime.bundle.install import Policy, install
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import Release
+from device_runtime.update.install import Policy, install
 from packager import console
 from packager.errors import FlashError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.bundle.target import Target
+from device_runtime.update.target import Target
 from tests.device import emulated
 from tests.device.emulated import on_device
 from tests.support.commands import edgepack, refused

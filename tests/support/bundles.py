@@ -37,9 +37,10 @@ class Draft:
     blobs: dict[str, bytes]
 
     def members(self) -> list[tuple[str, bytes]]:
+        encoded = schema.encode(self.manifest)
         small = [
-            (schema.MARKER_NAME, schema.MARKER),
-            (schema.MANIFEST_NAME, schema.encode(self.manifest)),
+            (schema.MARKER_NAME, schema.marker(encoded)),
+            (schema.MANIFEST_NAME, encoded),
             (schema.SIGNATURE_NAME, b""),
             (schema.SBOM_NAME, SBOM),
         ]
@@ -56,6 +57,12 @@ class Draft:
     def write(self, path: Path) -> Path:
         path.write_bytes(tar(self.members()))
         return path
+
+
+def with_manifest(members: list[tuple[str, bytes]], text: bytes) -> list[tuple[str, bytes]]:
+    """The members with another manifest, and the format marker that goes with it."""
+    changed = {schema.MARKER_NAME: schema.marker(text), schema.MANIFEST_NAME: text}
+    return [(name, changed.get(name, data)) for name, data in members]
 
 
 def tar(members: list[tuple[str, bytes]]) -> bytes:

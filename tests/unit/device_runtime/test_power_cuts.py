@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.bundle.install import install
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import open_release
 from device_runtime.chat.conversation import Conversation
 from device_runtime.server import api_keys
+from device_runtime.update.install import install
 from packager.aside import written_aside
 from tests.support.bundles import draft
 from tests.support.power_cuts import Disk

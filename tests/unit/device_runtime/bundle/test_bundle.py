@@ -14,7 +14,7 @@ from device_runtime.bundle.reader import BLOCK, END, open_bundle
 from device_runtime.bundle.release import open_release
 from device_runtime.errors import BundleError
 from tests.support import bundles
-from tests.support.bundles import draft, member, tar
+from tests.support.bundles import draft, member, tar, with_manifest
 
 
 def verify(path: Path) -> None:
@@ -188,33 +188,30 @@ def test_member_of_another_kind(tmp_path: Path, header: bytes) -> None:
 def test_unknown_major_version(tmp_path: Path) -> None:
     good = draft()
     members = good.members()
-    members[0] = (members[0][0], b"edgepack-bundle 2\n")
-    refuse(tmp_path / "marker.epk", tar(members), "format version 2")
+    members[0] = (members[0][0], b"edgepack-bundle 3\n")
+    refuse(tmp_path / "marker.epk", tar(members), "format version 3")
     raw = json.loads(schema.encode(good.manifest))
-    raw["format"] = 2
+    raw["format"] = 3
     del raw["records"]
-    members = good.members()
-    members[1] = (members[1][0], json.dumps(raw).encode())
-    refuse(tmp_path / "manifest.epk", tar(members), "format version 2")
+    members = with_manifest(good.members(), json.dumps(raw).encode())
+    refuse(tmp_path / "manifest.epk", tar(members), "format version 3")
 
 
 def test_field_of_a_later_minor_version_is_ignored(tmp_path: Path) -> None:
     good = draft()
     raw = json.loads(schema.encode(good.manifest))
     raw["new_field"] = {"anything": 1}
-    members = good.members()
-    members[1] = (members[1][0], json.dumps(raw).encode())
+    members = with_manifest(good.members(), json.dumps(raw).encode())
     path = tmp_path / "b.epk"
     path.write_bytes(tar(members))
     verify(path)
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": "1"}', b"\xff\xfe", b"null"]
+    "text", [b"", b"{", b"[]", b'{"format": 2}', b'{"format": "2"}', b"\xff\xfe", b"null"]
 )
 def test_manifest_that_is_none(tmp_path: Path, text: bytes) -> None:
-    members = draft().members()
-    members[1] = (members[1][0], text)
+    members = with_manifest(draft().members(), text)
     refuse(tmp_path / "b.epk", tar(members), "manifest is not valid")
 
 

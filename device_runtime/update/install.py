@@ -24,9 +24,9 @@ from device_runtime.bundle import requirements
 from device_runtime.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, RUNTIME_ENTRY, decode
 from device_runtime.bundle.reader import Bundle, open_bundle
 from device_runtime.bundle.release import OnBytes, Release, disk_error, open_release
-from device_runtime.bundle.target import Target
 from device_runtime.durable import Folder, aside_name, open_folder
 from device_runtime.errors import BundleError, InstallError, ResourceError
+from device_runtime.update.target import Target
 
 STATE = "var/lib/edgepack"
 PROGRAMS = "usr/local/bin"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.bundle.install import install
 from device_runtime.bundle.manifest import Blob, Record
-from device_runtime.bundle.target import Target
 from device_runtime.durable import aside_name
 from device_runtime.errors import BundleError, DeviceError, InstallError, ResourceError
+from device_runtime.update.install import install
+from device_runtime.update.target import Target
 from packager.errors import FlashError
 from packager.flash import flash
 from tests.support import bundles
@@ -161,7 +161,7 @@ def test_model_only_bundle(root: Path, tmp_path: Path) -> None:
 
 
 def test_too_little_space(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import device_runtime.bundle.install as module
+    import device_runtime.update.install as module
 
     monkeypatch.setattr(module, "SPARE_BYTES", 1 << 60)
     refused(ResourceError, bundle, root, "MiB free")
@@ -170,7 +170,7 @@ def test_too_little_space(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.requires("root")
 def test_disk_that_fills_up_on_the_way(bundle: Path, tmp_path: Path) -> None:
     """The check for space may be overtaken by somebody else's writing."""
-    import device_runtime.bundle.install as module
+    import device_runtime.update.install as module
 
     with small_disk(tmp_path / "small", "64k") as small:
         root = make_root(small / "root", ELF_X86_64)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.bundle.install import Policy, install
 from device_runtime.errors import InstallError
+from device_runtime.update.install import Policy, install
 from packager import profile
 from packager.flash import flash
 from tests.support.bundles import draft

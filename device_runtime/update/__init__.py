@@ -1,0 +1,1 @@
+"""Releases on a device: installed, judged, committed or rolled back, removed."""
