@@ -39,7 +39,7 @@ def nothing_shared(_record: Record) -> None:
 
 
 class Source(ABC):
-    """Where a release comes from.
+    """A bundle to take a release from.
 
     Attributes:
         manifest: the checked manifest.
