@@ -20,6 +20,7 @@ from typing import Literal
 import msgspec
 
 from device_runtime.bundle.quantization import QuantizationFacts, Struct
+from device_runtime.bundle.signature import is_key_id, load_public_key
 from device_runtime.errors import BundleError
 
 FORMAT = 2
@@ -39,6 +40,8 @@ MODEL_FOLDER = "model"
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_RECORDS = 20_000
+MAX_TRUST = 16
+"""Keys that a manifest may add to the device's keyring, and that it may revoke."""
 
 Component = Literal["runtime", "model", "tokenizer"]
 Sha256 = str
@@ -360,7 +363,7 @@ def problems(manifest: Manifest) -> list[str]:
             broken.append(f"kit.min_glibc {manifest.kit.min_glibc!r} is not a version")
         if entry is None or entry.blob is None or entry.mode != 0o755:
             broken.append(f"{RUNTIME_ENTRY} is missing or not a program")
-    return broken
+    return broken + _trust_problems(manifest.trust)
 
 
 def is_version(text: str) -> bool:
@@ -397,6 +400,20 @@ def _blob_problems(where: str, blob: Blob) -> list[str]:
     if not _SHA256.fullmatch(blob.sha256) or blob.size < 0:
         return [f"{where} has no valid blob size and sha256"]
     return []
+
+
+def _trust_problems(trust: Trust) -> list[str]:
+    if max(len(trust.add), len(trust.revoke)) > MAX_TRUST:
+        return [f"trust has more than {MAX_TRUST} keys"]
+    broken = []
+    for number, pem in enumerate(trust.add):
+        try:
+            load_public_key(pem.encode())
+        except ValueError as error:
+            broken.append(f"trust.add[{number}] is {error}")
+    if not all(map(is_key_id, trust.revoke)):
+        broken.append("trust.revoke has a text that is not a key id")
+    return broken
 
 
 def safe_path(path: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_runtime.bundle import manifest as schema
+from device_runtime.bundle import signature as envelope
 from device_runtime.bundle.manifest import Blob, Manifest, Record
 from device_runtime.durable import open_folder
 from device_runtime.errors import BundleError, ResourceError
@@ -46,6 +47,32 @@ class Release:
         """The frozen runtime."""
         return self.folder / schema.RUNTIME_ENTRY
 
+    @property
+    def manifest_bytes(self) -> bytes:
+        """The manifest as it is stored.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
+        return self._member(schema.MANIFEST_NAME)
+
+    @property
+    def signature(self) -> bytes:
+        """The stored DSSE envelope; empty if the release is not signed.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
+        return self._member(schema.SIGNATURE_NAME)
+
+    def _member(self, name: str) -> bytes:
+        try:
+            return plain_file(self.folder, name)
+        except OSError as error:
+            raise BundleError(
+                f"{self.folder / name}: {error.strerror}", hint="Install the bundle again."
+            ) from None
+
     def verify(self, on_bytes: OnBytes | None = None) -> None:
         """Compare every file and link with the manifest.
 
@@ -57,13 +84,13 @@ class Release:
             for record in self.manifest.records
             if (problem := file_problem(self.folder / record.path, record, on_bytes))
         ]
-        for name in (schema.SBOM_NAME, schema.SIGNATURE_NAME):
-            try:
-                data = plain_file(self.folder, name)
-                if name == schema.SBOM_NAME and not agrees(data, self.manifest.sbom):
-                    problems.append(f"{name} has changed")
-            except OSError as error:
-                problems.append(f"{name}: {error.strerror}")
+        try:
+            if not agrees(self._member(schema.SBOM_NAME), self.manifest.sbom):
+                problems.append(f"{schema.SBOM_NAME} has changed")
+            if self.signature:
+                envelope.read(self.signature, self.manifest_bytes)
+        except BundleError as error:
+            problems.append(str(error))
         known = {record.path for record in self.manifest.records}
         known |= {schema.SBOM_NAME, schema.SIGNATURE_NAME, schema.MANIFEST_NAME}
         for base, folders, names in os.walk(self.folder):

@@ -16,6 +16,7 @@ from typing import IO
 import zstandard
 
 from device_runtime.bundle import manifest as schema
+from device_runtime.bundle import signature as envelope
 from device_runtime.bundle.manifest import DAMAGED, Blob, Manifest, Record
 from device_runtime.bundle.release import (
     CHUNK,
@@ -59,6 +60,8 @@ class Source(ABC):
         self.manifest: Manifest = schema.decode(manifest_bytes)
         self.digest = hashlib.sha256(manifest_bytes).hexdigest()
         self.signature = signature
+        if signature:
+            envelope.read(signature, manifest_bytes)
         self.sbom = sbom
         if not agrees(sbom, self.manifest.sbom):
             raise BundleError("the SBOM does not match the manifest", hint=DAMAGED)

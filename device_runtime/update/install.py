@@ -21,11 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_runtime.bundle import requirements
-from device_runtime.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, RUNTIME_ENTRY, decode
+from device_runtime.bundle.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    RUNTIME_ENTRY,
+    SIGNATURE_NAME,
+    decode,
+)
 from device_runtime.bundle.reader import Bundle, open_bundle
 from device_runtime.bundle.release import OnBytes, Release, disk_error, open_release
 from device_runtime.durable import Folder, aside_name, open_folder
 from device_runtime.errors import BundleError, InstallError, ResourceError
+from device_runtime.update import config
+from device_runtime.update.keyring import Keyring
 from device_runtime.update.target import Target
 
 STATE = "var/lib/edgepack"
@@ -79,10 +87,14 @@ class Policy:
     Attributes:
         other_hardware: may install a bundle that is for other hardware than the device's.
         downgrade: may replace the current release by one with a lower sequence.
+        unsigned: may install a bundle that no trusted key has signed.
+        keys: PEMs of keys that a device without keys trusts from now on.
     """
 
     other_hardware: bool = False
     downgrade: bool = False
+    unsigned: bool = False
+    keys: tuple[bytes, ...] = ()
 
 
 STRICT = Policy()
@@ -106,17 +118,25 @@ def install(
 
     Raises:
         BundleError: the bundle is damaged or hostile; the target is unchanged.
-        InstallError: the bundle does not fit the target.
+        InstallError: the bundle does not fit the target, or too few keys that the target trusts
+            have signed it.
         ResourceError: too little space, or the target cannot be written to.
     """
     target = Target(root)
     with open_bundle(bundle_path) as bundle:
         try:
             check_target(bundle, target, policy)
+            keyring = Keyring(target, first=policy.keys)
+            signers = keyring.check(bundle, config.read(target), allow_unsigned=policy.unsigned)
             with target.folder(STATE, make=True) as state, _alone(state):
                 check_update(bundle, target, policy)
                 with target.folder(f"{STATE}/releases", make=True) as releases:
                     release = _place(bundle, releases, on_bytes)
+                if signers and release.signature != bundle.signature:
+                    # The same release may come again with other signatures.
+                    with open_folder(release.folder) as folder:
+                        _write(folder, SIGNATURE_NAME, bundle.signature)
+                keyring.keep_first()
                 state.link("current", f"releases/{release.digest}")
                 _link_into_system(target)
         except OSError as error:
@@ -249,8 +269,14 @@ def _publish(releases: Folder, aside: str, name: str) -> None:
 def _link_into_system(target: Target) -> None:
     with target.folder(PROGRAMS, make=True) as programs:
         programs.link(PROGRAM_NAME, f"/{STATE}/current/{RUNTIME_ENTRY}")
-    with target.folder(UNITS, make=True) as units, units.written_aside(UNIT_NAME) as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(UNIT.encode())
+    with target.folder(UNITS, make=True) as units:
+        _write(units, UNIT_NAME, UNIT.encode())
     with target.folder(f"{UNITS}/multi-user.target.wants", make=True) as wants:
         wants.link(UNIT_NAME, f"/{UNITS}/{UNIT_NAME}")
+
+
+def _write(folder: Folder, name: str, content: bytes) -> None:
+    """Write a file that every user may read, whatever the umask."""
+    with folder.written_aside(name) as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(content)

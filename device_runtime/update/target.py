@@ -79,6 +79,26 @@ class Target:
         except OSError:
             return None
 
+    def settings(self, path: str, limit: int) -> str:
+        """Read a small text file that an administrator may have written; empty if it is missing.
+
+        Raises:
+            InstallError: it cannot be read, is longer than `limit` bytes, or is not UTF-8.
+        """
+        try:
+            with self.file(path) as file:
+                data = file.read(limit + 1)
+            if len(data) > limit:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            return data.decode()
+        except FileNotFoundError:
+            return ""
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise InstallError(
+                f"{self.root / path} cannot be read: {reason}", hint="Correct or remove that file."
+            ) from None
+
     def free_bytes(self, path: str) -> int:
         """Return the free space on the disk of a path, which need not exist yet."""
         with self._walk(path) as (base, _):

@@ -7,9 +7,13 @@ ELF_X86_64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00"
 ELF_AARCH64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00"
 
 
-def make_root(root: Path, elf: bytes) -> Path:
-    """Make the least that is taken for a root file system."""
-    (root / "etc").mkdir(parents=True)
+def make_root(root: Path, elf: bytes, *, allow_unsigned: bool = True) -> Path:
+    """Make the least that is taken for a root file system; as most tests need it, it allows
+    unsigned bundles."""
+    (root / "etc/edgepack").mkdir(parents=True)
+    (root / "etc/edgepack").chmod(0o755)
+    if allow_unsigned:
+        (root / "etc/edgepack/update.toml").write_text("allow_unsigned = true\n")
     (root / "usr/bin").mkdir(parents=True)
     (root / "usr/lib").mkdir()
     (root / "usr/lib/os-release").write_text("ID=test\n")
