@@ -4,6 +4,7 @@ A file system may write names and contents to the disk in any order, seconds lat
 flushed before a name points to them, and the folder that holds the name after that.
 """
 
+import ctypes
 import errno
 import os
 import secrets
@@ -13,6 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
+
+_EXCHANGE = 2
+"""RENAME_EXCHANGE of linux/fs.h."""
+_NOT_SUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
 
 class Folder:
@@ -117,6 +122,22 @@ class Folder:
     def rename(self, name: str, new: str) -> None:
         """Rename an entry of the folder; an existing entry of the new name is replaced."""
         os.rename(name, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        self.sync()
+
+    def exchange(self, name: str, other: str) -> None:
+        """Exchange two entries of the folder: both names exist at every moment.
+
+        File systems that cannot do it (NFS, say) leave `other` without an entry for a moment.
+        """
+        old, new = os.fsencode(name), os.fsencode(other)
+        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if rename is None or rename(self.descriptor, old, self.descriptor, new, _EXCHANGE):
+            if rename is not None and ctypes.get_errno() not in _NOT_SUPPORTED:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
+            spare = aside_name(name)
+            self.rename(other, spare)
+            self.rename(name, other)
+            self.rename(spare, name)
         self.sync()
 
     def remove(self, name: str) -> None:

@@ -1,0 +1,152 @@
+"""The journal of updates in the state folder: the release on trial, and how earlier ones did.
+
+`pending.json` exists only while a release is on trial. `history.json` has failures and speeds.
+Neither decides which release serves (the links do), so a damaged file is set aside and read as
+absent. Nothing in them is a time: the clock of a device without a battery starts at 1970.
+"""
+
+import logging
+import os
+import stat
+from contextlib import suppress
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from device_runtime.durable import Folder
+
+log = logging.getLogger(__name__)
+
+PENDING = "pending.json"
+HISTORY = "history.json"
+
+MAX_BYTES = 64 << 10
+MAX_ENTRIES = 32
+"""Failures and speeds that the history keeps, the latest ones."""
+MAX_REASON = 500
+"""Characters of a reason that are kept."""
+
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A release on trial.
+
+    Attributes:
+        release: digest of the release.
+        previous: release to return to if it fails; None if there is none.
+        boots: starts of the device since the trial began.
+        older: release that had the role `previous` before the trial.
+    """
+
+    release: Digest
+    previous: Digest | None
+    boots: Count = 0
+    older: Digest | None = None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A release that failed its trial.
+
+    Attributes:
+        release: digest of the release.
+        version: its version.
+        reason: reason of the latest failure, one sentence.
+        count: number of failed trials.
+    """
+
+    release: Digest
+    version: str
+    reason: str
+    count: Count
+
+
+class History(msgspec.Struct, frozen=True):
+    """Results of earlier trials.
+
+    Attributes:
+        failures: releases that failed, the latest last.
+        speeds: decode speeds measured in trials that succeeded, tokens/s by digest, the latest
+            last.
+    """
+
+    failures: tuple[Failure, ...] = ()
+    speeds: dict[Digest, float] = {}
+
+    def failure(self, release: str) -> Failure | None:
+        """Return the failure of a release; None if it has not failed."""
+        return next((failure for failure in self.failures if failure.release == release), None)
+
+    def with_failure(self, release: str, version: str, reason: str) -> "History":
+        """Return the history after one more failed trial of a release."""
+        before = self.failure(release)
+        failure = Failure(release, version, reason, before.count + 1 if before else 1)
+        return msgspec.structs.replace(
+            self, failures=(*(f for f in self.failures if f != before), failure)
+        )
+
+    def with_success(self, release: str, tokens_per_s: float | None) -> "History":
+        """Return the history after a trial that succeeded: earlier failures are forgiven."""
+        speeds = {digest: speed for digest, speed in self.speeds.items() if digest != release}
+        if tokens_per_s is not None:
+            speeds[release] = tokens_per_s
+        return History(tuple(f for f in self.failures if f.release != release), speeds)
+
+
+def read_pending(state: Folder) -> Pending | None:
+    """Return the release on trial; None if there is none."""
+    return _read(state, PENDING, Pending)
+
+
+def write_pending(state: Folder, pending: Pending) -> None:
+    """Record the release on trial, durably."""
+    _write(state, PENDING, pending)
+
+
+def clear_pending(state: Folder) -> None:
+    """End the trial, durably."""
+    if state.stat(PENDING) is not None:
+        state.remove(PENDING)
+
+
+def read_history(state: Folder) -> History:
+    """Return the results of earlier trials."""
+    return _read(state, HISTORY, History) or History()
+
+
+def write_history(state: Folder, history: History) -> None:
+    """Record the results of trials, durably; the oldest ones are dropped."""
+    failures = (
+        msgspec.structs.replace(failure, reason=failure.reason[:MAX_REASON])
+        for failure in history.failures[-MAX_ENTRIES:]
+    )
+    speeds = dict(list(history.speeds.items())[-MAX_ENTRIES:])
+    _write(state, HISTORY, History(tuple(failures), speeds))
+
+
+_Struct = TypeVar("_Struct", Pending, History)
+
+
+def _read(state: Folder, name: str, kind: type[_Struct]) -> _Struct | None:
+    entry = state.stat(name)
+    if entry is None:
+        return None
+    try:
+        if not stat.S_ISREG(entry.st_mode) or entry.st_size > MAX_BYTES:
+            raise msgspec.DecodeError(f"not a plain file of at most {MAX_BYTES} bytes")
+        with state.file(name) as file:
+            return msgspec.json.decode(file.read(MAX_BYTES), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        log.warning("%s is damaged and was set aside: %s", state.path / name, error)
+        # A reader without the permission to write, such as the service, reads past it.
+        with suppress(OSError):
+            state.rename(name, f"{name}.corrupt")
+        return None
+
+
+def _write(state: Folder, name: str, value: Pending | History) -> None:
+    with state.written_aside(name) as file:
+        # For the service's own user, whatever the umask.
+        os.fchmod(file.fileno(), 0o644)
+        file.write(msgspec.json.encode(value))

@@ -1,0 +1,164 @@
+"""The transaction that makes a release the current one, and the way back.
+
+`begin` puts a release on trial: `pending.json`, then the links `guard`, `previous` and `current`.
+The trial ends with `commit`, or with `roll_back` and the reason. Each step is durable before the
+next, `current` always leads to a whole release, and `recover` completes what a power cut left.
+Callers hold the lock (`alone`); the guard reads `pending.json` again under it, since another
+release may be on trial by then.
+"""
+
+import fcntl
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from device_runtime.durable import Folder
+from device_runtime.errors import InstallError
+from device_runtime.update import links
+from device_runtime.update.journal import (
+    Pending,
+    clear_pending,
+    read_history,
+    read_pending,
+    write_history,
+    write_pending,
+)
+from device_runtime.update.releases import KEEP, Releases
+from device_runtime.update.target import Target
+
+LOCK = ".lock"
+
+
+@contextmanager
+def alone(state: Folder, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock that allows one change at a time.
+
+    Args:
+        state: the state folder.
+        wait: wait while another process holds it, instead of raising.
+
+    Raises:
+        InstallError: another process holds it, or its file is not a plain file.
+    """
+    entry = state.stat(LOCK)
+    if entry is not None and not stat.S_ISREG(entry.st_mode):
+        raise InstallError(
+            f"{state.path / LOCK} is not a plain file",
+            hint="Remove it: installations use a file of that name as their lock.",
+        )
+    with state.file(LOCK, make=True) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise InstallError(
+                "another installation is running on this target", hint="Wait for it to end."
+            ) from None
+        yield
+
+
+def begin(target: Target, state: Folder, new_digest: str) -> None:
+    """Make a whole release in the folder of releases the current one, on trial."""
+    recover(target, state)
+    current = links.read(state, "current")
+    trial = read_pending(state)
+    if trial is None:
+        pending = Pending(new_digest, current, older=links.read(state, "previous"))
+    else:  # the release on trial was never found good: the one before it stays the way back
+        pending = Pending(new_digest, trial.previous or current, older=trial.older)
+    write_pending(state, pending)
+    links.point(state, "guard", pending.previous or new_digest)
+    links.point(state, "previous", pending.previous)
+    links.point(state, "current", new_digest)
+
+
+def commit(
+    target: Target, state: Folder, *, tokens_per_s: float | None = None, keep: int = KEEP
+) -> None:
+    """End the trial: the release is good. Releases beyond `keep` are removed.
+
+    Args:
+        target: the root file system.
+        state: its state folder.
+        tokens_per_s: decode speed of the release; None if it was not measured.
+        keep: number of releases to keep.
+    """
+    pending = read_pending(state)
+    if pending is None:
+        return
+    history = read_history(state)
+    write_history(state, history.with_success(pending.release, tokens_per_s))
+    clear_pending(state)
+    Releases(target, state).prune(keep)
+
+
+def roll_back(target: Target, state: Folder, reason: str) -> str:
+    """End the trial: the release failed. The one before it is current again, if there is one.
+
+    Args:
+        target: the root file system.
+        state: its state folder.
+        reason: reason of the failure, one sentence.
+
+    Returns:
+        The digest of the release that is current now.
+
+    Raises:
+        InstallError: no release is on trial.
+    """
+    pending = read_pending(state)
+    if pending is None:
+        raise InstallError("no release is on trial", hint="Nothing has to be rolled back.")
+    release = Releases(target, state).open(pending.release)
+    version = release.manifest.version if release else ""
+    history = read_history(state).with_failure(pending.release, version, reason)
+    write_history(state, history)
+    return _undo(target, state, pending)
+
+
+def back(target: Target, state: Folder) -> str:
+    """Exchange the current and the previous release; ends a trial without a failure.
+
+    Returns:
+        The digest of the release that is current now.
+
+    Raises:
+        InstallError: there is no previous release.
+        BundleError: it is damaged.
+    """
+    recover(target, state)
+    previous = links.read(state, "previous")
+    release = Releases(target, state).open(previous) if previous else None
+    if previous is None or release is None or previous == links.read(state, "current"):
+        raise InstallError(
+            "there is no previous release to go back to", hint="Install another bundle instead."
+        )
+    release.verify()
+    pending = read_pending(state)
+    if pending is not None:
+        return _undo(target, state, pending)
+    state.exchange("previous", "current")
+    return previous
+
+
+def recover(target: Target, state: Folder) -> bool:
+    """Complete what a power cut interrupted: the links are those before or after a transaction.
+
+    Returns:
+        Whether anything had to be done.
+    """
+    pending = read_pending(state)
+    if pending is None or pending.release == links.read(state, "current"):
+        return False
+    _undo(target, state, pending)
+    return True
+
+
+def _undo(target: Target, state: Folder, pending: Pending) -> str:
+    """Set the links back to what they were before the trial, and end it."""
+    current = pending.release
+    if pending.previous is not None and Releases(target, state).open(pending.previous):
+        current = pending.previous
+        links.point(state, "current", current)
+        links.point(state, "previous", pending.older)
+    clear_pending(state)
+    return current
