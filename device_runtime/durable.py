@@ -109,6 +109,12 @@ class Folder:
                 self.remove(aside)
             raise
 
+    def write(self, name: str, content: bytes) -> None:
+        """Write or replace a file that every user may read, whatever the umask."""
+        with self.written_aside(name) as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(content)
+
     def link(self, name: str, target: str) -> None:
         """Point a link to a target atomically: the link exists at every moment."""
         aside = aside_name(name)

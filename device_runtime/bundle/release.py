@@ -1,5 +1,6 @@
 """A release: a bundle unpacked on a disk."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -139,9 +140,15 @@ def own_release() -> Release:
 
 def disk_error(error: OSError, folder: Path) -> ResourceError:
     """Convert an error of the file system into one for the user."""
+    hints = {
+        errno.EACCES: "Run it as root: with sudo, say.",
+        errno.EPERM: "Run it as root: with sudo, say.",
+        errno.EROFS: "Mount it writable.",
+        errno.EIO: "Check the disk: it reports an error of its hardware.",
+    }
     return ResourceError(
         f"cannot write to {folder}: {error.strerror or error}",
-        hint="Free some space there, or check that it is writable.",
+        hint=hints.get(error.errno or 0, "Free some space there, or check that it is writable."),
     )
 
 

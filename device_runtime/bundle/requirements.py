@@ -3,7 +3,7 @@
 `install` refuses a device that does not meet a requirement; `doctor` reports it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from device_runtime.bundle.manifest import KitFacts, Manifest
@@ -56,6 +56,11 @@ def hardware(board: Sequence[str] | None, machine: str, manifest: Manifest) -> U
         machine: architecture of the device; part of its generic name.
         manifest: manifest of the bundle.
     """
+    if not manifest.compatible:
+        return Unmet(
+            problem="the bundle names no hardware that it is for",
+            hint="Build it with a profile that has a list `compatible`.",
+        )
     names = [*(board or ()), f"{GENERIC}{machine}"]
     if not set(names).isdisjoint(manifest.compatible):
         return None
@@ -66,6 +71,39 @@ def hardware(board: Sequence[str] | None, machine: str, manifest: Manifest) -> U
         f"{', '.join(names)}",
         hint="Build the bundle with a profile for this device, or install it with --force if it is "
         "known to run here.",
+    )
+
+
+def processor(features: Collection[str], kit: KitFacts) -> Unmet | None:
+    """Compare the features of the processor, as /proc/cpuinfo names them."""
+    missing = [name for name in kit.cpu if name not in features]
+    if not missing:
+        return None
+    return Unmet(
+        problem=f"the runtime needs a processor with {', '.join(kit.cpu)}; the device's lacks "
+        f"{', '.join(missing)}",
+        hint="Build the bundle with a kit for this processor.",
+    )
+
+
+def memory(total: int, manifest: Manifest) -> Unmet | None:
+    """Compare the memory of the whole machine, bytes."""
+    if total >= manifest.memory_bytes:
+        return None
+    return Unmet(
+        problem=f"the model needs {manifest.memory_bytes >> 20} MiB of memory, the device has "
+        f"{total >> 20}",
+        hint="Use a smaller model, or a profile with a smaller context_length.",
+    )
+
+
+def product(installed: Manifest, manifest: Manifest) -> Unmet | None:
+    """Compare the ids: an update has that of the installed release."""
+    if manifest.id == installed.id:
+        return None
+    return Unmet(
+        problem=f"the bundle is {manifest.id}, the device has {installed.id}",
+        hint="Install it with --force if it is to replace that.",
     )
 
 

@@ -83,7 +83,7 @@ def install(bundle: Path, root: Path, force: bool, allow_downgrade: bool, as_jso
     from device_runtime.update.install import Policy
     from device_runtime.update.install import install as put
 
-    policy = Policy(other_hardware=force, downgrade=allow_downgrade)
+    policy = Policy(force=force, downgrade=allow_downgrade)
     release = put(bundle, root, policy=policy)
     manifest = release.manifest
     if as_json:

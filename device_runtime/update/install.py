@@ -4,116 +4,74 @@ Afterwards the root has
 
     /var/lib/edgepack/releases/<digest>/     the verified release
     /var/lib/edgepack/current                link to it, switched atomically
+    /var/lib/edgepack/previous               link to the release before it
+    /var/lib/edgepack/pending.json           the release is on trial
     /usr/local/bin/edgepack-runtime          link to the program in `current`
-    /etc/systemd/system/edgepack.service     enabled in multi-user.target
+    /etc/systemd/system/edgepack*.service    the service, and the guard that ends the trial
 
 A release gets its final name only when all of it is verified and on disk, and `current` is switched
-last but for the unit: until then, the device keeps its previous release.
+after everything else is in place: until then, the device keeps its previous release.
 """
 
-import fcntl
 import os
-import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_runtime.bundle import requirements
-from device_runtime.bundle.manifest import (
-    MANIFEST_NAME,
-    MAX_MANIFEST_BYTES,
-    RUNTIME_ENTRY,
-    SIGNATURE_NAME,
-    decode,
-)
-from device_runtime.bundle.reader import Bundle, open_bundle
+from device_runtime.bundle.folder import BundleFolder
+from device_runtime.bundle.manifest import SIGNATURE_NAME
+from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import OnBytes, Release, disk_error, open_release
+from device_runtime.bundle.source import Shared, Source
 from device_runtime.durable import Folder, aside_name, open_folder
-from device_runtime.errors import BundleError, InstallError, ResourceError
-from device_runtime.update import config
+from device_runtime.errors import BundleError
+from device_runtime.update import config, links, switch, units
+from device_runtime.update.journal import read_pending
 from device_runtime.update.keyring import Keyring
+from device_runtime.update.links import STATE
+from device_runtime.update.preflight import (
+    STRICT,
+    Policy,
+    check_space,
+    check_target,
+    check_update,
+)
+from device_runtime.update.releases import KEEP, Releases
+from device_runtime.update.services import Services
 from device_runtime.update.target import Target
 
-STATE = "var/lib/edgepack"
-PROGRAMS = "usr/local/bin"
-PROGRAM_NAME = "edgepack-runtime"
-UNIT_NAME = "edgepack.service"
-UNITS = "etc/systemd/system"
-LOCK = ".lock"
-SPARE_BYTES = 64 << 20
-"""Space that an installation leaves free on the target's disk."""
-
-UNIT = f"""\
-[Unit]
-Description=edgepack: a language model served on this device
-After=network.target
-
-[Service]
-Type=exec
-ExecStart=/{STATE}/current/{RUNTIME_ENTRY} serve
-EnvironmentFile=-/etc/edgepack/runtime.env
-Restart=on-failure
-RestartSec=2
-TimeoutStopSec=30
-KillMode=mixed
-DynamicUser=yes
-NoNewPrivileges=yes
-CapabilityBoundingSet=
-ProtectSystem=strict
-ProtectHome=yes
-PrivateTmp=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectControlGroups=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-RestrictNamespaces=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-
-[Install]
-WantedBy=multi-user.target
-"""
-
-# Folders left behind by an interrupted installation: names from `aside_name`, and from version 0.1.
-_LEFTOVER = re.compile(r"\.[0-9a-f]{40}\.[0-9a-f]{16}|\.(damaged-)?[0-9a-f]{64}")
+__all__ = ["STRICT", "Installed", "Policy", "install"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
-    """Permissions for an installation.
+class Installed(Release):
+    """The release that an installation made the current one.
 
     Attributes:
-        other_hardware: may install a bundle that is for other hardware than the device's.
-        downgrade: may replace the current release by one with a lower sequence.
-        unsigned: may install a bundle that no trusted key has signed.
-        keys: PEMs of keys that a device without keys trusts from now on.
+        on_trial: whether the guard still has to find it good.
+        notes: what the installation left as it is, one sentence each.
     """
 
-    other_hardware: bool = False
-    downgrade: bool = False
-    unsigned: bool = False
-    keys: tuple[bytes, ...] = ()
-
-
-STRICT = Policy()
-"""The default: no special permissions."""
+    on_trial: bool
+    notes: tuple[str, ...]
 
 
 def install(
-    bundle_path: Path,
+    bundle: Path | Source,
     root: Path = Path("/"),
     *,
     policy: Policy = STRICT,
+    services: Services | None = None,
     on_bytes: OnBytes | None = None,
-) -> Release:
+) -> Installed:
     """Verify a bundle and make it the current release of a root file system.
 
     Args:
-        bundle_path: the `.epk` file.
+        bundle: the `.epk` file, a folder with the members of a bundle, or an open bundle.
         root: the target's root folder.
         policy: permissions for the installation.
+        services: the services of the running system; None if the root is not that of one.
         on_bytes: called with the size of each chunk of data as it is read.
 
     Raises:
@@ -121,133 +79,98 @@ def install(
         InstallError: the bundle does not fit the target, or too few keys that the target trusts
             have signed it.
         ResourceError: too little space, or the target cannot be written to.
+        ServiceError: the release is installed, but the service could not be restarted.
     """
     target = Target(root)
-    with open_bundle(bundle_path) as bundle:
+    with _opened(bundle) as source:
         try:
-            check_target(bundle, target, policy)
+            check_target(source, target, policy)
             keyring = Keyring(target, first=policy.keys)
-            signers = keyring.check(bundle, config.read(target), allow_unsigned=policy.unsigned)
-            with target.folder(STATE, make=True) as state, _alone(state):
-                check_update(bundle, target, policy)
-                with target.folder(f"{STATE}/releases", make=True) as releases:
-                    release = _place(bundle, releases, on_bytes)
-                if signers and release.signature != bundle.signature:
+            signers = keyring.check(source, config.read(target), allow_unsigned=policy.unsigned)
+            with target.folder(STATE, make=True) as state, switch.alone(state):
+                switch.recover(target, state)
+                check_update(source, target, policy)
+                release, repaired = _place(source, target, state, on_bytes)
+                if signers and release.signature != source.signature:
                     # The same release may come again with other signatures.
                     with open_folder(release.folder) as folder:
-                        _write(folder, SIGNATURE_NAME, bundle.signature)
+                        folder.write(SIGNATURE_NAME, source.signature)
                 keyring.keep_first()
-                state.link("current", f"releases/{release.digest}")
-                _link_into_system(target)
+                new_units = units.place(target)
+                switched = links.read(state, "current") != release.digest
+                serves = units.starts(target) or (
+                    services is not None and services.is_active(units.SERVICE)
+                )
+                if switched:
+                    switch.begin(target, state, release.digest)
+                    if not serves:  # nobody would find out how it does
+                        switch.commit(target, state)
+                Releases(target, state).prune(KEEP)
+                on_trial = read_pending(state) is not None
         except OSError as error:
             raise disk_error(error, root) from None
-    return release
-
-
-def check_target(bundle: Bundle, target: Target, policy: Policy) -> None:
-    """Refuse a target that the bundle cannot run on.
-
-    The board of a root file system that is mounted on another machine is not known: only facts from
-    its own files are checked there.
-
-    Raises:
-        InstallError: it is not a root file system, or its architecture, C library or hardware does
-            not match.
-        ResourceError: it has too little free space.
-    """
-    kit = bundle.manifest.kit
-    if kit is None:
-        raise InstallError(
-            "this bundle contains only a model, without a runtime to install",
-            hint="Build it without --model-only, with a profile that has a runtime.",
-        )
-    if not target.is_system:
-        raise InstallError(
-            f"{target.root} is not a root file system (no etc, usr and os-release there)",
-            hint="Mount the device's root partition and pass its mount point.",
-        )
-    _require(target, requirements.architecture(target.machine, kit))
-    glibc = target.glibc
-    if glibc is not None:
-        _require(target, requirements.c_library(glibc, kit))
-    if not policy.other_hardware:
-        _require(target, requirements.hardware(target.board, kit.machine, bundle.manifest))
-    free = target.free_bytes(STATE)
-    needed = bundle.manifest.installed_size + SPARE_BYTES
-    if free < needed:
-        raise ResourceError(
-            f"{target.root} has {free >> 20} MiB free; the release needs {needed >> 20} MiB",
-            hint="Free some space there, or use a smaller model.",
-        )
-
-
-def check_update(bundle: Bundle, target: Target, policy: Policy) -> None:
-    """Refuse a bundle that is older than the current release of the same id.
-
-    A current release that cannot be read does not prevent the update.
-
-    Raises:
-        InstallError: the bundle's sequence is lower.
-    """
-    data = target.read(f"{STATE}/current/{MANIFEST_NAME}", MAX_MANIFEST_BYTES + 1)
-    if data is None or policy.downgrade:
-        return
-    with suppress(BundleError):
-        _require(target, requirements.update(decode(data), bundle.manifest))
-
-
-def _require(target: Target, unmet: requirements.Unmet | None) -> None:
-    if unmet is not None:
-        raise InstallError(f"cannot install into {target.root}: {unmet.problem}", hint=unmet.hint)
+    if services is not None:
+        if new_units:
+            services.reload()
+        if serves and (switched or repaired):
+            services.restart(units.SERVICE)
+            if on_trial:
+                services.restart(units.GUARD)
+    return Installed(
+        folder=release.folder,
+        manifest=release.manifest,
+        digest=release.digest,
+        on_trial=on_trial,
+        notes=tuple(units.notes(target)),
+    )
 
 
 @contextmanager
-def _alone(state: Folder) -> Iterator[None]:
-    """Hold the lock that allows one installation at a time."""
-    entry = state.stat(LOCK)
-    if entry is not None and not stat.S_ISREG(entry.st_mode):
-        raise InstallError(
-            f"{state.path / LOCK} is not a plain file",
-            hint="Remove it: installations use a file of that name as their lock.",
-        )
-    with state.file(LOCK, make=True) as file:
+def _opened(bundle: Path | Source) -> Iterator[Source]:
+    if isinstance(bundle, Source):
+        yield bundle
+    elif bundle.is_dir():
+        yield BundleFolder(bundle)
+    else:
+        with open_bundle(bundle) as opened:
+            yield opened
+
+
+def _place(
+    source: Source, target: Target, state: Folder, on_bytes: OnBytes | None
+) -> tuple[Release, bool]:
+    """Put the release under its digest; keep an existing one that is intact.
+
+    Returns:
+        The release, and whether a damaged one was replaced.
+    """
+    installed = Releases(target, state)
+    installed.sweep()
+    release = installed.open(source.digest)
+    with installed.folder(make=True) as releases:
+        if release is not None:
+            with suppress(BundleError):
+                release.verify(on_bytes)
+                releases.sync()
+                return release, False
+        check_space(source, target, installed)
+        aside = aside_name(source.digest)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InstallError(
-                "another installation is running on this target", hint="Wait for it to end."
-            ) from None
-        yield
+            _unpack(source, releases, aside, installed.shared, on_bytes)
+            damaged = _publish(releases, aside, source.digest)
+        except BaseException:
+            with suppress(OSError):
+                releases.remove(aside)
+            raise
+        return open_release(releases.path / source.digest), damaged
 
 
-def _place(bundle: Bundle, releases: Folder, on_bytes: OnBytes | None) -> Release:
-    """Put the release under its digest; keep an existing one that is intact."""
-    final = releases.path / bundle.digest
-    entry = releases.stat(bundle.digest)
-    if entry is not None and stat.S_ISDIR(entry.st_mode):
-        with suppress(BundleError):
-            release = open_release(final)
-            release.verify(on_bytes)
-            releases.sync()
-            return release
-    for name in releases.names():
-        if _LEFTOVER.fullmatch(name):
-            releases.remove(name)
-    aside = aside_name(bundle.digest)
-    try:
-        _unpack(bundle, releases, aside, on_bytes)
-        _publish(releases, aside, bundle.digest)
-    except BaseException:
-        with suppress(OSError):
-            releases.remove(aside)
-        raise
-    return open_release(final)
-
-
-def _unpack(bundle: Bundle, releases: Folder, aside: str, on_bytes: OnBytes | None) -> None:
+def _unpack(
+    source: Source, releases: Folder, aside: str, shared: Shared, on_bytes: OnBytes | None
+) -> None:
     """Write the release into a new folder and flush all of it to disk."""
     with releases.make_folder(aside) as folder:
-        bundle.unpack(folder.path, on_bytes)
+        source.unpack(folder.path, on_bytes, shared)
         for base, _, _ in os.walk(folder.path):
             # Readable by the service's own user, whatever the installing user's umask.
             Path(base).chmod(0o755)
@@ -255,28 +178,11 @@ def _unpack(bundle: Bundle, releases: Folder, aside: str, on_bytes: OnBytes | No
                 written.sync()
 
 
-def _publish(releases: Folder, aside: str, name: str) -> None:
-    """Give a complete release its name; a damaged one keeps that name until this moment."""
-    damaged = aside_name(name)
-    replaced = releases.stat(name) is not None
-    if replaced:
-        releases.rename(name, damaged)
-    releases.rename(aside, name)
-    if replaced:
-        releases.remove(damaged)
-
-
-def _link_into_system(target: Target) -> None:
-    with target.folder(PROGRAMS, make=True) as programs:
-        programs.link(PROGRAM_NAME, f"/{STATE}/current/{RUNTIME_ENTRY}")
-    with target.folder(UNITS, make=True) as units:
-        _write(units, UNIT_NAME, UNIT.encode())
-    with target.folder(f"{UNITS}/multi-user.target.wants", make=True) as wants:
-        wants.link(UNIT_NAME, f"/{UNITS}/{UNIT_NAME}")
-
-
-def _write(folder: Folder, name: str, content: bytes) -> None:
-    """Write a file that every user may read, whatever the umask."""
-    with folder.written_aside(name) as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(content)
+def _publish(releases: Folder, aside: str, name: str) -> bool:
+    """Give a complete release its name; return whether a damaged one had it until now."""
+    if releases.stat(name) is None:
+        releases.rename(aside, name)
+        return False
+    releases.exchange(aside, name)
+    releases.remove(aside)
+    return True

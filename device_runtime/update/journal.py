@@ -6,7 +6,6 @@ absent. Nothing in them is a time: the clock of a device without a battery start
 """
 
 import logging
-import os
 import stat
 from contextlib import suppress
 from typing import Annotated, TypeVar
@@ -146,7 +145,4 @@ def _read(state: Folder, name: str, kind: type[_Struct]) -> _Struct | None:
 
 
 def _write(state: Folder, name: str, value: Pending | History) -> None:
-    with state.written_aside(name) as file:
-        # For the service's own user, whatever the umask.
-        os.fchmod(file.fileno(), 0o644)
-        file.write(msgspec.json.encode(value))
+    state.write(name, msgspec.json.encode(value))

@@ -5,7 +5,6 @@ there are, one a line, with comments from `#` to the end of a line. An empty key
 the first installation may fill it.
 """
 
-import os
 from collections.abc import Iterable
 
 from device_runtime.bundle.manifest import Trust
@@ -183,12 +182,8 @@ class Keyring:
             self.revoke(key_id)
 
     def _write(self, name: str, content: bytes) -> None:
-        with (
-            self._target.folder(KEYS, make=True) as folder,
-            folder.written_aside(name) as file,
-        ):
-            os.fchmod(file.fileno(), 0o644)
-            file.write(content)
+        with self._target.folder(KEYS, make=True) as folder:
+            folder.write(name, content)
 
     def _state(self, source: Source) -> str:
         """Describe a bundle's signatures."""

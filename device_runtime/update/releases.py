@@ -13,7 +13,7 @@ from device_runtime.bundle.release import Release, open_release
 from device_runtime.durable import Folder, aside_name
 from device_runtime.errors import BundleError, InstallError
 from device_runtime.update import links
-from device_runtime.update.journal import read_history, read_pending
+from device_runtime.update.journal import HISTORY, PENDING, read_history, read_pending
 from device_runtime.update.links import RELEASES, STATE
 from device_runtime.update.target import Target
 
@@ -24,7 +24,10 @@ INCOMING = "incoming"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # Names from `aside_name`, and from version 0.1.
-_LEFTOVER = re.compile(r"\.[^/]{1,40}\.[0-9a-f]{16}|\.(damaged-)?[0-9a-f]{64}")
+_LEFTOVER_RELEASE = re.compile(r"\.[0-9a-f]{40}\.[0-9a-f]{16}|\.(damaged-)?[0-9a-f]{64}")
+_LEFTOVER_FILE = re.compile(
+    rf"\.(current|previous|guard|{re.escape(PENDING)}|{re.escape(HISTORY)})\.[0-9a-f]{{16}}"
+)
 
 State = Literal["current", "on trial", "previous", "failed", "kept", "damaged"]
 
@@ -64,9 +67,13 @@ class Releases:
         self._state = state
         self._content: dict[tuple[str, int], tuple[str, Record]] | None = None
 
-    def folder(self) -> Folder:
-        """Open the folder of the releases; created if missing."""
-        return self._target.folder(f"{STATE}/{RELEASES}", make=True)
+    def folder(self, *, make: bool = False) -> Folder:
+        """Open the folder of the releases.
+
+        Args:
+            make: create it if it is missing, instead of raising OSError.
+        """
+        return self._target.folder(f"{STATE}/{RELEASES}", make=make)
 
     def listing(self) -> list[Listed]:
         """List the releases: those with a role first, then by sequence, the highest first."""
@@ -100,7 +107,7 @@ class Releases:
 
     def open(self, digest: str) -> Release | None:
         """Open a release; None if it is missing or its manifest is damaged."""
-        with self.folder() as folder, suppress(BundleError, OSError):
+        with suppress(BundleError, OSError), self.folder() as folder:
             folder.folder(digest).close()  # a link may lead into another machine's files
             release = open_release(folder.path / digest)
             return release if release.digest == digest else None
@@ -167,14 +174,25 @@ class Releases:
         self._remove(digest)
 
     def sweep(self) -> None:
-        """Remove what interrupted installations left behind, and partial transfers."""
-        with self.folder() as releases:
-            for folder in (self._state, releases):
-                for name in folder.names():
-                    if _LEFTOVER.fullmatch(name):
-                        folder.remove(name)
-        if self._state.stat(INCOMING) is not None:
-            self._state.remove(INCOMING)
+        """Remove what interrupted changes left behind."""
+        for name in self._state.names():
+            if _LEFTOVER_FILE.fullmatch(name):
+                self._state.remove(name)
+        with suppress(FileNotFoundError), self.folder() as releases:
+            for name in releases.names():
+                if _LEFTOVER_RELEASE.fullmatch(name):
+                    releases.remove(name)
+
+    def collect(self, keep: int) -> list[str]:
+        """Remove all that no release needs, and prune the releases as `prune` does.
+
+        Partial transfers are removed, too: an upload that is resumed later starts again.
+        """
+        self.sweep()
+        for name in (INCOMING, f"{PENDING}.corrupt", f"{HISTORY}.corrupt"):
+            if self._state.stat(name) is not None:
+                self._state.remove(name)
+        return self.prune(keep)
 
     def protected(self) -> set[str]:
         """Return the digests of the releases that must stay."""
@@ -185,8 +203,9 @@ class Releases:
         return {digest for digest in roles if digest is not None}
 
     def _digests(self) -> list[str]:
-        with self.folder() as folder:
+        with suppress(FileNotFoundError), self.folder() as folder:
             return sorted(name for name in folder.names() if _DIGEST.fullmatch(name))
+        return []
 
     def _remove(self, digest: str) -> None:
         # Under its own name a release is whole, at every moment.

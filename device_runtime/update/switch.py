@@ -1,10 +1,10 @@
 """The transaction that makes a release the current one, and the way back.
 
-`begin` puts a release on trial: `pending.json`, then the links `guard`, `previous` and `current`.
-The trial ends with `commit`, or with `roll_back` and the reason. Each step is durable before the
-next, `current` always leads to a whole release, and `recover` completes what a power cut left.
-Callers hold the lock (`alone`); the guard reads `pending.json` again under it, since another
-release may be on trial by then.
+`begin` puts a release on trial: it sets the link `guard`, `pending.json`, then the links `previous`
+and `current`. The trial ends with `commit`, or with `roll_back` and the reason. Each step is
+durable before the next, `current` always leads to a whole release, and `recover` completes what a
+power cut left. Callers hold the lock (`alone`); the guard reads `pending.json` again under it,
+since another release may be on trial by then.
 """
 
 import fcntl
@@ -57,16 +57,23 @@ def alone(state: Folder, *, wait: bool = False) -> Iterator[None]:
 
 
 def begin(target: Target, state: Folder, new_digest: str) -> None:
-    """Make a whole release in the folder of releases the current one, on trial."""
+    """Make a whole release in the folder of releases the current one, on trial.
+
+    The release from before a trial has no trial of its own: it ends the one that is on.
+    """
     recover(target, state)
     current = links.read(state, "current")
     trial = read_pending(state)
     if trial is None:
         pending = Pending(new_digest, current, older=links.read(state, "previous"))
+    elif trial.previous == new_digest:
+        _undo(target, state, trial)
+        return
     else:  # the release on trial was never found good: the one before it stays the way back
         pending = Pending(new_digest, trial.previous or current, older=trial.older)
-    write_pending(state, pending)
+    # Before the trial is recorded: from then on, the guard's unit starts that program.
     links.point(state, "guard", pending.previous or new_digest)
+    write_pending(state, pending)
     links.point(state, "previous", pending.previous)
     links.point(state, "current", new_digest)
 

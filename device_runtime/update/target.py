@@ -16,6 +16,7 @@ from typing import IO
 
 from device_runtime.durable import Folder, open_folder
 from device_runtime.errors import InstallError
+from device_runtime.memory import parse_meminfo
 
 MAX_LINKS = 40
 """Links that are followed in one path; Linux has the same limit (path_resolution(7))."""
@@ -147,6 +148,22 @@ class Target:
             return None if self.read("proc/version", 1) is None else ()
         names = tree.decode("ascii", "replace").split("\0")
         return tuple(name for name in names if name and name.isprintable())
+
+    @property
+    def processor(self) -> frozenset[str] | None:
+        """Features of the processor, as /proc/cpuinfo names them; None if it is not known."""
+        text = self.read("proc/cpuinfo", 64 << 10) or b""
+        line = re.search(rb"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+        return frozenset(line[1].decode("ascii", "replace").split()) if line else None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory of the machine, bytes; None if it is not known."""
+        text = self.read("proc/meminfo", 64 << 10) or b""
+        try:
+            return parse_meminfo(text.decode("ascii", "replace"))[0]
+        except KeyError:
+            return None
 
     @contextmanager
     def _walk(self, path: str) -> Iterator[tuple[Folder, list[str]]]:

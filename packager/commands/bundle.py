@@ -91,7 +91,7 @@ def flash(bundle: Path, target: str, force: bool, allow_downgrade: bool, as_json
     from device_runtime.update.install import Policy
     from packager.flash import flash as put
 
-    policy = Policy(other_hardware=force, downgrade=allow_downgrade)
+    policy = Policy(force=force, downgrade=allow_downgrade)
     release = put(bundle, target, policy)
     if as_json:
         console.result_json({"target": target, "release": release.digest})

@@ -1,0 +1,196 @@
+"""The parts of an installation in the system around it: the program's name and systemd's units.
+
+A unit file belongs to edgepack as long as it is byte for byte what an installation wrote, which its
+first line proves. An edited unit, a masked one and one that somebody put there as a link are left
+alone, and a unit that was disabled stays so. Drop-ins are never touched.
+"""
+
+import hashlib
+import os
+import re
+import stat
+from contextlib import suppress
+from typing import Literal
+
+from device_runtime.bundle.manifest import RUNTIME_ENTRY
+from device_runtime.durable import Folder
+from device_runtime.update.links import STATE
+from device_runtime.update.target import Target
+
+PROGRAMS = "usr/local/bin"
+PROGRAM_NAME = "edgepack-runtime"
+UNITS = "etc/systemd/system"
+WANTS = f"{UNITS}/multi-user.target.wants"
+SERVICE = "edgepack.service"
+GUARD = "edgepack-guard.service"
+
+_PROGRAM_LINK = f"/{STATE}/current/{RUNTIME_ENTRY}"
+_TEXTS = {
+    SERVICE: f"""\
+[Unit]
+Description=edgepack: a language model served on this device
+After=network.target
+
+[Service]
+Type=exec
+ExecStart=/{STATE}/current/{RUNTIME_ENTRY} serve
+EnvironmentFile=-/etc/edgepack/runtime.env
+Restart=on-failure
+RestartSec=2
+TimeoutStopSec=30
+KillMode=mixed
+DynamicUser=yes
+RuntimeDirectory=edgepack
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=restart
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+
+[Install]
+WantedBy=multi-user.target
+""",
+    GUARD: f"""\
+[Unit]
+Description=edgepack: judges a new release, and returns to the one before if it fails
+ConditionPathExists=/{STATE}/pending.json
+After={SERVICE}
+
+[Service]
+Type=exec
+ExecStart=/{STATE}/guard/{RUNTIME_ENTRY} guard
+Restart=on-failure
+RestartSec=5
+NoNewPrivileges=yes
+ProtectHome=yes
+PrivateTmp=yes
+
+[Install]
+WantedBy=multi-user.target
+""",
+}
+# Digests of the units that earlier versions wrote, without a first line of their own.
+_EARLIER = frozenset({"c7bf326cc300440eb9538318222877027e76cc08861d3169507d890476ea0f61"})
+_FIRST_LINE = "# Written by edgepack, which replaces it unless it was edited: sha256 {}\n"
+_MAX_BYTES = 64 << 10
+
+State = Literal["missing", "ours", "edited", "masked"]
+
+
+def place(target: Target) -> bool:
+    """Put program and units into the system; return whether a unit changed."""
+    sweep(target)
+    with target.folder(PROGRAMS, make=True) as programs:
+        if _link(programs, PROGRAM_NAME) != _PROGRAM_LINK:
+            programs.link(PROGRAM_NAME, _PROGRAM_LINK)
+    changed = [unit for unit, text in _TEXTS.items() if _place_unit(target, unit, text)]
+    return changed != []
+
+
+def remove(target: Target) -> None:
+    """Take program and units out of the system; an edited unit stays, disabled."""
+    sweep(target)
+    for unit in _TEXTS:
+        with target.folder(WANTS, make=True) as wants:
+            if wants.stat(unit) is not None:
+                wants.remove(unit)
+        if state(target, unit) == "ours":
+            with target.folder(UNITS) as units:
+                units.remove(unit)
+    with target.folder(PROGRAMS, make=True) as programs:
+        if _link(programs, PROGRAM_NAME) == _PROGRAM_LINK:
+            programs.remove(PROGRAM_NAME)
+
+
+def sweep(target: Target) -> None:
+    """Remove what interrupted installations left in the folders of the system."""
+    names = "|".join(re.escape(name) for name in (PROGRAM_NAME, *_TEXTS))
+    leftover = re.compile(rf"\.({names})\.[0-9a-f]{{16}}")
+    for path in (PROGRAMS, UNITS, WANTS):
+        with suppress(FileNotFoundError), target.folder(path) as folder:
+            for name in folder.names():
+                if leftover.fullmatch(name):
+                    folder.remove(name)
+
+
+def starts(target: Target) -> bool:
+    """Return whether the service starts with the system."""
+    return state(target, SERVICE) in ("ours", "edited") and _is_enabled(target, SERVICE)
+
+
+def notes(target: Target) -> list[str]:
+    """Describe the units that installations leave as they are, one sentence each."""
+    described = []
+    for unit in _TEXTS:
+        match state(target, unit):
+            case "edited":
+                described.append(f"{unit} was edited and stays as it is: remove it to get ours")
+            case "masked":
+                described.append(f"{unit} is masked and stays so")
+            case "ours" if not _is_enabled(target, unit):
+                described.append(f"{unit} is disabled and stays so")
+    return described
+
+
+def state(target: Target, unit: str) -> State:
+    """Return the state of a unit file."""
+    try:
+        with target.folder(UNITS) as folder:
+            if _link(folder, unit) is not None:
+                return "masked" if _link(folder, unit) == os.devnull else "edited"
+            with folder.file(unit) as file:
+                content = file.read(_MAX_BYTES)
+    except FileNotFoundError:
+        return "missing"
+    if not content:
+        return "masked"  # as a link to /dev/null: systemd.unit(5)
+    first, _, text = content.decode("utf-8", "replace").partition("\n")
+    ours = _FIRST_LINE.format(_digest(text.encode())) == f"{first}\n"
+    return "ours" if ours or _digest(content) in _EARLIER else "edited"
+
+
+def _place_unit(target: Target, unit: str, text: str) -> bool:
+    """Write a unit that is missing or ours; return whether it changed."""
+    content = (_FIRST_LINE.format(_digest(text.encode())) + text).encode()
+    kind = state(target, unit)
+    if kind == "missing":
+        # First, since a unit without this link was disabled by somebody.
+        with target.folder(WANTS, make=True) as wants:
+            wants.link(unit, f"/{UNITS}/{unit}")
+    elif kind != "ours" or target.read(f"{UNITS}/{unit}", _MAX_BYTES) == content:
+        return False
+    with target.folder(UNITS, make=True) as units:
+        units.write(unit, content)
+    return True
+
+
+def _is_enabled(target: Target, unit: str) -> bool:
+    """Return whether any target of systemd (its `*.wants` folder) wants a unit."""
+    with suppress(FileNotFoundError), target.folder(UNITS) as units:
+        for name in units.names():
+            if name.endswith(".wants"):
+                with suppress(OSError), target.folder(f"{UNITS}/{name}") as wants:
+                    if wants.stat(unit) is not None:
+                        return True
+    return False
+
+
+def _link(folder: Folder, name: str) -> str | None:
+    """Return the target of a link; None if there is no link."""
+    entry = folder.stat(name)
+    if entry is None or not stat.S_ISLNK(entry.st_mode):
+        return None
+    return os.readlink(name, dir_fd=folder.descriptor)
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()

@@ -1,0 +1,122 @@
+"""Faults of installations that were seen on devices, each as it was noticed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from device_runtime.bundle.release import open_release
+from device_runtime.errors import InstallError
+from device_runtime.update.install import Policy, install
+from tests.support.bundles import draft
+from tests.support.targets import ELF_X86_64, make_root
+
+UNITS = "etc/systemd/system"
+WANTED = f"{UNITS}/multi-user.target.wants/edgepack.service"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_root(tmp_path / "root", ELF_X86_64)
+
+
+def bundle(folder: Path, number: int = 1, **changes: object) -> Path:
+    values = {"version": f"{number}.0.0", "sequence": number, **changes}
+    return draft().replaced(**values).write(folder / f"{number}.epk")
+
+
+def test_damaged_current_release_keeps_its_name_while_it_is_repaired(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bundle(tmp_path)
+    release = install(path, root)
+    left = 0
+
+    def flush(_: int) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", flush)
+    for steps in range(1, 200):
+        (release.folder / "model/tokenizer.json").chmod(0o600)
+        left = steps
+        try:
+            install(path, root)
+        except KeyboardInterrupt:
+            assert open_release(root / "var/lib/edgepack/current").digest == release.digest
+        else:
+            break
+    assert steps > 10
+    release.verify()
+
+
+def test_file_of_a_finder_among_the_releases_is_harmless(root: Path, tmp_path: Path) -> None:
+    releases = root / "var/lib/edgepack/releases"
+    releases.mkdir(parents=True)
+    (releases / ".DS_Store").write_text("Finder")
+    (releases / ".Trashes").mkdir()
+    install(bundle(tmp_path), root).verify()
+    assert (releases / ".DS_Store").read_text() == "Finder"
+
+
+def test_disabled_unit_stays_disabled(root: Path, tmp_path: Path) -> None:
+    install(bundle(tmp_path), root)
+    (root / WANTED).unlink()
+    install(bundle(tmp_path, 2), root)
+    assert not (root / WANTED).is_symlink()
+
+
+def test_masked_unit_stays_masked(root: Path, tmp_path: Path) -> None:
+    install(bundle(tmp_path), root)
+    unit = root / UNITS / "edgepack.service"
+    unit.unlink()
+    unit.symlink_to("/dev/null")
+    install(bundle(tmp_path, 2), root)
+    assert str(unit.readlink()) == "/dev/null"
+
+
+def test_edited_unit_stays_as_it_is(root: Path, tmp_path: Path) -> None:
+    install(bundle(tmp_path), root)
+    unit = root / UNITS / "edgepack.service"
+    unit.write_text(unit.read_text() + "# mine\n")
+    install(bundle(tmp_path, 2), root)
+    assert unit.read_text().endswith("# mine\n")
+
+
+def test_configuration_and_drop_ins_survive(root: Path, tmp_path: Path) -> None:
+    install(bundle(tmp_path), root)
+    kept = [
+        root / "etc/edgepack/runtime.toml",
+        root / "etc/edgepack/runtime.env",
+        root / "etc/edgepack/keys.d/mine.pem",
+        root / UNITS / "edgepack.service.d/mine.conf",
+    ]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    install(bundle(tmp_path, 2), root)
+    assert {path.read_text() for path in kept} == {"mine"}
+
+
+def test_releases_do_not_pile_up(root: Path, tmp_path: Path) -> None:
+    for number in range(1, 8):
+        last = install(bundle(tmp_path, number), root)
+    releases = root / "var/lib/edgepack/releases"
+    assert len(list(releases.iterdir())) == 3
+    assert last.folder in releases.iterdir()
+
+
+def test_another_products_bundle_is_refused_unless_forced(root: Path, tmp_path: Path) -> None:
+    install(bundle(tmp_path, id="camera-assistant"), root)
+    other = bundle(tmp_path, 2, id="door-bell")
+    with pytest.raises(InstallError, match=r"door-bell.*camera-assistant") as caught:
+        install(other, root)
+    assert "--force" in caught.value.hint
+    install(other, root, policy=Policy(force=True)).verify()
+
+
+def test_bundle_that_names_no_hardware_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InstallError, match="names no hardware"):
+        install(bundle(tmp_path, compatible=()), root)
