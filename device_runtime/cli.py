@@ -11,9 +11,10 @@ from device_runtime.commands.api_key import api_key
 from device_runtime.commands.chat import chat
 from device_runtime.commands.config import config
 from device_runtime.commands.generate import generate
-from device_runtime.commands.release import doctor, install, verify
+from device_runtime.commands.release import doctor, verify
 from device_runtime.commands.serve import serve, worker
 from device_runtime.commands.status import status
+from device_runtime.commands.updates import gc, install, purge, releases, rollback
 from device_runtime.errors import DeviceError
 
 PROGRAM = "edgepack-runtime"
@@ -48,7 +49,10 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, PROGRAM, "_EDGEPACK_RUNTIME_COMPLETE").source())
 
 
-for command in (serve, worker, generate, chat, status, verify, doctor, install, config, api_key):
+for command in (
+    *(serve, worker, generate, chat, status, verify, doctor, config, api_key),
+    *(install, releases, rollback, gc, purge),
+):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""Commands about bundles and releases: verify, doctor, install."""
+"""Commands about a release: verify, doctor."""
 
 import json
 from pathlib import Path
@@ -55,39 +55,3 @@ def doctor(release: Path | None, as_json: bool) -> int:
             if check.advice:
                 click.echo(f"{'':<21} -> {check.advice}")
     return 0 if passed else ResourceError.exit_code
-
-
-@click.command()
-@click.argument("bundle", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="/",
-    show_default=True,
-    help="Root file system to install into: this device's, or a mounted one.",
-)
-@click.option("--force", is_flag=True, help="Install a bundle built for other hardware.")
-@click.option(
-    "--allow-downgrade",
-    is_flag=True,
-    help="Install a bundle older than the current release.",
-)
-@as_json
-def install(bundle: Path, root: Path, force: bool, allow_downgrade: bool, as_json: bool) -> None:
-    """Verify a BUNDLE and make it the device's current release, in one atomic step.
-
-    \b
-    Example:
-      sudo edgepack-runtime install new.epk && sudo systemctl restart edgepack
-    """
-    from device_runtime.update.install import Policy
-    from device_runtime.update.install import install as put
-
-    policy = Policy(force=force, downgrade=allow_downgrade)
-    release = put(bundle, root, policy=policy)
-    manifest = release.manifest
-    if as_json:
-        result = {"id": manifest.id, "version": manifest.version, "digest": release.digest}
-        click.echo(json.dumps(result))
-    else:
-        click.echo(f"{manifest.id} {manifest.version} is installed: {release.digest}")

@@ -18,6 +18,8 @@ RELEASES = "releases"
 Role = Literal["current", "previous", "guard"]
 """`current` serves, `previous` served before it, `guard` judges the release on trial."""
 
+ROLES: tuple[Role, ...] = ("current", "previous", "guard")
+
 _TARGET = re.compile(rf"{RELEASES}/([0-9a-f]{{64}})")
 
 

@@ -197,7 +197,7 @@ class Releases:
     def protected(self) -> set[str]:
         """Return the digests of the releases that must stay."""
         pending = read_pending(self._state)
-        roles = [links.read(self._state, role) for role in ("current", "previous", "guard")]
+        roles = [links.read(self._state, role) for role in links.ROLES]
         if pending is not None:
             roles += [pending.release, pending.previous, pending.older]
         return {digest for digest in roles if digest is not None}
