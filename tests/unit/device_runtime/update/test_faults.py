@@ -90,7 +90,7 @@ def test_configuration_and_drop_ins_survive(root: Path, tmp_path: Path) -> None:
     kept = [
         root / "etc/edgepack/runtime.toml",
         root / "etc/edgepack/runtime.env",
-        root / "etc/edgepack/keys.d/mine.pem",
+        root / "etc/edgepack/secrets/mine",
         root / UNITS / "edgepack.service.d/mine.conf",
     ]
     for path in kept:

@@ -244,7 +244,7 @@ def test_purge_of_everything_leaves_an_edited_unit_disabled(root: Path, tmp_path
 
 def test_hold_is_respected_with_its_reason(root: Path, tmp_path: Path) -> None:
     install(bundle(tmp_path), root)
-    (root / "etc/edgepack").mkdir()
+    (root / "etc/edgepack").mkdir(exist_ok=True)
     (root / "etc/edgepack/hold").write_text("a customer is being served\x1b[31m\nuntil noon\n")
     with pytest.raises(InstallError, match="holds installations: a customer is being served") as e:
         install(bundle(tmp_path, 2), root)
