@@ -102,6 +102,7 @@ def _disk(folder: Path, scratch: Path) -> None:
     (root / "etc/systemd/network/wired.network").write_text(NETWORK)
     _run("systemctl", f"--root={root}", "enable", "systemd-networkd")
     (root / "etc/hostname").write_text("board\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 board\n")
     (root / "etc/fstab").write_text("/dev/vda2 / ext4 defaults 0 1\n")
     home = root / "home/user/.ssh"
     home.mkdir(mode=0o700)
