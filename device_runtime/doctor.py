@@ -17,8 +17,9 @@ from device_runtime.bundle import requirements
 from device_runtime.bundle.manifest import CudaFacts, KitFacts, Manifest
 from device_runtime.bundle.release import Release
 from device_runtime.bundle.requirements import Unmet
-from device_runtime.errors import BundleError
+from device_runtime.errors import BundleError, DeviceError
 from device_runtime.memory import parse_meminfo
+from device_runtime.update.keyring import Keyring, describe
 from device_runtime.update.target import Target
 
 # JetPack versions by the major version of Jetson Linux (L4T) that they are based on.
@@ -26,6 +27,8 @@ _JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
 
 # CUdevice_attribute in CUDA's driver API.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+
+_OWN_KEYS = "Install a bundle that is signed with a key of /etc/edgepack/keys.d."
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +52,7 @@ def examine(release: Release) -> list[Check]:
     manifest = release.manifest
     checks = [
         files(release),
+        signature(release, Target(Path("/"))),
         memory(Path("/proc/meminfo").read_text(), manifest.memory_bytes),
         disk(shutil.disk_usage(release.folder).free, manifest.installed_size),
     ]
@@ -75,6 +79,17 @@ def files(release: Release) -> Check:
     except BundleError as error:
         return Check(name="release", status="fail", found=str(error), advice=error.hint)
     return Check(name="release", status="ok", found=f"intact ({release.digest[:12]})")
+
+
+def signature(release: Release, target: Target) -> Check:
+    """Check who signed the release; only warn, since the device's rules may allow anybody."""
+    try:
+        states = Keyring(target).signatures(release)
+    except (DeviceError, OSError) as error:
+        return Check(name="signature", status="warn", found=str(error), advice=_OWN_KEYS)
+    if "trusted" in states.values():
+        return Check(name="signature", status="ok", found=describe(states))
+    return Check(name="signature", status="warn", found=describe(states), advice=_OWN_KEYS)
 
 
 def memory(meminfo: str, needed: int) -> Check:

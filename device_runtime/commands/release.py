@@ -19,22 +19,25 @@ def verify(path: Path | None, as_json: bool) -> None:
     PATH is a .epk file or the folder of a release; the default is the release of this program.
     """
     from device_runtime.bundle.reader import open_bundle
+    from device_runtime.update.keyring import Keyring, describe
+    from device_runtime.update.target import Target
 
+    keyring = Keyring(Target(Path("/")))
     if path is None or path.is_dir():
         opened = open_or_own(path)
         opened.verify()
-        manifest, digest = opened.manifest, opened.digest
+        manifest, digest, signatures = opened.manifest, opened.digest, keyring.signatures(opened)
     else:
         with open_bundle(path) as bundle:
             bundle.verify()
-            manifest, digest = bundle.manifest, bundle.digest
+        manifest, digest, signatures = bundle.manifest, bundle.digest, keyring.signatures(bundle)
     if as_json:
         result = {"ok": True, "id": manifest.id, "version": manifest.version, "digest": digest}
-        click.echo(json.dumps(result))
+        click.echo(json.dumps({**result, "signatures": signatures}))
     else:
         click.echo(
             f"{manifest.id} {manifest.version} is intact: {len(manifest.records)} files, "
-            f"digest {digest}"
+            f"digest {digest}, {describe(signatures)}"
         )
 
 

@@ -5,7 +5,9 @@ there are, one a line, with comments from `#` to the end of a line. An empty key
 the first installation may fill it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
 
 from device_runtime.bundle.manifest import Trust
 from device_runtime.bundle.release import Release
@@ -28,6 +30,8 @@ REVOKED = "revoked"
 MAX_KEYS = 256
 _MAX_REVOKED_BYTES = 1 << 20
 
+Standing = Literal["trusted", "not trusted", "revoked"]
+
 
 class Keyring:
     """The trusted keys of a device.
@@ -46,8 +50,7 @@ class Keyring:
             first: PEMs of keys to trust if the device has no keys yet.
 
         Raises:
-            InstallError: a file of the keyring, or a key of `first`, is not valid.
-            OSError: it cannot be read.
+            InstallError: a file of the keyring cannot be read, or a key is not valid.
         """
         self._target = target
         self.keys = _read_keys(target)
@@ -69,6 +72,21 @@ class Keyring:
         if not signed.signature:
             return frozenset()
         return signers(signed.signature, signed.manifest_bytes, self.trusted)
+
+    def signatures(self, signed: Source | Release) -> dict[str, Standing]:
+        """Return the standing of each key that is said to have signed a bundle or a release.
+
+        Raises:
+            BundleError: the signature is malformed, or one by a trusted key is wrong.
+        """
+        if not signed.signature:
+            return {}
+        trusted = self.signers(signed)
+        states: dict[str, Standing] = {}
+        for key_id in read(signed.signature, signed.manifest_bytes):
+            unknown: Standing = "revoked" if key_id in self.revoked else "not trusted"
+            states[key_id] = "trusted" if key_id in trusted else unknown
+        return states
 
     def check(
         self, source: Source, rules: UpdateConfig, *, allow_unsigned: bool = False
@@ -92,22 +110,24 @@ class Keyring:
         ids = self.signers(source)
         if len(ids) >= rules.threshold:
             return ids
+        state = describe(self.signatures(source))
         if source.manifest.trust != Trust():
             raise InstallError(
                 "this bundle changes the device's keys, so it must be signed with "
-                f"{_count(rules.threshold)} that the device trusts; it is {self._state(source)}",
+                f"{_count(rules.threshold)} that the device trusts; it is {state}",
                 hint="Sign it with a key that the device trusts: edgepack sign BUNDLE --key KEY",
             )
         if allow_unsigned or rules.allow_unsigned:
             return ids
-        if not self.trusted:
+        if not self.keys and not self.first:
             raise InstallError(
-                f"this bundle is {self._state(source)}, and the device trusts no key yet",
-                hint=f"Pass the public key of its builder with --key FILE, or copy it to /{KEYS}/.",
+                f"this bundle is {state}, and the device trusts no key yet",
+                hint="Sign it with edgepack sign, and give the device the public key: with --key "
+                f"FILE of edgepack-runtime install, or as a file in /{KEYS}/.",
             )
         raise InstallError(
             f"this bundle must be signed with {_count(rules.threshold)} that the device trusts; "
-            f"it is {self._state(source)}",
+            f"it is {state}",
             hint="Sign it with a key that the device trusts: edgepack sign BUNDLE --key KEY. "
             f"The device's keys are in /{KEYS}/, its rules in /{config.FILE}.",
         )
@@ -143,7 +163,7 @@ class Keyring:
                 )
 
     def add(self, pem: bytes) -> None:
-        """Trust a key, unless it is revoked.
+        """Trust a key; one that is revoked stays so.
 
         Raises:
             InstallError: it is not a key.
@@ -185,16 +205,12 @@ class Keyring:
         with self._target.folder(KEYS, make=True) as folder:
             folder.write(name, content)
 
-    def _state(self, source: Source) -> str:
-        """Describe a bundle's signatures."""
-        if not source.signature:
-            return "not signed"
-        trusted = {key.id for key in self.trusted}
-        words = []
-        for key_id in read(source.signature, source.manifest_bytes):
-            kind = "revoked" if key_id in self.revoked else "not trusted"
-            words.append(f"{key_id[:16]} ({'trusted' if key_id in trusted else kind})")
-        return f"signed with {', '.join(words)}"
+
+def describe(signatures: Mapping[str, Standing]) -> str:
+    """Describe the signatures of a bundle in words."""
+    if not signatures:
+        return "not signed"
+    return "signed with " + ", ".join(f"{key[:16]} ({state})" for key, state in signatures.items())
 
 
 def _read_keys(target: Target) -> tuple[PublicKey, ...]:
@@ -202,22 +218,22 @@ def _read_keys(target: Target) -> tuple[PublicKey, ...]:
         folder = target.folder(KEYS)
     except FileNotFoundError:
         return ()
+    except OSError as error:
+        raise _unreadable(target.root / KEYS, error) from None
     keys = []
     with folder:
         names = sorted(name for name in folder.names() if name.endswith(".pem"))
         if len(names) > MAX_KEYS:
             raise InstallError(
-                f"{folder.path} has more than {MAX_KEYS} keys", hint="Remove those of no one."
+                f"{target.root / KEYS} has more than {MAX_KEYS} keys", hint="Remove some of them."
             )
         for name in names:
-            where = str(folder.path / name)
+            where = target.root / KEYS / name
             try:
                 with folder.file(name) as file:
-                    keys.append(_load(file.read(MAX_KEY_BYTES + 1), where))
+                    keys.append(_load(file.read(MAX_KEY_BYTES + 1), str(where)))
             except OSError as error:
-                raise InstallError(
-                    f"{where} cannot be read: {error.strerror}", hint="Correct or remove that file."
-                ) from None
+                raise _unreadable(where, error) from None
     return tuple(keys)
 
 
@@ -233,6 +249,12 @@ def _read_revoked(target: Target) -> frozenset[str]:
             )
         ids.add(key_id)
     return frozenset(ids - {""})
+
+
+def _unreadable(path: Path, error: OSError) -> InstallError:
+    return InstallError(
+        f"{path} cannot be read: {error.strerror}", hint="Correct or remove that entry."
+    )
 
 
 def _load(pem: bytes, where: str) -> PublicKey:

@@ -1,7 +1,7 @@
 """Make small bundles without a model or a frozen program, byte by byte where a test wants it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from device_runtime.bundle.manifest import (
 )
 from device_runtime.bundle.quantization import QuantizationFacts
 from device_runtime.bundle.reader import END, member_header, padding
+from tests.support.keys import Key, envelope
 
 SBOM = b'{"bomFormat": "CycloneDX"}\n'
 PROGRAM = b"#!/bin/sh\necho runtime\n" * 200
@@ -31,17 +32,18 @@ def digest(data: bytes) -> str:
 
 @dataclass
 class Draft:
-    """A bundle in the making: a manifest and the stored bytes of its blobs."""
+    """A bundle in the making: a manifest, the stored bytes of its blobs, and who signs it."""
 
     manifest: Manifest
     blobs: dict[str, bytes]
+    keys: tuple[Key, ...] = ()
 
     def members(self) -> list[tuple[str, bytes]]:
         encoded = schema.encode(self.manifest)
         small = [
             (schema.MARKER_NAME, schema.marker(encoded)),
             (schema.MANIFEST_NAME, encoded),
-            (schema.SIGNATURE_NAME, b""),
+            (schema.SIGNATURE_NAME, envelope(encoded, *self.keys) if self.keys else b""),
             (schema.SBOM_NAME, SBOM),
         ]
         stored = [(schema.BLOB_PREFIX + name, self.blobs[name]) for name in self.manifest.blobs]
@@ -49,10 +51,13 @@ class Draft:
 
     def with_records(self, *records: Record) -> "Draft":
         changed = msgspec.structs.replace(self.manifest, records=(*self.manifest.records, *records))
-        return Draft(changed, self.blobs)
+        return replace(self, manifest=changed)
 
     def replaced(self, **changes: Any) -> "Draft":
-        return Draft(msgspec.structs.replace(self.manifest, **changes), self.blobs)
+        return replace(self, manifest=msgspec.structs.replace(self.manifest, **changes))
+
+    def signed(self, *keys: Key) -> "Draft":
+        return replace(self, keys=keys)
 
     def write(self, path: Path) -> Path:
         path.write_bytes(tar(self.members()))
