@@ -76,13 +76,19 @@ def build(request: BuildRequest) -> BuildResult:
         },
         sbom=Blob(sha256=cache.bytes_digest(bom), size=len(bom)),
         records=tuple(part.record for part in parts),
+        trust=request.trust,
     )
     output = request.output or Path(
         f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"
     )
     with console.step(f"Writing and verifying {output}"):
-        digest = bundle.write(output, manifest, bom, parts)
-    result = BuildResult(path=output, digest=digest, manifest=manifest)
+        digest = bundle.write(output, manifest, bom, parts, request.signers)
+    result = BuildResult(
+        path=output,
+        digest=digest,
+        manifest=manifest,
+        signed_with=tuple(signer.public.id for signer in request.signers),
+    )
     if quantized.facts.tried:
         build_report.write(request, result, quantized.choice, speeds)
     return result

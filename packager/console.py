@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import click
 import rich.box
 import rich.progress
 from rich.console import Console
@@ -74,6 +75,17 @@ def progress(title: str, total: int, unit: str = "bytes") -> Iterator[Callable[[
     ) as bar:
         task = bar.add_task(escape(title), total=total)
         yield lambda amount: bar.advance(task, amount)
+
+
+def secret(prompt: str, *, confirm: bool = False) -> str:
+    """Let the user type a secret, which is not shown.
+
+    Args:
+        prompt: words before the cursor.
+        confirm: let it be typed twice.
+    """
+    typed: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    return typed
 
 
 def result(text: str) -> None:

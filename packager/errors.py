@@ -68,6 +68,12 @@ class ResourceError(PackagerError):
     exit_code = 9
 
 
+class SigningError(PackagerError):
+    """A key is missing, cannot be unlocked, or cannot sign."""
+
+    exit_code = 14
+
+
 class CommandError(PackagerError):
     """A program that edgepack started failed. Callers convert it into an error of their own class.
 

@@ -1,9 +1,10 @@
 """The request and the result of a build."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from device_runtime.bundle.manifest import Manifest
+from device_runtime.bundle.manifest import Manifest, Trust
+from packager.private_keys import Signer
 from packager.profile import DeviceProfile
 
 
@@ -24,6 +25,8 @@ class BuildRequest:
         sequence: number that grows with each release of the bundle.
         adapter: folder of a LoRA adapter to merge into the model; None for no adapter.
         trust_remote_code: run Python code that comes with the model.
+        signers: keys to sign the bundle with; none for an unsigned one.
+        trust: changes to the keyring of the devices that the bundle is installed on.
     """
 
     profile: DeviceProfile
@@ -38,12 +41,15 @@ class BuildRequest:
     sequence: int = 1
     adapter: Path | None = None
     trust_remote_code: bool = False
+    signers: tuple[Signer, ...] = ()
+    trust: Trust = field(default_factory=Trust)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildResult:
-    """A finished bundle: its path, digest and manifest."""
+    """A finished bundle: its path, digest and manifest, and the ids of the keys that signed it."""
 
     path: Path
     digest: str
     manifest: Manifest
+    signed_with: tuple[str, ...]

@@ -14,6 +14,7 @@ from tests.support import tiny_model
 from tests.support.commands import edgepack
 
 PACKAGES = {
+    "openssl": "openssl",
     "mosquitto": "mosquitto",
     "qemu-aarch64-static": "qemu-user-static",
     "mmdebstrap": "mmdebstrap",
@@ -43,6 +44,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.fail(reason, pytrace=False)
             if missing:
                 pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_keys(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A folder of signing keys for the tests: their builds make and use no key of the user's."""
+    os.environ["EDGEPACK_KEYS"] = str(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture

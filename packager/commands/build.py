@@ -10,6 +10,7 @@ from packager.commands.options import (
     calibration_text_option,
     eval_text_option,
     model_option,
+    passphrase_option,
     profile_option,
     recipe_names,
     trust_option,
@@ -22,6 +23,16 @@ def _version(_context: click.Context, _option: click.Parameter, value: str) -> s
     if not is_version(value):
         raise click.BadParameter("a version starts with a digit, for example 1.2.0")
     return value
+
+
+def _key_ids(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    from device_runtime.bundle.signature import is_key_id
+
+    if not all(map(is_key_id, values)):
+        raise click.BadParameter("an id has 64 hexadecimal digits; edgepack keys list shows it")
+    return values
 
 
 @click.command()
@@ -65,6 +76,31 @@ def _version(_context: click.Context, _option: click.Parameter, value: str) -> s
     help="Number for update checks on devices: increase it with each release.",
 )
 @trust_option
+@click.option(
+    "--sign-key",
+    "sign_keys",
+    metavar="KEY",
+    multiple=True,
+    help="Sign with this key: a name (edgepack keys list) or a file.  [default: default, which the "
+    "first build makes]",
+)
+@click.option("--no-sign", is_flag=True, help="Leave the bundle unsigned.")
+@passphrase_option
+@click.option(
+    "--trust-key",
+    "trust_keys",
+    metavar="KEY",
+    multiple=True,
+    help="Let the device trust this key as well, once the release has started there.",
+)
+@click.option(
+    "--revoke-key",
+    "revoke_keys",
+    metavar="ID",
+    multiple=True,
+    callback=_key_ids,
+    help="Let the device stop trusting the key with this id then, for good.",
+)
 @as_json
 def build(
     profile_name: str,
@@ -79,6 +115,11 @@ def build(
     bundle_version: str,
     sequence: int,
     trust_remote_code: bool,
+    sign_keys: tuple[str, ...],
+    no_sign: bool,
+    passphrase_file: Path | None,
+    trust_keys: tuple[str, ...],
+    revoke_keys: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Quantize a model for a device and pack it with the runtime into one bundle.
@@ -91,13 +132,23 @@ def build(
       edgepack build --profile raspberry-pi --model ./base --adapter ./my-lora
       edgepack build --profile raspberry-pi --recipe int4-gptq --allow-quality-loss
     """
+    from device_runtime.bundle.manifest import Trust
     from packager import build as bundle
-    from packager import profile, request
+    from packager import keys, profile, request
     from packager.report import tables
 
+    if no_sign and (sign_keys or trust_keys or revoke_keys):
+        raise click.UsageError(
+            "--no-sign cannot be combined with --sign-key, --trust-key or --revoke-key: only a "
+            "signed bundle changes a device's keys"
+        )
+    added = tuple(keys.public(key).pem.decode() for key in trust_keys)
+    device = profile.load(profile_name)
+    # Before the work, which takes minutes: a passphrase may have to be typed.
+    signers = () if no_sign else keys.unlock(sign_keys, passphrase_file)
     result = bundle.build(
         request.BuildRequest(
-            profile=profile.load(profile_name),
+            profile=device,
             model=model,
             output=output,
             adapter=adapter,
@@ -109,6 +160,8 @@ def build(
             version=bundle_version,
             sequence=sequence,
             trust_remote_code=trust_remote_code,
+            signers=signers,
+            trust=Trust(add=added, revoke=revoke_keys),
         )
     )
     if as_json:

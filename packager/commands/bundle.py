@@ -78,9 +78,23 @@ def chat(bundle: Path, options: tuple[str, ...]) -> None:
 @click.option(
     "--allow-downgrade", is_flag=True, help="Install a bundle that is older than the current one."
 )
+@click.option(
+    "--allow-unsigned",
+    is_flag=True,
+    help="Install a bundle that no key that the device trusts has signed.",
+)
 @as_json
-def flash(bundle: Path, target: str, force: bool, allow_downgrade: bool, as_json: bool) -> None:
+def flash(
+    bundle: Path,
+    target: str,
+    force: bool,
+    allow_downgrade: bool,
+    allow_unsigned: bool,
+    as_json: bool,
+) -> None:
     """Install a bundle on TARGET: a mounted root file system, for instance an SD card's.
+
+    A device without keys trusts from then on those of this host that signed the bundle.
 
     A card does not identify its board: make sure that the bundle's profile matches it.
 
@@ -91,7 +105,7 @@ def flash(bundle: Path, target: str, force: bool, allow_downgrade: bool, as_json
     from device_runtime.update.install import Policy
     from packager.flash import flash as put
 
-    policy = Policy(force=force, downgrade=allow_downgrade)
+    policy = Policy(force=force, downgrade=allow_downgrade, unsigned=allow_unsigned)
     release = put(bundle, target, policy)
     if as_json:
         console.result_json({"target": target, "release": release.digest})
@@ -107,28 +121,45 @@ def inspect(bundle: Path, as_json: bool) -> None:
     import msgspec
 
     from device_runtime.bundle.reader import open_bundle
+    from packager import keys
     from packager.report import tables
 
     with open_bundle(bundle) as opened:
         if as_json:
             manifest = msgspec.to_builtins(opened.manifest)
-            console.result_json({"digest": opened.digest, "manifest": manifest})
+            signatures = keys.signatures(opened)
+            console.result_json(
+                {"digest": opened.digest, "signatures": signatures, "manifest": manifest}
+            )
         else:
             tables.inspect_text(bundle, opened)
 
 
 @click.command()
 @bundle_argument
+@click.option(
+    "--key",
+    "required",
+    metavar="KEY",
+    multiple=True,
+    help="Require the signature by this key: a name (edgepack keys list) or a public key's file.",
+)
 @as_json
-def verify(bundle: Path, as_json: bool) -> None:
-    """Check every byte of a bundle, with the device's own verifier."""
+def verify(bundle: Path, required: tuple[str, ...], as_json: bool) -> None:
+    """Check every byte of a bundle, with the device's own verifier, and who signed it."""
     from device_runtime.bundle.reader import open_bundle
+    from packager import keys
+    from packager.report import tables
 
+    public = [keys.public(key) for key in required]
     with open_bundle(bundle) as opened:
+        keys.require(opened, public)
+        signatures = keys.signatures(opened)
         total = sum(blob.size for blob in opened.manifest.blobs.values())
         with console.progress("Verifying", total) as advance:
             opened.verify(advance)
     if as_json:
-        console.result_json({"ok": True, "digest": opened.digest, "signed": bool(opened.signature)})
+        console.result_json({"ok": True, "digest": opened.digest, "signatures": signatures})
     else:
-        console.result(f"{bundle} is intact: {opened.digest}")
+        signed = tables.signatures_text(signatures)
+        console.result(f"{bundle} is intact, {signed}: {opened.digest}")

@@ -1,12 +1,15 @@
 """Put a bundle on a device. A flasher is a module that satisfies `Flasher`, listed in FLASHERS."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import Release
 from device_runtime.update.install import STRICT, Policy
 from packager.errors import FlashError
 from packager.flash import directory
+from packager.keys import signer_keys
 
 
 class Flasher(Protocol):
@@ -33,6 +36,8 @@ FLASHERS: dict[str, Flasher] = {"directory": directory}
 def flash(bundle: Path, target: str, policy: Policy = STRICT) -> Release:
     """Install a bundle on a target with the flasher for its kind.
 
+    A target without keys trusts from then on those keys of this host that signed the bundle.
+
     Raises:
         FlashError: there is no flasher for this kind of target, or the target must not be written.
         BundleError: the bundle is damaged; the target is unchanged.
@@ -41,6 +46,8 @@ def flash(bundle: Path, target: str, policy: Policy = STRICT) -> Release:
     """
     for flasher in FLASHERS.values():
         if flasher.accepts(target):
+            with open_bundle(bundle) as opened:
+                policy = replace(policy, keys=signer_keys(opened))
             return flasher.flash(bundle, target, policy)
     kinds = " or ".join(flasher.DESCRIPTION for flasher in FLASHERS.values())
     raise FlashError(

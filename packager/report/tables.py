@@ -1,6 +1,6 @@
 """Formatting of results: tables for people, plain data for `--json`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import msgspec
 from device_runtime.bundle.manifest import Manifest
 from device_runtime.bundle.quantization import Quality
 from device_runtime.bundle.reader import Bundle
-from packager import console
+from packager import console, keys
 from packager.evaluation.evaluate import Evaluation
+from packager.keys import StoredKey
 from packager.kit import Kit
 from packager.models.catalog import ARCHITECTURES, CATALOG
 from packager.profile import DeviceProfile, descriptions
@@ -26,6 +27,7 @@ def build_json(result: BuildResult) -> dict[str, Any]:
         "bundle": str(result.path),
         "size": result.path.stat().st_size,
         "digest": result.digest,
+        "signed_with": list(result.signed_with),
         "manifest": msgspec.to_builtins(result.manifest),
     }
 
@@ -99,7 +101,7 @@ def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
     yield ["bundle", f"{path.name} ({megabytes(path.stat().st_size)})"]
     yield ["id", f"{manifest.id} {manifest.version} (sequence {manifest.sequence})"]
     yield ["digest", bundle.digest]
-    yield ["signed", "yes" if bundle.signature else "no"]
+    yield ["signature", signatures_text(keys.signatures(bundle))]
     yield ["profile", manifest.profile]
     yield ["compatible", ", ".join(manifest.compatible)]
     yield ["runtime", f"{kit.name}, glibc {kit.min_glibc} or newer" if kit else "none (model only)"]
@@ -111,6 +113,43 @@ def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
     yield ["memory", f"about {megabytes(manifest.memory_bytes)} while serving"]
     yield ["listens on", manifest.settings.listen]
     yield ["built with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.built_with.items()))]
+
+
+def signatures_text(signatures: Mapping[str, str | None]) -> str:
+    """Describe the signatures of a bundle: key ids, each with the key's name on this host."""
+    if not signatures:
+        return "not signed"
+    return "signed with " + ", ".join(
+        f"{name} ({key_id[:16]})" if name else f"{key_id[:16]}, which is not a key of this host"
+        for key_id, name in signatures.items()
+    )
+
+
+def key_json(key: StoredKey) -> dict[str, Any]:
+    """Return a key of this host."""
+    return {
+        "name": key.name,
+        "id": key.public.id,
+        "algorithm": key.public.algorithm,
+        "private_file": str(key.private_file) if key.private_file.is_file() else None,
+    }
+
+
+def keys_text(keys: Iterable[StoredKey]) -> None:
+    """Print one line per key."""
+    rows = [
+        [
+            key.name,
+            key.public.algorithm,
+            "yes" if key.private_file.is_file() else "no",
+            key.public.id,
+        ]
+        for key in keys
+    ]
+    if rows:
+        console.table("", ["key", "algorithm", "can sign", "id"], rows)
+    else:
+        console.result("no keys yet; make one with: edgepack keys generate NAME")
 
 
 def profiles_text(profiles: Iterable[DeviceProfile]) -> None:
