@@ -140,6 +140,38 @@ def test_onnx_folder_is_packaged_as_it_is(cache: Path, tiny_onnx: Path, tmp_path
         assert (model / name).read_bytes() == (tiny_onnx / name).read_bytes()
 
 
+def test_bundle_is_signed_unless_the_user_says_otherwise(
+    cache: Path, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPACK_KEYS", str(tmp_path / "keys"))
+    bundle = tmp_path / "b.epk"
+    signed = build(cache, tiny_onnx, "mobile", bundle)["signed_with"]
+    done = edgepack("verify", bundle, "--key", "default", "--json")
+    assert json.loads(done.out)["signatures"] == {signed[0]: "default"}
+    first = bundle.read_bytes()
+    assert build(cache, tiny_onnx, "mobile", bundle)["signed_with"] == signed
+    assert bundle.read_bytes() == first
+    assert build(cache, tiny_onnx, "mobile", bundle, "--no-sign")["signed_with"] == []
+    assert edgepack("verify", bundle, "--key", "default").status == 7
+
+
+def test_bundle_that_changes_the_keys_of_its_devices(
+    cache: Path, tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPACK_KEYS", str(tmp_path / "keys"))
+    (tmp_path / "passphrase").write_text("long enough")
+    monkeypatch.setenv("EDGEPACK_PASSPHRASE_FILE", str(tmp_path / "passphrase"))
+    ids = []
+    for name in ("old", "new"):
+        key = json.loads(edgepack("keys", "generate", name, "--json").out)
+        ids.append(key["id"])
+    options = ("--sign-key", "old", "--trust-key", "new", "--revoke-key", ids[0])
+    result = build(cache, tiny_onnx, "mobile", tmp_path / "b.epk", *options)
+    assert result["signed_with"] == [ids[0]]
+    new = (tmp_path / "keys/new.pem").read_text()
+    assert result["manifest"]["trust"] == {"add": [new], "revoke": [ids[0]]}
+
+
 def test_sbom_is_valid_cyclonedx(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
     build(cache, tiny_hf, "mobile", tmp_path / "b.epk")
     with open_bundle(tmp_path / "b.epk") as bundle:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -238,3 +240,13 @@ def test_keys_that_are_refused(pem: bytes, says: str) -> None:
     secret = pem.splitlines()[1] if b"PRIVATE" in pem else b"-----"
     assert secret.decode() not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_serving_does_not_load_cryptography() -> None:
+    """It takes memory and time to load that a device should have for its model."""
+    program = (
+        "import sys, device_runtime.commands.serve, device_runtime.service;"
+        "import device_runtime.bundle.reader, device_runtime.update.keyring;"
+        "sys.exit('cryptography' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
