@@ -16,7 +16,7 @@ from device_runtime.update.config import UpdateConfig
 from device_runtime.update.install import Policy, install
 from device_runtime.update.keyring import Keyring
 from device_runtime.update.target import Target
-from tests.support.bundles import Draft, draft
+from tests.support.bundles import Draft, draft, tar
 from tests.support.commands import edgepack_runtime
 from tests.support.commands import refused as refused_command
 from tests.support.keys import Key, ed25519_key, p256_key
@@ -146,6 +146,16 @@ def test_wrong_signature_of_a_trusted_key_is_never_taken(root: Path, tmp_path: P
     good = document["signatures"][0]["sig"].encode()
     bundle.write_bytes(data.replace(good, b"AAAA" + good[4:]))
     refused(bundle, root, "is wrong", Policy(unsigned=True), BundleError)
+
+
+def test_garbage_in_the_place_of_a_signature(root: Path, tmp_path: Path) -> None:
+    """It is noticed wherever the bundle is opened, by those as well who know no key."""
+    bundle = tmp_path / "b.epk"
+    for garbage in (b"garbage", b"{}", b"\0"):
+        members = dict(draft().members()) | {SIGNATURE_NAME: garbage}
+        bundle.write_bytes(tar(list(members.items())))
+        refused(bundle, root, "the signature is", Policy(unsigned=True), BundleError)
+        refused_command(edgepack_runtime("verify", bundle), 7, "the signature is")
 
 
 def test_every_byte_of_the_signature_in_the_bundle_matters(root: Path, tmp_path: Path) -> None:
