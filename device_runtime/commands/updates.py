@@ -30,21 +30,41 @@ root = click.option(
     is_flag=True,
     help="Install a bundle older than the current release.",
 )
+@click.option(
+    "--key",
+    "key_files",
+    type=click.Path(exists=True, path_type=Path, dir_okay=False),
+    multiple=True,
+    help="Trust this public key from now on; only if the device trusts none yet.",
+)
 @as_json
-def install(bundle: Path, root: Path, force: bool, allow_downgrade: bool, as_json: bool) -> None:
+def install(
+    bundle: Path,
+    root: Path,
+    force: bool,
+    allow_downgrade: bool,
+    key_files: tuple[Path, ...],
+    as_json: bool,
+) -> None:
     """Verify a BUNDLE and make it the device's current release, in one atomic step.
 
-    The release is on trial then: if it fails, the device returns to the one before.
+    It must be signed with a key that the device trusts: those in /etc/edgepack/keys.d. The release
+    is on trial then: if it fails, the device returns to the one before.
 
     \b
     Examples:
+      sudo edgepack-runtime install first.epk --key builder.pem
       sudo edgepack-runtime install new.epk
       sudo edgepack-runtime install new.epk --root /mnt/card
     """
     from device_runtime.update.install import Policy
     from device_runtime.update.install import install as put
+    from device_runtime.update.keyring import Keyring
+    from device_runtime.update.target import Target
 
-    policy = Policy(force=force, downgrade=allow_downgrade)
+    keys = tuple(file.read_bytes() for file in key_files)
+    Keyring(Target(root)).require(keys)
+    policy = Policy(force=force, downgrade=allow_downgrade, keys=keys)
     release = put(bundle, root, policy=policy)
     manifest = release.manifest
     if as_json:
