@@ -37,7 +37,7 @@ from device_runtime.update.preflight import (
     check_target,
     check_update,
 )
-from device_runtime.update.releases import KEEP, Releases
+from device_runtime.update.releases import Releases
 from device_runtime.update.services import Services
 from device_runtime.update.target import Target
 
@@ -86,7 +86,8 @@ def install(
         try:
             check_target(source, target, policy)
             keyring = Keyring(target, first=policy.keys)
-            signers = keyring.check(source, config.read(target), allow_unsigned=policy.unsigned)
+            rules = config.read(target)
+            signers = keyring.check(source, rules, allow_unsigned=policy.unsigned)
             with target.folder(STATE, make=True) as state, switch.alone(state):
                 switch.recover(target, state)
                 check_update(source, target, policy)
@@ -104,8 +105,8 @@ def install(
                 if switched:
                     switch.begin(target, state, release.digest)
                     if not serves:  # nobody would find out how it does
-                        switch.commit(target, state)
-                Releases(target, state).prune(KEEP)
+                        switch.commit(target, state, keep=rules.keep_releases)
+                Releases(target, state).prune(rules.keep_releases)
                 on_trial = read_pending(state) is not None
         except OSError as error:
             raise disk_error(error, root) from None

@@ -7,10 +7,10 @@ from pathlib import Path
 from device_runtime.bundle.release import Release, disk_error, open_release
 from device_runtime.durable import Folder
 from device_runtime.errors import InstallError
-from device_runtime.update import links, switch, units
+from device_runtime.update import config, links, switch, units
 from device_runtime.update.journal import HISTORY, clear_pending
 from device_runtime.update.links import RELEASES, STATE
-from device_runtime.update.releases import KEEP, Listed, Releases
+from device_runtime.update.releases import Listed, Releases
 from device_runtime.update.services import Services
 from device_runtime.update.target import Target
 
@@ -59,7 +59,7 @@ def collect(root: Path) -> list[str]:
     with _changed(root) as (target, state):
         switch.recover(target, state)
         units.sweep(target)
-        return Releases(target, state).collect(KEEP)
+        return Releases(target, state).collect(config.read(target).keep_releases)
 
 
 def purge(root: Path, digest: str) -> str:

@@ -196,6 +196,22 @@ def test_gc_removes_what_nothing_needs(root: Path, tmp_path: Path) -> None:
     assert roles(root) == {"3.0.0": "current", "2.0.0": "previous", "1.0.0": "kept"}
 
 
+def test_device_keeps_as_many_releases_as_its_rules_say(root: Path, tmp_path: Path) -> None:
+    rules = root / "etc/edgepack/update.toml"
+    rules.write_text("allow_unsigned = true\nkeep_releases = 2\n")
+    for number in (1, 2, 3):
+        install(bundle(tmp_path, number), root)
+        commit(root)
+    install(bundle(tmp_path, 3), root)
+    assert sorted(roles(root)) == ["2.0.0", "3.0.0"]
+    install(bundle(tmp_path, 4), root)
+    commit(root)
+    rules.write_text("allow_unsigned = true\n")
+    assert upkeep.collect(root) == []
+    rules.write_text("keep_releases = 0\n")
+    refused_command(edgepack_runtime("gc", "--root", root), 8, "update.toml is not valid")
+
+
 def test_purge_of_one_release(root: Path, tmp_path: Path) -> None:
     first = install(bundle(tmp_path), root)
     commit(root)
