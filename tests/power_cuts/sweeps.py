@@ -1,0 +1,61 @@
+"""Sweeps over the moments at which a change is interrupted: all of them, or a sample."""
+
+import errno
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.power_cuts.scenarios import SCENARIOS, Device
+from tests.support import syscalls
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
+_MEMORY = Path("/dev/shm")
+
+
+@contextmanager
+def device(name: str) -> Iterator[Device]:
+    """A device before a scenario, in memory: the model of a disk is the tests' own."""
+    folder = _MEMORY if _MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        yield Device(Path(work), SCENARIOS[name])
+
+
+def kill(name: str, sample: int | None = None) -> int:
+    """Kill a change at each call that changes the disk, and check the device each time.
+
+    Args:
+        name: name of the scenario.
+        sample: number of calls to try, from all over the change; None for all.
+
+    Returns:
+        The number of calls that were tried.
+    """
+    with device(name) as tried:
+        tried.reset()
+        calls = syscalls.run(tried.change).calls
+        chosen = _chosen(len(calls), sample)
+        for number in chosen:
+            tried.reset()
+            killed = syscalls.run(tried.change, number)
+            with _told(f"{name}: killed at call {number}, {calls[number]}"):
+                assert killed.status is None, killed.output
+                tried.start(repairing=name == "repair")
+                tried.converge()
+    return len(chosen)
+
+
+def _chosen(count: int, sample: int | None) -> list[int]:
+    if sample is None or sample >= count:
+        return list(range(count))
+    return sorted(random.Random(count).sample(range(count), sample))
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(where)
+        raise
