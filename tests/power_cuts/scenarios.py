@@ -166,17 +166,25 @@ class Device:
             commit(folder, self._start)
         scenario.prepare(folder, self._start)
         self.reset()
-        self._quietly_change()
+        self.quietly_change()
         self._finish()
         self._end = tree(self.root)
 
-    def reset(self) -> None:
-        """Make the root what it is before the change."""
-        copy(self._start, self.root)
+    def reset(self, start: Path | None = None) -> None:
+        """Make the root what it is before the change, or a copy of another one."""
+        copy(start or self._start, self.root)
 
     def change(self) -> int:
         """Make the change, and return its exit status."""
         return self.scenario.change(self._bundles, self.root)
+
+    def quietly_change(self) -> None:
+        """Make the change; it must succeed."""
+        output = io.StringIO()
+        with redirect_stdout(output), redirect_stderr(output):
+            status = self.change()
+        # A purge that has been completed finds nothing more to do.
+        assert status == 0 or "nothing is installed" in output.getvalue(), output.getvalue()
 
     def start(self, *, repairing: bool = False) -> None:
         """Check what the device starts with, and end a trial as the guard does then.
@@ -193,7 +201,7 @@ class Device:
     def converge(self) -> None:
         """Repeat the change, collect, and check that it is as if nothing had been interrupted."""
         if self.scenario.repeats or self.current != self._versions[self.scenario.after]:
-            self._quietly_change()
+            self.quietly_change()
         self._finish()
         assert self.current == self._versions[self.scenario.after]
         end = tree(self.root)
@@ -209,13 +217,6 @@ class Device:
             return ""
         with Target(self.root).folder(STATE) as state:
             return links.read(state, "current") or ""
-
-    def _quietly_change(self) -> None:
-        output = io.StringIO()
-        with redirect_stdout(output), redirect_stderr(output):
-            status = self.change()
-        # A purge that has been completed finds nothing more to do.
-        assert status == 0 or "nothing is installed" in output.getvalue(), output.getvalue()
 
     def _finish(self) -> None:
         if (self.root / STATE).is_dir():
@@ -234,6 +235,9 @@ class Device:
                 assert release.digest == folder.resolve().name
                 if not repairing:
                     release.verify()
+        for item in upkeep.listing(self.root):
+            if item.state == "kept":
+                open_release(self.root / STATE / "releases" / item.digest).verify()
         program = self.root / STATE / "current/runtime/edgepack-runtime"
         done = subprocess.run([program], capture_output=True, check=True)
         assert done.stdout.startswith(b"runtime")

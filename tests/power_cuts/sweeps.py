@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.power_cuts.scenarios import SCENARIOS, Device
 from tests.support import syscalls
+from tests.support.power_cuts import Disk
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
 _MEMORY = Path("/dev/shm")
@@ -41,6 +44,43 @@ def kill(name: str, sample: int | None = None) -> int:
             killed = syscalls.run(tried.change, number)
             with _told(f"{name}: killed at call {number}, {calls[number]}"):
                 assert killed.status is None, killed.output
+                tried.start(repairing=name == "repair")
+                tried.converge()
+    return len(chosen)
+
+
+def lose(name: str, sample: int | None = None) -> int:
+    """Cut the power before each fsync of a change and at its end, with all lost that may be.
+
+    Two extremes each time: no name got to the disk by itself, or all did, ahead of the contents.
+
+    Args:
+        name: name of the scenario.
+        sample: number of cuts to try, from all over the change; None for all.
+
+    Returns:
+        The number of cuts that were tried.
+    """
+    cuts: list[Path] = []
+    with device(name) as tried, pytest.MonkeyPatch.context() as patch:
+        tried.reset()
+        disk = Disk(tried.root, patch)
+
+        def cut() -> None:
+            for names in (False, True):
+                cuts.append(tried.root.with_name(f"cut-{len(cuts)}"))
+                disk.cut(cuts[-1], names=names)
+
+        disk.before_flush = cut
+        tried.quietly_change()
+        cut()
+        patch.undo()
+        disk.close()
+        chosen = _chosen(len(cuts), sample)
+        for number in chosen:
+            tried.reset(cuts[number])
+            names = "with all names" if number % 2 else "with no other names"
+            with _told(f"{name}: cut before fsync {number // 2}, {names}"):
                 tried.start(repairing=name == "repair")
                 tried.converge()
     return len(chosen)
