@@ -200,15 +200,20 @@ class Device:
 
     def converge(self) -> None:
         """Repeat the change, collect, and check that it is as if nothing had been interrupted."""
-        if self.scenario.repeats or self.current != self._versions[self.scenario.after]:
+        if self.scenario.repeats or not self.is_done:
             self.quietly_change()
         self._finish()
-        assert self.current == self._versions[self.scenario.after]
+        assert self.is_done
         end = tree(self.root)
         different = {path for path in {*end, *self._end} if end.get(path) != self._end.get(path)}
         if not self.scenario.good:
             different.discard(f"{STATE}/{HISTORY}")  # the second failure may be counted
         assert not different, different
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the release is current that is so after the change."""
+        return self.current == self._versions[self.scenario.after]
 
     @property
     def current(self) -> str:

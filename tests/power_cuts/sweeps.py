@@ -81,6 +81,8 @@ def lose(name: str, sample: int | None = None) -> int:
             tried.reset(cuts[number])
             names = "with all names" if number % 2 else "with no other names"
             with _told(f"{name}: cut before fsync {number // 2}, {names}"):
+                if number >= len(cuts) - 2:
+                    assert tried.is_done, "the completed change is lost"
                 tried.start(repairing=name == "repair")
                 tried.converge()
     return len(chosen)
