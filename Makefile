@@ -1,9 +1,10 @@
 # `make demo` and `make test` set up everything they need; see scripts/setup.sh.
-.PHONY: help demo test lint clean
+.PHONY: help demo test soak lint clean
 
 help:
 	@echo "make demo   build a bundle for this machine, run it, query it, show its MQTT status"
 	@echo "make test   run the whole test suite"
+	@echo "make soak   what takes too long for make test: fuzzing, power cuts"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make clean  remove .venv (the cache in ~/.cache/edgepack stays)"
 
@@ -12,6 +13,9 @@ demo: .venv/ready
 
 test: .venv/ready
 	.venv/bin/python -m pytest
+
+soak: .venv/ready
+	.venv/bin/python -m tests.power_cuts
 
 lint: .venv/ready
 	.venv/bin/ruff check .

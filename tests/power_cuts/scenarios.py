@@ -36,6 +36,7 @@ class Scenario:
         after: version that is current at the end; 0 for none.
         good: whether the guard finds the release on trial good.
         repeats: whether it has the same effect when it is repeated.
+        by_guard: whether the guard makes it, else a command.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Scenario:
     after: int
     good: bool = True
     repeats: bool = True
+    by_guard: bool = False
 
 
 def command(*arguments: str) -> Callable[[Path, Path], int]:
@@ -116,8 +118,10 @@ SCENARIOS = {
         Scenario("first", (), nothing, command("install", "BUNDLES/1.epk"), (0, 1), 1),
         Scenario("update", (1, 2, 3), nothing, command("install", "BUNDLES/4.epk"), (3, 4), 4),
         Scenario("repair", (2, 3), damage, command("install", "BUNDLES/3.epk"), (3,), 3),
-        Scenario("commit", (1, 2, 3), put_on_trial, commit, (4,), 4),
-        Scenario("roll back", (1, 2, 3), put_on_trial, roll_back, (3, 4), 3, good=False),
+        Scenario("commit", (1, 2, 3), put_on_trial, commit, (4,), 4, by_guard=True),
+        Scenario(
+            "roll back", (1, 2, 3), put_on_trial, roll_back, (3, 4), 3, good=False, by_guard=True
+        ),
         Scenario("rollback", (1, 2, 3), nothing, command("rollback"), (3, 2), 2, repeats=False),
         Scenario("gc", (1, 2, 3), litter, command("gc"), (3,), 3),
         Scenario("purge", (1, 2, 3), litter, command("purge", "--all"), (3, 0), 0),
@@ -168,7 +172,8 @@ class Device:
         self.reset()
         self.quietly_change()
         self._finish()
-        self._end = tree(self.root)
+        self._end = folder / "end"
+        copy(self.root, self._end)
 
     def reset(self, start: Path | None = None) -> None:
         """Make the root what it is before the change, or a copy of another one."""
@@ -198,14 +203,18 @@ class Device:
             (commit if self.scenario.good else roll_back)(self._bundles, self.root)
             self._check_current(repairing=repairing)
 
-    def converge(self) -> None:
-        """Repeat the change, collect, and check that it is as if nothing had been interrupted."""
+    def converge(self, *, shared: bool = True) -> None:
+        """Repeat the change, collect, and check that it is as if nothing had been interrupted.
+
+        Args:
+            shared: whether releases must share the files that they can share.
+        """
         if self.scenario.repeats or not self.is_done:
             self.quietly_change()
         self._finish()
         assert self.is_done
-        end = tree(self.root)
-        different = {path for path in {*end, *self._end} if end.get(path) != self._end.get(path)}
+        end, wanted = (tree(root, shared=shared) for root in (self.root, self._end))
+        different = {path for path in {*end, *wanted} if end.get(path) != wanted.get(path)}
         if not self.scenario.good:
             different.discard(f"{STATE}/{HISTORY}")  # the second failure may be counted
         assert not different, different
@@ -254,8 +263,8 @@ def copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", source, target], check=True)
 
 
-def tree(root: Path) -> dict[str, object]:
-    """Everything in a folder: kinds, modes, contents, and which files are the same."""
+def tree(root: Path, *, shared: bool) -> dict[str, object]:
+    """Everything in a folder: kinds, modes, contents, and if asked which files are the same."""
     content: dict[str, object] = {}
     first: dict[int, str] = {}
     for path in sorted(root.rglob("*")):
@@ -267,5 +276,5 @@ def tree(root: Path) -> dict[str, object]:
             content[name] = status.st_mode
         else:
             same = first.setdefault(status.st_ino, name)
-            content[name] = (status.st_mode, path.read_bytes(), same)
+            content[name] = (status.st_mode, path.read_bytes(), same if shared else "")
     return content

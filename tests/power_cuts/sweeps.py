@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime.errors import ResourceError
 from tests.power_cuts.scenarios import SCENARIOS, Device
 from tests.support import syscalls
 from tests.support.power_cuts import Disk
@@ -85,6 +86,40 @@ def lose(name: str, sample: int | None = None) -> int:
                     assert tried.is_done, "the completed change is lost"
                 tried.start(repairing=name == "repair")
                 tried.converge()
+    return len(chosen)
+
+
+def fail(name: str, sample: int | None = None) -> int:
+    """Let each call of a change that changes the disk fail in each way, and check the device.
+
+    A disk that becomes read-only stays so: all later calls fail as well.
+
+    Args:
+        name: name of the scenario.
+        sample: number of failures to try, from all over the change; None for all.
+
+    Returns:
+        The number of failures that were tried.
+    """
+    with device(name) as tried:
+        tried.reset()
+        calls = syscalls.run(tried.change).calls
+        chosen = _chosen(len(calls) * len(ERRORS), sample)
+        for number, error in (
+            (choice // len(ERRORS), ERRORS[choice % len(ERRORS)]) for choice in chosen
+        ):
+            tried.reset()
+            failed = syscalls.run(tried.change, number, error, lasts=error == errno.EROFS)
+            with _told(f"{name}: {errno.errorcode[error]} at call {number}, {calls[number]}"):
+                assert failed.status is not None
+                if failed.status == 0:
+                    assert tried.is_done, failed.output
+                elif not tried.scenario.by_guard:  # which is started again until it succeeds
+                    assert failed.status == ResourceError.exit_code, failed.output
+                    assert "error: " in failed.output
+                    assert "hint: " in failed.output
+                tried.start(repairing=name == "repair")
+                tried.converge(shared=calls[number] not in ("link", "linkat"))
     return len(chosen)
 
 

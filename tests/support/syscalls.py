@@ -61,7 +61,9 @@ class Run:
     output: str
 
 
-def run(operation: Callable[[], int], at: int | None = None, error: int = 0) -> Run:
+def run(
+    operation: Callable[[], int], at: int | None = None, error: int = 0, *, lasts: bool = False
+) -> Run:
     """Run an operation in a forked child.
 
     Args:
@@ -69,13 +71,14 @@ def run(operation: Callable[[], int], at: int | None = None, error: int = 0) -> 
         at: number of the call, from 0, before which the child is killed, or that fails; None for
             none.
         error: errno with which that call fails without any effect; 0 to kill.
+        lasts: whether all later calls fail, too.
     """
     output = os.memfd_create("output")
     child = os.fork()
     if child == 0:
         _be_traced(operation, output)
     try:
-        calls, status = _trace(child, at, error)
+        calls, status = _trace(child, at, error, lasts)
         os.lseek(output, 0, os.SEEK_SET)
         return Run(tuple(calls), status, os.read(output, 1 << 20).decode())
     finally:
@@ -120,7 +123,7 @@ def _answer(condition: bytes) -> list[bytes]:
     return [condition, struct.pack("=HBBI", _RETURN, 0, 0, _TRACE)]
 
 
-def _trace(child: int, at: int | None, error: int) -> tuple[list[str], int | None]:
+def _trace(child: int, at: int | None, error: int, lasts: bool) -> tuple[list[str], int | None]:
     calls: list[str] = []
     os.waitpid(child, 0)
     _ptrace(_SETOPTIONS, child, _TRACESECCOMP | _EXITKILL)
@@ -136,16 +139,17 @@ def _trace(child: int, at: int | None, error: int) -> tuple[list[str], int | Non
             continue
         registers = (ctypes.c_ulonglong * _WORDS)()
         _ptrace(_GETREGS, child, ctypes.addressof(registers))
-        number = registers[_ORIG_RAX]
-        name = CHANGES.get(number) or OPENS[number][0]
+        call = registers[_ORIG_RAX]
+        name = CHANGES.get(call) or OPENS[call][0]
         if name in ("write", "writev") and registers[_RDI] in (1, 2):
             continue
         calls.append(name)
-        if len(calls) - 1 == at and error:
+        number = len(calls) - 1
+        if error and at is not None and (number == at or (number > at and lasts)):
             registers[_ORIG_RAX] = ctypes.c_ulonglong(-1).value
             registers[_RAX] = ctypes.c_ulonglong(-error).value
             _ptrace(_SETREGS, child, ctypes.addressof(registers))
-        elif len(calls) - 1 == at:
+        elif number == at:
             os.kill(child, signal.SIGKILL)
 
 
