@@ -7,7 +7,7 @@ import ctypes
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from device_runtime.bundle.release import Release
 from device_runtime.bundle.requirements import Unmet
 from device_runtime.errors import BundleError, DeviceError
 from device_runtime.memory import parse_meminfo
+from device_runtime.update import units
 from device_runtime.update.keyring import Keyring, describe
 from device_runtime.update.target import Target
 
@@ -60,7 +61,9 @@ def examine(release: Release) -> list[Check]:
         checks += [
             machine(os.uname().machine, manifest.kit),
             hardware(Target(Path("/")).board, manifest),
+            processor(Target(Path("/")).processor or frozenset(), manifest.kit),
             c_library(os.confstr("CS_GNU_LIBC_VERSION") or "none", manifest.kit),
+            unit_files(Target(Path("/"))),
         ]
         if manifest.kit.cuda is not None:
             tegra = Path("/etc/nv_tegra_release")
@@ -128,6 +131,24 @@ def hardware(board: Sequence[str] | None, manifest: Manifest) -> Check:
     """Check the board's names in the device tree; only warn, since a forced release may run."""
     unmet = requirements.hardware(board, os.uname().machine, manifest)
     return _check("hardware", ", ".join(board or ()) or "no device tree", unmet, "warn")
+
+
+def processor(features: Collection[str], kit: KitFacts) -> Check:
+    """Check the features of the processor, as /proc/cpuinfo names them."""
+    state = ", ".join(kit.cpu) or "any of its architecture"
+    return _check("processor", state, requirements.processor(features, kit))
+
+
+def unit_files(target: Target) -> Check:
+    """Check whether systemd has the units of this version, enabled."""
+    if units.state(target, units.SERVICE) == "missing":
+        advice = "Install the bundle to have it served when the device starts."
+        return Check(name="units", status="warn", found="not installed", advice=advice)
+    notes = units.notes(target)
+    if notes:
+        advice = "Nothing, if that is meant to be so."
+        return Check(name="units", status="warn", found="; ".join(notes), advice=advice)
+    return Check(name="units", status="ok", found="unedited and enabled")
 
 
 def c_library(name: str, kit: KitFacts) -> Check:

@@ -17,8 +17,6 @@ from device_runtime.update.journal import HISTORY, PENDING, read_history, read_p
 from device_runtime.update.links import RELEASES, STATE
 from device_runtime.update.target import Target
 
-KEEP = 3
-"""Releases that stay on a device, unless its configuration says otherwise."""
 INCOMING = "incoming"
 """Folder of partial transfers, in the state folder."""
 

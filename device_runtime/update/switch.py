@@ -23,7 +23,7 @@ from device_runtime.update.journal import (
     write_history,
     write_pending,
 )
-from device_runtime.update.releases import KEEP, Releases
+from device_runtime.update.releases import Releases
 from device_runtime.update.target import Target
 
 LOCK = ".lock"
@@ -78,16 +78,14 @@ def begin(target: Target, state: Folder, new_digest: str) -> None:
     links.point(state, "current", new_digest)
 
 
-def commit(
-    target: Target, state: Folder, *, tokens_per_s: float | None = None, keep: int = KEEP
-) -> None:
+def commit(target: Target, state: Folder, *, keep: int, tokens_per_s: float | None = None) -> None:
     """End the trial: the release is good. Releases beyond `keep` are removed.
 
     Args:
         target: the root file system.
         state: its state folder.
-        tokens_per_s: decode speed of the release; None if it was not measured.
         keep: number of releases to keep.
+        tokens_per_s: decode speed of the release; None if it was not measured.
     """
     pending = read_pending(state)
     if pending is None:

@@ -53,7 +53,7 @@ def collect(root: Path) -> list[str]:
     """Remove leftovers, partial transfers and old releases; return the digests of the latter.
 
     Raises:
-        InstallError: nothing is installed, or an installation is running.
+        InstallError: nothing is installed, an installation is running, or update.toml is not valid.
         ResourceError: the root cannot be written to.
     """
     with _changed(root) as (target, state):

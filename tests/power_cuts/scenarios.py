@@ -99,7 +99,7 @@ def commit(_bundles: Path, root: Path) -> int:
     """End the trial as the guard does for a good release."""
     with Target(root).folder(STATE) as state, switch.alone(state):
         switch.recover(Target(root), state)
-        switch.commit(Target(root), state)
+        switch.commit(Target(root), state, keep=3)
     return 0
 
 

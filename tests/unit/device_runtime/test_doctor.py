@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from device_runtime import doctor
 from device_runtime.bundle.manifest import CudaFacts, KitFacts
+from device_runtime.update.install import install
+from device_runtime.update.target import Target
 from tests.support import bundles
 from tests.support.commands import edgepack_runtime
+from tests.support.targets import ELF_X86_64, make_root
 
 CUDA = CudaFacts(
     version="13", jetpack="7", libraries=("libcudart.so.13",), gpus=("8.7", "9.0", "12.0+")
@@ -74,6 +78,24 @@ def test_jetpack(text: str | None, status: str, words: str) -> None:
     check = doctor.jetpack(text, CUDA)
     assert check.status == status
     assert words in check.found
+
+
+def test_processor_that_lacks_a_feature_of_the_kits_libraries() -> None:
+    kit = msgspec.structs.replace(KIT, cpu=("asimd", "asimddp"))
+    assert doctor.processor({"asimd", "asimddp"}, kit).status == "ok"
+    check = doctor.processor({"asimd"}, kit)
+    assert (check.status, "lacks asimddp" in check.found) == ("fail", True)
+
+
+def test_units_that_were_edited_or_disabled_are_a_warning(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root", ELF_X86_64)
+    assert doctor.unit_files(Target(root)).found == "not installed"
+    install(bundles.draft().write(tmp_path / "b.epk"), root)
+    assert doctor.unit_files(Target(root)).status == "ok"
+    unit = root / "etc/systemd/system/edgepack.service"
+    unit.write_text(unit.read_text() + "# mine\n")
+    check = doctor.unit_files(Target(root))
+    assert (check.status, "was edited" in check.found) == ("warn", True)
 
 
 def test_libraries_that_cannot_be_loaded_are_named() -> None:

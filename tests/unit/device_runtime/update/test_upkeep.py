@@ -31,7 +31,7 @@ def bundle(folder: Path, number: int = 1, **changes: object) -> Path:
 
 def commit(root: Path, speed: float | None = None) -> None:
     with Target(root).folder(STATE) as state, switch.alone(state):
-        switch.commit(Target(root), state, tokens_per_s=speed)
+        switch.commit(Target(root), state, keep=3, tokens_per_s=speed)
 
 
 def fail(root: Path, reason: str = "it crashed") -> str:
