@@ -7,6 +7,7 @@ flushed before a name points to them, and the folder that holds the name after t
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -154,6 +155,17 @@ class Folder:
         else:
             os.unlink(name, dir_fd=self.descriptor)
         self.sync()
+
+    def sweep(self, names: str) -> None:
+        """Remove what interrupted changes to entries left behind under names from `aside_name`.
+
+        Args:
+            names: regular expression for the first 40 characters of the entries' own names.
+        """
+        leftover = re.compile(rf"\.({names})\.[0-9a-f]{{16}}")
+        for name in self.names():
+            if leftover.fullmatch(name):
+                self.remove(name)
 
 
 def open_folder(path: Path) -> Folder:

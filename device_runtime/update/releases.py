@@ -21,11 +21,6 @@ INCOMING = "incoming"
 """Folder of partial transfers, in the state folder."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# Names from `aside_name`, and from version 0.1.
-_LEFTOVER_RELEASE = re.compile(r"\.[0-9a-f]{40}\.[0-9a-f]{16}|\.(damaged-)?[0-9a-f]{64}")
-_LEFTOVER_FILE = re.compile(
-    rf"\.(current|previous|guard|{re.escape(PENDING)}|{re.escape(HISTORY)})\.[0-9a-f]{{16}}"
-)
 
 State = Literal["current", "on trial", "previous", "failed", "kept", "damaged"]
 
@@ -173,13 +168,9 @@ class Releases:
 
     def sweep(self) -> None:
         """Remove what interrupted changes left behind."""
-        for name in self._state.names():
-            if _LEFTOVER_FILE.fullmatch(name):
-                self._state.remove(name)
+        self._state.sweep("|".join((*links.ROLES, re.escape(PENDING), re.escape(HISTORY))))
         with suppress(FileNotFoundError), self.folder() as releases:
-            for name in releases.names():
-                if _LEFTOVER_RELEASE.fullmatch(name):
-                    releases.remove(name)
+            releases.sweep("[0-9a-f]{40}")
 
     def collect(self, keep: int) -> list[str]:
         """Remove all that no release needs, and prune the releases as `prune` does.

@@ -112,14 +112,13 @@ def remove(target: Target) -> None:
 
 
 def sweep(target: Target) -> None:
-    """Remove what interrupted installations left in the folders of the system."""
-    names = "|".join(re.escape(name) for name in (PROGRAM_NAME, *_TEXTS))
-    leftover = re.compile(rf"\.({names})\.[0-9a-f]{{16}}")
-    for path in (PROGRAMS, UNITS, WANTS):
+    """Remove what interrupted changes left in the folders of the system."""
+    ours = "|".join(re.escape(name) for name in (PROGRAM_NAME, *_TEXTS))
+    folders = dict.fromkeys((PROGRAMS, UNITS, WANTS), ours)
+    folders |= dict.fromkeys(("etc/edgepack", "etc/edgepack/keys.d"), ".{1,40}")
+    for path, names in folders.items():
         with suppress(FileNotFoundError), target.folder(path) as folder:
-            for name in folder.names():
-                if leftover.fullmatch(name):
-                    folder.remove(name)
+            folder.sweep(names)
 
 
 def starts(target: Target) -> bool:

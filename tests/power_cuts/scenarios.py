@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_runtime import cli
@@ -18,6 +18,7 @@ from device_runtime.update.journal import HISTORY, read_pending
 from device_runtime.update.links import STATE
 from device_runtime.update.target import Target
 from tests.support.bundles import Draft, digest, draft
+from tests.support.keys import ed25519_key
 from tests.support.targets import ELF_X86_64, make_root
 
 REASON = "it crashed"
@@ -112,10 +113,11 @@ def roll_back(_bundles: Path, root: Path) -> int:
     return 0
 
 
+FIRST = ("install", "BUNDLES/1.epk", "--key", "BUNDLES/key.pem")
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("first", (), nothing, command("install", "BUNDLES/1.epk"), (0, 1), 1),
+        Scenario("first", (), nothing, command(*FIRST), (0, 1), 1),
         Scenario("update", (1, 2, 3), nothing, command("install", "BUNDLES/4.epk"), (3, 4), 4),
         Scenario("repair", (2, 3), damage, command("install", "BUNDLES/3.epk"), (3,), 3),
         Scenario("commit", (1, 2, 3), put_on_trial, commit, (4,), 4, by_guard=True),
@@ -130,7 +132,7 @@ SCENARIOS = {
 
 
 def version(number: int) -> Draft:
-    """A bundle that shares all but one file with the others."""
+    """A signed bundle that shares all but one file with the others."""
     data = b"%d\n" % number * 3000
     blob = Blob(sha256=digest(data), size=len(data))
     record = Record(
@@ -142,7 +144,7 @@ def version(number: int) -> Draft:
         blob=blob,
     )
     bundle = draft().replaced(version=f"{number}.0.0", sequence=number).with_records(record)
-    return Draft(bundle.manifest, bundle.blobs | {blob.sha256: data})
+    return replace(bundle, blobs=bundle.blobs | {blob.sha256: data}).signed(ed25519_key())
 
 
 class Device:
@@ -160,6 +162,7 @@ class Device:
         self._bundles = folder
         self._start = folder / "start"
         self._versions = {0: ""}
+        (folder / "key.pem").write_bytes(ed25519_key().pem)
         for number in range(1, 5):
             path = version(number).write(folder / f"{number}.epk")
             scratch = make_root(folder / f"scratch-{number}", ELF_X86_64)

@@ -106,7 +106,7 @@ def test_damaged_bundle_leaves_the_target_as_it_was(root: Path, bundle: Path) ->
 
 def test_leftover_of_a_power_cut_is_removed(root: Path, bundle: Path) -> None:
     releases = root / "var/lib/edgepack/releases"
-    for name in (aside_name("a" * 64), f".{'a' * 64}", f".damaged-{'a' * 64}", ".somebody-elses"):
+    for name in (aside_name("a" * 64), ".somebody-elses"):
         (releases / name / "model").mkdir(parents=True)
     install(bundle, root)
     assert [path.name for path in releases.glob(".*")] == [".somebody-elses"]

@@ -179,6 +179,7 @@ def test_gc_removes_what_nothing_needs(root: Path, tmp_path: Path) -> None:
         state / "pending.json.corrupt",
         state / "releases" / aside_name("a" * 64),
         root / "usr/local/bin" / aside_name("edgepack-runtime"),
+        root / "etc/edgepack" / aside_name("runtime.toml"),
         root / "etc/systemd/system" / aside_name("edgepack.service"),
         root / "etc/systemd/system/multi-user.target.wants" / aside_name("edgepack-guard.service"),
     ]
