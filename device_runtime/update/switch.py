@@ -62,15 +62,19 @@ def begin(target: Target, state: Folder, new_digest: str) -> None:
     The release from before a trial has no trial of its own: it ends the one that is on.
     """
     recover(target, state)
-    current = links.read(state, "current")
+    current, older = links.read(state, "current"), links.read(state, "previous")
     trial = read_pending(state)
-    if trial is None:
-        pending = Pending(new_digest, current, older=links.read(state, "previous"))
-    elif trial.previous == new_digest:
-        _undo(target, state, trial)
-        return
-    else:  # the release on trial was never found good: the one before it stays the way back
-        pending = Pending(new_digest, trial.previous or current, older=trial.older)
+    ways_back = (current, older)
+    if trial is not None:
+        if trial.previous == new_digest:
+            _undo(target, state, trial)
+            return
+        # The release on trial was never found good: the one before it stays the way back.
+        ways_back, older = (trial.previous, current), trial.older
+    releases = Releases(target, state)
+    usable = (digest for digest in ways_back if digest and releases.open(digest))
+    previous = next((digest for digest in usable if digest != new_digest), None)
+    pending = Pending(new_digest, previous, older=older)
     # Before the trial is recorded: from then on, the guard's unit starts that program.
     links.point(state, "guard", pending.previous or new_digest)
     write_pending(state, pending)

@@ -109,6 +109,16 @@ def test_update_during_a_trial_keeps_the_way_back_to_a_good_release(
     assert roles(root)["1.0.0"] == "current"
 
 
+def test_way_back_does_not_lead_to_a_release_that_is_damaged(root: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        install(bundle(tmp_path, number), root)
+        commit(root)
+    (root / STATE / "current/manifest.json").write_bytes(b"")
+    install(bundle(tmp_path, 3), root)
+    fail(root)
+    assert roles(root)["1.0.0"] == "current"
+
+
 def test_card_that_was_never_started_can_be_flashed_again(root: Path, tmp_path: Path) -> None:
     install(bundle(tmp_path), root)
     install(bundle(tmp_path, 2), root)
