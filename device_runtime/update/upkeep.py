@@ -1,7 +1,7 @@
 """Upkeep of the releases of a root file system: list them, go back, collect, purge, uninstall."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from device_runtime.bundle.release import Release, disk_error, open_release
@@ -135,12 +135,15 @@ def _changed(root: Path) -> Iterator[tuple[Target, Folder]]:
     """
     target = Target(root)
     try:
-        with target.folder(STATE) as state, switch.alone(state):
+        with ExitStack() as opened:
+            try:
+                state = opened.enter_context(target.folder(STATE))
+            except FileNotFoundError:
+                raise InstallError(
+                    f"nothing is installed on {root}",
+                    hint="Install a bundle first: edgepack-runtime install FILE.epk",
+                ) from None
+            opened.enter_context(switch.alone(state))
             yield target, state
-    except FileNotFoundError:
-        raise InstallError(
-            f"nothing is installed on {root}",
-            hint="Install a bundle first: edgepack-runtime install FILE.epk",
-        ) from None
     except OSError as error:
         raise disk_error(error, root) from None

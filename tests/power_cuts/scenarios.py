@@ -153,7 +153,6 @@ class Device:
     Attributes:
         scenario: the scenario.
         root: its root file system.
-        whole: digests of the releases by version.
     """
 
     def __init__(self, folder: Path, scenario: Scenario) -> None:

@@ -19,7 +19,7 @@ _MEMORY = Path("/dev/shm")
 
 
 @contextmanager
-def device(name: str) -> Iterator[Device]:
+def device_before(name: str) -> Iterator[Device]:
     """A device before a scenario, in memory: the model of a disk is the tests' own."""
     folder = _MEMORY if _MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=folder) as work:
@@ -36,17 +36,17 @@ def kill(name: str, sample: int | None = None) -> int:
     Returns:
         The number of calls that were tried.
     """
-    with device(name) as tried:
-        tried.reset()
-        calls = syscalls.run(tried.change).calls
+    with device_before(name) as device:
+        device.reset()
+        calls = syscalls.run(device.change).calls
         chosen = _chosen(len(calls), sample)
         for number in chosen:
-            tried.reset()
-            killed = syscalls.run(tried.change, number)
-            with _told(f"{name}: killed at call {number}, {calls[number]}"):
+            device.reset()
+            killed = syscalls.run(device.change, number)
+            with _noted(f"{name}: killed at call {number}, {calls[number]}"):
                 assert killed.status is None, killed.output
-                tried.start(repairing=name == "repair")
-                tried.converge()
+                device.start(repairing=name == "repair")
+                device.converge()
     return len(chosen)
 
 
@@ -63,29 +63,29 @@ def lose(name: str, sample: int | None = None) -> int:
         The number of cuts that were tried.
     """
     cuts: list[Path] = []
-    with device(name) as tried, pytest.MonkeyPatch.context() as patch:
-        tried.reset()
-        disk = Disk(tried.root, patch)
+    with device_before(name) as device, pytest.MonkeyPatch.context() as patch:
+        device.reset()
+        disk = Disk(device.root, patch)
 
         def cut() -> None:
             for names in (False, True):
-                cuts.append(tried.root.with_name(f"cut-{len(cuts)}"))
+                cuts.append(device.root.with_name(f"cut-{len(cuts)}"))
                 disk.cut(cuts[-1], names=names)
 
         disk.before_flush = cut
-        tried.quietly_change()
+        device.quietly_change()
         cut()
         patch.undo()
         disk.close()
         chosen = _chosen(len(cuts), sample)
         for number in chosen:
-            tried.reset(cuts[number])
+            device.reset(cuts[number])
             names = "with all names" if number % 2 else "with no other names"
-            with _told(f"{name}: cut before fsync {number // 2}, {names}"):
+            with _noted(f"{name}: cut before fsync {number // 2}, {names}"):
                 if number >= len(cuts) - 2:
-                    assert tried.is_done, "the completed change is lost"
-                tried.start(repairing=name == "repair")
-                tried.converge()
+                    assert device.is_done, "the completed change is lost"
+                device.start(repairing=name == "repair")
+                device.converge()
     return len(chosen)
 
 
@@ -101,25 +101,25 @@ def fail(name: str, sample: int | None = None) -> int:
     Returns:
         The number of failures that were tried.
     """
-    with device(name) as tried:
-        tried.reset()
-        calls = syscalls.run(tried.change).calls
+    with device_before(name) as device:
+        device.reset()
+        calls = syscalls.run(device.change).calls
         chosen = _chosen(len(calls) * len(ERRORS), sample)
         for number, error in (
             (choice // len(ERRORS), ERRORS[choice % len(ERRORS)]) for choice in chosen
         ):
-            tried.reset()
-            failed = syscalls.run(tried.change, number, error, lasts=error == errno.EROFS)
-            with _told(f"{name}: {errno.errorcode[error]} at call {number}, {calls[number]}"):
+            device.reset()
+            failed = syscalls.run(device.change, number, error, lasts=error == errno.EROFS)
+            with _noted(f"{name}: {errno.errorcode[error]} at call {number}, {calls[number]}"):
                 assert failed.status is not None
                 if failed.status == 0:
-                    assert tried.is_done, failed.output
-                elif not tried.scenario.by_guard:  # which is started again until it succeeds
+                    assert device.is_done, failed.output
+                elif not device.scenario.by_guard:  # which is started again until it succeeds
                     assert failed.status == ResourceError.exit_code, failed.output
                     assert "error: " in failed.output
                     assert "hint: " in failed.output
-                tried.start(repairing=name == "repair")
-                tried.converge(shared=calls[number] not in ("link", "linkat"))
+                device.start(repairing=name == "repair")
+                device.converge(shared=calls[number] not in ("link", "linkat"))
     return len(chosen)
 
 
@@ -130,7 +130,7 @@ def _chosen(count: int, sample: int | None) -> list[int]:
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
+def _noted(where: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
