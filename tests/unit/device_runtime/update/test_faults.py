@@ -81,8 +81,19 @@ def test_edited_unit_stays_as_it_is(root: Path, tmp_path: Path) -> None:
     install(bundle(tmp_path), root)
     unit = root / UNITS / "edgepack.service"
     unit.write_text(unit.read_text() + "# mine\n")
-    install(bundle(tmp_path, 2), root)
+    notes = install(bundle(tmp_path, 2), root).notes
     assert unit.read_text().endswith("# mine\n")
+    assert notes == ("edgepack.service was edited and stays as it is: remove it to get ours",)
+
+
+def test_unedited_unit_of_an_earlier_version_is_replaced(root: Path, tmp_path: Path) -> None:
+    install(bundle(tmp_path), root)
+    unit = root / UNITS / "edgepack.service"
+    new = unit.read_text()
+    lines = new.splitlines(keepends=True)[1:]
+    unit.write_text("".join(line for line in lines if not line.startswith("RuntimeDirectory")))
+    assert install(bundle(tmp_path, 2), root).notes == ()
+    assert unit.read_text() == new
 
 
 def test_configuration_and_drop_ins_survive(root: Path, tmp_path: Path) -> None:
