@@ -16,14 +16,9 @@ import msgspec
 import zstandard
 
 from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.fields import MAX_FILE_BYTES
 from device_runtime.bundle.manifest import Blob, Component, Manifest, Record
-from device_runtime.bundle.reader import (
-    END,
-    MAX_MEMBER,
-    member_header,
-    open_bundle,
-    padding,
-)
+from device_runtime.bundle.reader import END, member_header, open_bundle, padding
 from device_runtime.bundle.release import file_chunks
 from packager import cache, console, keys
 from packager.aside import written_aside
@@ -84,12 +79,14 @@ def pack(
             return Record(path=where, component=kind, mode=0o777, link=str(path.readlink()))
         mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
         size = path.stat().st_size
-        if size > MAX_MEMBER:
+        if size > MAX_FILE_BYTES:
             raise PackagerError(f"{path.name} is too large for a bundle: {size} bytes")
         digest = cache.file_digest(path)
         blob = Blob(sha256=digest, size=size)
         if path.suffix not in STORED_AS_IS:
-            blob = _compress(path, target, check_stopped)
+            compressed = _compress(path, target, check_stopped)
+            if schema.dense(size, compressed.size):
+                blob = compressed
         return Record(path=where, component=kind, mode=mode, size=size, sha256=digest, blob=blob)
 
     packed = cache.stage("packed", {**inputs, "prefix": prefix, "level": LEVEL}, make)

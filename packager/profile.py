@@ -12,14 +12,13 @@ from typing import Annotated, Any, Literal, TypedDict
 import msgspec
 from msgspec import Meta
 
+from device_runtime.bundle import fields
 from packager.errors import ProfileError
 from packager.profile_rules import problems
 from packager.recipes.providers import PRECISIONS
 from packager.recipes.recipes import AUTO, RECIPES
 from packager.shipped import shipped
 from packager.suggest import suggest
-
-_PORT = r"(?:[0-9]{1,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -86,9 +85,10 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     compatible: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9,._+-]*\Z")], ...],
+        tuple[fields.Compatible, ...],
         Meta(
             min_length=1,
+            max_length=32,
             description="Compatible hardware, most specific first, as in a device tree.",
             extra={"words": 'a list of names such as "raspberrypi,5-model-b"'},
         ),
@@ -122,7 +122,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     listen: Annotated[
         str,
         Meta(
-            pattern=rf"^(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):{_PORT}\Z",
+            pattern=fields.ADDRESS,
             description="Address of the HTTP server.",
             extra={"words": '"host:port" with a port up to 65535'},
         ),
@@ -131,7 +131,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=1,
-            le=1 << 20,
+            le=1_000_000,
             description="Default of `max_tokens` in requests.",
         ),
     ]

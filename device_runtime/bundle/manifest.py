@@ -14,13 +14,16 @@ All that is needed to decide whether to install precedes the data.
 
 import hashlib
 import re
-from pathlib import PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
+from device_runtime.bundle import fields, strict_json
+from device_runtime.bundle.fields import FileBytes, Line, Sha256
+from device_runtime.bundle.paths import link_stays_inside, safe_path, tree_problems
 from device_runtime.bundle.quantization import QuantizationFacts, Struct
-from device_runtime.bundle.signature import is_key_id, load_public_key
+from device_runtime.bundle.signature import load_public_key
 from device_runtime.errors import BundleError
 
 FORMAT = 2
@@ -42,14 +45,14 @@ MAX_MANIFEST_BYTES = 4 << 20
 MAX_RECORDS = 20_000
 MAX_TRUST = 16
 """Keys that a manifest may add to the device's keyring, and that it may revoke."""
+MAX_INSTALLED_BYTES = 1 << 38
+MAX_RATIO = 200
+"""Content of a file by its stored bytes. Real files stay below 30, so the work that a bundle causes
+is bounded by its own length; the host stores what is over it uncompressed."""
+FREE_BYTES = 1 << 16
+"""Content below which the ratio does not matter."""
 
 Component = Literal["runtime", "model", "tokenizer"]
-Sha256 = str
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
-_GLIBC = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}")
-_VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,63}")
 
 
 class Blob(Struct, frozen=True, kw_only=True):
@@ -62,7 +65,7 @@ class Blob(Struct, frozen=True, kw_only=True):
     """
 
     sha256: Sha256
-    size: int
+    size: FileBytes
     compression: Literal["none", "zstd"] = "none"
 
 
@@ -79,13 +82,13 @@ class Record(Struct, frozen=True, kw_only=True):
         link: target of a symbolic link, relative, inside the release (None for a file).
     """
 
-    path: str
+    path: fields.Path
     component: Component
-    mode: int
-    size: int = 0
-    sha256: Sha256 = ""
+    mode: fields.Mode
+    size: FileBytes = 0
+    sha256: fields.NoSha256 = ""
     blob: Blob | None = None
-    link: str | None = None
+    link: fields.Path | None = None
 
 
 class CudaFacts(Struct, frozen=True, kw_only=True):
@@ -99,10 +102,10 @@ class CudaFacts(Struct, frozen=True, kw_only=True):
             9.0 and all later ones.
     """
 
-    version: str
-    jetpack: str
-    libraries: tuple[str, ...]
-    gpus: tuple[str, ...]
+    version: fields.Number
+    jetpack: fields.Number
+    libraries: Annotated[tuple[fields.Library, ...], Meta(max_length=256)]
+    gpus: Annotated[tuple[fields.Gpu, ...], Meta(max_length=64)]
 
     def serves(self, gpu: str) -> bool:
         """Return whether the runtime has code for a GPU of that compute capability, `8.7`.
@@ -128,12 +131,12 @@ class KitFacts(Struct, frozen=True, kw_only=True):
         cpu: features that its libraries need of the processor, as /proc/cpuinfo names them.
     """
 
-    name: str
-    machine: str
+    name: fields.Name
+    machine: fields.Machine
     digest: Sha256
-    min_glibc: str
+    min_glibc: fields.LibcVersion
     cuda: CudaFacts | None = None
-    cpu: tuple[str, ...] = ()
+    cpu: Annotated[tuple[fields.CpuFeature, ...], Meta(max_length=256)] = ()
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
@@ -148,12 +151,12 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
         license: SPDX expression; empty if not known.
     """
 
-    name: str
-    source: str
+    name: Line
+    source: Line
     source_sha256: Sha256
-    architecture: str
-    parameters: int
-    license: str
+    architecture: Line
+    parameters: fields.Count
+    license: Line
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -167,11 +170,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         min_tokens_per_s: slowest decode speed at which a release counts as good, tokens/s.
     """
 
-    listen: str
-    threads: int
-    max_tokens: int
-    status_interval_s: float
-    min_tokens_per_s: float = 0.0
+    listen: fields.Address
+    threads: fields.Threads
+    max_tokens: fields.MaxTokens
+    status_interval_s: fields.Interval
+    min_tokens_per_s: fields.TokensPerSecond = 0.0
 
 
 class Probe(Struct, frozen=True, kw_only=True):
@@ -182,8 +185,8 @@ class Probe(Struct, frozen=True, kw_only=True):
         tokens: ids of the greedy continuation, as far as the kernels of all processors agree on it.
     """
 
-    prompt: str
-    tokens: tuple[int, ...]
+    prompt: fields.Text
+    tokens: Annotated[tuple[fields.Token, ...], Meta(max_length=4096)]
 
 
 class Trust(Struct, frozen=True, kw_only=True):
@@ -194,8 +197,8 @@ class Trust(Struct, frozen=True, kw_only=True):
         revoke: ids of keys to stop trusting for good.
     """
 
-    add: tuple[str, ...] = ()
-    revoke: tuple[Sha256, ...] = ()
+    add: Annotated[tuple[fields.Pem, ...], Meta(max_length=MAX_TRUST)] = ()
+    revoke: Annotated[tuple[Sha256, ...], Meta(max_length=MAX_TRUST)] = ()
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -225,20 +228,20 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """
 
     format: int
-    id: str
-    version: str
-    sequence: int
-    profile: str
-    compatible: tuple[str, ...]
+    id: fields.Id
+    version: fields.Version
+    sequence: fields.Sequence
+    profile: fields.Name
+    compatible: Annotated[tuple[fields.Compatible, ...], Meta(min_length=1, max_length=32)]
     kit: KitFacts | None
     model: ModelFacts
     quantization: QuantizationFacts
-    context_length: int
-    memory_bytes: int
+    context_length: fields.ContextLength
+    memory_bytes: fields.Bytes
     settings: Settings
-    built_with: dict[str, str]
+    built_with: Annotated[dict[Line, Line], Meta(max_length=64)]
     sbom: Blob
-    records: tuple[Record, ...]
+    records: Annotated[tuple[Record, ...], Meta(max_length=MAX_RECORDS)]
     probe: Probe | None = None
     trust: Trust = Trust()
 
@@ -284,21 +287,19 @@ def encode(manifest: Manifest) -> bytes:
 def decode(data: bytes) -> Manifest:
     """Read and check a manifest; nothing in it is trusted.
 
-    Checks, in this order: size, JSON and types, format version, then all rules of `problems`.
+    Checks, in this order: size, `strict_json`, format version, types with their bounds, then the
+    rules of `problems`.
 
     Raises:
         BundleError: the manifest is not valid; the message lists the problems.
     """
     if len(data) > MAX_MANIFEST_BYTES:
-        raise BundleError(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes")
+        raise BundleError(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes", hint=DAMAGED)
+    strict_json.check(data, "the manifest")
     try:
-        version = msgspec.json.decode(data, type=_Version)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"the manifest is not valid: {error}", hint=DAMAGED) from None
-    check_format(version.format)
-    try:
+        check_format(msgspec.json.decode(data, type=_Version).format)
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise BundleError(f"the manifest is not valid: {error}", hint=DAMAGED) from None
     broken = problems(manifest)
     if broken:
@@ -327,48 +328,44 @@ def check_format(version: int) -> None:
 
 
 def problems(manifest: Manifest) -> list[str]:
-    """List every rule that a well-typed manifest breaks, one sentence each."""
+    """List the rules that a manifest breaks and no type can express, one sentence each."""
     broken = []
-    if not _ID.fullmatch(manifest.id):
-        broken.append(f"id {manifest.id!r} is not lower-case letters, digits, '.', '_' and '-'")
-    if not is_version(manifest.version):
-        broken.append(f"version {manifest.version!r} is not a version")
-    if manifest.sequence < 0:
-        broken.append("sequence is negative")
-    if manifest.context_length < 1:
-        broken.append("context_length is not positive")
-    if len(manifest.records) > MAX_RECORDS:
-        broken.append(f"more than {MAX_RECORDS} records")
-        return broken
-    broken += _blob_problems("sbom", manifest.sbom)
-    seen: dict[str, Record] = {}
+    if manifest.sbom.compression != "none":
+        broken.append("the SBOM is compressed")
+    if manifest.installed_size > MAX_INSTALLED_BYTES:
+        broken.append(f"the release is larger than {MAX_INSTALLED_BYTES} bytes")
+    for number, pem in enumerate(manifest.trust.add):
+        try:
+            load_public_key(pem.encode())
+        except ValueError as error:
+            broken.append(f"trust.add[{number}] is {error}")
     for record in manifest.records:
         broken += _record_problems(record)
-        if record.path in seen:
-            broken.append(f"{record.path} is a duplicate")
-        seen[record.path] = record
-    for path in seen:
-        for parent in PurePosixPath(path).parents:
-            if str(parent) in seen:
-                broken.append(f"{path} is below {parent}, which is not a folder")
+    if broken:
+        return broken
+    broken += tree_problems([record.path for record in manifest.records])
     stored: dict[Sha256, tuple[Blob, Sha256, int]] = {}
     for record in manifest.records:
         if record.blob is not None:
             described = (record.blob, record.sha256, record.size)
             if stored.setdefault(record.blob.sha256, described) != described:
                 broken.append(f"{record.path}: its blob has two descriptions that differ")
-    if manifest.kit is not None:
-        entry = seen.get(RUNTIME_ENTRY)
-        if not _GLIBC.fullmatch(manifest.kit.min_glibc):
-            broken.append(f"kit.min_glibc {manifest.kit.min_glibc!r} is not a version")
-        if entry is None or entry.blob is None or entry.mode != 0o755:
-            broken.append(f"{RUNTIME_ENTRY} is missing or not a program")
-    return broken + _trust_problems(manifest.trust)
+    if manifest.kit is not None and not any(
+        record.path == RUNTIME_ENTRY and record.blob is not None and record.mode == 0o755
+        for record in manifest.records
+    ):
+        broken.append(f"{RUNTIME_ENTRY} is missing or not a program")
+    return broken
 
 
 def is_version(text: str) -> bool:
     """Return whether a text is valid as a bundle's version."""
-    return _VERSION.fullmatch(text) is not None
+    return re.search(fields.VERSION, text) is not None
+
+
+def dense(size: int, stored: int) -> bool:
+    """Return whether a file of a size may be stored in so few bytes."""
+    return size <= max(FREE_BYTES, MAX_RATIO * stored)
 
 
 def _record_problems(record: Record) -> list[str]:
@@ -376,69 +373,24 @@ def _record_problems(record: Record) -> list[str]:
     broken = []
     if not safe_path(record.path):
         broken.append(f"{where} is not a plain relative path")
+    elif not record.path.startswith(("runtime/", f"{MODEL_FOLDER}/")):
+        broken.append(f"{where} is neither below runtime/ nor below {MODEL_FOLDER}/")
     if record.link is not None:
         if record.blob is not None or record.size or record.sha256:
             broken.append(f"{where} is a link and has content")
-        if not _link_stays_inside(record.path, record.link):
+        if record.mode != 0o777:
+            broken.append(f"{where} is a link and has mode {record.mode:o}")
+        if not link_stays_inside(record.path, record.link):
             broken.append(f"{where} links out of the release")
         return broken
     if record.mode not in (0o644, 0o755):
         broken.append(f"{where} has mode {record.mode:o}")
-    if record.blob is None:
+    blob = record.blob
+    if blob is None or not record.sha256:
         broken.append(f"{where} has no content")
-        return broken
-    if not _SHA256.fullmatch(record.sha256) or record.size < 0:
-        broken.append(f"{where} has no valid size and sha256")
-    if record.blob.compression == "none" and (
-        record.blob.sha256 != record.sha256 or record.blob.size != record.size
-    ):
-        broken.append(f"{where} is stored uncompressed but its blob differs")
-    return broken + _blob_problems(where, record.blob)
-
-
-def _blob_problems(where: str, blob: Blob) -> list[str]:
-    if not _SHA256.fullmatch(blob.sha256) or blob.size < 0:
-        return [f"{where} has no valid blob size and sha256"]
-    return []
-
-
-def _trust_problems(trust: Trust) -> list[str]:
-    if max(len(trust.add), len(trust.revoke)) > MAX_TRUST:
-        return [f"trust has more than {MAX_TRUST} keys"]
-    broken = []
-    for number, pem in enumerate(trust.add):
-        try:
-            load_public_key(pem.encode())
-        except ValueError as error:
-            broken.append(f"trust.add[{number}] is {error}")
-    if not all(map(is_key_id, trust.revoke)):
-        broken.append("trust.revoke has a text that is not a key id")
+    elif blob.compression == "none":
+        if (blob.sha256, blob.size) != (record.sha256, record.size):
+            broken.append(f"{where} is stored uncompressed but its blob differs")
+    elif not dense(record.size, blob.size):
+        broken.append(f"{where} is {record.size} bytes from a blob of {blob.size}")
     return broken
-
-
-def safe_path(path: str) -> bool:
-    """Return whether a path is relative, normalized, printable and stays below its folder."""
-    return (
-        0 < len(path) <= 512
-        and path.isprintable()
-        and "\\" not in path
-        and all(0 < len(part) <= 255 and part not in (".", "..") for part in path.split("/"))
-    )
-
-
-def _link_stays_inside(path: str, target: str) -> bool:
-    """Return whether a relative link stays in the release, whatever the other links are.
-
-    `..` may only lead the target: there it climbs real folders, since no record lies below a
-    link. After a name it could climb from wherever that name's own link leads.
-    """
-    if target.startswith("/") or not 0 < len(target) <= 512 or not target.isprintable():
-        return False
-    parts = target.split("/")
-    climbs = next((n for n, part in enumerate(parts) if part != ".."), len(parts))
-    below = parts[climbs:]
-    return (
-        climbs <= len(PurePosixPath(path).parent.parts)
-        and len(below) > 0
-        and all(part not in ("", ".", "..") for part in below)
-    )

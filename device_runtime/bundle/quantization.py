@@ -1,6 +1,11 @@
 """The part of a manifest that describes how the model was quantized, and its measured quality."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+from device_runtime.bundle.fields import Bytes, Count, Finite, Line, Share, Text
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -10,9 +15,9 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 class PromptAnswer(Struct, frozen=True, kw_only=True):
     """The greedy answers of the reference model and the quantized model to the same prompt."""
 
-    prompt: str
-    reference: str
-    quantized: str
+    prompt: Text
+    reference: Text
+    quantized: Text
 
 
 class Quality(Struct, frozen=True, kw_only=True):
@@ -30,13 +35,13 @@ class Quality(Struct, frozen=True, kw_only=True):
         tokens: number of tokens measured.
     """
 
-    kl: float
-    kl_interval: tuple[float, float]
-    top1: float
-    top1_interval: tuple[float, float]
-    perplexity: float
-    reference_perplexity: float
-    tokens: int
+    kl: Finite
+    kl_interval: tuple[Finite, Finite]
+    top1: Share
+    top1_interval: tuple[Finite, Finite]
+    perplexity: Finite
+    reference_perplexity: Finite
+    tokens: Count
 
 
 class TriedRecipe(Struct, frozen=True, kw_only=True):
@@ -50,11 +55,11 @@ class TriedRecipe(Struct, frozen=True, kw_only=True):
         exceeded: limits that the model exceeds, one phrase each; empty if it passed.
     """
 
-    recipe: str
-    model_bytes: int
-    memory_bytes: int
+    recipe: Line
+    model_bytes: Bytes
+    memory_bytes: Bytes
     quality: Quality | None
-    exceeded: tuple[str, ...]
+    exceeded: Annotated[tuple[Line, ...], Meta(max_length=32)]
 
 
 class QuantizationFacts(Struct, frozen=True, kw_only=True):
@@ -74,12 +79,12 @@ class QuantizationFacts(Struct, frozen=True, kw_only=True):
             allowed it.
     """
 
-    recipe: str
-    precision: str
-    execution_provider: str
-    options: dict[str, str]
-    operators: dict[str, int]
-    answers: tuple[PromptAnswer, ...]
+    recipe: Line
+    precision: Line
+    execution_provider: Line
+    options: Annotated[dict[Line, Line], Meta(max_length=64)]
+    operators: Annotated[dict[Line, Count], Meta(max_length=1000)]
+    answers: Annotated[tuple[PromptAnswer, ...], Meta(max_length=100)]
     quality: Quality | None = None
-    tried: tuple[TriedRecipe, ...] = ()
+    tried: Annotated[tuple[TriedRecipe, ...], Meta(max_length=32)] = ()
     quality_loss_allowed: bool = False

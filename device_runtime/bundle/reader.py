@@ -18,8 +18,10 @@ or after the check has no effect.
 """
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,8 +32,6 @@ from device_runtime.bundle.source import MAX_SIGNATURE_BYTES, Source
 from device_runtime.errors import BundleError
 
 BLOCK = 512
-MAX_MEMBER = 8**11 - 1
-"""Largest member that a ustar header can describe, bytes (8 GiB - 1)."""
 
 
 def member_header(name: str, size: int) -> bytes:
@@ -127,7 +127,12 @@ class Bundle(Source):
             raise BundleError("non-zero padding after a member", hint=DAMAGED)
 
     def _read(self, size: int) -> bytes:
-        data = self._file.read(size)
+        try:
+            data = self._file.read(size)
+        except OSError as error:
+            raise BundleError(
+                f"the bundle cannot be read: {error.strerror}", hint=DAMAGED
+            ) from None
         if len(data) != size:
             raise BundleError("the bundle is truncated", hint=DAMAGED)
         return data
@@ -140,11 +145,14 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
     Raises:
         BundleError: it is missing, not a bundle, damaged, or of another format version.
     """
+    hint = "Give the path of a .epk file."
     try:
-        file = path.open("rb")
+        # Not blocking: a pipe would keep the program until somebody writes into it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
-        raise BundleError(
-            f"{path} cannot be opened: {error.strerror}", hint="Give the path of a .epk file."
-        ) from None
-    with file:
-        yield Bundle(file)
+        raise BundleError(f"{path} cannot be opened: {error.strerror}", hint=hint) from None
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise BundleError(f"{path} is a folder, a pipe or a device, not a file", hint=hint)
+        yield Bundle(stack.enter_context(open(descriptor, "rb", closefd=False)))

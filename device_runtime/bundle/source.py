@@ -30,6 +30,9 @@ from device_runtime.bundle.release import (
 from device_runtime.errors import BundleError
 
 MAX_SIGNATURE_BYTES = 2 * schema.MAX_MANIFEST_BYTES
+MAX_WINDOW = 8 << 20
+"""Memory for a zstd frame, bytes: what RFC 8878 has every decoder support."""
+FRAME_HEADER_BYTES = 18
 
 Shared = Callable[[Record], Path | None]
 """Returns a file that may have the content and the mode of a record, to be linked; or None."""
@@ -196,6 +199,10 @@ def _store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: I
 
 def _decompress(stored: IO[bytes], record: Record) -> Iterator[bytes]:
     try:
+        frame = zstandard.get_frame_parameters(stored.read(FRAME_HEADER_BYTES))
+        if frame.content_size != record.size or frame.dict_id or frame.window_size > MAX_WINDOW:
+            raise BundleError(f"the data of {record.path} is damaged", hint=DAMAGED)
+        stored.seek(0)
         with zstandard.ZstdDecompressor().stream_reader(stored, closefd=False) as reader:
             while chunk := reader.read(CHUNK):
                 yield chunk

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from device_runtime.bundle.manifest import safe_path
+from device_runtime.bundle.paths import safe_path
 from packager import cache
 from packager.aside import written_aside
 from packager.errors import KitError

@@ -5,7 +5,6 @@ import os
 import tarfile
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from device_runtime.bundle import manifest as schema
@@ -241,22 +240,17 @@ def test_decompression_bomb_stops_at_the_declared_size(tmp_path: Path) -> None:
     assert (path.with_suffix(".out") / "model/bomb").stat().st_size <= 100
 
 
-def test_c_library_of_no_version(tmp_path: Path) -> None:
-    kit = draft().manifest.kit
-    assert kit is not None
-    odd = draft().replaced(kit=msgspec.structs.replace(kit, min_glibc="new"))
-    refuse(tmp_path / "b.epk", tar(odd.members()), "min_glibc 'new' is not a version")
-
-
 def test_problems_are_named_together(tmp_path: Path) -> None:
-    bad = draft().replaced(id="Not An Id", version="x", context_length=0)
-    path = bad.write(tmp_path / "b.epk")
+    one, two = (
+        Record(path=path, component="model", mode=0o777, link="/etc") for path in ("a", "model/b")
+    )
+    path = draft().with_records(one, two).write(tmp_path / "b.epk")
     with pytest.raises(BundleError) as caught:
         verify(path)
     message = str(caught.value)
-    assert "Not An Id" in message
-    assert "version" in message
-    assert "context_length" in message
+    assert "'a' is neither below runtime/ nor below model/" in message
+    assert "'a' links out of the release" in message
+    assert "'model/b' links out of the release" in message
 
 
 def test_release_names_all_that_is_wrong(tmp_path: Path) -> None:
