@@ -127,12 +127,12 @@ def _runtime_component(_path: str) -> Component:
 
 def _model_facts(source: ModelSource) -> ModelFacts:
     return ModelFacts(
-        name=source.name,
-        source=source.origin,
+        name=_line(source.name),
+        source=_line(source.origin),
         source_sha256=source.digest,
-        architecture=source.architecture,
+        architecture=_line(source.architecture),
         parameters=source.parameters,
-        license=source.license,
+        license=_line(source.license),
     )
 
 
@@ -145,6 +145,11 @@ def _settings(profile: DeviceProfile, model: Candidate) -> Settings:
     )
 
 
+def _line(text: str) -> str:
+    """Convert a name or a licence, which a model brings with it, to a line as manifests take it."""
+    return "".join(c if c.isprintable() else "?" for c in text)[:512]
+
+
 def _slug(name: str) -> str:
-    """Convert a name for use in file names and ids: lower case, no path separators."""
-    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.") or "model"
+    """Convert a name for use in file names and ids: lower case, no path separators, not long."""
+    return re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")[:63] or "model"

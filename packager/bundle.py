@@ -89,7 +89,9 @@ def pack(
                 blob = compressed
         return Record(path=where, component=kind, mode=mode, size=size, sha256=digest, blob=blob)
 
-    packed = cache.stage("packed", {**inputs, "prefix": prefix, "level": LEVEL}, make)
+    packed = cache.stage(
+        "packed", {**inputs, "prefix": prefix, "level": LEVEL, "ratio": schema.MAX_RATIO}, make
+    )
     records = msgspec.json.decode((packed / "records.json").read_bytes(), type=list[Record])
     parts = []
     for record in records:

@@ -70,7 +70,7 @@ def _key_ids(
 )
 @click.option(
     "--sequence",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 2**53),
     default=1,
     show_default=True,
     help="Number for update checks on devices: increase it with each release.",

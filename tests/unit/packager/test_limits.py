@@ -1,0 +1,49 @@
+"""What the host writes stays within the bounds of the format, whatever a model brings with it."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from device_runtime.bundle import manifest as schema
+from packager import bundle
+from packager.build import _model_facts, _slug
+from packager.genai.folder import component
+from packager.models.source import ModelSource
+from tests.support.bundles import draft
+
+
+def test_odd_names_of_a_model_are_made_to_fit(tmp_path: Path) -> None:
+    source = ModelSource(
+        kind="gguf",
+        name="\u202e\n" + "é" * 600,
+        origin="file: a\x1b[2J",
+        path=tmp_path,
+        digest="0" * 64,
+        architecture="LlamaForCausalLM",
+        license="Permission is hereby granted,\nfree of charge, " * 100,
+        parameters=1,
+    )
+    changed = draft().replaced(id=_slug(source.name * 2), model=_model_facts(source))
+    assert schema.decode(schema.encode(changed.manifest)) == changed.manifest
+    assert _slug("_odd") == "odd"
+    assert _slug("É.") == "model"
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_file_that_compresses_like_a_bomb_is_stored_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "zeros").write_bytes(bytes(1 << 20))
+    (folder / "text").write_bytes(b"A text about nothing. " * 100)
+    parts = bundle.pack(folder, schema.MODEL_FOLDER, {"test": "bomb"}, component)
+    stored = {part.record.path: part.record.blob for part in parts}
+    zeros, text = stored["model/zeros"], stored["model/text"]
+    assert zeros is not None
+    assert zeros.compression == "none"
+    assert text is not None
+    assert text.compression == "zstd"
+    changed = msgspec.structs.replace(
+        draft().manifest, kit=None, records=tuple(part.record for part in parts)
+    )
+    assert schema.decode(schema.encode(changed)) == changed
