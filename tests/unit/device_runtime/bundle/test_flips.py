@@ -1,4 +1,4 @@
-"""Bit rot is noticed everywhere, without a signature; so is a file that changes while it is read."""
+"""Bit rot is noticed everywhere without a signature, as is a file that changes while it is read."""
 
 import hashlib
 import io
