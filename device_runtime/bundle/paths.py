@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 
 MAX_NAME_BYTES = 255
-"""What file systems take as a name: bytes of UTF-8, not characters."""
+"""Longest name that file systems take: bytes of UTF-8, not characters."""
 MAX_PATH_BYTES = 512
 MAX_DEPTH = 32
 """Folders above a file. A frozen runtime has up to 11."""
