@@ -43,7 +43,7 @@ Line = Annotated[
 ]
 """Text of one line for people: it cannot move the cursor of a terminal or turn its direction."""
 Text = Annotated[str, Meta(max_length=1 << 16)]
-"""Text that people or models wrote, with line breaks and anything else; to be escaped where shown."""
+"""Text that people or models wrote, with anything in it; to be escaped where it is shown."""
 Path = Annotated[str, Meta(max_length=512)]
 """Its rules are in `paths.py`."""
 Pem = Annotated[str, Meta(max_length=4096)]

@@ -56,11 +56,6 @@ def hardware(board: Sequence[str] | None, machine: str, manifest: Manifest) -> U
         machine: architecture of the device; part of its generic name.
         manifest: manifest of the bundle.
     """
-    if not manifest.compatible:
-        return Unmet(
-            problem="the bundle names no hardware that it is for",
-            hint="Build it with a profile that has a list `compatible`.",
-        )
     names = [*(board or ()), f"{GENERIC}{machine}"]
     if not set(names).isdisjoint(manifest.compatible):
         return None

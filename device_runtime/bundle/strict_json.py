@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 from device_runtime.errors import BundleError
 
 MAX_DEPTH = 32
+MAX_VALUES = 300_000
+"""More than the largest manifest has; parsed, each of them takes 60 bytes or more."""
 
 # Possessive, and content with the end of the text: each byte is looked at once, whatever the text.
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
@@ -15,9 +17,10 @@ _SAME = bytes.maketrans(b"{}", b"[]")
 
 
 def check(data: bytes, name: str) -> None:
-    """Refuse JSON that two readers may read differently, or that is nested deeply.
+    """Refuse JSON that two readers may read differently, or that takes much work.
 
-    Checks, in this order: UTF-8, the depth, the grammar, no name twice in an object, no NaN.
+    Checks, in this order: UTF-8, the number of values, the depth, and, while it is parsed, the
+    grammar, no name twice in an object, no NaN.
 
     Args:
         data: the text.
@@ -28,8 +31,7 @@ def check(data: bytes, name: str) -> None:
     """
     try:
         text = data.decode()
-        if not _shallow(data):
-            raise ValueError(f"nested more than {MAX_DEPTH} levels deep, or without an end")
+        _check_work(data)
         json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except ValueError as error:
         raise BundleError(
@@ -38,12 +40,19 @@ def check(data: bytes, name: str) -> None:
         ) from None
 
 
-def _shallow(data: bytes) -> bool:
-    """Peel the innermost brackets off, once for each level; nothing is parsed."""
-    brackets = _STRINGS.sub(b"", data).translate(_SAME, _NOT_BRACKETS)
+def _check_work(data: bytes) -> None:
+    """Raise ValueError for too many values or levels; nothing is parsed."""
+    # A name and a value have four quotation marks.
+    many = data.count(b'"') > 4 * MAX_VALUES
+    marks = b"" if many else _STRINGS.sub(b"", data)
+    if many or marks.count(b",") >= MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values")
+    brackets = marks.translate(_SAME, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):
+        # The innermost level goes.
         brackets = brackets.replace(b"[]", b"")
-    return not brackets
+    if brackets:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep, or without an end")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> None:

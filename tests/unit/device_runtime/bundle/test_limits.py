@@ -215,6 +215,7 @@ NESTED = {
     "in a field": b'{"new":' + b"[" * 400_000 + b"]" * 400_000 + b"}",
     "a little": b"[" * 33 + b"]" * 33,
     "brackets in an endless text": b'"' + b'\\"[' * 1_300_000,
+    "many texts": b'""' * 2_000_000,
     "many": b"[" + b"[]," * 1_300_000 + b"[]]",
     "many objects": b"[" + b"{}," * 1_300_000 + b"{}]",
 }
