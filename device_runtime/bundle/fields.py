@@ -15,8 +15,6 @@ _PORT = r"(?:[0-9]{1,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-
 _HOST = r"(?:[A-Za-z0-9.-]{1,253}|\[(?=[^\]]*:)[0-9A-Fa-f:.]{2,45}\])"
 ADDRESS = rf"^{_HOST}:{_PORT}\Z"
 """Pattern of `host:port`; an IPv6 address is in brackets."""
-COMPATIBLE = r"^[a-z0-9][a-z0-9,._+-]{0,127}\Z"
-"""Pattern of the name of a board, a chip or an architecture."""
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 NoSha256 = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
@@ -29,7 +27,8 @@ Sequence = Annotated[int, Meta(ge=0, le=2**53)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,63}\Z")]
 """A name of a profile or a kit."""
 Machine = Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,32}\Z")]
-Compatible = Annotated[str, Meta(pattern=COMPATIBLE)]
+Compatible = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9,._+-]{0,127}\Z")]
+"""A name of a board, a chip or an architecture."""
 LibcVersion = Annotated[str, Meta(pattern=r"^[0-9]{1,4}(?:\.[0-9]{1,4}){1,2}\Z")]
 Number = Annotated[str, Meta(pattern=r"^[0-9]{1,4}(?:\.[0-9]{1,4}){0,3}\Z")]
 """A version made of numbers only."""
