@@ -1,6 +1,7 @@
 """Output to the user: steps and progress on stderr, results on stdout. All printing is here."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from rich.table import Table
 
 _stderr = Console(stderr=True, highlight=False)
 _stdout = Console(highlight=False)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # Work beside other work is indented on its own.
 _depth = ContextVar("depth", default=0)
 
@@ -25,7 +27,7 @@ _depth = ContextVar("depth", default=0)
 def step(title: str) -> Iterator[None]:
     """Announce a long step, and report its duration if it succeeds."""
     indent = _indent()
-    _stderr.print(f"{indent}[bold]{escape(title)}[/bold] ...")
+    _stderr.print(f"{indent}[bold]{_plain(title)}[/bold] ...")
     started = time.monotonic()
     depth = _depth.set(_depth.get() + 1)
     try:
@@ -33,8 +35,13 @@ def step(title: str) -> Iterator[None]:
     finally:
         _depth.reset(depth)
     _stderr.print(
-        f"{indent}[green]done[/green] {escape(title)} ({time.monotonic() - started:.1f} s)"
+        f"{indent}[green]done[/green] {_plain(title)} ({time.monotonic() - started:.1f} s)"
     )
+
+
+def _plain(text: str) -> str:
+    """Escape markup, and what would control the terminal: texts may come from a bundle."""
+    return escape(_CONTROL.sub(lambda match: repr(match[0])[1:-1], text))
 
 
 def _indent() -> str:
@@ -43,19 +50,19 @@ def _indent() -> str:
 
 def note(message: str) -> None:
     """Print a note about the step in progress."""
-    _stderr.print(f"{_indent()}{escape(message)}", soft_wrap=True)
+    _stderr.print(f"{_indent()}{_plain(message)}", soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Print a warning."""
-    _stderr.print(f"{_indent()}[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True)
+    _stderr.print(f"{_indent()}[yellow]warning:[/yellow] {_plain(message)}", soft_wrap=True)
 
 
 def error(message: str, hint: str = "") -> None:
     """Print an error, and a hint about what to do next."""
-    _stderr.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    _stderr.print(f"[red]error:[/red] {_plain(message)}", soft_wrap=True)
     if hint:
-        _stderr.print(f"[cyan]hint:[/cyan] {escape(hint)}", soft_wrap=True)
+        _stderr.print(f"[cyan]hint:[/cyan] {_plain(hint)}", soft_wrap=True)
 
 
 @contextmanager
@@ -73,7 +80,7 @@ def progress(title: str, total: int, unit: str = "bytes") -> Iterator[Callable[[
     with rich.progress.Progress(
         *columns, console=_stderr, transient=True, disable=not _stderr.is_terminal
     ) as bar:
-        task = bar.add_task(escape(title), total=total)
+        task = bar.add_task(_plain(title), total=total)
         yield lambda amount: bar.advance(task, amount)
 
 
@@ -90,7 +97,7 @@ def secret(prompt: str, *, confirm: bool = False) -> str:
 
 def result(text: str) -> None:
     """Print a result on stdout."""
-    _stdout.print(escape(text), soft_wrap=True)
+    _stdout.print(_plain(text), soft_wrap=True)
 
 
 def result_piece(text: str) -> None:
@@ -107,7 +114,7 @@ def result_json(value: Any) -> None:
 def table(title: str, header: list[str], rows: list[list[str]]) -> None:
     """Print a table on stdout."""
     grid = Table(
-        title=title or None,
+        title=_plain(title) or None,
         title_justify="left",
         title_style="bold",
         box=rich.box.SIMPLE_HEAD,
@@ -117,5 +124,5 @@ def table(title: str, header: list[str], rows: list[list[str]]) -> None:
     for number, name in enumerate(header):
         grid.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in rows:
-        grid.add_row(*(escape(cell) for cell in row))
+        grid.add_row(*(_plain(cell) for cell in row))
     _stdout.print(grid)

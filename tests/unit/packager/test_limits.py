@@ -6,10 +6,14 @@ import msgspec
 import pytest
 
 from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.quantization import PromptAnswer
+from device_runtime.bundle.reader import open_bundle
+from device_runtime.errors import BundleError
 from packager import bundle
 from packager.build import _model_facts, _slug
 from packager.genai.folder import component
 from packager.models.source import ModelSource
+from packager.report import tables
 from tests.support.bundles import draft
 
 
@@ -47,3 +51,30 @@ def test_file_that_compresses_like_a_bomb_is_stored_as_it_is(tmp_path: Path) -> 
         draft().manifest, kit=None, records=tuple(part.record for part in parts)
     )
     assert schema.decode(schema.encode(changed)) == changed
+
+
+def test_text_of_a_bundle_cannot_control_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answers have line breaks and any other character; `inspect` shows what is in them."""
+    odd = "a\x1b[2J\x07[bold]\nb\x9b31m\u202e"
+    quantization = msgspec.structs.replace(
+        draft().manifest.quantization,
+        answers=(PromptAnswer(prompt=odd, reference=odd, quantized=odd),),
+    )
+    path = draft().replaced(quantization=quantization).write(tmp_path / "b.epk")
+    with open_bundle(path) as bundle:
+        tables.inspect_text(path, bundle)
+    shown = capsys.readouterr().out
+    assert not set(shown) & set("\x1b\x07\x9b\u202e")
+    assert "\\x1b[2J" in shown
+    assert "[bold]" in shown
+
+
+def test_refusal_cannot_control_the_terminal(tmp_path: Path) -> None:
+    text = schema.encode(draft().manifest).replace(
+        b'"component": "model"', b'"component": "\\u001b"'
+    )
+    with pytest.raises(BundleError, match=r"Invalid enum value") as caught:
+        schema.decode(text)
+    assert "\x1b" not in str(caught.value)
