@@ -19,7 +19,7 @@ from device_runtime.server.access_log import AccessLog
 from device_runtime.server.api_keys import KeyRing
 from device_runtime.server.auth import OPEN_PATHS, protect
 from device_runtime.server.listener import Server, bind, is_loopback, tls_context, url_of
-from device_runtime.status import device_id, mqtt
+from device_runtime.status import device_id, heartbeat, mqtt
 from device_runtime.status.mqtt import MqttReporter
 from device_runtime.status.report import (
     BOOT_ID,
@@ -84,6 +84,7 @@ class Service:
             queue_limit=config.queue_limit,
             timeout_s=config.request_timeout,
             system_prompt=served.system_prompt,
+            probe=manifest.probe,
         )
         self._api = Api(
             self._supervisor,
@@ -96,6 +97,7 @@ class Service:
         self._socket: socket.socket | None = None
         self._reporter: MqttReporter | None = None
         self._reporting: asyncio.Future[None]
+        self._beating: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -147,6 +149,9 @@ class Service:
                 ),
             )
             self._reporter.start()
+        folder = heartbeat.runtime_folder()
+        if folder is not None:
+            self._beating = asyncio.create_task(heartbeat.keep_beating(folder, self.status))
 
     def _check_exposure(self, url: str) -> None:
         """Refuse to serve beyond loopback without API keys, unless configured.
@@ -178,6 +183,8 @@ class Service:
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         inferring = asyncio.create_task(self._infer())
         parts = {"HTTP server": serving, "supervision": inferring, "MQTT reports": self._reporting}
+        if self._beating is not None:
+            parts["heartbeat"] = self._beating
         await asyncio.wait(parts.values(), return_when=asyncio.FIRST_COMPLETED)
         errors: list[DeviceError] = []
         if not self._server.should_exit:
@@ -198,6 +205,8 @@ class Service:
     async def shutdown(self) -> None:
         """Release what startup acquired, in reverse order; report `offline` to the broker."""
         await self._supervisor.stop()
+        if self._beating is not None:
+            self._beating.cancel()
         if self._reporter is not None:
             await asyncio.to_thread(self._reporter.stop)
         if self._socket is not None:
@@ -221,6 +230,7 @@ class Service:
             first_token_s=first_token_s,
             worker_restarts=self._supervisor.restarts,
             last_error=self._supervisor.last_error,
+            self_check=self._supervisor.self_check,
             memory_bytes=worker_bytes + resident_bytes(os.getpid()),
             worker_memory_bytes=worker_bytes,
             temperature_c=temperature_c(),

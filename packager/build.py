@@ -6,7 +6,14 @@ from pathlib import Path
 
 import device_runtime
 from device_runtime.bundle import manifest as schema
-from device_runtime.bundle.manifest import Blob, Component, Manifest, ModelFacts, Settings
+from device_runtime.bundle.manifest import (
+    Blob,
+    Component,
+    Manifest,
+    ModelFacts,
+    Probe,
+    Settings,
+)
 from packager import adapter, bundle, cache, console, kit, sbom
 from packager.errors import KitError
 from packager.genai.folder import component
@@ -77,6 +84,7 @@ def build(request: BuildRequest) -> BuildResult:
         sbom=Blob(sha256=cache.bytes_digest(bom), size=len(bom)),
         records=tuple(part.record for part in parts),
         trust=request.trust,
+        probe=_probe(model),
     )
     output = request.output or Path(
         f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"
@@ -142,12 +150,18 @@ def _settings(profile: DeviceProfile, model: Candidate) -> Settings:
         threads=profile.threads,
         max_tokens=min(profile.max_tokens, model.context_length),
         status_interval_s=profile.status_interval_s,
+        min_tokens_per_s=profile.min_tokens_per_s,
     )
 
 
 def _line(text: str) -> str:
     """Convert a name or a licence, which a model brings with it, to a line as manifests take it."""
     return "".join(c if c.isprintable() else "?" for c in text)[:512]
+
+
+def _probe(model: Candidate) -> Probe | None:
+    certain = model.graph.probe
+    return Probe(prompt=certain.prompt, tokens=certain.tokens) if certain else None
 
 
 def _slug(name: str) -> str:

@@ -138,6 +138,14 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
     status_interval_s: Annotated[
         float, Meta(ge=1, le=86400, description="Seconds between two status messages.")
     ]
+    min_tokens_per_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Decode speed below which an update is rolled back, tokens/s.",
+        ),
+    ] = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON types, without those that are None."""

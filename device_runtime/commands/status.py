@@ -58,6 +58,8 @@ def _readable(status: dict[str, Any]) -> str:
         "memory": f"{status['memory_bytes'] / 2**20:.0f} MiB",
         "restarts": f"{status['worker_restarts']} {status['last_error']}".strip(),
     }
+    if status["self_check"] is not None:
+        lines["self-check"] = status["self_check"]["detail"]
     if status["temperature_c"] is not None:
         lines["temperature"] = f"{status['temperature_c']:.0f} °C"
     return "\n".join(f"{name + ':':<13}{value}" for name, value in lines.items())

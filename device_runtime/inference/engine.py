@@ -130,11 +130,13 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
     """A token's log probability, before temperature, penalties and bias.
 
     Attributes:
+        token: the token's id.
         data: the token's bytes, which may be a part of a character.
         logprob: natural logarithm of the token's probability.
         top: the most likely tokens at this position: bytes and log probability.
     """
 
+    token: int
     data: bytes
     logprob: float
     top: tuple[tuple[bytes, float], ...] = ()

@@ -303,7 +303,8 @@ class GenAIEngine:
             (names[int(likely)], float(logprobs[likely]))
             for likely in most_likely(logprobs, request.logprobs)
         )
-        return (TokenLogprob(data=names[token], logprob=float(logprobs[token]), top=top),)
+        logprob = float(logprobs[token])
+        return (TokenLogprob(token=token, data=names[token], logprob=logprob, top=top),)
 
     def _beams(self, job: _Job) -> Iterator[GenerationChunk]:
         """Generate the best answer of a beam search, in a single chunk."""

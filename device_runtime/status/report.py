@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import Usage
 from device_runtime.worker.health import Health
 
@@ -96,6 +97,8 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         first_token_s: seconds from the start of work on a request to its first token.
         worker_restarts: number of restarts of the inference process.
         last_error: reason why the inference process last ended; empty if it never did.
+        self_check: result of the check before the service was ready; null before its end, and for
+            a release without a probe.
         memory_bytes: resident memory of both processes.
         worker_memory_bytes: resident memory of the inference process alone.
         temperature_c: temperature of the hottest sensor, degrees Celsius; None if none can be
@@ -116,6 +119,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     first_token_s: Figure
     worker_restarts: int
     last_error: str
+    self_check: SelfCheck | None
     memory_bytes: int
     worker_memory_bytes: int
     temperature_c: float | None
@@ -130,6 +134,7 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     worker_restarts: int
     last_error: str
+    self_check: SelfCheck | None
 
 
 class RequestStats:

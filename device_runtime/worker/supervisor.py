@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
-import signal
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from functools import partial
 
 import msgspec
 
+from device_runtime.bundle.manifest import Probe
 from device_runtime.errors import DeviceError, EngineError, ServiceError
+from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
 from device_runtime.logs import event
+from device_runtime.worker.child_exit import exit_error, exit_status
 from device_runtime.worker.health import Health, is_stopped
 from device_runtime.worker.messages import (
     FOR_PARENT,
@@ -25,6 +27,7 @@ from device_runtime.worker.messages import (
     frame,
     receive,
 )
+from device_runtime.worker.self_check import check
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +38,6 @@ FAILING_AFTER = 3
 SILENT_S = 60.0
 """Shortest silence after which a process with running requests is replaced, seconds. A request's
 timeout may be shorter than one prefill step takes on a slow device."""
-EXIT_S = 5.0
-"""Time for a process that has closed its pipe to exit by itself, seconds."""
 
 
 class BusyError(ServiceError):
@@ -80,12 +81,14 @@ class _Job:
     Attributes:
         number: number of the request.
         request: the request itself.
+        checks: whether it belongs to the self-check, for which all others wait.
         events: chunks of the answer, then the error if it fails.
     """
 
-    def __init__(self, number: int, request: GenerationRequest) -> None:
+    def __init__(self, number: int, request: GenerationRequest, *, checks: bool) -> None:
         self.number = number
         self.request = request
+        self.checks = checks
         self.events: asyncio.Queue[GenerationChunk | DeviceError] = asyncio.Queue()
 
 
@@ -103,8 +106,10 @@ class Supervisor:
         queue_limit: maximum number of queued requests.
         timeout_s: timeout of a request from its arrival to its end, seconds.
         system_prompt: system prompt of conversations; each new process prefills it.
+        probe: prompt and tokens to check the first process with; None for no check.
 
     Attributes:
+        self_check: result of that check; None before its end.
         restarts: number of processes that were started to replace one that had ended.
         last_error: reason the last process ended; empty if none has ended.
     """
@@ -117,8 +122,10 @@ class Supervisor:
         queue_limit: int = 8,
         timeout_s: float = 600,
         system_prompt: str = "",
+        probe: Probe | None = None,
     ) -> None:
         self._health = Health.STARTING
+        self.self_check: SelfCheck | None = None
         self.restarts = 0
         self.last_error = ""
         self._command = command
@@ -126,6 +133,7 @@ class Supervisor:
         self._queue_limit = queue_limit
         self._timeout_s = timeout_s
         self._system_prompt = system_prompt
+        self._probe = probe
         self._silence: asyncio.TimerHandle | None = None
         self._silent: EngineError | None = None
         self._child: asyncio.subprocess.Process | None = None
@@ -139,9 +147,11 @@ class Supervisor:
 
     @property
     def health(self) -> Health:
-        """Health of the process; READY only if it has loaded the model and is running."""
+        """Health of the process; READY only if it is checked, has the model and is running."""
         if self._health is Health.READY and (not self._loaded or is_stopped(self.pid)):
             return Health.DEGRADED
+        if self._health is Health.READY and self._checking:
+            return Health.STARTING
         return self._health
 
     @property
@@ -160,8 +170,15 @@ class Supervisor:
         """Number of running requests."""
         return len(self._running)
 
+    @property
+    def _checking(self) -> bool:
+        return self._probe is not None and self.self_check is None
+
     async def start(self) -> None:
-        """Start the process and wait until it has loaded the model; then keep it running.
+        """Start the process, wait until it has loaded the model, check it; then keep it running.
+
+        A check that fails is reported, and the model serves all the same: a device must not lose
+        its service over it.
 
         Raises:
             EngineError: the model does not load in this first process.
@@ -169,6 +186,11 @@ class Supervisor:
         self._first_load = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._supervise())
         await self._first_load
+        if self._probe is not None:
+            self.self_check = await check(partial(self.generate, checks=True), self._probe)
+            level = logging.INFO if self.self_check.passed else logging.ERROR
+            event(log, level, "self_check", **msgspec.structs.asdict(self.self_check))
+            self._advance()
 
     async def ended(self) -> None:
         """Wait until supervision ends; raise the error that ended it."""
@@ -187,8 +209,14 @@ class Supervisor:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+    async def generate(
+        self, request: GenerationRequest, *, checks: bool = False
+    ) -> AsyncGenerator[GenerationChunk]:
         """Queue a request and yield its chunks; closing the iterator cancels the request.
+
+        Args:
+            request: the request.
+            checks: the request belongs to the self-check and goes before all others.
 
         Raises:
             BusyError: the queue is full, or no process can load the model.
@@ -198,14 +226,14 @@ class Supervisor:
         """
         if self._health in (Health.FAILING, Health.STOPPING):
             raise BusyError("the model is not available", retry_after_s=30)
-        if len(self._waiting) >= self._queue_limit and not self._may_start():
+        if len(self._waiting) >= self._queue_limit and not (self._may_start() or checks):
             raise QueueFullError(
                 f"the queue is full: {len(self._running)} requests running, "
                 f"{len(self._waiting)} waiting",
                 retry_after_s=5,
             )
         self._number += 1
-        job = _Job(self._number, request)
+        job = _Job(self._number, request, checks=checks)
         late = DeadlineError(
             f"the request took more than {self._timeout_s:g} s",
             hint="Lower max_tokens, or raise request_timeout.",
@@ -213,7 +241,7 @@ class Supervisor:
         deadline = asyncio.get_running_loop().call_later(
             self._timeout_s, job.events.put_nowait, late
         )
-        self._waiting.append(job)
+        self._waiting.insert(0 if checks else len(self._waiting), job)
         self._advance()
         try:
             while True:
@@ -235,7 +263,8 @@ class Supervisor:
             self._send(Cancel(id=job.number))
 
     def _may_start(self) -> bool:
-        return self._loaded and len(self._running) < self._parallel
+        allowed = not self._checking or (bool(self._waiting) and self._waiting[0].checks)
+        return allowed and self._loaded and len(self._running) < self._parallel
 
     def _advance(self) -> None:
         """Send queued requests to the process while it has room for them."""
@@ -320,14 +349,14 @@ class Supervisor:
         try:
             error = await self._listen(child)
             self._loaded = False
-            status = await _exit_status(child)
+            status = await exit_status(child)
         finally:
             # The process is alive here only if the service is stopping.
             if child.returncode is None:
                 child.kill()
                 await child.wait()
             self._child, self._loaded = None, False
-        return error or self._silent or _exit_error(status)
+        return error or self._silent or exit_error(status)
 
     async def _listen(self, child: asyncio.subprocess.Process) -> EngineError | None:
         """Dispatch the process's messages until it ends; return its error if it sent one."""
@@ -365,21 +394,3 @@ class Supervisor:
             del self._running[job.number]
         if not isinstance(outcome, DeviceError) and outcome.usage is not None:
             self._failures = 0
-
-
-async def _exit_status(child: asyncio.subprocess.Process) -> int:
-    """Return the exit status of a process that has closed its pipe; kill it if it does not exit."""
-    try:
-        return await asyncio.wait_for(child.wait(), EXIT_S)
-    except TimeoutError:
-        child.kill()
-        return await child.wait()
-
-
-def _exit_error(status: int) -> EngineError:
-    """Describe a process that ended with this status and sent no error."""
-    how = f"exited with code {status}" if status >= 0 else f"was killed by signal {-status}"
-    with suppress(ValueError):
-        how = f"was killed by {signal.Signals(-status).name}"
-    hint = "See the log above for the cause; SIGKILL usually means out of memory."
-    return EngineError(f"the inference process {how}", hint=hint)

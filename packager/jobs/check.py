@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from packager.jobs import generation
+from packager.jobs import generation, probe
 from packager.jobs.job import Job, Work
+from packager.jobs.probe import Continuation
 
 LARGE = 1 << 16
 """Elements from which on a weight must be quantized, so that its kernel is fast on the target."""
@@ -59,13 +60,16 @@ class Checked(Graph, frozen=True, kw_only=True):
 
     Attributes:
         answer: answer to the prompt; None if the model was not run.
+        probe: continuation on which all processors agree; None if the model was not run, or has
+            none.
     """
 
     answer: str | None
+    probe: Continuation | None
 
 
 class Check(Job[Checked], frozen=True, kw_only=True):
-    """Inspect a graph and generate an answer.
+    """Inspect a graph, generate an answer and find a probe.
 
     Attributes:
         prompt: prompt to answer; None if this machine lacks the graph's execution provider.
@@ -77,11 +81,15 @@ class Check(Job[Checked], frozen=True, kw_only=True):
 
     def run(self, work: Work) -> Checked:
         """Check the model in the target, an ONNX GenAI folder."""
+        import onnxruntime_genai as og
+
         graph = msgspec.structs.asdict(inspect_graph(work.target))
-        answer = None
-        if self.prompt is not None:
-            answer = generation.answer(work.target, self.prompt, self.max_tokens)
-        return Checked(**graph, answer=answer)
+        if self.prompt is None:
+            return Checked(**graph, answer=None, probe=None)
+        model = generation.load(work.target)
+        tokenizer = og.Tokenizer(model)
+        answer = generation.respond(model, tokenizer, work.target, self.prompt, self.max_tokens)
+        return Checked(**graph, answer=answer, probe=probe.find(model, tokenizer, work.target))
 
 
 def inspect_graph(folder: Path) -> Graph:

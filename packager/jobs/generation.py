@@ -16,14 +16,6 @@ def load(folder: Path) -> Any:
     return og.Model(str(folder))
 
 
-def answer(folder: Path, prompt: str, max_tokens: int) -> str:
-    """Load the model of a folder and answer a prompt."""
-    import onnxruntime_genai as og
-
-    model = load(folder)
-    return respond(model, og.Tokenizer(model), folder, prompt, max_tokens)
-
-
 def respond(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) -> str:
     """Answer a prompt with a loaded model, through its folder's chat template if it has one."""
     if chat.has_template(folder):

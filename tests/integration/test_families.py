@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime_genai as og
 import pytest
 
 from device_runtime.inference.engine import GenerationRequest, Message
@@ -108,7 +109,8 @@ def test_short_question_runs_on_a_model_with_a_longer_window(built: Path, name: 
     folder = built / name / "int4"
     decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
     assert decoder["sliding_window"]["window_size"] == FAMILIES[name].window >= 512
-    assert isinstance(generation.answer(folder, "Hi", 4), str)
+    model = generation.load(folder)
+    assert isinstance(generation.respond(model, og.Tokenizer(model), folder, "Hi", 4), str)
     assert all(
         speed > 0 for speed in TimeDecoding(models=(folder,), tokens=4, rounds=1).run(Work())
     )

@@ -3,7 +3,8 @@
 What it does is in the prompt: `crash` ends the process, `long` streams until cancelled, `noise`
 prints to standard output as native code may, `close` closes the pipe to the parent and goes on,
 `garble` writes nonsense into it, `refuse` is a prompt too long, `fault` a failing model, `warmed`
-repeats the system prompts that were prepared; everything else is repeated word by word.
+repeats the system prompts that were prepared; everything else is repeated word by word. A word is a
+token, and its length is the token's id.
 """
 
 import fcntl
@@ -21,6 +22,7 @@ from device_runtime.inference.engine import (
     GenerationChunk,
     GenerationRequest,
     PromptTooLongError,
+    TokenLogprob,
     Usage,
 )
 from device_runtime.status.report import Identity, RequestStats, RuntimeStatus
@@ -68,7 +70,9 @@ class FakeEngine:
         reason = FinishReason.STOP
         tokens = 0
         for tokens, word in enumerate(prompt.split(), 1):
-            yield GenerationChunk(text=word + " ", tokens=tokens)
+            parts = (TokenLogprob(token=len(word), data=word.encode(), logprob=0),)
+            logprobs = parts if request.logprobs is not None else ()
+            yield GenerationChunk(text=word + " ", tokens=tokens, logprobs=logprobs)
         while prompt == "long" and not cancelled():
             time.sleep(0.01)
             tokens += 1
@@ -132,6 +136,7 @@ def runtime_status(stats: RequestStats, health: Health = Health.READY) -> Runtim
         first_token_s=first_token_s,
         worker_restarts=2,
         last_error="",
+        self_check=None,
         memory_bytes=0,
         worker_memory_bytes=0,
         temperature_c=None,

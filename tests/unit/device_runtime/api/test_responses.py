@@ -62,7 +62,8 @@ def completion(**fields: Any) -> Sent:
 
 
 def token(text: str) -> TokenLogprob:
-    return TokenLogprob(data=text.encode(), logprob=-0.5, top=((text.encode(), -0.5), (b"x", -2)))
+    top = ((text.encode(), -0.5), (b"x", -2))
+    return TokenLogprob(token=0, data=text.encode(), logprob=-0.5, top=top)
 
 
 def end(index: int = 0, *, last: bool = True, reason: str = "stop") -> GenerationChunk:
@@ -173,7 +174,7 @@ def test_log_probabilities_come_with_their_tokens() -> None:
 
 def test_part_of_a_character_has_its_bytes() -> None:
     answer = chat(parsed(logprobs=True))
-    answer.push(GenerationChunk(logprobs=(TokenLogprob(data=b"\xc3", logprob=-1),)))
+    answer.push(GenerationChunk(logprobs=(TokenLogprob(token=0, data=b"\xc3", logprob=-1),)))
     answer.push(end())
     (shown,) = answer.whole()["choices"][0]["logprobs"]["content"]
     assert (shown["token"], shown["bytes"]) == ("\ufffd", [0xC3])

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime.bundle.manifest import Probe
 from device_runtime.errors import EngineError, ServiceError
+from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import PromptTooLongError
 from device_runtime.worker.health import Health
 from device_runtime.worker.supervisor import (
@@ -36,6 +38,7 @@ async def running(
     timeout_s: float = 60,
     system_prompt: str = "",
     program: str = sys.executable,
+    probe: Probe | None = None,
 ) -> AsyncIterator[Supervisor]:
     supervisor = Supervisor(
         [program, *fakes.worker_command(mode)[1:]],
@@ -43,6 +46,7 @@ async def running(
         queue_limit=queue_limit,
         timeout_s=timeout_s,
         system_prompt=system_prompt,
+        probe=probe,
     )
     try:
         await supervisor.start()
@@ -292,7 +296,7 @@ async def test_process_without_requests_may_be_silent(
 async def test_process_that_closes_its_pipe_is_not_ready_and_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("device_runtime.worker.supervisor.EXIT_S", 0.5)
+    monkeypatch.setattr("device_runtime.worker.child_exit.EXIT_S", 0.5)
     async with running() as supervisor:
         with pytest.raises(EngineError, match="SIGKILL"):
             async with asyncio.timeout(10):
@@ -316,3 +320,41 @@ def test_process_that_cannot_read_its_requests_ends() -> None:
     )
     assert done.returncode == 1
     assert b"cannot receive requests" in done.stderr
+
+
+async def test_model_is_checked_before_it_is_ready_and_requests_wait_for_it() -> None:
+    probe = Probe(prompt="a bb ccc", tokens=(1, 2, 3))
+    async with running(probe=probe) as supervisor:
+        assert supervisor.health is Health.READY
+        assert supervisor.self_check is not None
+        assert supervisor.self_check.passed
+    stopped = Supervisor(fakes.worker_command(), probe=Probe(prompt="long", tokens=(1,)))
+    starting = asyncio.create_task(stopped.start())
+    await until(lambda: stopped.running == 1)
+    asked = asyncio.create_task(answer(stopped, "a"))
+    await asyncio.sleep(0.2)
+    assert (stopped.health, stopped.running) == (Health.STARTING, 1)
+    assert stopped.queue_length == 1
+    await stopped.stop()
+    with pytest.raises(ServiceError, match="stopping"):
+        await asked
+    await starting
+    assert stopped.self_check is not None
+    assert not stopped.self_check.passed
+
+
+async def test_model_with_other_tokens_serves_and_reports_it() -> None:
+    async with running(probe=Probe(prompt="a bb ccc", tokens=(1, 9, 3))) as supervisor:
+        detail = "token 2 of 3 is not the one that the build recorded"
+        expected = SelfCheck(passed=False, tokens_per_s=None, detail=detail)
+        assert supervisor.self_check == expected
+        assert supervisor.health is Health.READY
+        assert await answer(supervisor, "a") == "a "
+
+
+async def test_model_that_crashes_in_its_check_is_reported_and_replaced() -> None:
+    async with running(probe=Probe(prompt="crash", tokens=(1,))) as supervisor:
+        assert supervisor.self_check is not None
+        assert "SIGKILL" in supervisor.self_check.detail
+        assert await answer(supervisor, "a") == "a "
+        assert supervisor.restarts == 1

@@ -50,6 +50,7 @@ CODE = {
     "packager.jobs.check": {"onnx"},
     "packager.jobs.generation": {"onnx", "measured", "speed"},
     "packager.jobs.measure": {"measured", "speed"},
+    "packager.jobs.probe": {"onnx"},
     "device_runtime.durable": {"gptq", "sensitivity", "onnx"},
     "device_runtime.memory": {"onnx", "measured", "speed"},
 }
