@@ -48,7 +48,7 @@ def render() -> str:
     parts.append(STREAMING)
     parts.append("\n".join(_errors(described["paths"])))
     parts.append("## Objects\n")
-    for name in sorted(schemas.keys() - {"ChatBody", "CompletionBody"}):
+    for name in sorted(schemas.keys() - {"ChatBody", "CompletionBody", "HoldBody"}):
         parts.append("\n".join([f"### {name}\n", *_fields(schemas[name])]))
     return "\n".join(parts)
 
@@ -63,7 +63,8 @@ def _operation(
     if EVENTS in content:
         kinds[-1] = "with `stream` [events](#streaming)"
     body = operation.get("requestBody")
-    command = f"curl {ADDRESS}{path.replace('{model}', MODEL)}"
+    option = f" -X {method.upper()}" if method in ("put", "delete") else ""
+    command = f"curl{option} {ADDRESS}{path.replace('{model}', MODEL)}"
     if body is None:
         yield f"```sh\n{command}\n```\n"
         yield f"Answer: {', '.join(kinds)}.\n"

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable
 from http import HTTPStatus
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from device_runtime.api import openapi
+from device_runtime.api import openapi, update_hold
 from device_runtime.api.errors import ApiError
 from device_runtime.api.outcomes import ApiEndpoint, ObservedRequest, error_response
 from device_runtime.api.requests import ParsedRequest, parse_chat, parse_completion
@@ -45,6 +46,7 @@ class Api:
         status: returns the current status.
         served: the model that answers.
         max_body_bytes: maximum size of a request body.
+        runtime_folder: folder for the hold on updates; None if systemd made none.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Api:
         served: ServedModel,
         *,
         max_body_bytes: int = 1 << 20,
+        runtime_folder: Path | None = None,
     ) -> None:
         self._generator = generator
         self._stats = stats
         self._status = status
         self._served = served
         self._max_body_bytes = max_body_bytes
+        self._runtime_folder = runtime_folder
         self._metrics = Metrics(status)
         self._fingerprint = f"fp_{status().identity.release[:12]}"
         self._created = int(time.time())
@@ -78,6 +82,7 @@ class Api:
                 Route("/v1/models", self._models),
                 Route("/v1/models/{model:path}", self._model),
                 Route("/v1/status", self._full_status),
+                Route("/v1/update-hold", self._hold, methods=["GET", "PUT", "DELETE"]),
                 Route("/metrics", self._metrics_text),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
@@ -106,6 +111,13 @@ class Api:
 
     async def _full_status(self, request: Request) -> Response:
         return _struct(self._status())
+
+    async def _hold(self, request: Request) -> Response:
+        if request.method == "PUT":
+            return _struct(update_hold.put(self._runtime_folder, await self._body(request)))
+        if request.method == "DELETE":
+            return _struct(update_hold.delete(self._runtime_folder))
+        return _struct(update_hold.current(self._runtime_folder))
 
     async def _metrics_text(self, request: Request) -> Response:
         return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})

@@ -26,11 +26,13 @@ _COMPONENTS = "#/components/schemas/"
 _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     bodies.ChatBody,
     bodies.CompletionBody,
+    bodies.HoldBody,
     objects.ChatCompletion,
     objects.ChatCompletionChunk,
     objects.Completion,
     objects.ModelList,
     objects.Model,
+    objects.UpdateHold,
     objects.Error,
     RuntimeStatus,
     HealthReport,
@@ -43,6 +45,7 @@ _ERRORS = {
     413: "The request body is too large.",
     429: "The queue is full.",
     500: "The model failed, or its process ended; the next request gets a new process.",
+    501: "Updates cannot be held: the service has no runtime folder, as systemd makes it.",
     503: "The model is not available: it keeps failing, memory is short, or the service is "
     "stopping.",
     504: "The request timed out, queueing included.",
@@ -159,6 +162,30 @@ def _paths(models: list[str]) -> dict[str, Any]:
                 "getStatus", "Report the device's status", {200: _json("RuntimeStatus")}, _GUARDED
             )
         },
+        "/v1/update-hold": {
+            "get": _operation(
+                "getUpdateHold",
+                "Report whether updates are held",
+                {200: _json("UpdateHold")},
+                _GUARDED,
+            ),
+            "put": _with_body(
+                _operation(
+                    "putUpdateHold",
+                    "Hold updates for some time: installations are refused with the reason",
+                    {200: _json("UpdateHold")},
+                    (400, *_GUARDED, 413, 501),
+                ),
+                "HoldBody",
+                {"hold": {"reason": "a customer is being served", "seconds": 600}},
+            ),
+            "delete": _operation(
+                "deleteUpdateHold",
+                "End the hold",
+                {200: _json("UpdateHold")},
+                (*_GUARDED, 501),
+            ),
+        },
         "/metrics": {
             "get": _operation(
                 "getMetrics",
@@ -212,17 +239,15 @@ def _generating(
         "The answer; with `stream`, as server-sent events.",
         {JSON: {"$ref": _COMPONENTS + whole}, EVENTS: event},
     )
-    operation = _operation(name, summary, {200: answer}, _GENERATING)
-    operation["requestBody"] = {
-        "required": True,
-        "content": {
-            JSON: {
-                "schema": {"$ref": _COMPONENTS + body},
-                "examples": {title: {"value": value} for title, value in examples.items()},
-            }
-        },
+    return _with_body(_operation(name, summary, {200: answer}, _GENERATING), body, examples)
+
+
+def _with_body(operation: dict[str, Any], body: str, examples: dict[str, Any]) -> dict[str, Any]:
+    content = {
+        "schema": {"$ref": _COMPONENTS + body},
+        "examples": {title: {"value": value} for title, value in examples.items()},
     }
-    return operation
+    return operation | {"requestBody": {"required": True, "content": {JSON: content}}}
 
 
 def _operation(
@@ -257,6 +282,7 @@ def _schemas() -> dict[str, Any]:
     _close(schemas["ChatBody"], bodies.CHAT_WITHOUT_EFFECT, ignored=bodies.IGNORED)
     _close(schemas["CompletionBody"], bodies.COMPLETION_WITHOUT_EFFECT, ignored=bodies.IGNORED)
     _close(schemas["Turn"], bodies.TURN_WITHOUT_EFFECT)
+    _close(schemas["HoldBody"], {})
     return schemas
 
 

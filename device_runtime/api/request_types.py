@@ -282,3 +282,20 @@ class CompletionBody(Sampling, frozen=True, kw_only=True):
             "likely tokens at its position."
         ),
     ] = None
+
+
+class HoldBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A hold on updates."""
+
+    reason: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=200,
+            pattern=r"^[^\x00-\x1f\x7f-\x9f]*(?!\n)$",
+            description="The reason, one line, for those who try to install.",
+        ),
+    ]
+    seconds: Annotated[
+        int, Meta(ge=1, le=86400, description="Time after which the hold ends by itself.")
+    ]

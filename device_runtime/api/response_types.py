@@ -197,6 +197,16 @@ class ModelList(msgspec.Struct, frozen=True, tag_field="object", tag="list"):
     data: list[Model]
 
 
+class UpdateHold(msgspec.Struct, frozen=True):
+    """The hold that was set through this API; it ends at the latest when the service stops."""
+
+    held: Annotated[bool, Meta(description="True if updates are refused.")]
+    reason: Annotated[str | None, Meta(description="The reason; null without a hold.")] = None
+    seconds: Annotated[
+        float | None, Meta(description="Seconds until its end; null without a hold.")
+    ] = None
+
+
 class ErrorFields(msgspec.Struct, frozen=True):
     """An error's fields."""
 
