@@ -14,7 +14,7 @@ from device_runtime.commands.generate import generate
 from device_runtime.commands.release import doctor, verify
 from device_runtime.commands.serve import serve, worker
 from device_runtime.commands.status import status
-from device_runtime.commands.updates import gc, install, purge, releases, rollback
+from device_runtime.commands.updates import gc, guard, install, purge, releases, rollback
 from device_runtime.errors import DeviceError
 
 PROGRAM = "edgepack-runtime"
@@ -51,7 +51,7 @@ def completion(shell: str) -> None:
 
 for command in (
     *(serve, worker, generate, chat, status, verify, doctor, config, api_key),
-    *(install, releases, rollback, gc, purge),
+    *(install, releases, rollback, gc, purge, guard),
 ):
     cli.add_command(command)
 

@@ -35,6 +35,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
         release: digest of the release that it serves.
         health: value of `worker.health.Health`.
         worker_restarts: number of restarts of the inference process.
+        last_error: reason why the inference process last ended; empty if it never did.
         memory_bytes: resident memory of both processes.
         self_check: result of the self-check; None before it ended, and without a probe.
         beat: number of heartbeats of this run before this one.
@@ -46,6 +47,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     health: str
     worker_restarts: int
+    last_error: str
     memory_bytes: int
     self_check: SelfCheck | None
     beat: int

@@ -31,6 +31,7 @@ from device_runtime.status.report import (
     temperature_c,
     uptime_s,
 )
+from device_runtime.update.outcome import LatestUpdate
 from device_runtime.worker import process
 from device_runtime.worker.supervisor import Supervisor
 
@@ -73,6 +74,8 @@ class Service:
             kit=manifest.kit.name if manifest.kit else None,
             runtime=device_runtime.__version__,
         )
+        self._update = LatestUpdate(release.folder)
+        self._runtime_folder = heartbeat.runtime_folder()
         served = ServedModel.of_release(release, config)
         self._supervisor = Supervisor(
             process.command(
@@ -92,6 +95,7 @@ class Service:
             self.status,
             served,
             max_body_bytes=config.max_body_kib << 10,
+            runtime_folder=self._runtime_folder,
         )
         self._server: Server | None = None
         self._socket: socket.socket | None = None
@@ -149,9 +153,9 @@ class Service:
                 ),
             )
             self._reporter.start()
-        folder = heartbeat.runtime_folder()
-        if folder is not None:
-            self._beating = asyncio.create_task(heartbeat.keep_beating(folder, self.status))
+        if self._runtime_folder is not None:
+            beats = heartbeat.keep_beating(self._runtime_folder, self.status)
+            self._beating = asyncio.create_task(beats)
 
     def _check_exposure(self, url: str) -> None:
         """Refuse to serve beyond loopback without API keys, unless configured.
@@ -231,6 +235,7 @@ class Service:
             worker_restarts=self._supervisor.restarts,
             last_error=self._supervisor.last_error,
             self_check=self._supervisor.self_check,
+            update=self._update.read(),
             memory_bytes=worker_bytes + resident_bytes(os.getpid()),
             worker_memory_bytes=worker_bytes,
             temperature_c=temperature_c(),

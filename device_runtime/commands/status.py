@@ -58,6 +58,11 @@ def _readable(status: dict[str, Any]) -> str:
         "memory": f"{status['memory_bytes'] / 2**20:.0f} MiB",
         "restarts": f"{status['worker_restarts']} {status['last_error']}".strip(),
     }
+    update = status["update"]
+    if update["state"] != "none":
+        reason = f": {update['reason']}" if update["reason"] else ""
+        name = f"{update['version']} ({update['release'][:12]})"
+        lines["update"] = f"{name} {update['state']}{reason}"
     if status["self_check"] is not None:
         lines["self-check"] = status["self_check"]["detail"]
     if status["temperature_c"] is not None:

@@ -1,12 +1,18 @@
-"""Commands about the releases on a device: install, releases, rollback, gc, purge."""
+"""Commands about the releases on a device: install, releases, rollback, gc, purge, guard."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from device_runtime.commands.options import as_json
+from device_runtime.errors import InstallError, ServiceError
+
+if TYPE_CHECKING:
+    from device_runtime.bundle.release import Release
+    from device_runtime.update.services import Services
 
 root = click.option(
     "--root",
@@ -49,7 +55,8 @@ def install(
     """Verify a BUNDLE and make it the device's current release, in one atomic step.
 
     It must be signed with a key that the device trusts: those in /etc/edgepack/keys.d. The release
-    is on trial then: if it fails, the device returns to the one before.
+    is on trial then: if it fails, the device returns to the one before. On the device itself this
+    command waits for the verdict; Ctrl-C ends the waiting, not the trial.
 
     \b
     Examples:
@@ -57,6 +64,7 @@ def install(
       sudo edgepack-runtime install new.epk
       sudo edgepack-runtime install new.epk --root /mnt/card
     """
+    from device_runtime.update import systemd
     from device_runtime.update.install import Policy
     from device_runtime.update.install import install as put
     from device_runtime.update.keyring import Keyring
@@ -64,22 +72,85 @@ def install(
 
     keys = tuple(file.read_bytes() for file in key_files)
     Keyring(Target(root)).require(keys)
+    services = systemd.of_root(root)
     policy = Policy(force=force, downgrade=allow_downgrade, keys=keys)
-    release = put(bundle, root, policy=policy)
+    release = put(bundle, root, policy=policy, services=services)
     manifest = release.manifest
+    for note in release.notes:
+        click.echo(f"note: {note}", err=True)
+    on_trial = release.on_trial
+    if services is not None and on_trial:
+        _wait(root, services, release)
+        on_trial = False
     if as_json:
         result = {
             "id": manifest.id,
             "version": manifest.version,
             "digest": release.digest,
-            "on_trial": release.on_trial,
+            "on_trial": on_trial,
             "notes": release.notes,
         }
         click.echo(json.dumps(result))
-        return
-    click.echo(f"{manifest.id} {manifest.version} is installed: {release.digest}")
-    for note in release.notes:
-        click.echo(f"note: {note}", err=True)
+    else:
+        click.echo(f"{manifest.id} {manifest.version} is installed: {release.digest}")
+
+
+def _wait(root: Path, services: "Services", release: "Release") -> None:
+    """Wait until the trial of a release ends well.
+
+    Raises:
+        InstallError: it did not.
+        ServiceError: nobody judges the release.
+    """
+    from device_runtime.update import waiting
+    from device_runtime.update.target import Target
+
+    def report(health: str) -> None:
+        click.echo(f"on trial: the service is {health}", err=True)
+
+    try:
+        update = waiting.wait(Target(root), services, release.digest, report)
+    except KeyboardInterrupt:
+        click.echo("the trial goes on; edgepack-runtime status shows how it ends", err=True)
+        raise
+    version = release.manifest.version
+    if update.release != release.digest:
+        raise InstallError(
+            f"the trial of {version} was ended by another command",
+            hint="edgepack-runtime releases shows which release is current.",
+        )
+    if update.state != "committed":
+        stays = "" if update.state == "rolled back" else ", and there is no release to go back to"
+        raise InstallError(
+            f"{version} {update.state}{stays}: {update.reason}",
+            hint="The log has more: journalctl -u edgepack",
+        )
+
+
+@click.command(hidden=True)
+@root
+def guard(root: Path) -> None:
+    """Judge the release on trial; edgepack-guard.service runs this.
+
+    Raises:
+        ResourceError: the state of the update cannot be read or written.
+        ServiceError: this is not the root of a running systemd.
+    """
+    from device_runtime.bundle.release import disk_error
+    from device_runtime.update import guard as judge
+    from device_runtime.update import systemd
+    from device_runtime.update.target import Target
+
+    services = systemd.of_root(root)
+    if services is None:
+        raise ServiceError(
+            f"{root} is not the root of a running systemd",
+            hint="The device itself judges the release at its next start.",
+        )
+    try:
+        judge.run(Target(root), services)
+    except OSError as error:
+        raise disk_error(error, root) from None
 
 
 @click.command()
@@ -120,9 +191,9 @@ def rollback(root: Path, as_json: bool) -> None:
     Example:
       sudo edgepack-runtime rollback
     """
-    from device_runtime.update import upkeep
+    from device_runtime.update import systemd, upkeep
 
-    release = upkeep.go_back(root)
+    release = upkeep.go_back(root, systemd.of_root(root))
     manifest = release.manifest
     if as_json:
         result = {"id": manifest.id, "version": manifest.version, "digest": release.digest}
@@ -165,12 +236,12 @@ def purge(digest: str | None, everything: bool, root: Path, as_json: bool) -> No
       sudo edgepack-runtime purge 3f2a9c41
       sudo edgepack-runtime purge --all
     """
-    from device_runtime.update import upkeep
+    from device_runtime.update import systemd, upkeep
 
     if (digest is None) != everything:
         raise click.UsageError("pass either a DIGEST or --all")
     if digest is None:
-        notes = upkeep.uninstall(root)
+        notes = upkeep.uninstall(root, systemd.of_root(root))
         result: dict[str, object] = {"removed": "all", "notes": notes}
         lines = ["edgepack is uninstalled; its configuration in /etc/edgepack stays", *notes]
     else:

@@ -51,6 +51,7 @@ def _heartbeat(status: RuntimeStatus, beat: int) -> Heartbeat:
         release=status.identity.release,
         health=status.health,
         worker_restarts=status.worker_restarts,
+        last_error=status.last_error,
         memory_bytes=status.memory_bytes,
         self_check=status.self_check,
         beat=beat,

@@ -6,6 +6,7 @@ Topics below `edgepack/v1/<device_id>/`; all payloads are JSON objects with `sch
 - `status`, retained: `state` is `online` or `offline`. If the device vanishes, the broker itself
   publishes `offline` (the will), whose `ts` and `seq` date from the start of the connection;
 - `info`, retained: the identity of release and program;
+- `update`, retained: the latest update, on trial, committed or rolled back with the reason;
 - `telemetry`: the measurements, every few seconds.
 
 A single thread does all of this. It tries MQTT 5 first on each connection; brokers that support
@@ -253,9 +254,15 @@ class MqttReporter:
         client.publish(self._topic + "status", self._state("online"), qos=1, retain=True)
         client.publish(self._topic + "info", self._info(), qos=1, retain=True)
         due = time.monotonic()
+        update = None
         while not self._stopping.is_set():
             if time.monotonic() >= due:
-                client.publish(self._topic + "telemetry", self._telemetry(), qos=0)
+                status = self._snapshot()
+                client.publish(self._topic + "telemetry", self._telemetry(status), qos=0)
+                if status.update != update:
+                    update = status.update
+                    payload = self._payload(msgspec.to_builtins(update))
+                    client.publish(self._topic + "update", payload, qos=1, retain=True)
                 due = time.monotonic() + self._interval_s
             if client.loop(_TICK_S) != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._log_change("broker_lost", "the connection ended")
@@ -273,11 +280,11 @@ class MqttReporter:
     def _info(self) -> bytes:
         return self._payload(msgspec.to_builtins(self._snapshot().identity))
 
-    def _telemetry(self) -> bytes:
-        status = msgspec.to_builtins(self._snapshot())
+    def _telemetry(self, status: RuntimeStatus) -> bytes:
+        fields = msgspec.to_builtins(status)
         # `info` has the identity, and the topic has the device.
-        del status["identity"], status["device_id"]
-        return self._payload(status)
+        del fields["identity"], fields["device_id"]
+        return self._payload(fields)
 
     def _payload(self, fields: dict[str, Any]) -> bytes:
         self._seq += 1

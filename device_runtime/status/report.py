@@ -13,6 +13,7 @@ import msgspec
 
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import Usage
+from device_runtime.update.outcome import UpdateState
 from device_runtime.worker.health import Health
 
 SCHEMA = 1
@@ -99,6 +100,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         last_error: reason why the inference process last ended; empty if it never did.
         self_check: result of the check before the service was ready; null before its end, and for
             a release without a probe.
+        update: the latest update of the device.
         memory_bytes: resident memory of both processes.
         worker_memory_bytes: resident memory of the inference process alone.
         temperature_c: temperature of the hottest sensor, degrees Celsius; None if none can be
@@ -120,6 +122,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     worker_restarts: int
     last_error: str
     self_check: SelfCheck | None
+    update: UpdateState
     memory_bytes: int
     worker_memory_bytes: int
     temperature_c: float | None

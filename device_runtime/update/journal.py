@@ -8,7 +8,7 @@ absent. Nothing in them is a time: the clock of a device without a battery start
 import logging
 import stat
 from contextlib import suppress
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -61,6 +61,22 @@ class Failure(msgspec.Struct, frozen=True):
     count: Count
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """The end of a trial.
+
+    Attributes:
+        release: digest of the release.
+        version: its version.
+        state: `failed` if there was no release to go back to.
+        reason: reason of a failure, one phrase; else empty.
+    """
+
+    release: Digest
+    version: str
+    state: Literal["committed", "rolled back", "failed"]
+    reason: str = ""
+
+
 class History(msgspec.Struct, frozen=True):
     """Results of earlier trials.
 
@@ -68,10 +84,12 @@ class History(msgspec.Struct, frozen=True):
         failures: releases that failed, the latest last.
         speeds: decode speeds measured in trials that succeeded, tokens/s by digest, the latest
             last.
+        last: the end of the latest trial; None before the first.
     """
 
     failures: tuple[Failure, ...] = ()
     speeds: dict[Digest, float] = {}
+    last: Outcome | None = None
 
     def failure(self, release: str) -> Failure | None:
         """Return the failure of a release; None if it has not failed."""
@@ -116,15 +134,18 @@ def read_history(state: Folder) -> History:
 
 def write_history(state: Folder, history: History) -> None:
     """Record the results of trials, durably; the oldest ones are dropped."""
-    failures = (
-        msgspec.structs.replace(failure, reason=failure.reason[:MAX_REASON])
-        for failure in history.failures[-MAX_ENTRIES:]
-    )
+    failures = tuple(_shortened(failure) for failure in history.failures[-MAX_ENTRIES:])
     speeds = dict(list(history.speeds.items())[-MAX_ENTRIES:])
-    _write(state, HISTORY, History(tuple(failures), speeds))
+    last = _shortened(history.last) if history.last is not None else None
+    _write(state, HISTORY, History(failures, speeds, last))
 
 
 _Struct = TypeVar("_Struct", Pending, History)
+_Reasoned = TypeVar("_Reasoned", Failure, Outcome)
+
+
+def _shortened(entry: _Reasoned) -> _Reasoned:
+    return msgspec.structs.replace(entry, reason=entry.reason[:MAX_REASON])
 
 
 def _read(state: Folder, name: str, kind: type[_Struct]) -> _Struct | None:

@@ -21,3 +21,7 @@ class Services(Protocol):
     def is_active(self, unit: str) -> bool:
         """Return whether a unit is running or about to."""
         ...
+
+    def restarts(self, unit: str) -> int:
+        """Return how often a unit was started again by itself, since somebody last started it."""
+        ...

@@ -12,10 +12,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from device_runtime.durable import Folder
 from device_runtime.errors import InstallError
 from device_runtime.update import links
 from device_runtime.update.journal import (
+    Outcome,
     Pending,
     clear_pending,
     read_history,
@@ -94,8 +97,9 @@ def commit(target: Target, state: Folder, *, keep: int, tokens_per_s: float | No
     pending = read_pending(state)
     if pending is None:
         return
-    history = read_history(state)
-    write_history(state, history.with_success(pending.release, tokens_per_s))
+    history = read_history(state).with_success(pending.release, tokens_per_s)
+    last = Outcome(pending.release, _version(target, state, pending), "committed")
+    write_history(state, msgspec.structs.replace(history, last=last))
     clear_pending(state)
     Releases(target, state).prune(keep)
 
@@ -117,10 +121,11 @@ def roll_back(target: Target, state: Folder, reason: str) -> str:
     pending = read_pending(state)
     if pending is None:
         raise InstallError("no release is on trial", hint="Nothing has to be rolled back.")
-    release = Releases(target, state).open(pending.release)
-    version = release.manifest.version if release else ""
+    version = _version(target, state, pending)
     history = read_history(state).with_failure(pending.release, version, reason)
-    write_history(state, history)
+    stays = pending.previous is None or Releases(target, state).open(pending.previous) is None
+    last = Outcome(pending.release, version, "failed" if stays else "rolled back", reason)
+    write_history(state, msgspec.structs.replace(history, last=last))
     return _undo(target, state, pending)
 
 
@@ -160,6 +165,11 @@ def recover(target: Target, state: Folder) -> bool:
         return False
     _undo(target, state, pending)
     return True
+
+
+def _version(target: Target, state: Folder, pending: Pending) -> str:
+    release = Releases(target, state).open(pending.release)
+    return release.manifest.version if release else ""
 
 
 def _undo(target: Target, state: Folder, pending: Pending) -> str:

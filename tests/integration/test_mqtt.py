@@ -127,6 +127,7 @@ def test_reports_from_start_to_end(mosquitto: Mosquitto, release: Release) -> No
             info, _ = messages.next("info")
             assert info["model"] == release.manifest.model.name
             assert info["release"] == release.digest
+            update, _ = messages.next("update", state="none")
             assert server.chat().status_code == 200
             telemetry, retained = messages.next("telemetry", health="ready")
             while telemetry["requests"]["completed"] == 0:
@@ -138,7 +139,7 @@ def test_reports_from_start_to_end(mosquitto: Mosquitto, release: Release) -> No
             server.process.terminate()
             assert server.process.wait(10) == 0
         offline, _ = messages.next("status", state="offline")
-    for payload in (status, info, telemetry, offline):
+    for payload in (status, info, update, telemetry, offline):
         assert payload["schema"] == 1
         assert payload["boot_id"] == status["boot_id"]
         assert payload["ts"].endswith("Z")

@@ -26,6 +26,7 @@ from device_runtime.inference.engine import (
     Usage,
 )
 from device_runtime.status.report import Identity, RequestStats, RuntimeStatus
+from device_runtime.update.outcome import UpdateState
 from device_runtime.worker import process
 from device_runtime.worker.health import Health
 
@@ -137,6 +138,7 @@ def runtime_status(stats: RequestStats, health: Health = Health.READY) -> Runtim
         worker_restarts=2,
         last_error="",
         self_check=None,
+        update=UpdateState(state="none"),
         memory_bytes=0,
         worker_memory_bytes=0,
         temperature_c=None,

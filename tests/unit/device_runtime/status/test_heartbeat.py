@@ -61,12 +61,15 @@ def test_file_of_another_version_is_read_and_nonsense_is_not() -> None:
         release="b",
         health="ready",
         worker_restarts=0,
+        last_error="",
         memory_bytes=0,
         self_check=None,
         beat=0,
     )
     text = b'{"later": {"x": 1}, "pid": 1, "run": "a", "release": "b", "health": "ready", '
-    text += b'"worker_restarts": 0, "memory_bytes": 0, "self_check": null, "beat": 0}'
+    text += (
+        b'"worker_restarts": 0, "last_error": "", "memory_bytes": 0, "self_check": null, "beat": 0}'
+    )
     assert read(text) == beat
     for nonsense in (b"", b"{}", b"\xff", b"[" * 60_000, text[:-1]):
         assert read(nonsense) is None
