@@ -9,9 +9,12 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from device_runtime.bundle.reader import open_bundle
+from device_runtime.inference.engine import GenerationRequest
+from device_runtime.inference.genai_engine import GenAIEngine
 from packager.errors import QuantizeError
 from packager.jobs.harness import run_job
 from packager.quantize import builder
+from tests.support import tiny_model
 from tests.support.commands import edgepack
 from tests.support.graphs import linear_bits
 
@@ -111,10 +114,14 @@ def test_context_and_settings_come_from_the_profile(
     cache: Path, tiny_hf: Path, tmp_path: Path
 ) -> None:
     mine = tmp_path / "mine.toml"
-    mine.write_text('extends = "mobile"\nname = "mine"\ncontext_length = 128\nmax_tokens = 100\n')
+    mine.write_text(
+        'extends = "mobile"\nname = "mine"\ncontext_length = 128\nmax_tokens = 100\n'
+        "min_tokens_per_s = 3\n"
+    )
     manifest = build(cache, tiny_hf, str(mine), tmp_path / "b.epk")["manifest"]
     assert manifest["context_length"] == 128
     assert manifest["settings"]["max_tokens"] == 100
+    assert manifest["settings"]["min_tokens_per_s"] == 3
     assert manifest["profile"] == "mine"
     model = unpacked(tmp_path / "b.epk", tmp_path / "release")
     config = json.loads((model / "genai_config.json").read_text())
@@ -170,6 +177,22 @@ def test_bundle_that_changes_the_keys_of_its_devices(
     assert result["signed_with"] == [ids[0]]
     new = (tmp_path / "keys/new.pem").read_text()
     assert result["manifest"]["trust"] == {"add": [new], "revoke": [ids[0]]}
+
+
+def test_model_that_is_sure_of_its_tokens_gets_a_probe(
+    cache: Path, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    assert build(cache, tiny_onnx, "mobile", tmp_path / "b.epk")["manifest"]["probe"] is None
+    hf = tiny_model.make_hf(tmp_path / "hf", sure=1000.0)
+    onnx = tiny_model.make_onnx(hf, tmp_path / "onnx", tmp_path / "work")
+    probe = build(cache, onnx, "mobile", tmp_path / "c.epk")["manifest"]["probe"]
+    assert probe["prompt"]
+    engine = GenAIEngine(onnx, context_length=128, threads=1)
+    request = GenerationRequest(prompt=probe["prompt"], max_tokens=16, logprobs=0)
+    chunks = engine.generate(request, lambda: False)
+    tokens = [part.token for chunk in chunks for part in chunk.logprobs]
+    assert len(tokens) == 16
+    assert tokens == probe["tokens"]
 
 
 def test_sbom_is_valid_cyclonedx(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:

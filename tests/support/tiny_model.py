@@ -12,8 +12,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_hf(folder: Path, *, seed: int = 0) -> Path:
-    """Write a Hugging Face folder (config, safetensors, tokenizer); returns it."""
+def make_hf(folder: Path, *, seed: int = 0, sure: float = 1.0) -> Path:
+    """Write a Hugging Face folder (config, safetensors, tokenizer); returns it.
+
+    Args:
+        folder: the folder.
+        seed: seed of the random weights.
+        sure: factor for all logits; as it is, the model is never sure of a token.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -53,6 +59,7 @@ def make_hf(folder: Path, *, seed: int = 0) -> Path:
     silent[letters] = False
     with torch.no_grad():
         model.get_input_embeddings().weight[silent] = 0
+        model.model.norm.weight *= sure
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     wrapped.save_pretrained(folder)

@@ -47,6 +47,7 @@ def test_what_the_devices_are() -> None:
     assert (mobile.kit, mobile.recipe, mobile.limits.max_kl) == (None, "auto", 0.1)
     assert mobile.quantization["accuracy_level"] == 4
     assert (jetson.kit, jetson.execution_provider) == ("linux-aarch64-cuda", "cuda")
+    assert 0 < pi.min_tokens_per_s < jetson.min_tokens_per_s
     assert profile.for_host() == f"cpu-{os.uname().machine}"
 
 
@@ -157,6 +158,7 @@ def test_unknown_recipe(tmp_path: Path) -> None:
             'extends = "mobile"\nstatus_interval_s = nan',
             "must be a number from 1 to 86400, not nan",
         ),
+        ('extends = "mobile"\nmin_tokens_per_s = -1', "must be a number from 0 to 10000, not -1"),
         ('extends = "mobile"\nkit = ""', "kit: must not be empty"),
         ('extends = "mobile"\ncompatible = ["pi", "Pi"]', "must be a list of names such as"),
         ('extends = "mobile"\nlisten = "localhost:65536"', 'must be "host:port" with a port up to'),
