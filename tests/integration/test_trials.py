@@ -41,7 +41,7 @@ class Trials:
         self._model, self._probe, self._folder = model, probe, folder
         self.good = self.install(1)
         with device.state() as state:
-            switch.commit(device.target, state)
+            switch.commit(device.target, state, keep=3)
         device.verdict = None
         device.boot()
         eventually(lambda: device.serves(self.good.digest))

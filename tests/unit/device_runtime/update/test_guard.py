@@ -43,7 +43,7 @@ class Machine:
         self.now = 0.0
         self.good = self.begin(1)
         with self.target.folder(STATE) as state:
-            switch.commit(self.target, state)
+            switch.commit(self.target, state, keep=3)
 
     def begin(self, number: int, **changes: Any) -> str:
         """Put a release on trial, without the checks of an installation."""

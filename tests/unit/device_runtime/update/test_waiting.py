@@ -63,7 +63,7 @@ def device(tmp_path: Path) -> Target:
     target = Target(root)
     put(target, 1)
     with target.folder("var/lib/edgepack") as state:
-        switch.commit(target, state)
+        switch.commit(target, state, keep=3)
     return target
 
 
@@ -94,7 +94,7 @@ def test_verdict_is_waited_for_and_progress_is_shown(
 
     def commit() -> None:
         with device.folder("var/lib/edgepack") as state:
-            switch.commit(device, state, tokens_per_s=5)
+            switch.commit(device, state, tokens_per_s=5, keep=3)
 
     update = wait(device, release, Clock(None, ready, None, commit), Guarded())
     assert update == UpdateState(state="committed", release=release.digest, version="2.0")
@@ -124,7 +124,7 @@ def test_latest_update_is_read_again_when_it_changes(device: Target) -> None:
     latest = LatestUpdate(release.folder)
     assert latest.read() == UpdateState(state="on trial", release=release.digest, version="2.0")
     with device.folder("var/lib/edgepack") as state:
-        switch.commit(device, state)
+        switch.commit(device, state, keep=3)
         assert latest.read() == outcome.read(state)
     assert latest.read().state == "committed"
     assert LatestUpdate(device.root).read() == UpdateState(state="none")
