@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import openai
 import pytest
 
 from device_runtime.bundle.release import Release
+from tests.support.bundles import draft
 from tests.support.commands import edgepack
 from tests.support.frozen import frozen_modules
+from tests.support.keys import ed25519_key, p256_key
 from tests.support.serving import Serving, chat_body
+from tests.support.targets import ELF_X86_64, make_root
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +119,30 @@ def test_built_twice_is_the_same_bundle(host_bundle: Path, tmp_path: Path) -> No
     assert done.status == 0, done.err
     assert again.read_bytes() == host_bundle.read_bytes()
     assert len(re.findall(r"taken from the cache", done.err)) >= 4
+
+
+def test_frozen_program_installs_what_is_signed_and_nothing_else(
+    host_release: Release, tmp_path: Path
+) -> None:
+    """The library that checks signatures is frozen, with all that it loads."""
+    root = make_root(tmp_path / "root", ELF_X86_64, allow_unsigned=False)
+    (tmp_path / "key.pem").write_bytes(p256_key().pem)
+    signed = draft().signed(ed25519_key(), p256_key()).write(tmp_path / "signed.epk")
+    stranger = draft().signed(ed25519_key()).write(tmp_path / "stranger.epk")
+
+    def install(bundle: Path, *options: str | Path) -> tuple[int, str]:
+        done = subprocess.run(
+            [host_release.program, "install", bundle, "--root", root, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    assert install(signed)[0] == 8
+    assert install(signed, "--key", tmp_path / "key.pem") == (0, "")
+    status, message = install(stranger)
+    assert (status, "not trusted" in message) == (8, True)
 
 
 def test_frozen_archive_holds_the_device_side_alone(host_release: Release) -> None:
