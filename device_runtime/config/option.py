@@ -1,5 +1,6 @@
 """An option of the configuration: conversion and validation of its values."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,12 @@ def check_broker(value: str) -> None:
         raise ValueError("must be mqtt://[USER@]HOST[:PORT]") from None
     if password is not None:
         raise ValueError("must not contain a password: put it into a file, mqtt_password_file")
+
+
+def check_device_id(value: str) -> None:
+    """Raise ValueError unless this can be a level of an MQTT topic."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
+        raise ValueError(f"{value!r} must be 1 to 64 letters, digits, '.', '_' and '-'")
 
 
 def check_origins(values: tuple[str, ...]) -> None:

@@ -11,7 +11,13 @@ from typing import Annotated, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from device_runtime.config.option import Option, check_address, check_broker, check_origins
+from device_runtime.config.option import (
+    Option,
+    check_address,
+    check_broker,
+    check_device_id,
+    check_origins,
+)
 from device_runtime.errors import ServiceError
 
 _HEADINGS = {
@@ -129,7 +135,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Meta(
             description="Name of this device in topics; the default is derived from the machine.",
-            extra={"metavar": "NAME"},
+            extra={"metavar": "NAME", "check": check_device_id},
         ),
     ] = None
     status_interval: Annotated[

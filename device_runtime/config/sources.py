@@ -67,12 +67,19 @@ def resolve(
     """
     environment = os.environ if environment is None else environment
     values = _Values(settings)
-    values.take_file(file or FILE, must_exist=file is not None)
+    values.take_file(file or FILE, table(file or FILE, must_exist=file is not None))
     values.take_environment(environment)
     values.take_flags(flags or {})
     if values.problems:
         raise _error(values.problems)
     return Resolved(config=RuntimeConfig(**values.values), origins=values.origins)
+
+
+def problems(file: Path, table: Mapping[str, Any]) -> list[str]:
+    """List what is wrong with the table of a configuration file, one message each."""
+    values = _Values(None)
+    values.take_file(file, table)
+    return values.problems
 
 
 class _Values:
@@ -94,8 +101,8 @@ class _Values:
             self.values[option.name] = option.default if released is None else released
             self.origins[option.name] = "default" if released is None else "release"
 
-    def take_file(self, file: Path, *, must_exist: bool) -> None:
-        for key, value in _table(file, must_exist=must_exist).items():
+    def take_file(self, file: Path, table: Mapping[str, Any]) -> None:
+        for key, value in table.items():
             if key not in OPTIONS:
                 self.problems.append(f"{file}: unknown key {key!r}{_nearest(key, OPTIONS)}")
                 continue
@@ -130,7 +137,7 @@ class _Values:
         self.origins[option.name] = origin
 
 
-def _table(file: Path, *, must_exist: bool) -> dict[str, Any]:
+def table(file: Path, *, must_exist: bool) -> dict[str, Any]:
     """Read the file; empty if it does not exist and need not.
 
     Raises:

@@ -10,58 +10,23 @@ The keys themselves are not stored: a lost key is replaced by a new one.
 """
 
 import fcntl
-import hashlib
 import hmac
 import logging
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
+from device_runtime.config.api_key import LINE, NAME, PREFIX, ApiKey, digest, entry
 from device_runtime.durable import written_aside
 from device_runtime.errors import ServiceError
 from device_runtime.logs import event
 
 log = logging.getLogger(__name__)
 
-PREFIX = "sk-edgepack-"
-"""Start of each key, which people and secret scanners recognize."""
 KEY_BYTES = 32
 MAX_FILE_BYTES = 1 << 20
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_LINE = re.compile(
-    rf"(?P<name>{_NAME.pattern})\s+sha256:(?P<digest>[0-9a-f]{{64}})\s+(?P<created>\d{{4}}-\d\d-\d\d)"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApiKey:
-    """An entry of the file: all that is known of a key.
-
-    Attributes:
-        name: name of the key's owner.
-        digest: SHA-256 of the key, hexadecimal.
-        created: day of creation, `2026-07-01`.
-    """
-
-    name: str
-    digest: str
-    created: str
-
-
-def digest(key: str) -> str:
-    """Return the digest of a key that the file stores.
-
-    A slow hash (scrypt, Argon2) protects passwords that people choose, because those can be
-    guessed. These keys are 256 random bits, which cannot, so a fast hash is as safe. It costs a
-    slow board next to nothing per request, and wrong keys cannot be sent to waste its CPU.
-    """
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def read(file: Path) -> dict[str, ApiKey]:
@@ -82,7 +47,7 @@ def create(file: Path, name: str) -> str:
     Raises:
         ServiceError: the name is taken or invalid, or the file cannot be read or written.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ServiceError(
             f"{name!r} is not a valid key name",
             hint="Use 1 to 64 letters, digits, '.', '_', '@' and '-'.",
@@ -97,7 +62,7 @@ def create(file: Path, name: str) -> str:
             )
         if text and not text.endswith("\n"):
             text += "\n"
-        _write(file, f"{text}{name} sha256:{digest(key)} {datetime.now(UTC):%Y-%m-%d}\n")
+        _write(file, f"{text}{entry(name, key)}\n")
     return key
 
 
@@ -205,7 +170,7 @@ def _parse(file: Path, text: str) -> dict[str, ApiKey]:
         if not stripped or stripped.startswith("#"):
             continue
         # The line itself is not shown: it may hold the key by mistake.
-        match = _LINE.fullmatch(stripped)
+        match = LINE.fullmatch(stripped)
         if match is None:
             raise ServiceError(f"line {number} of {file} is not an API key", hint=_INVALID_FILE)
         key = ApiKey(**match.groupdict())

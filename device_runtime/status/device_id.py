@@ -6,27 +6,15 @@ import re
 import socket
 from pathlib import Path
 
-from device_runtime.errors import ServiceError
-
 MACHINE_ID = Path("/etc/machine-id")
 # machine-id(5) requires applications to keep the machine's id secret and to publish a keyed hash
 # of it instead, with their own key: this one is random and must never change.
 _APPLICATION = bytes.fromhex("6f0a2b9dc14e4c5b8a77d9e35f216c48")
-_VALID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def device_id(configured: str | None, machine_id: Path = MACHINE_ID) -> str:
-    """Return the configured name, else one derived from the machine's id, else the host name.
-
-    Raises:
-        ServiceError: the configured name is not valid in a topic.
-    """
+    """Return the configured name, else one derived from the machine's id, else the host name."""
     if configured is not None:
-        if not _VALID.fullmatch(configured):
-            raise ServiceError(
-                f"{configured!r} is not a valid device id",
-                hint="Use 1 to 64 letters, digits, '.', '_' and '-'.",
-            )
         return configured
     try:
         secret = bytes.fromhex(machine_id.read_text().strip())

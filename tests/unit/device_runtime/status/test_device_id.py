@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime.config.sources import resolve
 from device_runtime.errors import ServiceError
 from device_runtime.status.device_id import device_id
 
@@ -31,5 +32,5 @@ def test_host_name_where_there_is_no_machine_id(tmp_path: Path, content: str | N
 
 @pytest.mark.parametrize("given", ["", "a/b", "a+", "#", "a b", "x" * 65, "é"])
 def test_names_that_do_not_fit_into_a_topic_are_refused(given: str) -> None:
-    with pytest.raises(ServiceError):
-        device_id(given)
+    with pytest.raises(ServiceError, match="device-id"):
+        resolve(None, flags={"device_id": given}, environment={})
