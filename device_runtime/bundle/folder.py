@@ -17,10 +17,14 @@ from device_runtime.errors import BundleError
 
 
 class BundleFolder(Source):
-    """A folder with the members of a bundle; links in it are not followed."""
+    """A folder with the members of a bundle; links in it are not followed.
+
+    Attributes:
+        folder: path of the folder.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         names = (schema.MANIFEST_NAME, schema.SIGNATURE_NAME, schema.SBOM_NAME)
         try:
             manifest_bytes, signature, sbom = (plain_file(folder, name) for name in names)
@@ -34,7 +38,7 @@ class BundleFolder(Source):
         """Read the stored bytes of a blob; see `Source.chunks`."""
         with ExitStack() as stack:
             try:
-                folder = stack.enter_context(open_folder(self._folder))
+                folder = stack.enter_context(open_folder(self.folder))
                 for name in schema.BLOB_PREFIX.strip("/").split("/"):
                     folder = stack.enter_context(folder.folder(name))
                 file = stack.enter_context(folder.file(blob.sha256))

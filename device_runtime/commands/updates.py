@@ -43,6 +43,7 @@ root = click.option(
     multiple=True,
     help="Trust this public key from now on; only if the device trusts none yet.",
 )
+@click.option("--settings", type=click.Path(path_type=Path), hidden=True)
 @as_json
 def install(
     bundle: Path,
@@ -50,6 +51,7 @@ def install(
     force: bool,
     allow_downgrade: bool,
     key_files: tuple[Path, ...],
+    settings: Path | None,
     as_json: bool,
 ) -> None:
     """Verify a BUNDLE and make it the device's current release, in one atomic step.
@@ -64,7 +66,7 @@ def install(
       sudo edgepack-runtime install new.epk
       sudo edgepack-runtime install new.epk --root /mnt/card
     """
-    from device_runtime.update import systemd
+    from device_runtime.update import first_boot, systemd
     from device_runtime.update.install import Policy
     from device_runtime.update.install import install as put
     from device_runtime.update.keyring import Keyring
@@ -72,9 +74,11 @@ def install(
 
     keys = tuple(file.read_bytes() for file in key_files)
     Keyring(Target(root)).require(keys)
+    sent = first_boot.load(settings) if settings is not None else first_boot.FirstBoot()
+    keys += tuple(pem.encode() for pem in sent.keys)
     services = systemd.of_root(root)
     policy = Policy(force=force, downgrade=allow_downgrade, keys=keys)
-    release = put(bundle, root, policy=policy, services=services)
+    release = put(bundle, root, policy=policy, services=services, settings=sent)
     manifest = release.manifest
     for note in release.notes:
         click.echo(f"note: {note}", err=True)

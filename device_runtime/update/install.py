@@ -26,7 +26,8 @@ from device_runtime.bundle.release import OnBytes, Release, disk_error, open_rel
 from device_runtime.bundle.source import Shared, Source
 from device_runtime.durable import Folder, aside_name, open_folder
 from device_runtime.errors import BundleError
-from device_runtime.update import config, links, switch, units
+from device_runtime.update import config, first_boot, incoming, links, switch, units
+from device_runtime.update.first_boot import FirstBoot
 from device_runtime.update.journal import read_pending
 from device_runtime.update.keyring import Keyring
 from device_runtime.update.links import STATE
@@ -63,6 +64,7 @@ def install(
     *,
     policy: Policy = STRICT,
     services: Services | None = None,
+    settings: FirstBoot | None = None,
     on_bytes: OnBytes | None = None,
 ) -> Installed:
     """Verify a bundle and make it the current release of a root file system.
@@ -72,6 +74,7 @@ def install(
         root: the target's root folder.
         policy: permissions for the installation.
         services: the services of the running system; None if the root is not that of one.
+        settings: settings to write with the release; None to write none.
         on_bytes: called with the size of each chunk of data as it is read.
 
     Raises:
@@ -98,6 +101,7 @@ def install(
                         folder.write(SIGNATURE_NAME, source.signature)
                 keyring.keep_first()
                 new_units = units.place(target)
+                new_settings = settings is not None and first_boot.write(target, settings)
                 switched = links.read(state, "current") != release.digest
                 serves = units.starts(target) or (
                     services is not None and services.is_active(units.SERVICE)
@@ -111,9 +115,9 @@ def install(
         except OSError as error:
             raise disk_error(error, root) from None
     if services is not None:
-        if new_units:
+        if new_units or new_settings:
             services.reload()
-        if serves and (switched or repaired):
+        if serves and (switched or repaired or new_settings):
             services.restart(units.SERVICE)
             if on_trial:
                 services.restart(units.GUARD)
@@ -157,7 +161,9 @@ def _place(
         check_space(source, target, installed)
         aside = aside_name(source.digest)
         try:
-            _unpack(source, releases, aside, installed.shared, on_bytes)
+            with incoming.contents(source, releases) as offered:
+                shared = incoming.either(installed.shared, offered)
+                _unpack(source, releases, aside, shared, on_bytes)
             damaged = _publish(releases, aside, source.digest)
         except BaseException:
             with suppress(OSError):
