@@ -20,34 +20,56 @@ Result = TypeVar("Result")
 
 
 class Program(subprocess.Popen[bytes]):
-    """A program in its own process group.
+    """A program in its own process group, unless it needs the terminal.
 
     Ctrl-C reaches the program once, from here, together with its children: an exception that leaves
     the `with` block terminates them all.
     """
 
-    def __init__(self, argv: Sequence[str | Path], *, what: str, **options: Any) -> None:
+    def __init__(
+        self, argv: Sequence[str | Path], *, what: str, terminal: bool = False, **options: Any
+    ) -> None:
         """Start the program.
 
         Args:
             argv: program and arguments.
             what: title of the step, for the error message ("Building the model").
+            terminal: let the program ask the user; Ctrl-C then reaches it as it does this one.
             options: further options of `subprocess.Popen`.
 
         Raises:
             CommandError: the program is missing.
         """
         try:
-            super().__init__([str(part) for part in argv], start_new_session=True, **options)
+            super().__init__(
+                [str(part) for part in argv], start_new_session=not terminal, **options
+            )
         except FileNotFoundError:
             raise CommandError(f"{what}: the program {argv[0]} was not found") from None
+        self._signal = self.send_signal if terminal else self._signal_group
         self._programs = _programs.get()
         if self._programs is not None:
             self._programs.add(self)
 
+    def stop(self, patience_s: float = 5.0) -> None:
+        """Terminate the program and, in its own group, its descendants; wait for it to end."""
+        for sig in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                self._signal(sig)
+            except ProcessLookupError:
+                break
+            try:
+                self.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                continue
+            break
+
+    def _signal_group(self, sig: int) -> None:
+        os.killpg(self.pid, sig)
+
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is not None:
-            stop_group(self)
+            self.stop()
         super().__exit__(kind, error, trace)
         if self._programs is not None:
             self._programs.remove(self)
@@ -108,7 +130,7 @@ class _Programs:
             self._running.add(program)
             stopped = self._stopped
         if stopped:
-            stop_group(program)
+            program.stop()
 
     def remove(self, program: Program) -> None:
         with self._lock:
@@ -123,7 +145,7 @@ class _Programs:
             self._stopped = True
             running = list(self._running)
         for program in running:
-            stop_group(program)
+            program.stop()
 
 
 _programs: ContextVar[_Programs | None] = ContextVar("programs", default=None)
@@ -171,17 +193,3 @@ def stop_check() -> Callable[[], None]:
     """Return a function, for any thread, that raises StoppedError once this work is stopped."""
     programs = _programs.get()
     return programs.check if programs is not None else lambda: None
-
-
-def stop_group(process: subprocess.Popen[Any], patience_s: float = 5.0) -> None:
-    """Terminate a process with its own group, and all its descendants; wait for it to end."""
-    for sig in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sig)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            continue
-        break

@@ -1,5 +1,7 @@
 """Human-readable sizes, in decimal units as for disks and files."""
 
+import re
+
 MEGA = 1_000_000
 GIGA = 1_000_000_000
 
@@ -12,3 +14,16 @@ def megabytes(size: int) -> str:
 def gigabytes(size: int) -> str:
     """Format a size in bytes, `2.2 GB`."""
     return f"{size / GIGA:.1f} GB"
+
+
+def size(text: str) -> int:
+    """Read a size in bytes: `8G`, `500MB`, `1.5 GB`, `4096`.
+
+    Raises:
+        ValueError: the text is not a size.
+    """
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,3})?) ?([KMGT]?)B?", text.strip().upper(), re.ASCII)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: use a number and K, M, G or T, for example 8G")
+    factor: int = 1000 ** " KMGT".index(match[2] or " ")
+    return round(float(match[1]) * factor)

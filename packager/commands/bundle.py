@@ -1,4 +1,4 @@
-"""Commands on a finished bundle: `run`, `chat`, `flash`, `inspect`, `verify`."""
+"""Commands on a finished bundle: `run`, `chat`, `inspect`, `verify`."""
 
 from pathlib import Path
 
@@ -69,48 +69,6 @@ def chat(bundle: Path, options: tuple[str, ...]) -> None:
     from packager import launch
 
     launch.replace_process(launch.unpack_for_host(bundle), ["chat", "--alone", *options])
-
-
-@click.command()
-@bundle_argument
-@click.argument("target")
-@click.option("--force", is_flag=True, help="Install a bundle that is for other hardware.")
-@click.option(
-    "--allow-downgrade", is_flag=True, help="Install a bundle that is older than the current one."
-)
-@click.option(
-    "--allow-unsigned",
-    is_flag=True,
-    help="Install a bundle that no key that the device trusts has signed.",
-)
-@as_json
-def flash(
-    bundle: Path,
-    target: str,
-    force: bool,
-    allow_downgrade: bool,
-    allow_unsigned: bool,
-    as_json: bool,
-) -> None:
-    """Install a bundle on TARGET: a mounted root file system, for instance an SD card's.
-
-    A device without keys trusts from then on those of this host that signed the bundle.
-
-    A card does not identify its board: make sure that the bundle's profile matches it.
-
-    \b
-    Example:
-      edgepack flash BUNDLE.epk /mnt/sdcard
-    """
-    from device_runtime.update.install import Policy
-    from packager.flash import flash as put
-
-    policy = Policy(force=force, downgrade=allow_downgrade, unsigned=allow_unsigned)
-    release = put(bundle, target, policy)
-    if as_json:
-        console.result_json({"target": target, "release": release.digest})
-    else:
-        console.result(f"{target} has release {release.digest[:12]} ({release.manifest.id})")
 
 
 @click.command()

@@ -1,14 +1,12 @@
 """Put a bundle on a device. A flasher is a module that satisfies `Flasher`, listed in FLASHERS."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 from device_runtime.bundle.reader import open_bundle
-from device_runtime.bundle.release import Release
-from device_runtime.update.install import STRICT, Policy
 from packager.errors import FlashError
-from packager.flash import directory
+from packager.flash import directory, ssh
+from packager.flash.request import FlashRequest, FlashResult
 from packager.keys import signer_keys
 
 
@@ -25,33 +23,37 @@ class Flasher(Protocol):
         """Return whether a target, as the user wrote it, is of this kind."""
         ...
 
-    def flash(self, bundle: Path, target: str, policy: Policy) -> Release:
-        """Install a bundle; raises FlashError, BundleError, InstallError or ResourceError."""
+    def flash(self, request: FlashRequest) -> FlashResult:
+        """Install a bundle, or with `dry_run` only find out what would be written.
+
+        Raises:
+            FlashError: the target must not be written, or an option is not for its kind.
+            BundleError: the bundle is damaged; the target is unchanged.
+            InstallError: the bundle does not fit the target.
+            ResourceError: the target has too little free space.
+        """
         ...
 
 
-FLASHERS: dict[str, Flasher] = {"directory": directory}
+FLASHERS: dict[str, Flasher] = {"directory": directory, "ssh": ssh}
 
 
-def flash(bundle: Path, target: str, policy: Policy = STRICT) -> Release:
+def flash(request: FlashRequest) -> FlashResult:
     """Install a bundle on a target with the flasher for its kind.
 
     A target without keys trusts from then on those keys of this host that signed the bundle.
 
     Raises:
-        FlashError: there is no flasher for this kind of target, or the target must not be written.
-        BundleError: the bundle is damaged; the target is unchanged.
-        InstallError: the bundle does not fit the target.
-        ResourceError: the target has too little free space.
+        FlashError: there is no flasher for this kind of target; else as `Flasher.flash`.
     """
     for flasher in FLASHERS.values():
-        if flasher.accepts(target):
-            with open_bundle(bundle) as opened:
-                policy = replace(policy, keys=signer_keys(opened))
-            return flasher.flash(bundle, target, policy)
+        if flasher.accepts(request.target):
+            with open_bundle(request.bundle) as bundle:
+                policy = replace(request.policy, keys=signer_keys(bundle))
+            return flasher.flash(replace(request, policy=policy))
     kinds = " or ".join(flasher.DESCRIPTION for flasher in FLASHERS.values())
     raise FlashError(
-        f"{target} is not {kinds}",
+        f"{request.target} is not {kinds}",
         hint="Mount the device's root partition (for instance an SD card's) and pass its mount "
         "point.",
     )

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from device_runtime.bundle.reader import open_bundle
-from device_runtime.bundle.release import Release
-from device_runtime.update.install import Policy, install
+from device_runtime.update.install import install
+from device_runtime.update.preflight import check_target, check_update
+from device_runtime.update.target import Target
 from packager import console
 from packager.errors import FlashError
+from packager.flash.request import FlashRequest, FlashResult, result, whole
 
 DESCRIPTION = "a mounted root file system"
 
@@ -16,29 +18,43 @@ def accepts(target: str) -> bool:
     return Path(target).is_dir()
 
 
-def flash(bundle: Path, target: str, policy: Policy) -> Release:
+def flash(request: FlashRequest) -> FlashResult:
     """Install a bundle into a root file system that is mounted on this host.
 
     Its architecture, C library and current release are known from its files. Its board is not: a
     bundle for another board of the same architecture is not detected.
 
     Raises:
-        FlashError: the target is this host's own root.
+        FlashError: the target is this host's own root, or an option is for other targets.
         BundleError: the bundle is damaged; the target is unchanged.
         InstallError: the bundle does not fit the target.
         ResourceError: the target has too little free space.
     """
-    root = Path(target)
+    request.refuse(DESCRIPTION, grow=request.grow, output=request.output)
+    root = Path(request.target)
     if root.samefile("/"):
         raise FlashError(
-            f"{target} is the root of this machine, not a device's",
+            f"{root} is the root of this machine, not a device's",
             hint="Pass the mount point of the device's root partition; to install on this machine "
             "itself, run the bundle's own program: edgepack-runtime install FILE.epk",
         )
-    with open_bundle(bundle) as opened:
-        total = sum(blob.size for blob in opened.manifest.blobs.values())
-    with (
-        console.step(f"Installing {bundle.name} into {root}"),
-        console.progress("Copying", total) as advance,
-    ):
-        return install(bundle, root, policy=policy, on_bytes=advance)
+    with open_bundle(request.bundle) as bundle:
+        blobs = bundle.manifest.blobs
+        if request.dry_run:
+            target = Target(root)
+            check_target(bundle, target, request.policy)
+            check_update(bundle, target, request.policy)
+        flashed = result(request, bundle, whole(request, bundle))
+    if not request.dry_run:
+        with (
+            console.step(f"Installing {request.bundle.name} into {root}"),
+            console.progress("Copying", sum(blob.size for blob in blobs.values())) as advance,
+        ):
+            install(
+                request.bundle,
+                root,
+                policy=request.policy,
+                settings=request.settings,
+                on_bytes=advance,
+            )
+    return flashed

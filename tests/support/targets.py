@@ -3,6 +3,11 @@
 import subprocess
 from pathlib import Path
 
+from device_runtime.bundle.release import Release, open_release
+from device_runtime.update.target import Target
+from packager import flash as flashing
+from packager.flash.request import FlashRequest
+
 ELF_X86_64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00"
 ELF_AARCH64 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00"
 
@@ -32,3 +37,10 @@ def verify_unit(root: Path) -> tuple[int, list[str]]:
         check=False,
     )
     return done.returncode, [line for line in done.stderr.splitlines() if "edgepack" in line]
+
+
+def flash(bundle: Path, target: str) -> Release:
+    """Flash a bundle into a folder; returns the release that is current there afterwards."""
+    digest = flashing.flash(FlashRequest(bundle=bundle, target=target)).release
+    with Target(Path(target)).folder(f"var/lib/edgepack/releases/{digest}") as folder:
+        return open_release(folder.path)

@@ -19,11 +19,10 @@ from device_runtime.update.target import Target
 from packager import bundle as bundles
 from packager import console, keys, private_keys
 from packager.errors import ResourceError, SigningError
-from packager.flash import flash
 from tests.support.bundles import draft
 from tests.support.commands import edgepack, refused
 from tests.support.keys import ed25519_key
-from tests.support.targets import ELF_X86_64, make_root
+from tests.support.targets import ELF_X86_64, flash, make_root
 
 SECRET = "correct horse battery"
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from device_runtime.errors import DeviceError, InstallError
-from packager.flash import flash
 from tests.support.bundles import draft
-from tests.support.targets import ELF_X86_64, make_root
+from tests.support.targets import ELF_X86_64, flash, make_root
 
 STATE = "var/lib/edgepack"
 UNITS = "etc/systemd/system"

@@ -13,13 +13,12 @@ from device_runtime.errors import BundleError, DeviceError, InstallError, Resour
 from device_runtime.update.install import install
 from device_runtime.update.target import Target
 from packager.errors import FlashError
-from packager.flash import flash
 from tests.support import bundles
 from tests.support.bundles import draft
 from tests.support.commands import edgepack_runtime
 from tests.support.commands import refused as refused_command
 from tests.support.disks import small_disk
-from tests.support.targets import ELF_AARCH64, ELF_X86_64, make_root, verify_unit
+from tests.support.targets import ELF_AARCH64, ELF_X86_64, flash, make_root, verify_unit
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ import pytest
 from device_runtime.errors import InstallError
 from device_runtime.update.install import Policy, install
 from packager import profile
-from packager.flash import flash
 from tests.support.bundles import draft
 from tests.support.commands import edgepack, edgepack_runtime, refused
-from tests.support.targets import ELF_X86_64, make_root
+from tests.support.targets import ELF_X86_64, flash, make_root
 
 PI_5 = ("raspberrypi,5-model-b", "brcm,bcm2712")
 ORIN = ("nvidia,p3737-0000+p3701-0000", "nvidia,p3701-0000", "nvidia,tegra234")
