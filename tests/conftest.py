@@ -16,6 +16,8 @@ from tests.support.commands import edgepack
 PACKAGES = {
     "openssl": "openssl",
     "mosquitto": "mosquitto",
+    "sshd": "openssh-server",
+    "sudo": "sudo",
     "qemu-aarch64-static": "qemu-user-static",
     "mmdebstrap": "mmdebstrap",
     "systemd-analyze": "systemd",

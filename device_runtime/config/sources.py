@@ -28,7 +28,7 @@ _OTHER_VARIABLES = frozenset(
     {
         *(FILE_VARIABLE, RELEASE_VARIABLE, API_KEY_VARIABLE),
         # Of the host and its tests: developers have them set when they start a runtime.
-        *("EDGEPACK_CACHE", "EDGEPACK_TESTS_REQUIRE"),
+        *("EDGEPACK_CACHE", "EDGEPACK_KEYS", "EDGEPACK_PASSPHRASE_FILE", "EDGEPACK_TESTS_REQUIRE"),
     }
 )
 

@@ -86,24 +86,26 @@ def _put(target: Target, path: str, text: str, mode: int) -> bool:
     with target.folder(around, make=True) as folder:
         if mode == 0o600:
             os.fchmod(folder.descriptor, 0o700)
-        entry = folder.stat(name)
-        if entry is not None:
-            if _content(folder, name) == (text.encode(), mode):
-                return False
+        try:
+            with folder.file(name) as file:
+                old = file.read(), os.fstat(file.fileno()).st_mode & 0o777
+        except FileNotFoundError:
+            pass
+        except OSError:  # not a plain file
             folder.rename(name, f"{name}.old")
-        with folder.written_aside(name, mode) as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(text.encode())
+        else:
+            if old == (text.encode(), mode):
+                return False
+            # Copied, not renamed: the device has a configuration at every moment.
+            _replace(folder, f"{name}.old", *old)
+        _replace(folder, name, text.encode(), mode)
     return True
 
 
-def _content(folder: Folder, name: str) -> tuple[bytes, int] | None:
-    """Return the content and the mode of a plain file; None of anything else."""
-    try:
-        with folder.file(name) as file:
-            return file.read(MAX_BYTES), os.fstat(file.fileno()).st_mode & 0o777
-    except OSError:
-        return None
+def _replace(folder: Folder, name: str, content: bytes, mode: int) -> None:
+    with folder.written_aside(name, mode) as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(content)
 
 
 def load(file: Path) -> FirstBoot:

@@ -37,7 +37,10 @@ from device_runtime.bundle.release import CHUNK, MAX_SBOM_BYTES, disk_error
 from device_runtime.bundle.source import MAX_SIGNATURE_BYTES, Shared, Source, nothing_shared
 from device_runtime.durable import Folder, aside_name, open_folder
 from device_runtime.errors import InstallError, ResourceError
+from device_runtime.update.links import STATE
 from device_runtime.update.preflight import SPARE_BYTES
+from device_runtime.update.releases import Releases
+from device_runtime.update.target import Target
 
 PART = ".part"
 CONTENTS = "contents"
@@ -132,15 +135,27 @@ def receive(
 
 def lacking(manifest: Manifest, folder: Path, shared: Shared) -> tuple[Missing, ...]:
     """List the blobs that are needed and not complete in a folder, in the manifest's order."""
+    needed = {r.blob.sha256 for r in manifest.records if r.blob and shared(r) is None}
     missing = []
     for digest, blob in manifest.blobs.items():
-        records = [r for r in manifest.records if r.blob is not None and r.blob.sha256 == digest]
         stored = folder / schema.BLOB_PREFIX / digest
-        if _size(stored) == blob.size or all(shared(record) is not None for record in records):
+        if digest not in needed or _size(stored) == blob.size:
             continue
         present = max(0, min(_size(stored.with_name(digest + PART)), blob.size))
         missing.append(Missing(sha256=digest, size=blob.size, present=present))
     return tuple(missing)
+
+
+@contextmanager
+def installed(target: Target) -> Iterator[Shared]:
+    """Offer the files of the releases on a target."""
+    with ExitStack() as opened:
+        try:
+            state = opened.enter_context(target.folder(STATE))
+        except OSError:  # nothing was ever installed
+            yield nothing_shared
+        else:
+            yield Releases(target, state).shared
 
 
 def unpacked(folder: Path) -> Shared:

@@ -55,5 +55,5 @@ def flash(request: FlashRequest) -> FlashResult:
     raise FlashError(
         f"{request.target} is not {kinds}",
         hint="Mount the device's root partition (for instance an SD card's) and pass its mount "
-        "point.",
+        "point, or pass the address of a running device.",
     )

@@ -7,6 +7,7 @@ connect by themselves.
 """
 
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -15,13 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from typing import IO
 
 from packager.errors import FlashError
 from packager.run import Program
 
 LOST = 255
 """Exit code of `ssh` for an error of its own; a command on the device has another."""
+STDERR = 2
 AGAIN = "Run the same command again: it goes on where this one ended."
 
 # Neither can be taken for an option, for a path or for more than one word.
@@ -98,7 +99,7 @@ class Connection:
         *,
         tty: bool = False,
         stdin: int | None = PIPE,
-        stdout: int | IO[str] = sys.stderr,
+        stdout: int = STDERR,
     ) -> Program:
         """Start a command; its messages reach the user.
 
@@ -107,7 +108,7 @@ class Connection:
                 and one word in single quotes.
             tty: give it a terminal, which is the user's.
             stdin: its standard input, as for `subprocess.Popen`.
-            stdout: its standard output; messages like the other ones unless set.
+            stdout: its standard output; unless set, what it prints are messages as well.
         """
         return Program(
             [
@@ -166,6 +167,8 @@ def connect(address: Address) -> Iterator[Connection]:
     Raises:
         FlashError: there is no connection.
     """
+    if shutil.which("ssh") is None:
+        raise FlashError("ssh was not found", hint="Install OpenSSH's client (openssh-client).")
     with tempfile.TemporaryDirectory(prefix="edgepack-") as folder:
         socket = Path(folder) / "s"
         terminal = sys.stdin.isatty()

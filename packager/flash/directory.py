@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from device_runtime.bundle.reader import open_bundle
+from device_runtime.update import incoming
 from device_runtime.update.install import install
 from device_runtime.update.preflight import check_target, check_update
 from device_runtime.update.target import Target
@@ -38,13 +39,13 @@ def flash(request: FlashRequest) -> FlashResult:
             hint="Pass the mount point of the device's root partition; to install on this machine "
             "itself, run the bundle's own program: edgepack-runtime install FILE.epk",
         )
-    with open_bundle(request.bundle) as bundle:
+    target = Target(root)
+    with open_bundle(request.bundle) as bundle, incoming.installed(target) as shared:
         blobs = bundle.manifest.blobs
         if request.dry_run:
-            target = Target(root)
             check_target(bundle, target, request.policy)
             check_update(bundle, target, request.policy)
-        flashed = result(request, bundle, whole(request, bundle))
+        flashed = result(request, bundle, whole(request, bundle, shared))
     if not request.dry_run:
         with (
             console.step(f"Installing {request.bundle.name} into {root}"),

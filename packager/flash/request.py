@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from device_runtime.bundle.source import Source
+from device_runtime.bundle.source import Shared, Source, nothing_shared
 from device_runtime.update.first_boot import FirstBoot
 from device_runtime.update.preflight import STRICT, Policy
 from packager.errors import FlashError
@@ -104,12 +104,22 @@ def result(request: FlashRequest, bundle: Source, moved: Mapping[str, int]) -> F
     )
 
 
-def whole(request: FlashRequest, bundle: Source) -> Counter[str]:
-    """Sum up a bundle that is moved as a whole, as `FlashResult.moved` does."""
+def whole(request: FlashRequest, bundle: Source, shared: Shared = nothing_shared) -> Counter[str]:
+    """Sum up a bundle that is moved as a whole, as `FlashResult.moved` does.
+
+    Args:
+        request: the request.
+        bundle: its bundle.
+        shared: offers the files that the target has: their blobs are not read.
+    """
     moved: Counter[str] = Counter(runtime=0, model=0, tokenizer=0)
-    components = {r.blob.sha256: r.component for r in bundle.manifest.records if r.blob}
-    for digest, blob in bundle.manifest.blobs.items():
-        moved[components[digest]] += blob.size
+    components = {
+        r.blob.sha256: r.component
+        for r in bundle.manifest.records
+        if r.blob is not None and shared(r) is None
+    }
+    for digest, component in components.items():
+        moved[component] += bundle.manifest.blobs[digest].size
     moved["other"] = len(bundle.manifest_bytes) + len(bundle.signature) + len(bundle.sbom)
     moved["other"] += len(msgspec.json.encode(request.settings)) if request.settings else 0
     return moved

@@ -9,7 +9,7 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from device_runtime.bundle.manifest import DAMAGED, Sha256
+from device_runtime.bundle.manifest import DAMAGED
 from device_runtime.bundle.release import CHUNK
 from device_runtime.bundle.source import Source
 from device_runtime.errors import BundleError, InstallError
@@ -45,6 +45,7 @@ class Upload:
         self._device = device
         self._bundle = bundle
         self._facts = facts
+        self._components = {r.blob.sha256: r.component for r in bundle.manifest.records if r.blob}
 
     def preview(self) -> None:
         """Count in `moved` what would be sent; nothing is written on the device.
@@ -103,21 +104,14 @@ class Upload:
     def _model(self) -> list[Missing]:
         """List the blobs that are not the runtime's."""
         return [
-            Missing(sha256=r.blob.sha256, size=r.blob.size, present=0)
-            for r in self._bundle.manifest.records
-            if r.blob is not None and r.component != "runtime"
+            Missing(sha256=digest, size=blob.size, present=0)
+            for digest, blob in self._bundle.manifest.blobs.items()
+            if self._components[digest] != "runtime"
         ]
 
     def _count(self, missing: Iterable[Missing]) -> None:
         for blob in missing:
-            self.moved[self._component(blob.sha256)] += blob.size - blob.present
-
-    def _component(self, digest: Sha256) -> str:
-        return next(
-            r.component
-            for r in self._bundle.manifest.records
-            if r.blob is not None and r.blob.sha256 == digest
-        )
+            self.moved[self._components[blob.sha256]] += blob.size - blob.present
 
     def _send(self, *flags: str) -> None:
         if self._receive(*flags):
@@ -195,7 +189,7 @@ class Upload:
         total = sum(blob.size - blob.present for blob in missing)
         with console.progress("Sending", total) as advance:
             for blob in missing:
-                component = self._component(blob.sha256)
+                component = self._components[blob.sha256]
                 hasher = hashlib.sha256()
                 skip = blob.present
                 for chunk in self._bundle.chunks(blobs[blob.sha256]):

@@ -79,6 +79,7 @@ def test_first_installation_then_updates_send_what_is_new(
     assert current(device) != folder
 
 
+@pytest.mark.slow
 def test_upload_that_is_cut_three_times_goes_on(device: SshDevice, tmp_path: Path) -> None:
     big = heavy(24 * MB, "runtime/_internal/lib.so", heavy(60 * MB))
     path = big.write(tmp_path / "big.epk")
@@ -139,6 +140,7 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_damaged_part_is_sent_again(device: SshDevice, tmp_path: Path) -> None:
     path = heavy(40 * MB).write(tmp_path / "big.epk")
     run_until(device, path, "*.part", 10 * MB, device.cut)
@@ -166,6 +168,19 @@ def test_damaged_file_of_the_device_is_sent_again(
     assert current(device) != folder
 
 
+def test_runtime_that_takes_no_transfers_is_replaced(device: SshDevice, bundle: Path) -> None:
+    """As version 0.1, or one that does not start."""
+    assert device.flash(bundle).status == 0
+    program = "/usr/local/bin/edgepack-runtime"
+    device.run(f"rm {program}; printf '#!/bin/sh\\nexit 2\\n' >{program}; chmod 755 {program}")
+    assert moved(device.flash(bundle, "--dry-run", "--json"))["runtime"] > 0
+    outcome = device.flash(bundle, "--json")
+    assert "takes no transfers" in outcome.err
+    assert moved(outcome)["runtime"] > 0
+    device.run(f"{program} --version")
+    current(device)
+
+
 def test_wrong_host_key(device: SshDevice, bundle: Path) -> None:
     device.trust((device.folder / "user_key.pub").read_text())
     outcome = device.flash(bundle)
@@ -181,6 +196,12 @@ def test_unknown_host_key(device: SshDevice, bundle: Path) -> None:
 def test_nobody_listens(device: SshDevice, bundle: Path) -> None:
     device.stop()
     refused(device.flash(bundle), 8, "cannot connect", "Connection refused")
+
+
+def test_host_without_ssh(device: SshDevice, bundle: Path) -> None:
+    (device.bin / "ssh").unlink()
+    device.environment["PATH"] = str(device.bin)
+    refused(device.flash(bundle), 8, "ssh was not found", "openssh-client")
 
 
 def test_other_architecture_is_refused_before_anything_moves(
@@ -264,6 +285,7 @@ def test_password_for_sudo_from_the_terminal(with_password: SshDevice, bundle: P
     current(with_password)
 
 
+@pytest.mark.slow
 def test_disk_that_is_too_small(tmp_path: Path, bundle: Path) -> None:
     with ssh_device(tmp_path / "device", disk="80m") as device:
         big = heavy(100 * MB).write(tmp_path / "big.epk")

@@ -53,7 +53,8 @@ class SshDevice:
     Attributes:
         upper: what differs on it from this machine.
         port: port of its sshd on loopback.
-        bin: folder for the PATH: an `ssh` with the client's configuration.
+        bin: folder with an `ssh` that has the client's configuration.
+        environment: environment of a client.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,6 +65,7 @@ class SshDevice:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
+        self.environment = {**environment(), "PATH": f"{self.bin}:{os.environ['PATH']}"}
         self._sshd: subprocess.Popen[bytes] | None = None
 
     @property
@@ -142,11 +144,6 @@ class SshDevice:
             time.sleep(0.02)
         raise AssertionError("sshd does not listen")
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment for a client."""
-        return {**environment(), "PATH": f"{self.bin}:{os.environ['PATH']}"}
-
     def flash(self, bundle: Path, *arguments: str | Path, user: str = USER) -> Outcome:
         """Flash the device, without a terminal."""
         done = subprocess.run(
@@ -158,6 +155,11 @@ class SshDevice:
             check=False,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def run(self, command: str) -> None:
+        """Run a command as root on the device: what is changed below `upper` may not be seen."""
+        words = ["ssh", "-p", str(self.port), "root@127.0.0.1", command]
+        subprocess.run(words, check=True, env=self.environment, stdin=subprocess.DEVNULL)
 
     def command(self, bundle: Path, *arguments: str | Path, user: str = USER) -> list[str]:
         command = [sys.executable, "-m", "packager", "flash", bundle, self.url(user), *arguments]

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,28 @@ def test_settings_that_are_replaced_stay_beside_them(root: Path) -> None:
     assert device.write(target, FirstBoot(config="b"))
     assert (folder / "runtime.toml").read_text() == "b"
     assert (folder / "runtime.toml.old").read_text() == "a"
+    (folder / "runtime.toml").unlink()
+    (folder / "runtime.toml").symlink_to("elsewhere")
+    assert device.write(target, FirstBoot(config="c"))
+    assert (folder / "runtime.toml").read_text() == "c"
+    assert str((folder / "runtime.toml.old").readlink()) == "elsewhere"
+
+
+def test_device_has_settings_at_every_moment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Target(root)
+    device.write(target, FirstBoot(config="a"))
+    file = root / "etc/edgepack/runtime.toml"
+    seen = []
+    rename = os.rename
+
+    def watched(*arguments: Any, **options: Any) -> None:
+        seen.append(file.read_text())
+        rename(*arguments, **options)
+        seen.append(file.read_text())
+
+    monkeypatch.setattr(os, "rename", watched)
+    device.write(target, FirstBoot(config="b"))
+    assert seen == ["a", "a", "a", "b"]
 
 
 def test_api_keys_of_the_device_stay(root: Path) -> None:
