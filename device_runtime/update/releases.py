@@ -1,5 +1,6 @@
 """The releases on a target: listed, shared with new ones, pruned and removed."""
 
+import errno
 import re
 import stat
 from contextlib import ExitStack, suppress
@@ -200,7 +201,13 @@ class Releases:
         # Under its own name a release is whole, at every moment.
         aside = aside_name(digest)
         with self.folder() as folder:
-            folder.rename(digest, aside)
+            try:
+                folder.rename(digest, aside)
+            except OSError as error:
+                # In an overlay (a container's, say), a folder of a lower layer keeps its name.
+                if error.errno != errno.EXDEV:
+                    raise
+                aside = digest
             folder.remove(aside)
         self._content = None
 

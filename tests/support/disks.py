@@ -15,3 +15,18 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def overlay(folder: Path, lower: Path) -> Iterator[Path]:
+    """Make a folder that shows another one and keeps all changes for itself; takes root."""
+    places = [folder / name for name in ("upper", "work", "merged")]
+    for place in places:
+        place.mkdir(parents=True)
+    upper, work, merged = places
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, merged], check=True)
+    try:
+        yield merged
+    finally:
+        subprocess.run(["umount", merged], check=True)

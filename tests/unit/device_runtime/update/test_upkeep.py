@@ -14,6 +14,7 @@ from device_runtime.update.target import Target
 from tests.support.bundles import draft
 from tests.support.commands import edgepack_runtime
 from tests.support.commands import refused as refused_command
+from tests.support.disks import overlay, small_disk
 from tests.support.targets import ELF_X86_64, make_root
 
 STATE = "var/lib/edgepack"
@@ -221,6 +222,19 @@ def test_device_keeps_as_many_releases_as_its_rules_say(root: Path, tmp_path: Pa
     assert upkeep.collect(root) == []
     rules.write_text("keep_releases = 0\n")
     refused_command(edgepack_runtime("gc", "--root", root), 8, "update.toml is not valid")
+
+
+@pytest.mark.requires("root")
+def test_update_of_a_release_in_a_layer_that_cannot_be_changed(root: Path, tmp_path: Path) -> None:
+    """A container's image has releases: they cannot be renamed, but hidden."""
+    for number in (1, 2, 3):
+        install(bundle(tmp_path, number), root)
+        commit(root)
+    with small_disk(tmp_path / "disk", "200m") as disk, overlay(disk / "layer", root) as merged:
+        install(bundle(tmp_path, 4), merged)
+        commit(merged)
+        assert sorted(roles(merged)) == ["2.0.0", "3.0.0", "4.0.0"]
+        assert upkeep.go_back(merged).manifest.version == "3.0.0"
 
 
 def test_purge_of_one_release(root: Path, tmp_path: Path) -> None:
