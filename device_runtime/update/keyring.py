@@ -20,6 +20,7 @@ from device_runtime.bundle.signature import (
     signers,
 )
 from device_runtime.bundle.source import Source
+from device_runtime.durable import aside_name
 from device_runtime.errors import InstallError
 from device_runtime.update import config
 from device_runtime.update.config import UpdateConfig
@@ -133,11 +134,22 @@ class Keyring:
         )
 
     def keep_first(self) -> None:
-        """Store the keys of the first installation.
+        """Store the keys of the first installation: all or none of them, if the folder is new.
 
         Raises:
             OSError: the target cannot be written to.
         """
+        if not self.first:
+            return
+        around, _, name = KEYS.rpartition("/")
+        with self._target.folder(around, make=True) as folder:
+            if folder.stat(name) is None:
+                aside = aside_name(name)
+                with folder.make_folder(aside) as keys:
+                    for key in self.first:
+                        keys.write(f"{key.id}.pem", key.pem)
+                folder.rename(aside, name)
+                self.keys = self.first
         for key in self.first:
             self.add(key.pem)
 

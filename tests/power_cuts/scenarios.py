@@ -18,7 +18,7 @@ from device_runtime.update.journal import HISTORY, read_pending
 from device_runtime.update.links import STATE
 from device_runtime.update.target import Target
 from tests.support.bundles import Draft, digest, draft
-from tests.support.keys import ed25519_key
+from tests.support.keys import ed25519_key, p256_key
 from tests.support.targets import ELF_X86_64, make_root
 
 REASON = "it crashed"
@@ -113,7 +113,8 @@ def roll_back(_bundles: Path, root: Path) -> int:
     return 0
 
 
-FIRST = ("install", "BUNDLES/1.epk", "--key", "BUNDLES/key.pem")
+KEYS = (ed25519_key(), p256_key())
+FIRST = ("install", "BUNDLES/1.epk", "--key", "BUNDLES/0.pem", "--key", "BUNDLES/1.pem")
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -144,7 +145,7 @@ def version(number: int) -> Draft:
         blob=blob,
     )
     bundle = draft().replaced(version=f"{number}.0.0", sequence=number).with_records(record)
-    return replace(bundle, blobs=bundle.blobs | {blob.sha256: data}).signed(ed25519_key())
+    return replace(bundle, blobs=bundle.blobs | {blob.sha256: data}).signed(*KEYS)
 
 
 class Device:
@@ -161,7 +162,8 @@ class Device:
         self._bundles = folder
         self._start = folder / "start"
         self._versions = {0: ""}
-        (folder / "key.pem").write_bytes(ed25519_key().pem)
+        for number, key in enumerate(KEYS):
+            (folder / f"{number}.pem").write_bytes(key.pem)
         for number in range(1, 5):
             path = version(number).write(folder / f"{number}.epk")
             scratch = make_root(folder / f"scratch-{number}", ELF_X86_64)
