@@ -31,7 +31,8 @@ import msgspec
 
 from device_runtime.bundle import manifest as schema
 from device_runtime.bundle.folder import BundleFolder
-from device_runtime.bundle.manifest import Manifest, Record, Sha256
+from device_runtime.bundle.fields import Sha256
+from device_runtime.bundle.manifest import Manifest, Record
 from device_runtime.bundle.quantization import Struct
 from device_runtime.bundle.release import CHUNK, MAX_SBOM_BYTES, disk_error
 from device_runtime.bundle.source import MAX_SIGNATURE_BYTES, Shared, Source, nothing_shared
