@@ -65,6 +65,11 @@ def error(message: str, hint: str = "") -> None:
         _stderr.print(f"[cyan]hint:[/cyan] {_plain(hint)}", soft_wrap=True)
 
 
+def ask(question: str) -> str | None:
+    """Ask the user a question on the terminal; None if there is no terminal."""
+    return _stderr.input(f"{escape(question)} ") if sys.stdin.isatty() else None
+
+
 @contextmanager
 def progress(title: str, total: int, unit: str = "bytes") -> Iterator[Callable[[int], None]]:
     """Show a progress bar on a terminal; yield the function that advances it by some units."""

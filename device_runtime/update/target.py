@@ -26,6 +26,8 @@ MAX_LIBRARY_BYTES = 64 << 20
 ELF_MACHINES = {0x3E: "x86_64", 0xB7: "aarch64", 0x28: "armv7l", 0x03: "i686", 0xF3: "riscv64"}
 # Every Linux root has at least one of these programs.
 PROBES = ("usr/bin/env", "bin/sh", "sbin/init", "usr/bin/ls", "bin/busybox")
+C_LIBRARIES = ("lib/aarch64-linux-gnu", "lib/x86_64-linux-gnu", "lib64", "lib")
+"""Folders in which distributions have the C library."""
 
 
 class Target:
@@ -129,7 +131,7 @@ class Target:
     @property
     def glibc(self) -> str | None:
         """Version of the GNU C library, `2.36`; None if there is none."""
-        for folder in ("lib/aarch64-linux-gnu", "lib/x86_64-linux-gnu", "lib64", "lib"):
+        for folder in C_LIBRARIES:
             library = self.read(f"{folder}/libc.so.6", MAX_LIBRARY_BYTES)
             if library is not None:
                 version = re.search(rb"GNU C Library .{0,80}?version (\d+\.\d+)", library)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from device_runtime.bundle.reader import open_bundle
 from packager.errors import FlashError
-from packager.flash import directory, ssh
+from packager.flash import directory, image, ssh
 from packager.flash.request import FlashRequest, FlashResult
 from packager.keys import signer_keys
 
@@ -35,7 +35,7 @@ class Flasher(Protocol):
         ...
 
 
-FLASHERS: dict[str, Flasher] = {"directory": directory, "ssh": ssh}
+FLASHERS: dict[str, Flasher] = {"directory": directory, "image": image, "ssh": ssh}
 
 
 def flash(request: FlashRequest) -> FlashResult:

@@ -1,0 +1,301 @@
+"""Flash into a disk image or a block device, without root for images and without mounting.
+
+The installer runs in a folder with those files of the image that it reads (`scratch.py`); the
+difference is written into a copy with debugfs (`transfer.py`), and the copy must pass e2fsck and a
+comparison before anything else happens.
+
+- An image is copied whole, and the copy takes its place at the end. A compressed one is unpacked to
+  `NAME.img` beside it, or to `--output`.
+- A card has many gigabytes that do not change. Of its root file system, only the metadata is copied
+  (e2image), to a sparse file; new contents go into that file too. At the end, the blocks that
+  differ are written to the card: first those that its file system does not use, then the rest. What
+  they replace is kept until they have been read back, and written back on Ctrl-C or an error.
+"""
+
+import dataclasses
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from device_runtime.bundle.reader import open_bundle
+from device_runtime.bundle.release import disk_error
+from device_runtime.durable import open_folder
+from device_runtime.errors import DeviceError
+from device_runtime.update import first_boot
+from device_runtime.update.install import SPARE_BYTES, install
+from device_runtime.update.target import Target
+from packager import cache, console
+from packager.errors import FlashError, ResourceError
+from packager.flash import block_device, unpacked
+from packager.flash.ext4 import FileSystem, read_superblock
+from packager.flash.partitions import Partition, Table, grow_last, read_table
+from packager.flash.request import FlashRequest, FlashResult, result
+from packager.flash.scratch import Scratch, Tree
+from packager.flash.transfer import Changes, changes, snapshot
+from packager.units import gigabytes
+
+DESCRIPTION = "a disk image or a block device"
+ALIGNMENT = 1 << 20
+
+
+def accepts(target: str) -> bool:
+    """Return whether the target is a file or a block device."""
+    path = Path(target)
+    return path.is_file() or path.is_block_device()
+
+
+def flash(request: FlashRequest) -> FlashResult:
+    """Install a bundle into the root file system of an image or a block device.
+
+    Raises:
+        FlashError: the image is damaged or has no ext4 root file system, the device must not be
+            written, or an option is for other targets.
+        BundleError: the bundle is damaged; the target is unchanged.
+        InstallError: the bundle does not fit the target.
+        ResourceError: the target or this machine has too little free space.
+    """
+    request.refuse(DESCRIPTION, sudo_password_file=request.sudo_password)
+    if Path(request.target).is_block_device():
+        return _flash_device(request)
+    return _flash_image(request)
+
+
+def _flash_image(request: FlashRequest) -> FlashResult:
+    path = Path(request.target).resolve()
+    with path.open("rb") as original:
+        compressed = unpacked.compression(original) is not None
+        in_place = request.output is None and not compressed
+        output = path if in_place else _new_file(request.output or _unpacked_name(path))
+        try:
+            with _work_folder(output.parent, output.name) as work:
+                copy = work / "image"
+                with copy.open("w+b") as image:
+                    _copy(request, original, image.fileno(), compressed)
+                    _change_copy(request, image.fileno(), work)
+                    _take_owner(original.fileno(), image.fileno())
+                    os.fsync(image.fileno())
+                if not request.dry_run:
+                    _publish(copy, output, original.fileno() if in_place else None)
+        except OSError as error:
+            raise disk_error(error, output.parent) from None
+    return _result(request, str(output))
+
+
+def _flash_device(request: FlashRequest) -> FlashResult:
+    request.refuse("a block device", grow=request.grow, output=request.output)
+    name = request.target
+    work_parent = cache.root()
+    with block_device.opened(
+        name, request.max_size, yes=request.yes, writable=not request.dry_run
+    ) as (device, size):
+        try:
+            with _work_folder(work_parent, "flash") as work:
+                _change_device(request, device, size, work)
+        except OSError as error:
+            raise disk_error(error, work_parent) from None
+    return _result(request, name)
+
+
+def _change_device(request: FlashRequest, device: int, size: int, work: Path) -> None:
+    """Install the bundle into a copy of a device's metadata, then write what differs."""
+    root = _root_partition(device, read_table(device, size))
+    files = FileSystem(device, root.start, root.size)
+    with (
+        (work / "before").open("w+b") as before,
+        (work / "after").open("w+b") as after,
+        (work / "undo").open("w+b") as undo,
+    ):
+        for copy in (before, after):
+            files.copy_metadata(copy.fileno())
+            copy.truncate(root.size)
+        metadata = FileSystem(after.fileno(), 0, root.size)
+        hint = "Boot the device once, which enlarges it to the whole card, or use a larger card."
+        _install(request, root, files, metadata, work, hint)
+        ranges = block_device.changed(before.fileno(), after.fileno(), root.size)
+        if request.dry_run:
+            return
+        amount = 2 * sum(end - start for part in ranges for start, end in part)
+        title = f"Writing and comparing {request.target}"
+        with console.step(title), console.progress(title, amount) as advance:
+            block_device.write(device, root.start, after.fileno(), ranges, undo.fileno(), advance)
+
+
+def _change_copy(request: FlashRequest, image: int, work: Path) -> None:
+    """Install the bundle into the copy of an image."""
+    size = os.fstat(image).st_size
+    table = read_table(image, size)
+    root = _root_partition(image, table)
+    files = FileSystem(image, root.start, root.size)
+    if request.grow is not None:
+        files = _grow(request.grow, image, table, root)
+    _install(request, root, files, files, work, "Pass --grow SIZE, for instance --grow 2G.")
+
+
+def _install(
+    request: FlashRequest,
+    partition: Partition,
+    source: FileSystem,
+    copy: FileSystem,
+    work: Path,
+    hint: str,
+) -> None:
+    """Install the bundle into the copy of a file system, and check the copy.
+
+    Args:
+        request: the user's request.
+        partition: partition of the file system.
+        source: the file system to read contents from.
+        copy: the copy, which need not have them.
+        work: an existing folder.
+        hint: what to do next if there is too little space.
+    """
+    with console.step("Checking the root file system"):
+        copy.check()
+    difference = _difference(request, source, work)
+    difference.check_space(copy, SPARE_BYTES, hint)
+    if request.dry_run:
+        for line in difference.lines():
+            console.note(f"partition {partition.number}: {line}")
+    total = difference.content_bytes
+    with console.step("Writing the release"), console.progress("Writing", total) as advance:
+        difference.write(copy, advance)
+    with console.step("Checking the result"), console.progress("Comparing", total) as advance:
+        copy.check()
+        difference.compare(copy, advance)
+
+
+def _difference(request: FlashRequest, source: FileSystem, work: Path) -> Changes:
+    """Install the bundle into a folder with the files of a file system, and compare."""
+    with open_bundle(request.bundle) as bundle:
+        total = sum(blob.size for blob in bundle.manifest.blobs.values())
+        needed = bundle.manifest.installed_size + 2 * SPARE_BYTES
+    free = shutil.disk_usage(work).free
+    if free < needed:
+        raise ResourceError(
+            f"{work.parent} has {free >> 20} MiB free; the release needs {needed >> 20} MiB there "
+            "while it is written",
+            hint="Free some space there, or pass --output on a larger disk.",
+        )
+    scratch = Scratch(source, work, free - needed)
+    with console.step("Reading what is installed"):
+        scratch.fill(lambda _size: None)
+    before = snapshot(scratch.root)
+    title = f"Unpacking {request.bundle.name}"
+    with console.step(title), console.progress(title, total) as advance:
+        try:
+            install(request.bundle, scratch.root, policy=request.policy, on_bytes=advance)
+            if request.settings is not None:
+                first_boot.write(Target(scratch.root), request.settings)
+        except DeviceError as error:
+            # The user knows the image, not the folder.
+            error.args = (str(error).replace(str(scratch.root), request.target),)
+            raise
+    return changes(scratch, before, snapshot(scratch.root))
+
+
+def _root_partition(disk: int, table: Table) -> Partition:
+    """Find the partition with the root file system.
+
+    Raises:
+        FlashError: there is none, or more than one.
+    """
+    roots = [
+        partition
+        for partition in table.partitions
+        if read_superblock(disk, partition.start, partition.size) is not None
+        and Tree(FileSystem(disk, partition.start, partition.size)).is_root()
+    ]
+    if len(roots) != 1:
+        numbers = ", ".join(str(partition.number) for partition in roots) or "none"
+        raise FlashError(
+            f"expected one partition with an ext4 root file system; found: {numbers}",
+            hint="Use an image with a Linux system on ext4; with several systems in it, mount the "
+            "right one and pass its mount point.",
+        )
+    return roots[0]
+
+
+def _grow(amount: int, image: int, table: Table, root: Partition) -> FileSystem:
+    """Enlarge an image, its last partition and the root file system in it."""
+    if root != table.partitions[-1]:
+        raise FlashError(
+            f"partition {root.number} with the root file system is not the last of the image",
+            hint="Enlarge the image with parted, and flash it without --grow.",
+        )
+    with console.step(f"Enlarging the root file system by {gigabytes(amount)}"):
+        FileSystem(image, root.start, root.size).check()
+        size = -(-(os.fstat(image).st_size + amount) // ALIGNMENT) * ALIGNMENT
+        os.ftruncate(image, size)
+        grown = grow_last(image, table, size)
+        files = FileSystem(image, grown.start, grown.size)
+        files.resize(grown.size)
+    return files
+
+
+def _copy(request: FlashRequest, original: IO[bytes], image: int, compressed: bool) -> None:
+    name = Path(original.name).name
+    title = f"{'Unpacking' if compressed else 'Copying'} {name}"
+    size = os.fstat(original.fileno()).st_size
+    with console.step(title), console.progress(title, size) as advance:
+        if compressed:
+            unpacked.unpack(original, image, request.max_size, advance)
+        else:
+            unpacked.copy(original.fileno(), image, advance)
+
+
+def _unpacked_name(path: Path) -> Path:
+    """Return the path of the image in a compressed file: `a.img.xz` or `a.zip` has `a.img`."""
+    return path.with_suffix(".img" if path.suffix == ".zip" else "")
+
+
+def _new_file(path: Path) -> Path:
+    if path.exists():
+        raise FlashError(
+            f"{path} exists already", hint="Pass another name with --output, or remove the file."
+        )
+    return path.absolute()
+
+
+@contextmanager
+def _work_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Create a folder that is removed at the end, whatever happens."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name[:40]}.") as folder:
+        yield Path(folder)
+
+
+def _take_owner(original: int, image: int) -> None:
+    """Give a new image the mode and the owner of the original."""
+    status = os.fstat(original)
+    os.fchmod(image, stat.S_IMODE(status.st_mode))
+    with suppress(PermissionError):
+        os.fchown(image, status.st_uid, status.st_gid)
+
+
+def _publish(copy: Path, output: Path, original: int | None) -> None:
+    """Give a complete image its name.
+
+    Args:
+        copy: the image.
+        output: its name.
+        original: the file that has the name now; None if there is none.
+
+    Raises:
+        FlashError: another file has the name now.
+    """
+    if original is not None and not os.path.samestat(output.stat(), os.fstat(original)):
+        raise FlashError(f"{output} was exchanged meanwhile", hint="Try again.")
+    copy.replace(output)
+    with open_folder(output.parent) as folder:
+        folder.sync()
+
+
+def _result(request: FlashRequest, target: str) -> FlashResult:
+    with open_bundle(request.bundle) as bundle:
+        moved = result(request, bundle, bundle.manifest.blobs)
+    return dataclasses.replace(moved, target=target)
