@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import stat
 import struct
 from collections.abc import Callable, Iterator
@@ -68,6 +69,9 @@ class Machine:
                 )
         if used & set(self._swaps()):
             raise FlashError(f"{name} is in use as swap space", hint="Pass another device.")
+        loops = (self.sys / "block").glob("loop*/loop/backing_file")
+        if any(used & set(_numbers(loop.read_text().strip())) for loop in loops):
+            raise FlashError(f"{name} is in use by a loop device", hint="Detach it: losetup -d.")
         if len(used) > 1 + sum(1 for _ in disk.glob("*/partition")):
             raise FlashError(
                 f"{name} is in use by LVM, LUKS or RAID",
@@ -220,10 +224,22 @@ def write(
         for part in (*unused, *used):
             _compare(source, device, part, start, on_bytes)
     except BaseException:
-        for part in (*used, *unused):
-            _copy(undo, device, part, 0, start)
-        os.fsync(device)
+        with _uninterrupted():
+            console.note("Restoring what was on the device ...")
+            for part in (*used, *unused):
+                _copy(undo, device, part, 0, start)
+            os.fsync(device)
         raise
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C: half of a restored disk is worse than a pause."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _pieces(part: Range) -> Iterator[tuple[int, int]]:

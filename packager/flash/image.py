@@ -12,17 +12,18 @@ comparison before anything else happens.
   they replace is kept until they have been read back, and written back on Ctrl-C or an error.
 """
 
-import dataclasses
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from device_runtime.bundle.reader import open_bundle
+from device_runtime.bundle.manifest import Manifest
+from device_runtime.bundle.reader import Bundle, open_bundle
 from device_runtime.bundle.release import disk_error
 from device_runtime.durable import open_folder
 from device_runtime.errors import DeviceError
@@ -60,12 +61,30 @@ def flash(request: FlashRequest) -> FlashResult:
         ResourceError: the target or this machine has too little free space.
     """
     request.refuse(DESCRIPTION, sudo_password_file=request.sudo_password)
-    if Path(request.target).is_block_device():
-        return _flash_device(request)
-    return _flash_image(request)
+    with open_bundle(request.bundle) as bundle:
+        if Path(request.target).is_block_device():
+            return _flash_device(request, bundle)
+        return _flash_image(request, bundle)
 
 
-def _flash_image(request: FlashRequest) -> FlashResult:
+@dataclass(frozen=True, kw_only=True)
+class _Root:
+    """A root file system and the copy of it that is changed.
+
+    Attributes:
+        number: number of its partition.
+        source: the file system to read from.
+        copy: the copy; contents of files may be missing.
+        hint: what to do next if there is too little space in it.
+    """
+
+    number: int
+    source: FileSystem
+    copy: FileSystem
+    hint: str
+
+
+def _flash_image(request: FlashRequest, bundle: Bundle) -> FlashResult:
     path = Path(request.target).resolve()
     with path.open("rb") as original:
         compressed = unpacked.compression(original) is not None
@@ -76,17 +95,17 @@ def _flash_image(request: FlashRequest) -> FlashResult:
                 copy = work / "image"
                 with copy.open("w+b") as image:
                     _copy(request, original, image.fileno(), compressed)
-                    _change_copy(request, image.fileno(), work)
+                    outcome = _change_copy(request, bundle, image.fileno(), work)
                     _take_owner(original.fileno(), image.fileno())
                     os.fsync(image.fileno())
                 if not request.dry_run:
                     _publish(copy, output, original.fileno() if in_place else None)
         except OSError as error:
             raise disk_error(error, output.parent) from None
-    return _result(request, str(output))
+    return replace(outcome, target=str(output))
 
 
-def _flash_device(request: FlashRequest) -> FlashResult:
+def _flash_device(request: FlashRequest, bundle: Bundle) -> FlashResult:
     request.refuse("a block device", grow=request.grow, output=request.output)
     name = request.target
     work_parent = cache.root()
@@ -95,13 +114,14 @@ def _flash_device(request: FlashRequest) -> FlashResult:
     ) as (device, size):
         try:
             with _work_folder(work_parent, "flash") as work:
-                _change_device(request, device, size, work)
+                return _change_device(request, bundle, device, size, work)
         except OSError as error:
             raise disk_error(error, work_parent) from None
-    return _result(request, name)
 
 
-def _change_device(request: FlashRequest, device: int, size: int, work: Path) -> None:
+def _change_device(
+    request: FlashRequest, bundle: Bundle, device: int, size: int, work: Path
+) -> FlashResult:
     """Install the bundle into a copy of a device's metadata, then write what differs."""
     root = _root_partition(device, read_table(device, size))
     files = FileSystem(device, root.start, root.size)
@@ -113,67 +133,62 @@ def _change_device(request: FlashRequest, device: int, size: int, work: Path) ->
         for copy in (before, after):
             files.copy_metadata(copy.fileno())
             copy.truncate(root.size)
-        metadata = FileSystem(after.fileno(), 0, root.size)
         hint = "Boot the device once, which enlarges it to the whole card, or use a larger card."
-        _install(request, root, files, metadata, work, hint)
-        ranges = block_device.changed(before.fileno(), after.fileno(), root.size)
+        metadata = FileSystem(after.fileno(), 0, root.size)
+        outcome = _install(
+            request, bundle, _Root(number=root.number, source=files, copy=metadata, hint=hint), work
+        )
         if request.dry_run:
-            return
+            return outcome
+        ranges = block_device.changed(before.fileno(), after.fileno(), root.size)
         amount = 2 * sum(end - start for part in ranges for start, end in part)
         title = f"Writing and comparing {request.target}"
         with console.step(title), console.progress(title, amount) as advance:
             block_device.write(device, root.start, after.fileno(), ranges, undo.fileno(), advance)
+    return outcome
 
 
-def _change_copy(request: FlashRequest, image: int, work: Path) -> None:
+def _change_copy(request: FlashRequest, bundle: Bundle, image: int, work: Path) -> FlashResult:
     """Install the bundle into the copy of an image."""
-    size = os.fstat(image).st_size
-    table = read_table(image, size)
+    table = read_table(image, os.fstat(image).st_size)
     root = _root_partition(image, table)
     files = FileSystem(image, root.start, root.size)
     if request.grow is not None:
         files = _grow(request.grow, image, table, root)
-    _install(request, root, files, files, work, "Pass --grow SIZE, for instance --grow 2G.")
+    hint = "Pass --grow SIZE, for instance --grow 2G."
+    return _install(
+        request, bundle, _Root(number=root.number, source=files, copy=files, hint=hint), work
+    )
 
 
-def _install(
-    request: FlashRequest,
-    partition: Partition,
-    source: FileSystem,
-    copy: FileSystem,
-    work: Path,
-    hint: str,
-) -> None:
-    """Install the bundle into the copy of a file system, and check the copy.
-
-    Args:
-        request: the user's request.
-        partition: partition of the file system.
-        source: the file system to read contents from.
-        copy: the copy, which need not have them.
-        work: an existing folder.
-        hint: what to do next if there is too little space.
-    """
+def _install(request: FlashRequest, bundle: Bundle, root: _Root, work: Path) -> FlashResult:
+    """Install the bundle into the copy of a file system, and check the copy."""
     with console.step("Checking the root file system"):
-        copy.check()
-    difference = _difference(request, source, work)
-    difference.check_space(copy, SPARE_BYTES, hint)
+        root.copy.check()
+    difference = _difference(request, bundle.manifest, root.source, work)
+    difference.check_space(root.copy, SPARE_BYTES, root.hint)
     if request.dry_run:
         for line in difference.lines():
-            console.note(f"partition {partition.number}: {line}")
+            console.note(f"partition {root.number}: {line}")
     total = difference.content_bytes
-    with console.step("Writing the release"), console.progress("Writing", total) as advance:
-        difference.write(copy, advance)
-    with console.step("Checking the result"), console.progress("Comparing", total) as advance:
-        copy.check()
-        difference.compare(copy, advance)
+    title = "Writing the release into the copy"
+    with console.step(title), console.progress(title, total) as advance:
+        difference.write(root.copy, advance)
+    title = "Checking the copy"
+    with console.step(title), console.progress(title, total) as advance:
+        root.copy.check()
+        difference.compare(root.copy, advance)
+    written = {path.partition(f"/{bundle.digest}/")[2] for path in difference.files}
+    records = bundle.manifest.records
+    blobs = {record.blob.sha256 for record in records if record.blob and record.path in written}
+    return result(request, bundle, blobs)
 
 
-def _difference(request: FlashRequest, source: FileSystem, work: Path) -> Changes:
+def _difference(
+    request: FlashRequest, manifest: Manifest, source: FileSystem, work: Path
+) -> Changes:
     """Install the bundle into a folder with the files of a file system, and compare."""
-    with open_bundle(request.bundle) as bundle:
-        total = sum(blob.size for blob in bundle.manifest.blobs.values())
-        needed = bundle.manifest.installed_size + 2 * SPARE_BYTES
+    needed = manifest.installed_size + 2 * SPARE_BYTES
     free = shutil.disk_usage(work).free
     if free < needed:
         raise ResourceError(
@@ -186,6 +201,7 @@ def _difference(request: FlashRequest, source: FileSystem, work: Path) -> Change
         scratch.fill(lambda _size: None)
     before = snapshot(scratch.root)
     title = f"Unpacking {request.bundle.name}"
+    total = sum(blob.size for blob in manifest.blobs.values())
     with console.step(title), console.progress(title, total) as advance:
         try:
             install(request.bundle, scratch.root, policy=request.policy, on_bytes=advance)
@@ -293,9 +309,3 @@ def _publish(copy: Path, output: Path, original: int | None) -> None:
     copy.replace(output)
     with open_folder(output.parent) as folder:
         folder.sync()
-
-
-def _result(request: FlashRequest, target: str) -> FlashResult:
-    with open_bundle(request.bundle) as bundle:
-        moved = result(request, bundle, bundle.manifest.blobs)
-    return dataclasses.replace(moved, target=target)

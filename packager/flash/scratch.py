@@ -160,16 +160,17 @@ class Scratch:
     def _follow(self, path: str) -> Place:
         """Resolve a path; its links, and the folders on the way, get their copies."""
         place = self._tree.resolve(path, self._make_link)
-        if place.entry is not None:
-            self._make_parents(place.path)
+        self._make_parents(place.path)
         return place
 
     def _make_parents(self, path: str) -> None:
-        """Copy the folders above a path without links."""
+        """Copy the folders above a path without links, as far as they exist."""
         names = path.split("/")[:-1]
         folder = ROOT_INODE
         for depth, name in enumerate(names, start=1):
-            entry = self._tree.entries(folder)[name]
+            entry = self._tree.entries(folder).get(name)
+            if entry is None or not is_folder(entry):
+                return
             self._make_folder("/".join(names[:depth]), entry.mode)
             folder = entry.inode
 
