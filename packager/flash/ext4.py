@@ -224,7 +224,7 @@ class FileSystem:
         self._debugfs(script, folder, on_command, "-w")
 
     def resize(self, size: int) -> None:
-        """Enlarge the file system.
+        """Enlarge the file system, which must be at the start of its file.
 
         Args:
             size: new size, bytes.
@@ -232,7 +232,6 @@ class FileSystem:
         Raises:
             FlashError: it cannot be enlarged.
         """
-        self._size = size
         status, output, errors = self._run("resize2fs", "-f", self._address, f"{size // 512}s")
         if status != 0:
             raise _failure("resize2fs", errors + output)
@@ -322,6 +321,16 @@ def _script(commands: Iterable[str]) -> Iterator[str]:
 
 
 DAMAGED = "Download the image again; repair a card with e2fsck -f."
+
+
+def check_programs() -> None:
+    """Check that the programs of e2fsprogs are installed.
+
+    Raises:
+        FlashError: one of them is missing.
+    """
+    for name in ("debugfs", "e2fsck", "e2image", "resize2fs"):
+        tool(name)
 
 
 def tool(name: str) -> str:

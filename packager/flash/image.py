@@ -33,7 +33,7 @@ from device_runtime.update.target import Target
 from packager import cache, console
 from packager.errors import FlashError, ResourceError
 from packager.flash import block_device, unpacked
-from packager.flash.ext4 import FileSystem, read_superblock
+from packager.flash.ext4 import FileSystem, check_programs, read_superblock
 from packager.flash.partitions import Partition, Table, grow_last, read_table
 from packager.flash.request import FlashRequest, FlashResult, result
 from packager.flash.scratch import Scratch, Tree
@@ -61,6 +61,7 @@ def flash(request: FlashRequest) -> FlashResult:
         ResourceError: the target or this machine has too little free space.
     """
     request.refuse(DESCRIPTION, sudo_password_file=request.sudo_password)
+    check_programs()
     with open_bundle(request.bundle) as bundle:
         if Path(request.target).is_block_device():
             return _flash_device(request, bundle)
@@ -154,7 +155,7 @@ def _change_copy(request: FlashRequest, bundle: Bundle, image: int, work: Path) 
     root = _root_partition(image, table)
     files = FileSystem(image, root.start, root.size)
     if request.grow is not None:
-        files = _grow(request.grow, image, table, root)
+        files = _grow(request.grow, image, table, root, work)
     hint = "Pass --grow SIZE, for instance --grow 2G."
     return _install(
         request, bundle, _Root(number=root.number, source=files, copy=files, hint=hint), work
@@ -236,7 +237,7 @@ def _root_partition(disk: int, table: Table) -> Partition:
     return roots[0]
 
 
-def _grow(amount: int, image: int, table: Table, root: Partition) -> FileSystem:
+def _grow(amount: int, image: int, table: Table, root: Partition, work: Path) -> FileSystem:
     """Enlarge an image, its last partition and the root file system in it."""
     if root != table.partitions[-1]:
         raise FlashError(
@@ -244,13 +245,22 @@ def _grow(amount: int, image: int, table: Table, root: Partition) -> FileSystem:
             hint="Enlarge the image with parted, and flash it without --grow.",
         )
     with console.step(f"Enlarging the root file system by {gigabytes(amount)}"):
-        FileSystem(image, root.start, root.size).check()
         size = -(-(os.fstat(image).st_size + amount) // ALIGNMENT) * ALIGNMENT
-        os.ftruncate(image, size)
-        grown = grow_last(image, table, size)
-        files = FileSystem(image, grown.start, grown.size)
-        files.resize(grown.size)
-    return files
+        # resize2fs cuts a file off after the file system, as if that began at the file's start.
+        with tempfile.TemporaryFile(dir=work) as alone:
+            part = alone.fileno()
+            for start, end in unpacked.data_ranges(image, root.end, root.start):
+                unpacked.copy_range(image, part, start, end, -root.start)
+            os.ftruncate(image, root.start)
+            os.ftruncate(image, size)
+            grown = grow_last(image, table, size)
+            os.ftruncate(part, grown.size)
+            files = FileSystem(part, 0, grown.size)
+            files.check()
+            files.resize(grown.size)
+            for start, end in unpacked.data_ranges(part, grown.size):
+                unpacked.copy_range(part, image, start, end, grown.start)
+    return FileSystem(image, grown.start, grown.size)
 
 
 def _copy(request: FlashRequest, original: IO[bytes], image: int, compressed: bool) -> None:

@@ -4,6 +4,7 @@ Formats are recognized by their first bytes. Sizes that an archive declares are 
 names in it are used for nothing.
 """
 
+import errno
 import lzma
 import os
 import zipfile
@@ -96,24 +97,52 @@ def copy(source: int, output: int, on_bytes: Callable[[int], None]) -> None:
     size = os.fstat(source).st_size
     os.ftruncate(output, size)
     for start, end in data_ranges(source, size):
-        while start < end:
-            count = os.copy_file_range(source, output, min(end - start, 64 << 20), start, start)
-            if count == 0:
-                break
-            start += count
-            on_bytes(count)
+        copy_range(source, output, start, end, 0, on_bytes)
 
 
-def data_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of the parts of a file that are not holes."""
-    end = 0
+def copy_range(
+    source: int,
+    output: int,
+    start: int,
+    end: int,
+    shift: int,
+    on_bytes: Callable[[int], None] = lambda _size: None,
+) -> None:
+    """Copy a part of a file to a place in another one.
+
+    Args:
+        source: file descriptor of the file to read.
+        output: file descriptor of the other one.
+        start: offset of the part in the source.
+        end: offset of the byte after the part.
+        shift: bytes to add to the offsets for those in the output.
+        on_bytes: called with the number of bytes copied since the last call.
+    """
+    while start < end:
+        length = min(end - start, 16 << 20)
+        try:
+            count = os.copy_file_range(source, output, length, start, start + shift)
+        except OSError:  # two file systems that do not copy to each other
+            data = os.pread(source, length, start)
+            _write(output, data, start + shift)
+            count = len(data)
+        if count == 0:
+            raise OSError(errno.EIO, "it became shorter while it was copied")
+        start += count
+        on_bytes(count)
+
+
+def data_ranges(descriptor: int, size: int, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield start and end of the parts of a file, from a place on, that are not holes."""
+    end = start
     while end < size:
         try:
             start = os.lseek(descriptor, end, os.SEEK_DATA)
         except OSError:  # ENXIO: a hole up to the end
             return
-        end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end
+        end = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
+        if start < end:
+            yield start, end
 
 
 def _write(output: int, data: bytes, offset: int) -> None:
