@@ -22,13 +22,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from device_runtime.bundle.manifest import Manifest
 from device_runtime.bundle.reader import Bundle, open_bundle
 from device_runtime.bundle.release import disk_error
 from device_runtime.durable import open_folder
 from device_runtime.errors import DeviceError
 from device_runtime.update import first_boot
-from device_runtime.update.install import SPARE_BYTES, install
+from device_runtime.update.install import install
+from device_runtime.update.preflight import SPARE_BYTES
 from device_runtime.update.target import Target
 from packager import cache, console
 from packager.errors import FlashError, ResourceError
@@ -166,7 +166,7 @@ def _install(request: FlashRequest, bundle: Bundle, root: _Root, work: Path) -> 
     """Install the bundle into the copy of a file system, and check the copy."""
     with console.step("Checking the root file system"):
         root.copy.check()
-    difference = _difference(request, bundle.manifest, root.source, work)
+    difference = _difference(request, bundle, root.source, work)
     difference.check_space(root.copy, SPARE_BYTES, root.hint)
     if request.dry_run:
         for line in difference.lines():
@@ -185,11 +185,9 @@ def _install(request: FlashRequest, bundle: Bundle, root: _Root, work: Path) -> 
     return result(request, bundle, blobs)
 
 
-def _difference(
-    request: FlashRequest, manifest: Manifest, source: FileSystem, work: Path
-) -> Changes:
+def _difference(request: FlashRequest, bundle: Bundle, source: FileSystem, work: Path) -> Changes:
     """Install the bundle into a folder with the files of a file system, and compare."""
-    needed = manifest.installed_size + 2 * SPARE_BYTES
+    needed = bundle.manifest.installed_size + 2 * SPARE_BYTES
     free = shutil.disk_usage(work).free
     if free < needed:
         raise ResourceError(
@@ -202,16 +200,18 @@ def _difference(
         scratch.fill(lambda _size: None)
     before = snapshot(scratch.root)
     title = f"Unpacking {request.bundle.name}"
-    total = sum(blob.size for blob in manifest.blobs.values())
+    total = sum(blob.size for blob in bundle.manifest.blobs.values())
     with console.step(title), console.progress(title, total) as advance:
         try:
-            install(request.bundle, scratch.root, policy=request.policy, on_bytes=advance)
+            installed = install(bundle, scratch.root, policy=request.policy, on_bytes=advance)
             if request.settings is not None:
                 first_boot.write(Target(scratch.root), request.settings)
         except DeviceError as error:
             # The user knows the image, not the folder.
             error.args = (str(error).replace(str(scratch.root), request.target),)
             raise
+    for text in installed.notes:
+        console.note(text)
     return changes(scratch, before, snapshot(scratch.root))
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_runtime.update.install import PROGRAM_NAME, PROGRAMS, STATE, UNITS
+from device_runtime.update.links import STATE
 from device_runtime.update.target import C_LIBRARIES, MAX_LIBRARY_BYTES, MAX_LINKS, PROBES
+from device_runtime.update.units import PROGRAM_NAME, PROGRAMS, UNITS, WANTS
 from packager.errors import FlashError, ResourceError
 from packager.flash.ext4 import DAMAGED, ROOT_INODE, Entry, FileSystem, is_folder
 
@@ -21,7 +22,7 @@ RELEASE_FILES = ("etc/os-release", "usr/lib/os-release")
 MAX_FILES = 200_000
 MAX_DEPTH = 40
 
-FOLDERS = (PROGRAMS, UNITS, f"{UNITS}/multi-user.target.wants")
+FOLDERS = (PROGRAMS, UNITS, WANTS)
 """Folders of which only the entries of edgepack are copied."""
 TREES = (STATE, "etc/edgepack")
 
