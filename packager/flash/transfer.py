@@ -164,6 +164,8 @@ class Changes:
         for path in self.files:
             yield f"cd {_absolute(str(PurePosixPath(path).parent))}"
             yield f"write {quoted(path)} {quoted(PurePosixPath(path).name)}"
+        # The folder of a new name in the root is empty, which debugfs takes for the working folder.
+        yield 'cd "/"'
         for path, first in self.again.items():
             yield f"ln {_absolute(first)} {_absolute(path)}"
         for first, added in Counter(self.again.values()).items():

@@ -93,7 +93,12 @@ def test_update_keeps_the_old_release(
 ) -> None:
     newer = draft().replaced(**NEWER).write(folder / "newer.epk")
     for path in (bundle, newer):
-        assert flash_as_nobody(folder, path, image).status == 0
+        outcome = flash_as_nobody(folder, path, image, "--json")
+        assert outcome.status == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert (result["moved"]["runtime"], result["moved"]["model"]) == (0, 0)
+    model = f"/var/lib/edgepack/releases/{result['release']}/model/model.onnx.data"
+    assert "Links: 2 " in images.debugfs(image, f"stat {model}")
     images.check(image)
     after = nodes(images.extract(image, tmp_path / "rdump"))
     assert after == flashed_folder(tree, bundle, newer)
