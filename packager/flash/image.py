@@ -16,6 +16,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -26,16 +27,14 @@ from device_runtime.bundle.reader import Bundle, open_bundle
 from device_runtime.bundle.release import disk_error
 from device_runtime.durable import open_folder
 from device_runtime.errors import DeviceError
-from device_runtime.update import first_boot
 from device_runtime.update.install import install
 from device_runtime.update.preflight import SPARE_BYTES
-from device_runtime.update.target import Target
 from packager import cache, console
 from packager.errors import FlashError, ResourceError
 from packager.flash import block_device, unpacked
 from packager.flash.ext4 import FileSystem, check_programs, read_superblock
 from packager.flash.partitions import Partition, Table, grow_last, read_table
-from packager.flash.request import FlashRequest, FlashResult, result
+from packager.flash.request import FlashRequest, FlashResult, result, whole
 from packager.flash.scratch import Scratch, Tree
 from packager.flash.transfer import Changes, changes, snapshot
 from packager.units import gigabytes
@@ -180,9 +179,13 @@ def _install(request: FlashRequest, bundle: Bundle, root: _Root, work: Path) -> 
         root.copy.check()
         difference.compare(root.copy, advance)
     written = {path.partition(f"/{bundle.digest}/")[2] for path in difference.files}
-    records = bundle.manifest.records
-    blobs = {record.blob.sha256 for record in records if record.blob and record.path in written}
-    return result(request, bundle, blobs)
+    records = [record for record in bundle.manifest.records if record.path in written]
+    blobs = {record.blob: record.component for record in records if record.blob is not None}
+    moved = Counter({"runtime": 0, "model": 0, "tokenizer": 0})
+    for blob, component in blobs.items():
+        moved[component] += blob.size
+    moved["other"] = whole(request, bundle)["other"]
+    return result(request, bundle, moved)
 
 
 def _difference(request: FlashRequest, bundle: Bundle, source: FileSystem, work: Path) -> Changes:
@@ -203,9 +206,13 @@ def _difference(request: FlashRequest, bundle: Bundle, source: FileSystem, work:
     total = sum(blob.size for blob in bundle.manifest.blobs.values())
     with console.step(title), console.progress(title, total) as advance:
         try:
-            installed = install(bundle, scratch.root, policy=request.policy, on_bytes=advance)
-            if request.settings is not None:
-                first_boot.write(Target(scratch.root), request.settings)
+            installed = install(
+                bundle,
+                scratch.root,
+                policy=request.policy,
+                settings=request.settings,
+                on_bytes=advance,
+            )
         except DeviceError as error:
             # The user knows the image, not the folder.
             error.args = (str(error).replace(str(scratch.root), request.target),)

@@ -57,7 +57,7 @@ def snapshot(root: Path) -> Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What changed in a folder.
+    """Changes of a folder.
 
     Attributes:
         root: the folder.
