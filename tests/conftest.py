@@ -14,6 +14,12 @@ from tests.support import tiny_model
 from tests.support.commands import edgepack
 
 PACKAGES = {
+    "debugfs": "e2fsprogs",
+    "losetup": "mount",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.vfat": "dosfstools",
+    "setpriv": "util-linux",
+    "sfdisk": "fdisk",
     "openssl": "openssl",
     "mosquitto": "mosquitto",
     "sshd": "openssh-server",
@@ -36,6 +42,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if tool == "root":
                 missing = os.geteuid() != 0
                 reason = "needs root"
+            elif tool == "loop":
+                missing = not Path("/dev/loop-control").exists()
+                reason = "needs loop devices"
             elif tool == "cgroups":
                 missing = not os.access("/sys/fs/cgroup", os.W_OK)
                 reason = "needs control groups that can be written"

@@ -28,6 +28,7 @@ MAX_LINE = 4096
 CHUNK = 1 << 20
 
 _ENTRY = re.compile(rb"/(\d+)/([0-7]{6})/(\d+)/(\d+)/([^/]+)/(\d*)/")
+_BANNER = re.compile(rb"debugfs \d")
 _UNCLEAN = b"? no"
 """Ending of each question that e2fsck -n answers by itself, also where its status is 0."""
 
@@ -276,7 +277,7 @@ class FileSystem:
             status = program.wait()
             errors.seek(0)
             lines = errors.read().splitlines()
-            problems = [line for line in lines if not line.startswith(b"debugfs 1.")]
+            problems = [line for line in lines if not _BANNER.match(line)]
             if status != 0 or any(problems) or begun != len(script) - 1:
                 raise _failure("debugfs", b"\n".join(problems))
         if script:
@@ -289,6 +290,11 @@ class FileSystem:
             name, *arguments, folder=folder, others=others, stderr=subprocess.PIPE
         ) as program:
             output, errors = program.communicate()
+        if b"unsupported feature" in output + errors:
+            raise FlashError(
+                "the root file system has features that this machine's e2fsprogs does not know",
+                hint="Install a newer e2fsprogs; Debian 13 and Ubuntu 24.04 have 1.47.",
+            )
         return program.returncode, output, errors
 
     def _program(

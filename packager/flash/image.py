@@ -86,7 +86,7 @@ class _Root:
 
 def _flash_image(request: FlashRequest, bundle: Bundle) -> FlashResult:
     path = Path(request.target).resolve()
-    with path.open("rb") as original:
+    with _opened(path) as original:
         compressed = unpacked.compression(original) is not None
         in_place = request.output is None and not compressed
         output = path if in_place else _new_file(request.output or _unpacked_name(path))
@@ -130,9 +130,9 @@ def _change_device(
         (work / "after").open("w+b") as after,
         (work / "undo").open("w+b") as undo,
     ):
-        for copy in (before, after):
-            files.copy_metadata(copy.fileno())
-            copy.truncate(root.size)
+        files.copy_metadata(before.fileno())
+        before.truncate(root.size)
+        unpacked.copy(before.fileno(), after.fileno(), lambda _size: None)
         hint = "Boot the device once, which enlarges it to the whole card, or use a larger card."
         metadata = FileSystem(after.fileno(), 0, root.size)
         outcome = _install(
@@ -279,6 +279,15 @@ def _copy(request: FlashRequest, original: IO[bytes], image: int, compressed: bo
             unpacked.unpack(original, image, request.max_size, advance)
         else:
             unpacked.copy(original.fileno(), image, advance)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise FlashError(
+            f"{path} cannot be read: {error.strerror}", hint="Check who may read it."
+        ) from None
 
 
 def _unpacked_name(path: Path) -> Path:

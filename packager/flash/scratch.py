@@ -27,6 +27,10 @@ FOLDERS = (PROGRAMS, UNITS, WANTS)
 TREES = (STATE, "etc/edgepack")
 
 
+class LoopError(FlashError):
+    """Links in an image that lead nowhere."""
+
+
 @dataclass(frozen=True)
 class Place:
     """The end of a path in an image, all links resolved.
@@ -61,7 +65,7 @@ class Tree:
             on_link: called with the path and the target of each link on the way.
 
         Raises:
-            FlashError: the links in the path form a loop.
+            LoopError: the links in the path form a loop.
         """
         root = Entry(inode=ROOT_INODE, mode=stat.S_IFDIR | 0o755, owner=(0, 0), size=0)
         way = [("", root)]
@@ -81,7 +85,7 @@ class Tree:
                 links += 1
                 target = self._files.link_target(entry)
                 if links > MAX_LINKS or target is None:
-                    raise FlashError(f"symlink loop at {path} in the image", hint=DAMAGED)
+                    raise LoopError(f"symlink loop at {path} in the image", hint=DAMAGED)
                 if on_link is not None:
                     on_link(here, target)
                 if target.startswith("/"):
@@ -100,7 +104,7 @@ class Tree:
             if not all(is_folder(self.resolve(path).entry) for path in ("etc", "usr")):
                 return False
             return any(self.resolve(path).entry is not None for path in RELEASE_FILES)
-        except FlashError:
+        except LoopError:
             return False
 
 

@@ -16,6 +16,7 @@ import zstandard
 from msgspec.structs import replace
 
 from device_runtime.errors import InstallError
+from device_runtime.update.first_boot import FirstBoot
 from packager import console
 from packager.errors import FlashError
 from packager.flash import ext4, flash
@@ -120,6 +121,21 @@ def test_links_of_the_image_are_followed_inside_of_it(
     flash(FlashRequest(bundle=bundle, target=str(image)))
     images.check(image)
     assert nodes(images.extract(image, tmp_path / "rdump")) == flashed_folder(tree, bundle)
+
+
+@pytest.mark.requires("root")
+def test_settings_and_secrets(image: Path, tree: Path, bundle: Path, tmp_path: Path) -> None:
+    """The second time, the files of the first get another name."""
+    for text in ("threads = 1\n", "threads = 2\n"):
+        settings = FirstBoot(
+            config=text, mqtt_password=f"secret of {text}", api_key=f"flash {0:064x} -"
+        )
+        for target in (image, tree):
+            flash(FlashRequest(bundle=bundle, target=str(target), settings=settings))
+    images.check(image)
+    after = nodes(images.extract(image, tmp_path / "rdump"))
+    assert after == nodes(tree)
+    assert after["etc/edgepack/secrets/mqtt-password"].mode == 0o100600
 
 
 def test_names_with_spaces_and_quotes(image: Path, folder: Path, tmp_path: Path) -> None:
