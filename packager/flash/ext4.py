@@ -11,7 +11,7 @@ import stat
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +161,7 @@ class FileSystem:
 
     def link_target(self, link: Entry) -> str | None:
         """Read the target of a symbolic link; None if it cannot be read."""
-        if not 0 < link.size <= 4096:
+        if not 0 < link.size < 4096:
             return None
         if link.size < 60:  # in the inode itself
             _, output, _ = self._run("debugfs", "-R", f"stat <{link.inode}>", self._address)
@@ -169,7 +169,7 @@ class FileSystem:
             target = after[: link.size]
         else:
             target = b"".join(self.content(link.inode))
-        return os.fsdecode(target) if len(target) == link.size else None
+        return os.fsdecode(target) if len(target) == link.size and b"\0" not in target else None
 
     def content(self, inode: int) -> Iterator[bytes]:
         """Read a file in chunks."""
@@ -178,13 +178,19 @@ class FileSystem:
             while chunk := program.stdout.read(CHUNK):
                 yield chunk
 
-    def link_counts(self, inodes: Iterable[int]) -> dict[int, int]:
-        """Return the numbers of hard links of files by their inodes."""
+    def link_counts(self, inodes: Collection[int]) -> dict[int, int]:
+        """Return the numbers of hard links of files by their inodes.
+
+        Raises:
+            FlashError: one of them cannot be read.
+        """
         with _script(f"stat <{inode}>" for inode in inodes) as script:
             _, output, _ = self._run("debugfs", "-f", script, self._address)
         pattern = rb"^debugfs: stat <(\d+)>\nInode: \1 (?:.*\n){1,6}?Links: (\d+) "
-        matches = re.finditer(pattern, output, re.MULTILINE)
-        return {int(match[1]): int(match[2]) for match in matches}
+        counts = {int(m[1]): int(m[2]) for m in re.finditer(pattern, output, re.MULTILINE)}
+        if len(counts) != len(inodes):
+            raise FlashError("an inode cannot be read", hint=DAMAGED)
+        return counts
 
     def dump(
         self, files: Mapping[int, Path], folder: Path, on_bytes: Callable[[int], None]

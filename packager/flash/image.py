@@ -190,7 +190,8 @@ def _install(request: FlashRequest, bundle: Bundle, root: _Root, work: Path) -> 
 
 def _difference(request: FlashRequest, bundle: Bundle, source: FileSystem, work: Path) -> Changes:
     """Install the bundle into a folder with the files of a file system, and compare."""
-    needed = bundle.manifest.installed_size + 2 * SPARE_BYTES
+    # In the folder, in the copy, and for a card what both replace.
+    needed = 3 * bundle.manifest.installed_size + SPARE_BYTES
     free = shutil.disk_usage(work).free
     if free < needed:
         raise ResourceError(
@@ -199,8 +200,11 @@ def _difference(request: FlashRequest, bundle: Bundle, source: FileSystem, work:
             hint="Free some space there, or pass --output on a larger disk.",
         )
     scratch = Scratch(source, work, free - needed)
-    with console.step("Reading what is installed"):
-        scratch.fill(lambda _size: None)
+    title = "Reading what is installed"
+    with console.step(title):
+        scratch.prepare()
+        with console.progress(title, scratch.total_bytes) as advance:
+            scratch.copy(advance)
     before = snapshot(scratch.root)
     title = f"Unpacking {request.bundle.name}"
     total = sum(blob.size for blob in bundle.manifest.blobs.values())

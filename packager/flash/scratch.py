@@ -114,6 +114,7 @@ class Scratch:
     Attributes:
         root: the folder.
         inodes: inode in the image by the inode of its copy.
+        total_bytes: sum of the sizes of the files to copy, after `prepare`.
     """
 
     def __init__(self, files: FileSystem, work: Path, max_bytes: int) -> None:
@@ -130,15 +131,13 @@ class Scratch:
         self._work = work
         self._files = files
         self._tree = Tree(files)
-        self._left_bytes = max_bytes
+        self.total_bytes = 0
+        self._max_bytes = max_bytes
         self._left_files = MAX_FILES
         self._copies: dict[int, list[tuple[str, int]]] = {}
 
-    def fill(self, on_bytes: Callable[[int], None]) -> None:
-        """Copy all that an installation reads.
-
-        Args:
-            on_bytes: called with the size of each file that is copied.
+    def prepare(self) -> None:
+        """Find all that an installation reads; create its folders and links.
 
         Raises:
             FlashError: the image has what an installation cannot follow.
@@ -160,7 +159,24 @@ class Scratch:
             place = self._follow(path)
             if place.entry is not None:
                 self._take(place.path, place.entry, 0)
-        self._copy(on_bytes)
+
+    def copy(self, on_bytes: Callable[[int], None]) -> None:
+        """Copy the files that `prepare` found.
+
+        Args:
+            on_bytes: called with the size of each file that is copied.
+
+        Raises:
+            FlashError: a file cannot be read.
+        """
+        first = {inode: self.root / paths[0][0] for inode, paths in self._copies.items()}
+        self._files.dump(first, self._work, on_bytes)
+        for inode, paths in self._copies.items():
+            for path, _ in paths[1:]:
+                if not (self.root / path).exists():
+                    os.link(first[inode], self.root / path)
+            first[inode].chmod(stat.S_IMODE(paths[0][1]) & 0o777)
+            self.inodes[first[inode].stat().st_ino] = inode
 
     def _follow(self, path: str) -> Place:
         """Resolve a path; its links, and the folders on the way, get their copies."""
@@ -192,7 +208,7 @@ class Scratch:
             link.symlink_to(target)
 
     def _take(self, path: str, entry: Entry, depth: int) -> None:
-        """Copy an entry with all that is in it; contents of files follow in `_copy`."""
+        """Copy an entry with all that is in it; contents of files follow in `copy`."""
         self._left_files -= 1
         if self._left_files < 0 or depth > MAX_DEPTH:
             raise FlashError(f"/{path} of the image has too many files", hint=DAMAGED)
@@ -206,23 +222,13 @@ class Scratch:
                 self._make_link(path, target)
         elif stat.S_ISREG(entry.mode):
             if entry.inode not in self._copies:
-                self._left_bytes -= entry.size
-            if self._left_bytes < 0:
+                self.total_bytes += entry.size
+            if self.total_bytes > self._max_bytes:
                 raise ResourceError(
                     "the releases in the image are larger than the free space here",
                     hint="Free some space on the disk of the image.",
                 )
             self._copies.setdefault(entry.inode, []).append((path, entry.mode))
-
-    def _copy(self, on_bytes: Callable[[int], None]) -> None:
-        first = {inode: self.root / paths[0][0] for inode, paths in self._copies.items()}
-        self._files.dump(first, self._work, on_bytes)
-        for inode, paths in self._copies.items():
-            for path, _ in paths[1:]:
-                if not (self.root / path).exists():
-                    os.link(first[inode], self.root / path)
-            first[inode].chmod(stat.S_IMODE(paths[0][1]) & 0o777)
-            self.inodes[first[inode].stat().st_ino] = inode
 
 
 def _below(folder: str, name: str) -> str:
