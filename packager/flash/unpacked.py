@@ -34,6 +34,7 @@ _MAGIC = {
 }
 
 
+_ZEROS = bytes(BLOCK)
 _DAMAGED = (lzma.LZMAError, zlib.error, zstandard.ZstdError, zipfile.BadZipFile)
 
 
@@ -68,7 +69,7 @@ def unpack(source: IO[bytes], output: int, max_bytes: int, on_read: Callable[[in
         for chunk in readers[kind](source):
             for start in range(0, len(chunk), BLOCK):
                 block = chunk[start : start + BLOCK]
-                if block.count(0) != len(block):
+                if block != _ZEROS:
                     _write(output, block, size)
                 size += len(block)
             if size > max_bytes:
