@@ -30,8 +30,8 @@ from typing import IO
 import msgspec
 
 from device_runtime.bundle import manifest as schema
-from device_runtime.bundle.folder import BundleFolder
 from device_runtime.bundle.fields import Sha256
+from device_runtime.bundle.folder import BundleFolder
 from device_runtime.bundle.manifest import Manifest, Record
 from device_runtime.bundle.quantization import Struct
 from device_runtime.bundle.release import CHUNK, MAX_SBOM_BYTES, disk_error
