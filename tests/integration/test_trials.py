@@ -17,7 +17,7 @@ from device_runtime.errors import InstallError
 from device_runtime.update import judgement, switch, systemd, waiting
 from device_runtime.update.install import Installed, install
 from device_runtime.update.journal import read_history, write_history
-from tests.support import updates
+from tests.support import trial_bundles
 from tests.support.commands import edgepack_runtime
 from tests.support.init import Device
 from tests.support.serving import eventually
@@ -30,7 +30,7 @@ SLACK_S = 10.0
 
 @pytest.fixture(scope="module")
 def probe(tiny_onnx: Path) -> Probe:
-    return updates.find_probe(tiny_onnx)
+    return trial_bundles.find_probe(tiny_onnx)
 
 
 class Trials:
@@ -48,7 +48,7 @@ class Trials:
 
     def bundle(self, number: int, **changes: Any) -> Path:
         changes = {"probe": self._probe, **changes}
-        return updates.bundle(self._folder, self._model, number, **changes)
+        return trial_bundles.bundle(self._folder, self._model, number, **changes)
 
     def install(self, number: int, *, trial: bool = False, **changes: Any) -> Installed:
         path = self.bundle(number, **changes)
@@ -101,16 +101,16 @@ def test_good_release_is_committed_with_its_speed(trials: Trials) -> None:
 
 
 def test_crash_at_start(trials: Trials) -> None:
-    trials.bad("times before it was ready", within_s=START_S, fault=updates.CRASHES)
+    trials.bad("times before it was ready", within_s=START_S, fault=trial_bundles.CRASHES)
 
 
 @pytest.mark.slow
 def test_start_that_hangs(trials: Trials) -> None:
-    trials.bad("not ready within 20 s", within_s=START_S, fault=updates.HANGS)
+    trials.bad("not ready within 20 s", within_s=START_S, fault=trial_bundles.HANGS)
 
 
 def test_service_that_freezes(trials: Trials) -> None:
-    trials.bad("has not responded", within_s=START_S + PROBATION_S, fault=updates.FREEZES)
+    trials.bad("has not responded", within_s=START_S + PROBATION_S, fault=trial_bundles.FREEZES)
 
 
 def test_wrong_tokens(trials: Trials, probe: Probe) -> None:
@@ -135,22 +135,24 @@ def test_slower_than_its_own_floor(trials: Trials) -> None:
 def test_slower_than_half_of_the_release_before(trials: Trials) -> None:
     with trials.device.state() as state:
         write_history(state, read_history(state).with_success(trials.good.digest, 100.0))
-    trials.bad("less than half", "100", within_s=START_S, fault=updates.SLOW)
+    trials.bad("less than half", "100", within_s=START_S, fault=trial_bundles.SLOW)
 
 
 def test_too_much_memory(trials: Trials) -> None:
-    trials.bad("of memory, more than", within_s=START_S, fault=updates.HUNGRY, memory_bytes=1 << 20)
+    trials.bad(
+        "of memory, more than", within_s=START_S, fault=trial_bundles.HUNGRY, memory_bytes=1 << 20
+    )
 
 
 def test_death_during_the_probation(trials: Trials) -> None:
-    trials.bad("after it was ready", within_s=START_S + PROBATION_S, fault=updates.DIES)
+    trials.bad("after it was ready", within_s=START_S + PROBATION_S, fault=trial_bundles.DIES)
 
 
 def test_release_that_failed_twice_is_refused(trials: Trials) -> None:
     for _ in range(2):
-        trials.bad("times before it was ready", within_s=START_S, fault=updates.CRASHES)
+        trials.bad("times before it was ready", within_s=START_S, fault=trial_bundles.CRASHES)
     with pytest.raises(InstallError, match=r"failed 2 times.*before it was ready"):
-        trials.install(2, trial=True, fault=updates.CRASHES)
+        trials.install(2, trial=True, fault=trial_bundles.CRASHES)
     assert trials.device.current == trials.good.digest
 
 
@@ -213,7 +215,7 @@ def test_power_cut_during_a_trial_ends_in_a_verdict_after_the_boot(trials: Trial
 
 
 def test_four_boots_without_a_verdict_go_back(trials: Trials) -> None:
-    trials.install(2, trial=True, fault=updates.HANGS)
+    trials.install(2, trial=True, fault=trial_bundles.HANGS)
     for _ in range(3):
         time.sleep(1)
         trials.device.power_cut()
@@ -231,7 +233,7 @@ def test_first_release_that_fails_stays_and_says_so(
     wrong = msgspec.structs.replace(probe, tokens=(probe.tokens[0] + 1,))
     device = Device(tmp_path / "root", RULES)
     try:
-        path = updates.bundle(tmp_path, tiny_onnx, 1, probe=wrong)
+        path = trial_bundles.bundle(tmp_path, tiny_onnx, 1, probe=wrong)
         release = install(path, device.root, services=device)
         assert not device.wait_for_verdict(START_S).good
         assert device.current == release.digest
