@@ -74,6 +74,28 @@ class Source(ABC):
             BundleError: they are missing or truncated.
         """
 
+    def content(
+        self, record: Record, blob: Blob, folder: Path | None, on_bytes: OnBytes | None
+    ) -> Iterator[bytes]:
+        """Read the content of a record; the caller checks its length and digest.
+
+        Args:
+            record: a record of the manifest.
+            blob: its blob.
+            folder: folder for a temporary copy of stored bytes; None for the system's.
+            on_bytes: called with the number of stored bytes read, for each chunk.
+
+        Raises:
+            BundleError: the stored bytes are missing or damaged.
+        """
+        chunks = counted(self.chunks(blob), on_bytes)
+        if blob.compression == "none":
+            yield from chunks
+            return
+        with tempfile.TemporaryFile(dir=folder) as stored:
+            store_checked(chunks, blob.sha256, record, stored)
+            yield from decompress(stored, record, zstandard.ZstdDecompressor())
+
     def check_rest(self) -> None:  # noqa: B027  (most sources have nothing else)
         """Check what lies around the blobs, if anything does."""
 
@@ -133,13 +155,7 @@ class Source(ABC):
             if not left:
                 continue
             first, *others = left
-            chunks = _counted(self.chunks(blob), on_bytes)
-            if blob.compression == "zstd":
-                with tempfile.TemporaryFile(dir=folder) as stored:
-                    _store_checked(chunks, digest, first, stored)
-                    _write_checked(_decompress(stored, first), first, folder)
-            else:
-                _write_checked(chunks, first, folder)
+            _write_checked(self.content(first, blob, folder, on_bytes), first, folder)
             if folder is not None:
                 for record in others:
                     _write_checked(file_chunks(folder / first.path), record, folder)
@@ -164,7 +180,8 @@ def _link_shared(folder: Path, record: Record, shared: Shared) -> bool:
     return True
 
 
-def _counted(chunks: Iterator[bytes], on_bytes: OnBytes | None) -> Iterator[bytes]:
+def counted(chunks: Iterator[bytes], on_bytes: OnBytes | None) -> Iterator[bytes]:
+    """Report the size of each chunk as it is read."""
     for chunk in chunks:
         if on_bytes is not None:
             on_bytes(len(chunk))
@@ -183,7 +200,7 @@ def _create(path: Path, mode: int) -> Iterator[IO[bytes]]:
         os.fsync(descriptor)
 
 
-def _store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: IO[bytes]) -> None:
+def store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: IO[bytes]) -> None:
     """Copy stored bytes to a temporary file, so that the decompressor gets checked bytes only."""
     hasher = hashlib.sha256()
     for chunk in chunks:
@@ -194,9 +211,12 @@ def _store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: I
     copy.seek(0)
 
 
-def _decompress(stored: IO[bytes], record: Record) -> Iterator[bytes]:
+def decompress(
+    stored: IO[bytes], record: Record, decompressor: zstandard.ZstdDecompressor
+) -> Iterator[bytes]:
+    """Decompress checked bytes; the length of the result is for the caller to bound."""
     try:
-        with zstandard.ZstdDecompressor().stream_reader(stored, closefd=False) as reader:
+        with decompressor.stream_reader(stored, closefd=False) as reader:
             while chunk := reader.read(CHUNK):
                 yield chunk
     except zstandard.ZstdError as error:
