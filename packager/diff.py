@@ -1,8 +1,4 @@
-"""The difference of two bundles: what an update moves, and the file that moves only that.
-
-Host memory: comparing two versions of a file takes about `MEMORY_FACTOR` times its length; a file
-for which there is too little memory moves whole.
-"""
+"""The difference of two bundles: what an update moves, and the file that moves only that."""
 
 import hashlib
 import re
@@ -36,10 +32,12 @@ Kind = Literal["unchanged", "added", "removed", "changed"]
 SMALL = 32 << 20
 """Up to this length of old and new content together, bytes, zstd searches thoroughly.
 
-On libraries that takes 15 s for a fifth less than the fast search; on 256 MiB of weights, 26 s and
-3.5 GB of memory for the same result as the fast search in 5 s.
+Two builds of a 16 MB library take 15 s and a fifth less than with the fast search, two versions of
+a 29 MB one 78 s and a ninth less; on weights it finds no more.
 """
-MEMORY_FACTOR = 14
+THOROUGH_MEMORY = 28
+FAST_MEMORY = 14
+"""Memory that a search takes, as a multiple of the longer content: measured with 29 and 128 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,7 @@ class Change:
         kind: what becomes of it.
         size: length of its new content, bytes; 0 if it is removed.
         whole: stored bytes in the complete bundle; 0 for the second record with the same content.
-        distinct: the same if the old release does not have that content, otherwise 0.
+        new: the same if the old release does not have that content, otherwise 0.
         moved: bytes in the update.
     """
 
@@ -61,7 +59,7 @@ class Change:
     kind: Kind
     size: int = 0
     whole: int = 0
-    distinct: int = 0
+    new: int = 0
     moved: int = 0
 
 
@@ -131,9 +129,9 @@ def _compare(old: Release, new: Bundle) -> Difference:
             elif base and (packed := _patch(old, base, new, record, blob)):
                 patch, data[patch.sha256] = packed
                 patches[blob.sha256] = patch
-                change = replace(change, whole=blob.size, distinct=blob.size, moved=patch.size)
+                change = replace(change, whole=blob.size, new=blob.size, moved=patch.size)
             else:
-                change = replace(change, whole=blob.size, distinct=blob.size, moved=blob.size)
+                change = replace(change, whole=blob.size, new=blob.size, moved=blob.size)
         changes.append(change)
     changes += [
         Change(path=record.path, component=record.component, kind="removed")
@@ -177,13 +175,14 @@ def _patch(
         return None
     if record.size > schema.MAX_PATCHED:
         return None
-    needed = MEMORY_FACTOR * max(base.size, record.size)
+    thorough = base.size + record.size <= SMALL
+    needed = (THOROUGH_MEMORY if thorough else FAST_MEMORY) * max(base.size, record.size)
     if needed > memory_available():
         console.warn(f"{record.path} moves whole: a patch would need {needed >> 20} MiB of memory")
         return None
     before = (old.folder / base.path).read_bytes()
     after = b"".join(new.content(record, blob, None, None))
-    packed = _compress(before, after)
+    packed = _compress(before, after, thorough=thorough)
     if 3 * len(packed) >= 2 * blob.size:
         return None
     patch = Patch(
@@ -196,14 +195,13 @@ def _patch(
     return patch, packed
 
 
-def _compress(before: bytes, after: bytes) -> bytes:
+def _compress(before: bytes, after: bytes, *, thorough: bool) -> bytes:
     """Compress content with older content as the dictionary, like `zstd --patch-from`.
 
     The tables have an entry for each position of the old content: zstd forgets the beginning of a
     dictionary that is larger than they are.
     """
     positions = max(10, len(before).bit_length())
-    thorough = len(before) + len(after) <= SMALL
     parameters = zstandard.ZstdCompressionParameters(
         window_log=schema.window_log(len(after)),
         hash_log=positions,

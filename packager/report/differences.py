@@ -35,28 +35,31 @@ def as_text(difference: Difference, update: Path | None) -> None:
         [name, *map(str, _counts(changes).values()), *map(megabytes, _bytes(changes).values())]
         for name, changes in {**_components(difference), "all": difference.changes}.items()
     ]
-    sizes = ["complete bundle", "without what OLD has", "update"]
-    console.table("Files and bytes", ["component", *get_args(Kind), *sizes], rows)
+    header = ["component", *get_args(Kind), *_bytes(())]
+    console.table("Files; bytes in NEW, not in OLD (new), to move", header, rows)
     moved = sorted(
         (change for change in difference.changes if change.moved),
         key=lambda change: (-change.moved, change.path),
     )
-    console.table(
-        f"The {LISTED} files that move most" if len(moved) > LISTED else "Files that move",
-        ["file", "", "in NEW", "in the update"],
-        [
+    if moved:
+        title = (
+            "Bytes by file"
+            if len(moved) <= LISTED
+            else f"Bytes by file, the {LISTED} that move most"
+        )
+        rows = [
             [
-                change.path,
-                "patch" if change.moved < change.distinct else change.kind,
-                f"{change.whole:,}",
                 f"{change.moved:,}",
+                f"{change.whole:,}",
+                "patch" if change.moved < change.new else change.kind,
+                change.path,
             ]
             for change in moved[:LISTED]
-        ],
-    )
+        ]
+        console.table(title, ["to move", "in NEW", "", "file"], rows)
     if difference.memory_bytes:
         console.result(
-            f"Patches need {megabytes(difference.memory_bytes)} of free memory on the device."
+            f"The patches need {megabytes(difference.memory_bytes)} of free memory on the device."
         )
     if update is not None:
         size = megabytes(update.stat().st_size)
@@ -76,7 +79,7 @@ def _counts(changes: Sequence[Change]) -> dict[str, int]:
 
 def _bytes(changes: Sequence[Change]) -> dict[str, int]:
     return {
-        "complete": sum(change.whole for change in changes),
-        "distinct": sum(change.distinct for change in changes),
-        "update": sum(change.moved for change in changes),
+        "whole": sum(change.whole for change in changes),
+        "new": sum(change.new for change in changes),
+        "moved": sum(change.moved for change in changes),
     }
