@@ -95,6 +95,7 @@ def diff(old: Path, new: Path, output: Path | None = None) -> Difference:
     release = launch.release_of(old)
     with open_bundle(new) as bundle:
         with console.step(f"Comparing {old.name} with {new.name}"):
+            bundle.verify()
             difference = _compare(release, bundle)
         if output is not None:
             with console.step(f"Writing and verifying {output}"):
@@ -228,7 +229,8 @@ def _write(path: Path, old: Release, new: Bundle, difference: Difference) -> Non
             file.write(padding(size))
         file.write(END)
         file.flush()
-        with schema.open_update(Path(file.name), installed.get) as update:
+        with schema.open_update(Path(file.name)) as update:
+            update.build_on(installed.get)
             update.verify()
 
 

@@ -19,10 +19,9 @@ chains of patches.
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import zstandard
@@ -33,7 +32,7 @@ from device_runtime.bundle.manifest import DAMAGED, Blob, Manifest, Record, Sha2
 from device_runtime.bundle.quantization import Struct
 from device_runtime.bundle.reader import BLOCK, UPDATE_MARKER_NAME, Bundle
 from device_runtime.bundle.release import OnBytes, file_chunks
-from device_runtime.bundle.source import counted, decompress, store_checked
+from device_runtime.bundle.source import Base, counted, decompress, store_checked
 from device_runtime.errors import BundleError, InstallError, ResourceError
 
 DELTA_NAME = "delta.json"
@@ -44,9 +43,6 @@ MAX_PATCHED = 512 << 20
 """Largest base, and largest result, of a patch, bytes: both are in memory at once."""
 
 FULL = "Install the complete bundle."
-
-Base = Callable[[Sha256], Path | None]
-"""Returns an installed file that should have the content with that digest; None if none has."""
 
 _MARKER = re.compile(
     rb"%s ([0-9]{1,4}) sha256:([0-9a-f]{64}) sha256:([0-9a-f]{64})\n" % UPDATE_MARKER_NAME.encode()
@@ -111,17 +107,29 @@ class DeltaBundle(Bundle):
         delta: the checked `delta.json`.
     """
 
-    def __init__(self, file: BinaryIO, base: Base) -> None:
-        """Read the head, and check that all files it builds on are installed.
+    _base: Base | None = None
 
-        Raises:
-            BundleError: it is not valid.
-            InstallError: a file that it builds on is not installed.
-            ResourceError: there is too little memory for its patches.
-        """
+    def build_on(self, base: Base) -> None:
+        """Check that all installed files that the update needs are there, and use them."""
+        records = {r.blob.sha256: r for r in self.manifest.records if r.blob is not None}
+        needed = {records[blob].sha256 for blob in self._held}
+        needed |= {patch.base for patch in self.delta.patches}
+        missing = [digest for digest in needed if base(digest) is None]
+        if missing:
+            raise InstallError(
+                f"this update is for devices with version {self.delta.old_version} (release "
+                f"{self.delta.old[:12]}): {len(missing)} of the {len(needed)} files that it builds "
+                "on are not installed here",
+                hint=FULL,
+            )
+        most = memory_bytes(self.delta, self.manifest)
+        if most > (available := memory.available()):
+            raise ResourceError(
+                f"the update's patches need {most >> 20} MiB of memory; {available >> 20} MiB are "
+                "available",
+                hint=FULL,
+            )
         self._base = base
-        super().__init__(file)
-        self._require_bases()
 
     def content(
         self, record: Record, blob: Blob, folder: Path | None, on_bytes: OnBytes | None
@@ -154,7 +162,7 @@ class DeltaBundle(Bundle):
         Raises:
             BundleError: it is missing, or does not have the content with that digest.
         """
-        path = self._base(digest)
+        path = self._base(digest) if self._base else None
         hasher = hashlib.sha256()
         left = size
         try:
@@ -169,26 +177,6 @@ class DeltaBundle(Bundle):
         if left != 0 or hasher.hexdigest() != digest:
             raise BundleError(
                 f"a file that the update builds on is damaged: {path or digest}", hint=FULL
-            )
-
-    def _require_bases(self) -> None:
-        records = {r.blob.sha256: r for r in self.manifest.records if r.blob is not None}
-        needed = {records[blob].sha256 for blob in self._held}
-        needed |= {patch.base for patch in self.delta.patches}
-        missing = [digest for digest in needed if self._base(digest) is None]
-        if missing:
-            raise InstallError(
-                f"this update is for devices with version {self.delta.old_version} (release "
-                f"{self.delta.old[:12]}): {len(missing)} of the {len(needed)} files that it builds "
-                "on are not installed here",
-                hint=FULL,
-            )
-        most = memory_bytes(self.delta, self.manifest)
-        if most > (available := memory.available()):
-            raise ResourceError(
-                f"the update's patches need {most >> 20} MiB of memory; {available >> 20} MiB are "
-                "available",
-                hint=FULL,
             )
 
     def _read_marker(self) -> Sha256:
@@ -270,17 +258,13 @@ def problems(delta: Delta, manifest: Manifest) -> list[str]:
 
 
 @contextmanager
-def open_update(path: Path, base: Base) -> Iterator[Bundle]:
+def open_update(path: Path) -> Iterator[Bundle]:
     """Open a bundle or an update, whichever it is, and check its head.
 
-    Args:
-        path: the `.epk` file.
-        base: finds installed files by the digest of their content.
+    An update also needs `build_on` before its data can be read.
 
     Raises:
         BundleError: it is missing, neither of the two, damaged, or of another format version.
-        InstallError: it is an update that builds on files that are not installed.
-        ResourceError: there is too little memory for its patches.
     """
     try:
         file = path.open("rb")
@@ -291,4 +275,4 @@ def open_update(path: Path, base: Base) -> Iterator[Bundle]:
     with file:
         name = file.read(BLOCK)[:100].rstrip(b"\0")
         file.seek(0)
-        yield DeltaBundle(file, base) if name == UPDATE_MARKER_NAME.encode() else Bundle(file)
+        yield DeltaBundle(file) if name == UPDATE_MARKER_NAME.encode() else Bundle(file)

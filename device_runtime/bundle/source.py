@@ -35,6 +35,10 @@ Shared = Callable[[Record], Path | None]
 """Returns a file that may have the content and the mode of a record, to be linked; or None."""
 
 
+Base = Callable[[schema.Sha256], Path | None]
+"""Returns an installed file that should have the content with that digest; None if none has."""
+
+
 def nothing_shared(_record: Record) -> None:
     """Share no file."""
 
@@ -95,6 +99,14 @@ class Source(ABC):
         with tempfile.TemporaryFile(dir=folder) as stored:
             store_checked(chunks, blob.sha256, record, stored)
             yield from decompress(stored, record, zstandard.ZstdDecompressor())
+
+    def build_on(self, base: Base) -> None:  # noqa: B027  (most sources are complete)
+        """Take content that is not in the source from installed files.
+
+        Raises:
+            InstallError: a file that it builds on is not installed.
+            ResourceError: there is too little memory to do it.
+        """
 
     def check_rest(self) -> None:  # noqa: B027  (most sources have nothing else)
         """Check what lies around the blobs, if anything does."""

@@ -2,7 +2,8 @@
 
 import hashlib
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,9 +12,9 @@ import msgspec
 
 from device_runtime.bundle import delta as schema
 from device_runtime.bundle import manifest
-from device_runtime.bundle.delta import Base
 from device_runtime.bundle.manifest import Blob, Record
-from device_runtime.bundle.reader import UPDATE_MARKER_NAME, open_bundle
+from device_runtime.bundle.reader import UPDATE_MARKER_NAME, Bundle, open_bundle
+from device_runtime.bundle.source import Base
 from packager.diff import diff
 from tests.support.bundles import Draft, digest, draft, tar
 
@@ -71,6 +72,13 @@ class Update:
         """What the device offers as bases."""
         records = self.release.manifest.records
         return {record.sha256: self.release.folder / record.path for record in records}.get
+
+    @contextmanager
+    def opened(self, path: Path | None = None) -> Iterator[Bundle]:
+        """Open the update, or another file, as that device does."""
+        with schema.open_update(path or self.path) as bundle:
+            bundle.build_on(self.base)
+            yield bundle
 
     def members(self) -> Members:
         """The members of the update."""

@@ -6,7 +6,6 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
-from device_runtime.bundle.delta import open_update
 from packager import diff
 from tests.support.updates import PROGRAM, WEIGHTS, Update, scattered, version_of
 
@@ -18,7 +17,7 @@ MIB = 1 << 20
 def update(folder: Path, old: dict[str, bytes], new: dict[str, bytes]) -> Update:
     result = Update(folder, version_of(old, "1.0.0", 1), version_of(new, "1.1.0", 2))
     (folder / "new").mkdir()
-    with open_update(result.path, result.base) as bundle:
+    with result.opened() as bundle:
         bundle.unpack(folder / "new").verify()
     return result
 

@@ -36,12 +36,12 @@ def refuse(
     """Both ways of reading must refuse, with a hint."""
     path = update.folder / "bad.epk"
     path.write_bytes(data)
-    with pytest.raises(error, match=match) as caught, open_update(path, update.base) as opened:
+    with pytest.raises(error, match=match) as caught, update.opened(path) as opened:
         opened.verify()
     assert caught.value.hint
     folder = update.folder / "bad"
     folder.mkdir()
-    with pytest.raises(error, match=match), open_update(path, update.base) as opened:
+    with pytest.raises(error, match=match), update.opened(path) as opened:
         opened.unpack(folder)
     assert not (folder / "manifest.json").exists()
 
@@ -49,7 +49,7 @@ def refuse(
 def test_gives_the_release_of_the_complete_bundle(update: Update) -> None:
     for name, path in (("whole", update.new), ("update", update.path)):
         (update.folder / name).mkdir()
-        with open_update(path, update.base) as bundle:
+        with update.opened(path) as bundle:
             release = bundle.unpack(update.folder / name)
         release.verify()
         assert release.manifest.version == "1.1.0"
@@ -61,7 +61,7 @@ def test_gives_the_release_of_the_complete_bundle(update: Update) -> None:
 
 def test_content_of_the_device_is_linked_where_that_is_possible(update: Update) -> None:
     (update.folder / "out").mkdir()
-    with open_update(update.path, update.base) as bundle:
+    with update.opened() as bundle:
         release = bundle.unpack(
             update.folder / "out", shared=lambda record: update.base(record.sha256)
         )
@@ -81,9 +81,9 @@ def test_other_readers_refuse_it_by_name(update: Update) -> None:
 def test_device_without_the_older_release(update: Update) -> None:
     with (
         pytest.raises(InstallError, match=r"devices with version 1\.0\.0 .*2 of the 2") as caught,
-        open_update(update.path, lambda _: None),
+        open_update(update.path) as bundle,
     ):
-        pass
+        bundle.build_on(lambda _: None)
     assert "complete bundle" in caught.value.hint
 
 
@@ -101,7 +101,7 @@ def test_cut_anywhere(update: Update) -> None:
     data = update.path.read_bytes()
     for number in range(40):
         update.path.write_bytes(data[: len(data) * number // 40])
-        with pytest.raises(BundleError), open_update(update.path, update.base) as opened:
+        with pytest.raises(BundleError), update.opened() as opened:
             opened.verify()
 
 
@@ -110,7 +110,7 @@ def test_any_flipped_byte(update: Update) -> None:
     for position in range(0, len(data), 5):
         flipped = data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
         update.path.write_bytes(flipped)
-        with pytest.raises(DeviceError), open_update(update.path, update.base) as opened:
+        with pytest.raises(DeviceError), update.opened() as opened:
             opened.verify()
 
 
@@ -124,7 +124,7 @@ def test_truncated_patch_under_its_right_digest(update: Update) -> None:
     for size in (1, 5, len(patch) // 2, len(patch) - 1):
         with (
             pytest.raises(BundleError),
-            open_update(_written(update, update.with_patch(patch[:size])), update.base) as opened,
+            update.opened(_written(update, update.with_patch(patch[:size]))) as opened,
         ):
             opened.verify()
 
@@ -171,7 +171,7 @@ def test_base_of_the_update_itself(update: Update) -> None:
         path = _written(update, update.changed(change))
         with (
             pytest.raises(InstallError, match="not installed here"),
-            open_update(path, update.base),
+            update.opened(path),
         ):
             pass
 
