@@ -38,7 +38,7 @@ from device_runtime.errors import BundleError, InstallError, ResourceError
 DELTA_NAME = "delta.json"
 PATCH_PREFIX = "patches/sha256/"
 
-MAX_DELTA_BYTES = 4 << 20
+MAX_DELTA_BYTES = 8 << 20
 MAX_PATCHED = 512 << 20
 """Largest base, and largest result, of a patch, bytes: both are in memory at once."""
 
