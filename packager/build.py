@@ -8,6 +8,7 @@ import device_runtime
 from device_runtime.bundle import manifest as schema
 from device_runtime.bundle.manifest import Blob, Component, Manifest, ModelFacts, Settings
 from packager import adapter, bundle, cache, console, kit, sbom
+from packager.attest import files as attest
 from packager.errors import KitError
 from packager.genai.folder import component
 from packager.models.source import ModelSource, check_weights, resolve
@@ -83,6 +84,7 @@ def build(request: BuildRequest) -> BuildResult:
     )
     with console.step(f"Writing and verifying {output}"):
         digest = bundle.write(output, manifest, bom, parts, request.signers)
+        attest.write(output, request.signers)
     result = BuildResult(
         path=output,
         digest=digest,

@@ -1,16 +1,16 @@
 """The files with signed statements beside a bundle."""
 
-import base64
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from device_runtime.bundle import signature
 from device_runtime.bundle.reader import open_bundle
 from packager import cache, console
 from packager.aside import written_aside
 from packager.attest.model_signature import ALGORITHM, model_signature
 from packager.attest.provenance import provenance
-from packager.attest.statement import PAYLOAD_TYPE, Signer
+from packager.attest.statement import PAYLOAD_TYPE
+from packager.private_keys import Signer
 
 HINT = "Free some space there, and sign the bundle again: edgepack sign BUNDLE"
 
@@ -31,7 +31,9 @@ def write(path: Path, signers: Sequence[Signer]) -> None:
     with open_bundle(path) as bundle:
         payload = provenance(path.name, digest, bundle)
         manifest = bundle.manifest
-    _write(path.with_name(f"{path.name}.provenance.json"), _envelope(payload, signers))
+    signatures = {signer.public.id: signer.sign(payload, PAYLOAD_TYPE) for signer in signers}
+    envelope = signature.write(payload, signatures, PAYLOAD_TYPE)
+    _write(path.with_name(f"{path.name}.provenance.json"), envelope)
     signer = next((signer for signer in signers if signer.public.algorithm == ALGORITHM), None)
     if signer is None:
         console.note(
@@ -40,22 +42,6 @@ def write(path: Path, signers: Sequence[Signer]) -> None:
         )
     else:
         _write(path.with_name(f"{path.name}.model.sig"), model_signature(manifest, signer))
-
-
-def _envelope(payload: bytes, signers: Sequence[Signer]) -> bytes:
-    """Sign a statement: a DSSE envelope, indented for its readers."""
-    envelope = {
-        "payloadType": PAYLOAD_TYPE,
-        "payload": base64.b64encode(payload).decode(),
-        "signatures": [
-            {
-                "keyid": signer.public.id,
-                "sig": base64.b64encode(signer.sign(payload, PAYLOAD_TYPE)).decode(),
-            }
-            for signer in signers
-        ],
-    }
-    return json.dumps(envelope, indent=1).encode() + b"\n"
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -13,10 +13,11 @@ import hashlib
 import json
 
 from device_runtime.bundle.manifest import MODEL_FOLDER, Manifest
-from packager.attest.statement import PAYLOAD_TYPE, Signer, statement
+from packager.attest.statement import PAYLOAD_TYPE, statement
+from packager.private_keys import Algorithm, Signer
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-ALGORITHM = "ecdsa-p256"
+ALGORITHM: Algorithm = "ecdsa-p256"
 """The specification has ECDSA on NIST's curves, and no Ed25519."""
 
 

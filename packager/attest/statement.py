@@ -5,42 +5,10 @@ Source: https://github.com/in-toto/attestation/tree/main/spec/v1
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 """Payload type of a DSSE envelope with a statement."""
-
-
-class PublicKey(Protocol):
-    """The public half of a key that signs."""
-
-    @property
-    def id(self) -> str:
-        """Id of the key."""
-        ...
-
-    @property
-    def pem(self) -> bytes:
-        """The key as PEM (SubjectPublicKeyInfo)."""
-        ...
-
-    @property
-    def algorithm(self) -> str:
-        """Name of the algorithm, `ed25519` or `ecdsa-p256`."""
-        ...
-
-
-class Signer(Protocol):
-    """A key that signs."""
-
-    @property
-    def public(self) -> PublicKey:
-        """The public half."""
-        ...
-
-    def sign(self, payload: bytes, payload_type: str) -> bytes:
-        """Sign a payload and its type, as DSSE encodes them."""
-        ...
 
 
 def statement(

@@ -84,6 +84,22 @@ def test_device_with_the_older_release_installs_the_new_one(folder: Path) -> Non
     assert installed(folder, update.name) == digest
 
 
+def test_update_has_the_signatures_of_the_complete_bundle(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPACK_KEYS", str(folder / "keys"))
+    make_root(folder / "strict", ELF_X86_64, allow_unsigned=False)
+    strict = ("--root", folder / "strict")
+    unsigned = write_update(folder).rename(folder / "unsigned.epk")
+    for name in ("old.epk", "new.epk"):
+        assert edgepack("sign", folder / name).status == 0
+    first = ("install", folder / "old.epk", *strict, "--key", folder / "keys/default.pem")
+    assert edgepack_runtime(*first).status == 0
+    refused(edgepack_runtime("install", unsigned, *strict), 8, "not signed")
+    outcome = edgepack_runtime("install", write_update(folder), *strict)
+    assert outcome.status == 0, outcome.err
+
+
 def test_device_without_the_older_release_refuses(folder: Path) -> None:
     update = write_update(folder)
     outcome = edgepack_runtime("install", update, "--root", folder / "root")

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from device_runtime.bundle import signature
 from device_runtime.bundle.reader import open_bundle
+from packager import private_keys
 from packager.attest.files import write
 from packager.attest.statement import PAYLOAD_TYPE
+from packager.private_keys import Signer
 from tests.support.bundles import draft
-from tests.support.signers import Key, key
 
-ED, EC = key("ed25519"), key("ecdsa-p256")
+ED, EC = private_keys.new("ed25519"), private_keys.new("ecdsa-p256")
 
 
 @pytest.fixture
@@ -24,21 +26,18 @@ def bundle(tmp_path: Path) -> Path:
     return draft().write(tmp_path / "tiny.epk")
 
 
-def opened(envelope: dict[str, Any], *keys: Key) -> dict[str, Any]:
+def opened(envelope: bytes, *keys: Signer) -> dict[str, Any]:
     """The statement of an envelope, whose signatures are those of the keys."""
-    payload = base64.b64decode(envelope["payload"])
-    assert envelope["payloadType"] == PAYLOAD_TYPE
-    for signer, entry in zip(keys, envelope["signatures"], strict=True):
-        assert signer.signed(payload, PAYLOAD_TYPE, base64.b64decode(entry["sig"]))
-    statement = json.loads(payload)
+    payload = base64.b64decode(json.loads(envelope)["payload"])
+    ids = signature.signers(envelope, payload, [key.public for key in keys], PAYLOAD_TYPE)
+    assert ids == {key.public.id for key in keys}
+    statement: dict[str, Any] = json.loads(payload)
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
-    return statement  # type: ignore[no-any-return]
+    return statement
 
 
-def provenance(bundle: Path, *keys: Key) -> dict[str, Any]:
-    envelope = json.loads(bundle.with_name("tiny.epk.provenance.json").read_bytes())
-    assert [entry["keyid"] for entry in envelope["signatures"]] == [k.public.id for k in keys]
-    return opened(envelope, *keys)
+def provenance(bundle: Path, *keys: Signer) -> dict[str, Any]:
+    return opened(bundle.with_name("tiny.epk.provenance.json").read_bytes(), *keys)
 
 
 def test_provenance_says_what_built_the_bundle_from_what(bundle: Path) -> None:
@@ -106,7 +105,10 @@ def test_model_signature_lists_the_files_of_the_model(bundle: Path) -> None:
     assert document["mediaType"] == "application/vnd.dev.sigstore.bundle.v0.3+json"
     hint = document["verificationMaterial"]["publicKey"]["hint"]
     assert hint == hashlib.sha256(EC.public.pem).hexdigest()
-    statement = opened(document["dsseEnvelope"], EC)
+    payload = base64.b64decode(document["dsseEnvelope"]["payload"])
+    value = base64.b64decode(document["dsseEnvelope"]["signatures"][0]["sig"])
+    assert EC.public.verify(value, signature.pae("application/vnd.in-toto+json", payload))
+    statement = json.loads(payload)
     assert statement["predicateType"] == "https://model_signing/signature/v1.0"
     listed = {item["name"]: item["digest"] for item in statement["predicate"]["resources"]}
     with open_bundle(bundle) as source:
