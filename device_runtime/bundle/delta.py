@@ -30,7 +30,7 @@ from device_runtime import memory
 from device_runtime.bundle import manifest as schema
 from device_runtime.bundle.manifest import DAMAGED, Blob, Manifest, Record, Sha256
 from device_runtime.bundle.quantization import Struct
-from device_runtime.bundle.reader import BLOCK, UPDATE_MARKER_NAME, Bundle
+from device_runtime.bundle.reader import BLOCK, UPDATE_MARKER_NAME, Bundle, open_file
 from device_runtime.bundle.release import OnBytes, file_chunks
 from device_runtime.bundle.source import Base, counted, decompress, store_checked
 from device_runtime.errors import BundleError, InstallError, ResourceError
@@ -144,17 +144,13 @@ class DeltaBundle(Bundle):
             with tempfile.TemporaryFile(dir=folder) as stored:
                 chunks = self._data(PATCH_PREFIX + patch.sha256, patch.size)
                 store_checked(counted(chunks, on_bytes), patch.sha256, record, stored)
-                yield from decompress(stored, record, self._decompressor(patch, record))
+                yield from decompress(
+                    stored, record, self._dictionary(patch), 1 << window_log(record.size)
+                )
 
-    def _decompressor(self, patch: Patch, record: Record) -> zstandard.ZstdDecompressor:
-        """Load the base; bound the decoder's window by the length of the result."""
+    def _dictionary(self, patch: Patch) -> zstandard.ZstdCompressionDict:
         content = b"".join(self._installed(patch.base, patch.base_size))
-        return zstandard.ZstdDecompressor(
-            dict_data=zstandard.ZstdCompressionDict(
-                content, dict_type=zstandard.DICT_TYPE_RAWCONTENT
-            ),
-            max_window_size=1 << window_log(record.size),
-        )
+        return zstandard.ZstdCompressionDict(content, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
     def _installed(self, digest: Sha256, size: int) -> Iterator[bytes]:
         """Read an installed file; more than its expected size is not read.
@@ -266,13 +262,7 @@ def open_update(path: Path) -> Iterator[Bundle]:
     Raises:
         BundleError: it is missing, neither of the two, damaged, or of another format version.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise BundleError(
-            f"{path} cannot be opened: {error.strerror}", hint="Give the path of a .epk file."
-        ) from None
-    with file:
+    with open_file(path) as file:
         name = file.read(BLOCK)[:100].rstrip(b"\0")
         file.seek(0)
         yield DeltaBundle(file) if name == UPDATE_MARKER_NAME.encode() else Bundle(file)

@@ -154,11 +154,11 @@ class Bundle(Source):
 
 
 @contextmanager
-def open_bundle(path: Path) -> Iterator[Bundle]:
-    """Open a bundle and check its head.
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """Open the file of a bundle; nothing in it is checked.
 
     Raises:
-        BundleError: it is missing, not a bundle, damaged, or of another format version.
+        BundleError: it cannot be opened.
     """
     try:
         file = path.open("rb")
@@ -167,4 +167,15 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
             f"{path} cannot be opened: {error.strerror}", hint="Give the path of a .epk file."
         ) from None
     with file:
+        yield file
+
+
+@contextmanager
+def open_bundle(path: Path) -> Iterator[Bundle]:
+    """Open a bundle and check its head.
+
+    Raises:
+        BundleError: it is missing, not a bundle, damaged, or of another format version.
+    """
+    with open_file(path) as file:
         yield Bundle(file)

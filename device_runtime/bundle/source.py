@@ -98,7 +98,7 @@ class Source(ABC):
             return
         with tempfile.TemporaryFile(dir=folder) as stored:
             store_checked(chunks, blob.sha256, record, stored)
-            yield from decompress(stored, record, zstandard.ZstdDecompressor())
+            yield from decompress(stored, record)
 
     def build_on(self, base: Base) -> None:  # noqa: B027  (most sources are complete)
         """Take content that is not in the source from installed files.
@@ -224,9 +224,20 @@ def store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: IO
 
 
 def decompress(
-    stored: IO[bytes], record: Record, decompressor: zstandard.ZstdDecompressor
+    stored: IO[bytes],
+    record: Record,
+    dictionary: zstandard.ZstdCompressionDict | None = None,
+    max_window: int = 0,
 ) -> Iterator[bytes]:
-    """Decompress checked bytes; the length of the result is for the caller to bound."""
+    """Decompress checked bytes; the length of the result is for the caller to bound.
+
+    Args:
+        stored: a zstd frame.
+        record: record with the content.
+        dictionary: content that the frame builds on.
+        max_window: most memory for the frame's window, bytes; 0 for zstd's own limit.
+    """
+    decompressor = zstandard.ZstdDecompressor(dictionary, max_window)
     try:
         with decompressor.stream_reader(stored, closefd=False) as reader:
             while chunk := reader.read(CHUNK):

@@ -146,9 +146,9 @@ def test_patch_bomb(update: Update) -> None:
     """A gigabyte in 30 KB is stopped at the length of the record."""
     bomb = frame(bytes(1 << 30), window_log=17)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
+    started = time.process_time()
     refuse(update, update.with_patch(bomb), f"the data of {PROGRAM} is damaged")
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
 
 
