@@ -41,6 +41,8 @@ PATCH_PREFIX = "patches/sha256/"
 MAX_DELTA_BYTES = 8 << 20
 MAX_PATCHED = 512 << 20
 """Largest base, and largest result, of a patch, bytes: both are in memory at once."""
+MAX_BASES = 8 << 30
+"""Most that is read for all patches together, bytes; a file may be the base of several."""
 
 FULL = "Install the complete bundle."
 
@@ -237,6 +239,8 @@ def problems(delta: Delta, manifest: Manifest) -> list[str]:
     if not set(named) <= records.keys():
         broken.append("it names a blob that the manifest does not have")
         return broken
+    if sum(patch.base_size for patch in delta.patches) > MAX_BASES:
+        broken.append(f"its patches have bases of more than {MAX_BASES >> 20} MiB together")
     sizes: dict[Sha256, int] = {}
     for patch in delta.patches:
         where = f"the patch {patch.sha256[:12]!r}"

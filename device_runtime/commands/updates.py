@@ -49,7 +49,8 @@ def install(
     """Verify a BUNDLE and make it the device's current release, in one atomic step.
 
     It must be signed with a key that the device trusts: those in /etc/edgepack/keys.d. The release
-    is on trial then: if it fails, the device returns to the one before.
+    is on trial then: if it fails, the device returns to the one before. An update that was made
+    with `edgepack diff` needs the release that it was made from.
 
     \b
     Examples:

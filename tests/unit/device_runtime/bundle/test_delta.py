@@ -11,6 +11,7 @@ import pytest
 import zstandard
 
 from device_runtime import memory
+from device_runtime.bundle import delta
 from device_runtime.bundle.delta import MAX_PATCHED, open_update
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.errors import BundleError, DeviceError, InstallError, ResourceError
@@ -204,6 +205,11 @@ def test_wrong_delta(update: Update, change: Callable[[dict[str, Any]], Any], ma
 
 def test_base_of_another_size(update: Update) -> None:
     refuse(update, update.changed(lambda f: f["patches"][0].update(base_size=5)), "is damaged")
+
+
+def test_bases_that_are_too_much_together(update: Update, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta, "MAX_BASES", len(CODE) - 1)
+    refuse(update, update.path.read_bytes(), "bases of more than")
 
 
 @pytest.mark.parametrize(
