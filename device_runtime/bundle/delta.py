@@ -253,7 +253,7 @@ def problems(delta: Delta, manifest: Manifest) -> list[str]:
         ):
             broken.append(f"{where} has a wrong size")
         if not 0 < patch.base_size <= MAX_PATCHED or record.size > MAX_PATCHED:
-            broken.append(f"{where} has a base or a result of more than {MAX_PATCHED >> 20} MiB")
+            broken.append(f"{where} has a base or a result of the wrong length")
     return broken
 
 
