@@ -15,6 +15,7 @@ from device_runtime.bundle.manifest import (
     Settings,
 )
 from packager import adapter, bundle, cache, console, kit, sbom
+from packager.attest import files as attest
 from packager.errors import KitError
 from packager.genai.folder import component
 from packager.models.source import ModelSource, check_weights, resolve
@@ -91,6 +92,7 @@ def build(request: BuildRequest) -> BuildResult:
     )
     with console.step(f"Writing and verifying {output}"):
         digest = bundle.write(output, manifest, bom, parts, request.signers)
+        attest.write(output, request.signers)
     result = BuildResult(
         path=output,
         digest=digest,

@@ -11,7 +11,7 @@ import click
 import device_runtime
 from device_runtime.errors import DeviceError
 from packager import console
-from packager.commands import build, bundle, doctor, evaluate, flash, keys, kit, known
+from packager.commands import build, bundle, diff, doctor, evaluate, flash, keys, kit, known
 from packager.errors import PackagerError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -45,7 +45,7 @@ def completion(shell: str) -> None:
 for command in (
     *(build.build, build.demo),
     *(bundle.run, bundle.chat, flash.flash, bundle.inspect, bundle.verify),
-    *(keys.keys, keys.sign),
+    *(diff.diff, keys.keys, keys.sign),
     *(known.profiles, known.models, known.recipes),
     *(evaluate.evaluate, kit.kit, doctor.doctor),
 ):

@@ -26,12 +26,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.fields import Sha256
 from device_runtime.bundle.manifest import DAMAGED, Blob
 from device_runtime.bundle.release import CHUNK, MAX_SBOM_BYTES
 from device_runtime.bundle.source import MAX_SIGNATURE_BYTES, Source
 from device_runtime.errors import BundleError
 
 BLOCK = 512
+
+UPDATE_MARKER_NAME = "edgepack-delta"
+"""First member of an update, which `delta.py` reads."""
 
 
 def member_header(name: str, size: int) -> bytes:
@@ -59,8 +63,7 @@ class Bundle(Source):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        marker = self._small(schema.MARKER_NAME, schema.MARKER_BYTES + 16)
-        digest = schema.read_marker(marker)
+        digest = self._read_marker()
         manifest_bytes = self._small(schema.MANIFEST_NAME, schema.MAX_MANIFEST_BYTES)
         if hashlib.sha256(manifest_bytes).hexdigest() != digest:
             raise BundleError("the manifest does not match the format marker", hint=DAMAGED)
@@ -68,20 +71,33 @@ class Bundle(Source):
         sbom = self._small(schema.SBOM_NAME, MAX_SBOM_BYTES)
         super().__init__(manifest_bytes=manifest_bytes, signature=signature, sbom=sbom)
         self._offsets: dict[str, int] = {}
+        members = self._data_members()
         position = file.tell()
-        for digest, blob in self.manifest.blobs.items():
-            self._offsets[digest] = position
-            position += BLOCK + blob.size + len(padding(blob.size))
+        for name, size in members:
+            self._offsets[name] = position
+            position += BLOCK + size + len(padding(size))
         self._end = position
+
+    def _read_marker(self) -> Sha256:
+        """Read the first member; return the digest of the manifest."""
+        return schema.read_marker(self._small(schema.MARKER_NAME, schema.MARKER_BYTES + 16))
+
+    def _data_members(self) -> list[tuple[str, int]]:
+        """List the members after the SBOM, in their order: name and size."""
+        blobs = self.manifest.blobs.values()
+        return [(schema.BLOB_PREFIX + blob.sha256, blob.size) for blob in blobs]
 
     def chunks(self, blob: Blob) -> Iterator[bytes]:
         """Read the stored bytes of a blob; see `Source.chunks`."""
-        self._file.seek(self._offsets[blob.sha256])
-        size = self._member(schema.BLOB_PREFIX + blob.sha256)
-        if size != blob.size:
+        return self._data(schema.BLOB_PREFIX + blob.sha256, blob.size)
+
+    def _data(self, name: str, expected: int) -> Iterator[bytes]:
+        """Read a member after the SBOM, which must have the expected size."""
+        self._file.seek(self._offsets[name])
+        size = self._member(name)
+        if size != expected:
             raise BundleError(
-                f"blob {blob.sha256} is stored with {size} bytes instead of {blob.size}",
-                hint=DAMAGED,
+                f"{name} is stored with {size} bytes instead of {expected}", hint=DAMAGED
             )
         yield from self._chunks(size)
 
@@ -106,6 +122,11 @@ class Bundle(Source):
         except ValueError:
             size = -1
         if name != expected:
+            if name == UPDATE_MARKER_NAME:
+                raise BundleError(
+                    "this is an update: only a device that has the older release can read it",
+                    hint="Use the complete bundle here.",
+                )
             shown = repr(name) if name else "the end"
             marker = expected == schema.MARKER_NAME
             problem = "not an edgepack bundle" if marker else "the bundle is damaged"
@@ -139,11 +160,11 @@ class Bundle(Source):
 
 
 @contextmanager
-def open_bundle(path: Path) -> Iterator[Bundle]:
-    """Open a bundle and check its head.
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """Open the file of a bundle; nothing in it is checked.
 
     Raises:
-        BundleError: it is missing, not a bundle, damaged, or of another format version.
+        BundleError: it cannot be opened.
     """
     hint = "Give the path of a .epk file."
     try:
@@ -155,4 +176,15 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
         stack.callback(os.close, descriptor)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise BundleError(f"{path} is a folder, a pipe or a device, not a file", hint=hint)
-        yield Bundle(stack.enter_context(open(descriptor, "rb", closefd=False)))
+        yield stack.enter_context(open(descriptor, "rb", closefd=False))
+
+
+@contextmanager
+def open_bundle(path: Path) -> Iterator[Bundle]:
+    """Open a bundle and check its head.
+
+    Raises:
+        BundleError: it is missing, not a bundle, damaged, or of another format version.
+    """
+    with open_file(path) as file:
+        yield Bundle(file)

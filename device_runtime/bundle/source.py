@@ -17,6 +17,7 @@ import zstandard
 
 from device_runtime.bundle import manifest as schema
 from device_runtime.bundle import signature as envelope
+from device_runtime.bundle.fields import Sha256
 from device_runtime.bundle.manifest import DAMAGED, Blob, Manifest, Record
 from device_runtime.bundle.release import (
     CHUNK,
@@ -36,6 +37,10 @@ FRAME_HEADER_BYTES = 18
 
 Shared = Callable[[Record], Path | None]
 """Returns a file that may have the content and the mode of a record, to be linked; or None."""
+
+
+Base = Callable[[Sha256], Path | None]
+"""Returns an installed file that should have the content with that digest; None if none has."""
 
 
 def nothing_shared(_record: Record) -> None:
@@ -75,6 +80,36 @@ class Source(ABC):
 
         Raises:
             BundleError: they are missing or truncated.
+        """
+
+    def content(
+        self, record: Record, blob: Blob, folder: Path | None, on_bytes: OnBytes | None
+    ) -> Iterator[bytes]:
+        """Read the content of a record; the caller checks its length and digest.
+
+        Args:
+            record: a record of the manifest.
+            blob: its blob.
+            folder: folder for a temporary copy of stored bytes; None for the system's.
+            on_bytes: called with the number of stored bytes read, for each chunk.
+
+        Raises:
+            BundleError: the stored bytes are missing or damaged.
+        """
+        chunks = counted(self.chunks(blob), on_bytes)
+        if blob.compression == "none":
+            yield from chunks
+            return
+        with tempfile.TemporaryFile(dir=folder) as stored:
+            store_checked(chunks, blob.sha256, record, stored)
+            yield from decompress(stored, record)
+
+    def build_on(self, base: Base) -> None:  # noqa: B027  (most sources are complete)
+        """Take content that is not in the source from installed files.
+
+        Raises:
+            InstallError: a file that it builds on is not installed.
+            ResourceError: there is too little memory to do it.
         """
 
     def check_rest(self) -> None:  # noqa: B027  (most sources have nothing else)
@@ -136,13 +171,7 @@ class Source(ABC):
             if not left:
                 continue
             first, *others = left
-            chunks = _counted(self.chunks(blob), on_bytes)
-            if blob.compression == "zstd":
-                with tempfile.TemporaryFile(dir=folder) as stored:
-                    _store_checked(chunks, digest, first, stored)
-                    _write_checked(_decompress(stored, first), first, folder)
-            else:
-                _write_checked(chunks, first, folder)
+            _write_checked(self.content(first, blob, folder, on_bytes), first, folder)
             if folder is not None:
                 for record in others:
                     _write_checked(file_chunks(folder / first.path), record, folder)
@@ -167,7 +196,8 @@ def _link_shared(folder: Path, record: Record, shared: Shared) -> bool:
     return True
 
 
-def _counted(chunks: Iterator[bytes], on_bytes: OnBytes | None) -> Iterator[bytes]:
+def counted(chunks: Iterator[bytes], on_bytes: OnBytes | None) -> Iterator[bytes]:
+    """Report the size of each chunk as it is read."""
     for chunk in chunks:
         if on_bytes is not None:
             on_bytes(len(chunk))
@@ -186,7 +216,7 @@ def _create(path: Path, mode: int) -> Iterator[IO[bytes]]:
         os.fsync(descriptor)
 
 
-def _store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: IO[bytes]) -> None:
+def store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: IO[bytes]) -> None:
     """Copy stored bytes to a temporary file, so that the decompressor gets checked bytes only."""
     hasher = hashlib.sha256()
     for chunk in chunks:
@@ -197,13 +227,27 @@ def _store_checked(chunks: Iterator[bytes], digest: str, record: Record, copy: I
     copy.seek(0)
 
 
-def _decompress(stored: IO[bytes], record: Record) -> Iterator[bytes]:
+def decompress(
+    stored: IO[bytes],
+    record: Record,
+    dictionary: zstandard.ZstdCompressionDict | None = None,
+    max_window: int = MAX_WINDOW,
+) -> Iterator[bytes]:
+    """Decompress checked bytes; the frame must say that the result has the record's length.
+
+    Args:
+        stored: a zstd frame.
+        record: record with the content.
+        dictionary: content that the frame builds on.
+        max_window: most memory for the frame's window, bytes.
+    """
+    decompressor = zstandard.ZstdDecompressor(dictionary, max_window)
     try:
         frame = zstandard.get_frame_parameters(stored.read(FRAME_HEADER_BYTES))
-        if frame.content_size != record.size or frame.dict_id or frame.window_size > MAX_WINDOW:
+        if frame.content_size != record.size or frame.dict_id or frame.window_size > max_window:
             raise BundleError(f"the data of {record.path} is damaged", hint=DAMAGED)
         stored.seek(0)
-        with zstandard.ZstdDecompressor().stream_reader(stored, closefd=False) as reader:
+        with decompressor.stream_reader(stored, closefd=False) as reader:
             while chunk := reader.read(CHUNK):
                 yield chunk
     except zstandard.ZstdError as error:

@@ -58,7 +58,8 @@ def install(
 
     It must be signed with a key that the device trusts: those in /etc/edgepack/keys.d. The release
     is on trial then: if it fails, the device returns to the one before. On the device itself this
-    command waits for the verdict; Ctrl-C ends the waiting, not the trial.
+    command waits for the verdict; Ctrl-C ends the waiting, not the trial. An update that was made
+    with `edgepack diff` needs the release that it was made from.
 
     \b
     Examples:

@@ -19,9 +19,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_runtime.bundle.delta import open_update
 from device_runtime.bundle.folder import BundleFolder
 from device_runtime.bundle.manifest import SIGNATURE_NAME
-from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import OnBytes, Release, disk_error, open_release
 from device_runtime.bundle.source import Shared, Source
 from device_runtime.durable import Folder, aside_name, open_folder
@@ -70,7 +70,8 @@ def install(
     """Verify a bundle and make it the current release of a root file system.
 
     Args:
-        bundle: the `.epk` file, a folder with the members of a bundle, or an open bundle.
+        bundle: the `.epk` file, complete or an update, a folder with the members of a bundle, or an
+            open bundle.
         root: the target's root folder.
         policy: permissions for the installation.
         services: the services of the running system; None if the root is not that of one.
@@ -137,7 +138,7 @@ def _opened(bundle: Path | Source) -> Iterator[Source]:
     elif bundle.is_dir():
         yield BundleFolder(bundle)
     else:
-        with open_bundle(bundle) as opened:
+        with open_update(bundle) as opened:
             yield opened
 
 
@@ -159,6 +160,7 @@ def _place(
                 releases.sync()
                 return release, False
         check_space(source, target, installed)
+        source.build_on(installed.content)
         aside = aside_name(source.digest)
         try:
             with incoming.contents(source, releases) as offered:

@@ -3,6 +3,7 @@
 import errno
 import re
 import stat
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal
@@ -59,7 +60,7 @@ class Releases:
     def __init__(self, target: Target, state: Folder) -> None:
         self._target = target
         self._state = state
-        self._content: dict[tuple[str, int], tuple[str, Record]] | None = None
+        self._content: dict[tuple[str, int], str] | None = None
 
     def folder(self, *, make: bool = False) -> Folder:
         """Open the folder of the releases.
@@ -108,24 +109,32 @@ class Releases:
         return None
 
     def shared(self, record: Record) -> Path | None:
-        """Return a file of a release that should have a record's content and mode, or None.
+        """Return a file of a release that should have a record's content and mode, or None."""
+        return self._file(record.sha256, (record.mode,))
+
+    def content(self, sha256: str) -> Path | None:
+        """Return a file of a release that should have the content with a digest, or None."""
+        return self._file(sha256, (0o644, 0o755))
+
+    def _file(self, sha256: str, modes: Iterable[int]) -> Path | None:
+        """Find a file by content and mode.
 
         No link is followed on the way to the file: on a card it may lead into this machine.
         """
         if self._content is None:
             self._content = {
-                (record.sha256, record.mode): (digest, record)
+                (record.sha256, record.mode): f"{digest}/{record.path}"
                 for digest in self._digests()
                 if (release := self.open(digest))
                 for record in release.manifest.records
                 if record.link is None
             }
-        digest, similar = self._content.get((record.sha256, record.mode), (None, record))
-        if digest is None:
+        path = next(filter(None, (self._content.get((sha256, mode)) for mode in modes)), None)
+        if path is None:
             return None
         with ExitStack() as opened, suppress(OSError):
             folder = opened.enter_context(self.folder())
-            *parents, name = f"{digest}/{similar.path}".split("/")
+            *parents, name = path.split("/")
             for parent in parents:
                 folder = opened.enter_context(folder.folder(parent))
             entry = folder.stat(name)

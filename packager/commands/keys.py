@@ -100,6 +100,9 @@ def sign(
 ) -> None:
     """Add a signature to a BUNDLE, beside those that it has.
 
+    Also writes BUNDLE.provenance.json (in-toto, SLSA v1), signed with the same keys, and with an
+    ECDSA P-256 key BUNDLE.model.sig (OpenSSF Model Signing).
+
     \b
     Examples:
       edgepack sign BUNDLE.epk
@@ -107,9 +110,11 @@ def sign(
     """
     from packager import bundle as bundles
     from packager import keys as store
+    from packager.attest import files
 
     signers = store.unlock(chosen, passphrase_file)
     bundles.sign(bundle, signers)
+    files.write(bundle, signers)
     ids = [signer.public.id for signer in signers]
     if as_json:
         console.result_json({"bundle": str(bundle), "signed_with": ids})

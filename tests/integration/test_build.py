@@ -227,6 +227,9 @@ def test_name_of_the_bundle_is_made_from_model_version_and_profile(
         cwd=tmp_path,
     )
     assert outcome.status == 0, outcome.err
-    names = ["hf-2.1.0-mobile.epk", "hf-2.1.0-mobile.report.html"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "hf-2.1.0-mobile.epk",
+        "hf-2.1.0-mobile.epk.provenance.json",
+        "hf-2.1.0-mobile.report.html",
+    ]
     assert "hf-2.1.0-mobile.epk" in outcome.out
