@@ -11,7 +11,7 @@ import click
 import device_runtime
 from device_runtime.errors import DeviceError
 from packager import console
-from packager.commands import build, bundle, doctor, evaluate, keys, kit, known
+from packager.commands import build, bundle, doctor, evaluate, keys, kit, known, registry
 from packager.errors import PackagerError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -46,6 +46,7 @@ for command in (
     *(build.build, build.demo),
     *(bundle.run, bundle.chat, bundle.flash, bundle.inspect, bundle.verify),
     *(keys.keys, keys.sign),
+    *(registry.push, registry.pull),
     *(known.profiles, known.models, known.recipes),
     *(evaluate.evaluate, kit.kit, doctor.doctor),
 ):

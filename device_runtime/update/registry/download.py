@@ -1,0 +1,230 @@
+"""Download a bundle from a registry into a folder, in the form that `BundleFolder` reads.
+
+A blob is written to `<hex>.part` and gets its name when its digest matched. What an interruption or
+a power cut leaves is resumed: the part that is there is hashed, and the rest requested by range.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.folder import BundleFolder
+from device_runtime.bundle.manifest import Blob
+from device_runtime.bundle.release import CHUNK, OnBytes
+from device_runtime.durable import Folder
+from device_runtime.errors import RegistryError, ResourceError
+from device_runtime.update.registry import artifact
+from device_runtime.update.registry.artifact import Artifact, Descriptor, layer_digest
+from device_runtime.update.registry.client import Registry
+from device_runtime.update.registry.transport import TransientError
+
+PART = ".part"
+LOCK = ".lock"
+PROGRESS = 1 << 20
+"""Bytes after which a connection counts as one that worked, so that its loss is forgiven."""
+
+DAMAGED = "Run the same command again; if it fails again, push the bundle again."
+
+
+def resolve(registry: Registry) -> Artifact:
+    """Read the OCI manifest that the reference names.
+
+    Raises:
+        RegistryError: it is missing, is not that of a bundle, or has another digest.
+    """
+    reference = registry.reference
+    _, _, data = registry.insist(
+        "GET",
+        f"manifests/{reference.digest or reference.tag}",
+        expected=(200,),
+        limit=artifact.MAX_BYTES,
+        headers={"Accept": artifact.IMAGE_MANIFEST},
+    )
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if reference.digest not in (None, digest):
+        raise RegistryError(
+            f"the registry sent a manifest with the digest {digest} instead of {reference.digest}",
+            hint="Do not use this registry until its operator knows why.",
+        )
+    return artifact.read(data, digest)
+
+
+def download_head(registry: Registry, bundle: Artifact, folder: Folder) -> BundleFolder:
+    """Download all of a bundle but its blobs.
+
+    Returns:
+        The bundle, its head checked.
+
+    Raises:
+        RegistryError: the registry does not have it, or it does not agree with the OCI manifest.
+        BundleError: it is not valid.
+    """
+    for name, layer in (
+        (schema.MANIFEST_NAME, bundle.manifest),
+        (schema.SIGNATURE_NAME, bundle.signature),
+        (schema.SBOM_NAME, bundle.sbom),
+    ):
+        data = _small(registry, layer) if layer is not None and layer.size else b""
+        with folder.written_aside(name, 0o644) as file:
+            file.write(data)
+    source = BundleFolder(folder.path)
+    bundle.check_blobs(source.manifest)
+    return source
+
+
+def _small(registry: Registry, layer: Descriptor) -> bytes:
+    _, _, data = registry.insist("GET", f"blobs/{layer.digest}", expected=(200,), limit=layer.size)
+    if len(data) != layer.size or hashlib.sha256(data).hexdigest() != layer.digest[7:]:
+        raise RegistryError(f"the registry sent other bytes than {layer.digest}", hint=DAMAGED)
+    return data
+
+
+def download_blobs(
+    registry: Registry, blobs: Iterable[Blob], folder: Folder, on_bytes: OnBytes
+) -> None:
+    """Download blobs that are not in the folder yet.
+
+    Args:
+        registry: the repository that has them.
+        blobs: blobs of the bundle's manifest.
+        folder: folder of the bundle.
+        on_bytes: called with the size of each chunk that is stored, or was stored earlier.
+
+    Raises:
+        RegistryError: the registry does not have a blob, or sends other bytes.
+        ResourceError: the disk is too small.
+    """
+    with _blob_folder(folder) as store:
+        missing = []
+        for blob in blobs:
+            entry = store.stat(blob.sha256)
+            if entry is not None and entry.st_size == blob.size:
+                on_bytes(blob.size)
+            else:
+                missing.append(blob)
+        _check_space(store, missing)
+        for blob in missing:
+            # A part from before a power cut may be damaged: then once more, from its beginning.
+            if not _download(registry, blob, store, on_bytes):
+                store.remove(blob.sha256 + PART)
+                on_bytes(-blob.size)
+                if not _download(registry, blob, store, on_bytes):
+                    store.remove(blob.sha256 + PART)
+                    raise RegistryError(
+                        f"the registry sent other bytes than {layer_digest(blob)}", hint=DAMAGED
+                    )
+
+
+@contextmanager
+def alone(folder: Folder) -> Iterator[None]:
+    """Hold the lock that allows one download into a folder at a time.
+
+    Raises:
+        RegistryError: another program holds it.
+    """
+    with folder.file(LOCK, make=True) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RegistryError(
+                "another program is downloading this bundle", hint="Wait for it to end."
+            ) from None
+        yield
+
+
+@contextmanager
+def _blob_folder(folder: Folder) -> Iterator[Folder]:
+    first, second = schema.BLOB_PREFIX.strip("/").split("/")
+    with _opened(folder, first) as parent, _opened(parent, second) as store:
+        yield store
+
+
+def _opened(folder: Folder, name: str) -> Folder:
+    return folder.make_folder(name) if folder.stat(name) is None else folder.folder(name)
+
+
+def _check_space(store: Folder, blobs: Iterable[Blob]) -> None:
+    needed = 0
+    for blob in blobs:
+        part = store.stat(blob.sha256 + PART)
+        needed += blob.size - (min(part.st_size, blob.size) if part is not None else 0)
+    disk = os.statvfs(store.descriptor)
+    free = disk.f_bavail * disk.f_frsize
+    if needed > free:
+        raise ResourceError(
+            f"{store.path} has {free >> 20} MiB free; the download needs {needed >> 20} MiB",
+            hint="Free some space there.",
+        )
+
+
+def _download(registry: Registry, blob: Blob, store: Folder, on_bytes: OnBytes) -> bool:
+    """Download one blob, or its rest; return whether its digest matches."""
+    name = blob.sha256 + PART
+    patience = registry.patience()
+    with store.file(name, make=True) as part:
+        hasher = hashlib.sha256()
+        offset = 0
+        while offset < blob.size and (chunk := part.read(min(CHUNK, blob.size - offset))):
+            hasher.update(chunk)
+            offset += len(chunk)
+        part.truncate(offset)
+        on_bytes(offset)
+        reached = offset
+        while offset < blob.size:
+            try:
+                for chunk in _rest(registry, blob, offset):
+                    part.write(chunk)
+                    hasher.update(chunk)
+                    offset += len(chunk)
+                    on_bytes(len(chunk))
+            except _NoRangesError:
+                part.seek(0)
+                part.truncate()
+                hasher = hashlib.sha256()
+                on_bytes(-offset)
+                offset = 0
+            except TransientError as error:
+                if offset - reached >= PROGRESS:
+                    reached = offset
+                    patience.progressed()
+                patience.failed(error)
+        part.flush()
+        os.fsync(part.fileno())
+    if hasher.hexdigest() != blob.sha256:
+        return False
+    store.rename(name, blob.sha256)
+    return True
+
+
+class _NoRangesError(Exception):
+    """The registry does not serve ranges, so that a blob can only be read from its beginning."""
+
+
+def _rest(registry: Registry, blob: Blob, offset: int) -> Iterator[bytes]:
+    """Read a blob from an offset to its end, and never more.
+
+    Raises:
+        RegistryError: the registry does not have the blob, or sends more of it.
+        TransientError: the connection failed before the end.
+    """
+    path = f"blobs/{layer_digest(blob)}"
+    expected = (200, 206, 416) if offset else (200,)
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    with registry.request("GET", path, expected=expected, headers=headers) as response:
+        ranged = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+        if offset and (response.status != 206 or not ranged):
+            raise _NoRangesError
+        left = blob.size - offset
+        for chunk in response.chunks():
+            if len(chunk) > left:
+                raise RegistryError(
+                    f"the registry sent more than the {blob.size} bytes of {layer_digest(blob)}",
+                    hint=DAMAGED,
+                )
+            left -= len(chunk)
+            yield chunk
+        if left:
+            raise TransientError(f"{response.url_host} closed the connection early")

@@ -1,0 +1,88 @@
+"""Pull a bundle: the file that was pushed, byte for byte."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from device_runtime.bundle import manifest as schema
+from device_runtime.bundle.reader import END, member_header, open_bundle, padding
+from device_runtime.bundle.source import Source
+from device_runtime.durable import open_folder
+from device_runtime.update.registry.download import (
+    alone,
+    download_blobs,
+    download_head,
+    resolve,
+)
+from device_runtime.update.registry.reference import parse
+from packager import cache, console
+from packager.aside import written_aside
+from packager.registry.access import Access, connect
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulled:
+    """The result of a pull.
+
+    Attributes:
+        path: the `.epk` file.
+        reference: reference to the bundle by digest.
+        release: digest of the bundle's manifest, hex.
+    """
+
+    path: Path
+    reference: str
+    release: str
+
+
+def pull(origin: str, output: Path | None, access: Access) -> Pulled:
+    """Download a bundle; what an interrupted command has downloaded is kept and used.
+
+    Args:
+        origin: reference with a tag or a digest.
+        output: path of the file; None for ID-VERSION.epk in the working folder.
+        access: options for the access to the registry.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        RegistryError: the registry does not have the bundle, or sends something else.
+        ResourceError: the disk is too small.
+    """
+    reference = parse(origin)
+    with connect(reference, access) as registry, console.step(f"Pulling {reference}"):
+        artifact = resolve(registry)
+        folder = cache.root() / "pulled" / artifact.release
+        folder.mkdir(parents=True, exist_ok=True)
+        with open_folder(folder) as opened, alone(opened):
+            source = download_head(registry, artifact, opened)
+            manifest = source.manifest
+            path = output or Path(f"{manifest.id}-{manifest.version}.epk")
+            blobs = manifest.blobs.values()
+            with console.progress("Downloading", sum(blob.size for blob in blobs)) as advance:
+                download_blobs(registry, blobs, opened, advance)
+            hint = "Free some space there, or choose another location with -o FILE.epk."
+            with written_aside(path, hint) as file:
+                _write(file, source)
+                file.flush()
+                with open_bundle(Path(file.name)) as bundle:
+                    bundle.verify()
+            shutil.rmtree(folder)
+    return Pulled(path=path, reference=reference.at(artifact.digest), release=artifact.release)
+
+
+def _write(file: IO[bytes], source: Source) -> None:
+    """Write the members of a bundle."""
+    for name, data in (
+        (schema.MARKER_NAME, schema.marker(source.manifest_bytes)),
+        (schema.MANIFEST_NAME, source.manifest_bytes),
+        (schema.SIGNATURE_NAME, source.signature),
+        (schema.SBOM_NAME, source.sbom),
+    ):
+        file.write(member_header(name, len(data)) + data + padding(len(data)))
+    for digest, blob in source.manifest.blobs.items():
+        file.write(member_header(schema.BLOB_PREFIX + digest, blob.size))
+        for chunk in source.chunks(blob):
+            file.write(chunk)
+        file.write(padding(blob.size))
+    file.write(END)
