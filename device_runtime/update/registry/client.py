@@ -1,7 +1,6 @@
 """A client of one repository of an OCI registry (OCI distribution specification 1.1)."""
 
 import re
-import time
 from collections.abc import Callable, Collection, Mapping
 from http.client import HTTPMessage
 from typing import NoReturn, Self
@@ -54,7 +53,6 @@ class Registry:
         *,
         credentials: Credentials | None,
         note: Callable[[str], None],
-        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Prepare the client; nothing is sent yet.
 
@@ -63,14 +61,12 @@ class Registry:
             transport: the connections.
             credentials: sent to the registry, and to the server of tokens that it names.
             note: called with a line for the user before each retry.
-            pause: waits for some seconds.
         """
         self.reference = reference
         self._transport = transport
         self._credentials = credentials
         self._authorization: str | None = None
         self._note = note
-        self._pause = pause
         self._base = ""
 
     def __enter__(self) -> Self:
@@ -81,7 +77,7 @@ class Registry:
 
     def patience(self) -> Patience:
         """Create a bound on failures in a row."""
-        return Patience(self._note, self._pause)
+        return Patience(self._note)
 
     def request(
         self,

@@ -4,6 +4,7 @@ import http.client
 import os
 import socket
 import ssl
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
@@ -53,9 +54,8 @@ class TransientError(Exception):
 class Patience:
     """A bound on failures in a row, with a growing pause after each."""
 
-    def __init__(self, note: Callable[[str], None], pause: Callable[[float], None]) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
-        self._pause = pause
         self._failures = 0
 
     def failed(self, error: TransientError) -> None:
@@ -73,7 +73,7 @@ class Patience:
             )
         pause_s = max(min(0.5 * 2 ** (self._failures - 1), MAX_PAUSE_S), error.retry_after_s)
         self._note(f"{error}; next try in {pause_s:g} s")
-        self._pause(pause_s)
+        time.sleep(pause_s)
 
     def progressed(self) -> None:
         """Forget the failures so far."""
@@ -100,8 +100,8 @@ class Response:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A connection with an unread body cannot be used again.
-        if not self._response.isclosed():
+        # A connection with an unread body, or one that was lost, cannot be used again.
+        if not self._response.isclosed() or self._response.length:
             self._connection.close()
 
     def chunks(self) -> Iterator[bytes]:
