@@ -1,12 +1,21 @@
 """Commands about the releases on a device: install, releases, rollback, gc, purge."""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
+from device_runtime.bundle.release import OnBytes
 from device_runtime.commands.options import as_json
+
+if TYPE_CHECKING:
+    from device_runtime.bundle.source import Source
+    from device_runtime.update.preflight import Policy
 
 root = click.option(
     "--root",
@@ -18,7 +27,7 @@ root = click.option(
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle")
 @root
 @click.option(
     "--force",
@@ -37,13 +46,23 @@ root = click.option(
     multiple=True,
     help="Trust this public key from now on; only if the device trusts none yet.",
 )
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificates to trust besides the system's, PEM, if BUNDLE is in a registry.",
+)
+@click.option(
+    "--plain-http", is_flag=True, help="Use HTTP without encryption, if BUNDLE is in a registry."
+)
 @as_json
 def install(
-    bundle: Path,
+    bundle: str,
     root: Path,
     force: bool,
     allow_downgrade: bool,
     key_files: tuple[Path, ...],
+    ca_file: Path | None,
+    plain_http: bool,
     as_json: bool,
 ) -> None:
     """Verify a BUNDLE and make it the device's current release, in one atomic step.
@@ -51,11 +70,16 @@ def install(
     It must be signed with a key that the device trusts: those in /etc/edgepack/keys.d. The release
     is on trial then: if it fails, the device returns to the one before.
 
+    BUNDLE is a file, or the place of a bundle in an OCI registry. The digest in it says exactly
+    which bundle; a tag may point to another one tomorrow. Files that the device has are not
+    downloaded.
+
     \b
     Examples:
       sudo edgepack-runtime install first.epk --key builder.pem
       sudo edgepack-runtime install new.epk
       sudo edgepack-runtime install new.epk --root /mnt/card
+      sudo edgepack-runtime install oci://registry.example/team/bundle@sha256:3f2a...
     """
     from device_runtime.update.install import Policy
     from device_runtime.update.install import install as put
@@ -65,7 +89,8 @@ def install(
     keys = tuple(file.read_bytes() for file in key_files)
     Keyring(Target(root)).require(keys)
     policy = Policy(force=force, downgrade=allow_downgrade, keys=keys)
-    release = put(bundle, root, policy=policy)
+    with _opened(bundle, root, policy, ca_file, plain_http) as source:
+        release = put(source, root, policy=policy)
     manifest = release.manifest
     if as_json:
         result = {
@@ -80,6 +105,35 @@ def install(
     click.echo(f"{manifest.id} {manifest.version} is installed: {release.digest}")
     for note in release.notes:
         click.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def _opened(
+    bundle: str, root: Path, policy: "Policy", ca_file: Path | None, plain_http: bool
+) -> "Iterator[Path | Source]":
+    """Yield the source of an installation, downloaded if it is in a registry."""
+    if not bundle.startswith("oci://"):
+        yield Path(bundle)
+        return
+    from device_runtime.update.registry.device import downloaded
+
+    with downloaded(
+        bundle,
+        root,
+        policy,
+        ca_file=ca_file,
+        plain_http=plain_http,
+        note=lambda line: click.echo(line, err=True),
+        progress=_progress,
+    ) as source:
+        yield source
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[OnBytes]:
+    """Show a progress bar on a terminal."""
+    with click.progressbar(length=total, label="Downloading", file=sys.stderr) as bar:
+        yield bar.update
 
 
 @click.command()

@@ -9,12 +9,7 @@ from device_runtime.bundle import manifest as schema
 from device_runtime.bundle.reader import END, member_header, open_bundle, padding
 from device_runtime.bundle.source import Source
 from device_runtime.durable import open_folder
-from device_runtime.update.registry.download import (
-    alone,
-    download_blobs,
-    download_head,
-    resolve,
-)
+from device_runtime.update.registry.download import RegistryBundle
 from device_runtime.update.registry.reference import parse
 from packager import cache, console
 from packager.aside import written_aside
@@ -51,16 +46,15 @@ def pull(origin: str, output: Path | None, access: Access) -> Pulled:
     """
     reference = parse(origin)
     with connect(reference, access) as registry, console.step(f"Pulling {reference}"):
-        artifact = resolve(registry)
-        folder = cache.root() / "pulled" / artifact.release
+        source = RegistryBundle(registry)
+        manifest = source.manifest
+        path = output or Path(f"{manifest.id}-{manifest.version}.epk")
+        folder = cache.root() / "pulled" / source.digest
         folder.mkdir(parents=True, exist_ok=True)
-        with open_folder(folder) as opened, alone(opened):
-            source = download_head(registry, artifact, opened)
-            manifest = source.manifest
-            path = output or Path(f"{manifest.id}-{manifest.version}.epk")
+        with open_folder(folder) as opened, source.stored_in(opened):
             blobs = manifest.blobs.values()
             with console.progress("Downloading", sum(blob.size for blob in blobs)) as advance:
-                download_blobs(registry, blobs, opened, advance)
+                source.download(blobs, advance)
             hint = "Free some space there, or choose another location with -o FILE.epk."
             with written_aside(path, hint) as file:
                 _write(file, source)
@@ -68,7 +62,7 @@ def pull(origin: str, output: Path | None, access: Access) -> Pulled:
                 with open_bundle(Path(file.name)) as bundle:
                     bundle.verify()
             shutil.rmtree(folder)
-    return Pulled(path=path, reference=reference.at(artifact.digest), release=artifact.release)
+    return Pulled(path=path, reference=reference.at(source.oci_digest), release=source.digest)
 
 
 def _write(file: IO[bytes], source: Source) -> None:

@@ -1,4 +1,4 @@
-"""Registries on 127.0.0.1: Debian's docker-registry, a proxy that cuts connections, a hostile one."""
+"""Registries on 127.0.0.1: Debian's docker-registry, one of our own, and a proxy."""
 
 import hashlib
 import json
@@ -160,7 +160,6 @@ def _copy(
                 with cutter.lock:
                     cutter.moved += len(data)
                     cutter.cuts -= 1
-                # The end of the other side has to arrive before the client tries again.
                 break
             sink.sendall(data)
             moved += len(data)

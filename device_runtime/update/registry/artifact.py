@@ -89,11 +89,6 @@ class Artifact:
     sbom: Descriptor
     layers: dict[str, int]
 
-    @property
-    def release(self) -> str:
-        """Digest of the bundle's manifest, hex: the name of the release."""
-        return self.manifest.digest.removeprefix("sha256:")
-
     def check_blobs(self, manifest: Manifest) -> None:
         """Check that all blobs of the bundle's manifest are layers of the same size.
 

@@ -1,7 +1,8 @@
-"""Download a bundle from a registry into a folder, in the form that `BundleFolder` reads.
+"""A bundle in a registry as a source of a release: its blobs are downloaded into a folder.
 
-A blob is written to `<hex>.part` and gets its name when its digest matched. What an interruption or
-a power cut leaves is resumed: the part that is there is hashed, and the rest requested by range.
+A blob is written to `blobs/sha256/<hex>.part` and gets its name when its digest matched. What an
+interruption or a power cut leaves is resumed: the part that is there is hashed, and the rest
+requested by range.
 """
 
 import fcntl
@@ -11,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from device_runtime.bundle import manifest as schema
-from device_runtime.bundle.folder import BundleFolder
 from device_runtime.bundle.manifest import Blob
 from device_runtime.bundle.release import CHUNK, OnBytes
+from device_runtime.bundle.source import Source
 from device_runtime.durable import Folder
 from device_runtime.errors import RegistryError, ResourceError
 from device_runtime.update.registry import artifact
@@ -29,7 +30,110 @@ PROGRESS = 1 << 20
 DAMAGED = "Run the same command again; if it fails again, push the bundle again."
 
 
-def resolve(registry: Registry) -> Artifact:
+class RegistryBundle(Source):
+    """A bundle in a registry.
+
+    Attributes:
+        oci_digest: `sha256:` and the digest of its OCI manifest.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        """Download all of the bundle but its blobs, and check it.
+
+        Args:
+            registry: the place of the bundle.
+
+        Raises:
+            RegistryError: the registry does not have the bundle, or sends something else.
+            BundleError: the bundle is not valid.
+        """
+        self._registry = registry
+        listed = _resolve(registry)
+        super().__init__(
+            manifest_bytes=self._small(listed.manifest),
+            signature=self._small(listed.signature),
+            sbom=self._small(listed.sbom),
+        )
+        listed.check_blobs(self.manifest)
+        self.oci_digest = listed.digest
+        self._store: Folder | None = None
+
+    @contextmanager
+    def stored_in(self, folder: Folder) -> Iterator[None]:
+        """Keep blobs in a folder while a block runs, and what is there of an earlier time.
+
+        Raises:
+            RegistryError: another program downloads into the folder.
+        """
+        first, second = schema.BLOB_PREFIX.strip("/").split("/")
+        with (
+            _alone(folder),
+            _opened(folder, first) as around,
+            _opened(around, second) as self._store,
+        ):
+            yield
+
+    def download(self, blobs: Iterable[Blob], on_bytes: OnBytes) -> None:
+        """Download blobs that the folder does not have yet.
+
+        Args:
+            blobs: blobs of the manifest.
+            on_bytes: called with the size of each chunk that is stored, or was stored earlier;
+                negative for chunks that were damaged.
+
+        Raises:
+            RegistryError: the registry does not have a blob, or sends other bytes.
+            ResourceError: the disk is too small.
+        """
+        store = self._folder
+        missing = []
+        for blob in blobs:
+            entry = store.stat(blob.sha256)
+            if entry is not None and entry.st_size == blob.size:
+                on_bytes(blob.size)
+            else:
+                missing.append(blob)
+        _check_space(store, missing)
+        for blob in missing:
+            part = blob.sha256 + PART
+            # What was there before a power cut may be damaged: then once more, from the beginning.
+            for last in (False, True):
+                if _download(self._registry, blob, store, on_bytes):
+                    store.rename(part, blob.sha256)
+                    break
+                store.remove(part)
+                on_bytes(-blob.size)
+                if last:
+                    raise RegistryError(
+                        f"the registry sent other bytes than {layer_digest(blob)}", hint=DAMAGED
+                    )
+
+    def chunks(self, blob: Blob) -> Iterator[bytes]:
+        """Read the stored bytes of a blob, which is downloaded now if it is not in the folder."""
+        self.download([blob], lambda _: None)
+        with self._folder.file(blob.sha256) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+
+    @property
+    def _folder(self) -> Folder:
+        if self._store is None:
+            raise ValueError("blobs are read within `stored_in`")
+        return self._store
+
+    def _small(self, layer: Descriptor | None) -> bytes:
+        """Download a layer beside the blobs; empty if there is none."""
+        if layer is None:
+            return b""
+        _, _, data = self._registry.insist(
+            "GET", f"blobs/{layer.digest}", expected=(200,), limit=layer.size
+        )
+        if len(data) != layer.size or _digest(data) != layer.digest:
+            raise RegistryError(f"the registry sent other bytes than {layer.digest}", hint=DAMAGED)
+        return data
+
+
+def _resolve(registry: Registry) -> Artifact:
     """Read the OCI manifest that the reference names.
 
     Raises:
@@ -43,83 +147,21 @@ def resolve(registry: Registry) -> Artifact:
         limit=artifact.MAX_BYTES,
         headers={"Accept": artifact.IMAGE_MANIFEST},
     )
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    if reference.digest not in (None, digest):
+    if reference.digest not in (None, _digest(data)):
         raise RegistryError(
-            f"the registry sent a manifest with the digest {digest} instead of {reference.digest}",
+            f"the registry sent a manifest with the digest {_digest(data)} instead of "
+            f"{reference.digest}",
             hint="Do not use this registry until its operator knows why.",
         )
-    return artifact.read(data, digest)
+    return artifact.read(data, _digest(data))
 
 
-def download_head(registry: Registry, bundle: Artifact, folder: Folder) -> BundleFolder:
-    """Download all of a bundle but its blobs.
-
-    Returns:
-        The bundle, its head checked.
-
-    Raises:
-        RegistryError: the registry does not have it, or it does not agree with the OCI manifest.
-        BundleError: it is not valid.
-    """
-    for name, layer in (
-        (schema.MANIFEST_NAME, bundle.manifest),
-        (schema.SIGNATURE_NAME, bundle.signature),
-        (schema.SBOM_NAME, bundle.sbom),
-    ):
-        data = _small(registry, layer) if layer is not None and layer.size else b""
-        with folder.written_aside(name, 0o644) as file:
-            file.write(data)
-    source = BundleFolder(folder.path)
-    bundle.check_blobs(source.manifest)
-    return source
-
-
-def _small(registry: Registry, layer: Descriptor) -> bytes:
-    _, _, data = registry.insist("GET", f"blobs/{layer.digest}", expected=(200,), limit=layer.size)
-    if len(data) != layer.size or hashlib.sha256(data).hexdigest() != layer.digest[7:]:
-        raise RegistryError(f"the registry sent other bytes than {layer.digest}", hint=DAMAGED)
-    return data
-
-
-def download_blobs(
-    registry: Registry, blobs: Iterable[Blob], folder: Folder, on_bytes: OnBytes
-) -> None:
-    """Download blobs that are not in the folder yet.
-
-    Args:
-        registry: the repository that has them.
-        blobs: blobs of the bundle's manifest.
-        folder: folder of the bundle.
-        on_bytes: called with the size of each chunk that is stored, or was stored earlier.
-
-    Raises:
-        RegistryError: the registry does not have a blob, or sends other bytes.
-        ResourceError: the disk is too small.
-    """
-    with _blob_folder(folder) as store:
-        missing = []
-        for blob in blobs:
-            entry = store.stat(blob.sha256)
-            if entry is not None and entry.st_size == blob.size:
-                on_bytes(blob.size)
-            else:
-                missing.append(blob)
-        _check_space(store, missing)
-        for blob in missing:
-            # A part from before a power cut may be damaged: then once more, from its beginning.
-            if not _download(registry, blob, store, on_bytes):
-                store.remove(blob.sha256 + PART)
-                on_bytes(-blob.size)
-                if not _download(registry, blob, store, on_bytes):
-                    store.remove(blob.sha256 + PART)
-                    raise RegistryError(
-                        f"the registry sent other bytes than {layer_digest(blob)}", hint=DAMAGED
-                    )
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 @contextmanager
-def alone(folder: Folder) -> Iterator[None]:
+def _alone(folder: Folder) -> Iterator[None]:
     """Hold the lock that allows one download into a folder at a time.
 
     Raises:
@@ -133,13 +175,6 @@ def alone(folder: Folder) -> Iterator[None]:
                 "another program is downloading this bundle", hint="Wait for it to end."
             ) from None
         yield
-
-
-@contextmanager
-def _blob_folder(folder: Folder) -> Iterator[Folder]:
-    first, second = schema.BLOB_PREFIX.strip("/").split("/")
-    with _opened(folder, first) as parent, _opened(parent, second) as store:
-        yield store
 
 
 def _opened(folder: Folder, name: str) -> Folder:
@@ -193,10 +228,7 @@ def _download(registry: Registry, blob: Blob, store: Folder, on_bytes: OnBytes) 
                 patience.failed(error)
         part.flush()
         os.fsync(part.fileno())
-    if hasher.hexdigest() != blob.sha256:
-        return False
-    store.rename(name, blob.sha256)
-    return True
+    return hasher.hexdigest() == blob.sha256
 
 
 class _NoRangesError(Exception):
