@@ -220,6 +220,11 @@ class Request(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def reply(self, status: int, body: bytes = b"", **headers: str) -> bool:
+        """Respond, as the whole of `FakeRegistry.answer`."""
+        self.respond(status, body, **headers)
+        return True
+
     def _respond(self) -> None:
         kind, name = self.path.removeprefix("/v2/team/bundle/").split("/", 1)
         if kind == "manifests":
@@ -292,13 +297,19 @@ class Request(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Be silent: clients that go away are what the tests are about."""
+
+
 @contextmanager
 def fake_registry() -> Iterator[FakeRegistry]:
     """Serve an empty registry."""
     registry = FakeRegistry(0)
     handler = type("Handler", (Request,), {"registry": registry})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     registry.port = server.server_port
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -119,11 +119,12 @@ class Registry:
             if response.status in expected:
                 return response
             with response:
+                challenge = None
                 if response.status == 401 and own and not authenticated:
-                    challenges = response.headers.get_all("WWW-Authenticate") or []
-                    if self._authenticate(challenges):
-                        continue
-                self._refuse(response)
+                    challenge = self._challenge(response)
+                if challenge is None:
+                    self._refuse(response)
+            self._authorize(*challenge)
         raise AssertionError("the second response is returned or refused")
 
     def insist(
@@ -163,18 +164,24 @@ class Registry:
             except TransientError as error:
                 patience.failed(error)
 
-    def _authenticate(self, challenges: Collection[str]) -> bool:
-        """Get what the registry wants to see (RFC 7235); False if there is no way to."""
-        for challenge in sorted(challenges, key=str.lower, reverse=True):
+    def _challenge(self, response: Response) -> tuple[str, dict[str, str]] | None:
+        """Return scheme and values of a challenge (RFC 9110) that can be met; None without one."""
+        usable = {}
+        for challenge in response.headers.get_all("WWW-Authenticate") or []:
             scheme, _, rest = challenge.partition(" ")
-            values = dict(_CHALLENGE.findall(rest))
-            if scheme.lower() == "bearer" and "realm" in values:
-                self._authorization = f"Bearer {self._token(values)}"
-                return True
-            if scheme.lower() == "basic" and self._credentials is not None:
-                self._authorization = self._credentials.basic
-                return True
-        return False
+            usable[scheme.lower()] = dict(_CHALLENGE.findall(rest))
+        if "realm" in usable.get("bearer", {}):
+            return "bearer", usable["bearer"]
+        if "basic" in usable and self._credentials is not None:
+            return "basic", usable["basic"]
+        return None
+
+    def _authorize(self, scheme: str, challenge: Mapping[str, str]) -> None:
+        """Meet a challenge from now on."""
+        if scheme == "bearer":
+            self._authorization = f"Bearer {self._token(challenge)}"
+        elif self._credentials is not None:
+            self._authorization = self._credentials.basic
 
     def _token(self, challenge: Mapping[str, str]) -> str:
         """Get a token from the server that the registry names.

@@ -202,7 +202,8 @@ class Transport:
             port = parts.port or {"https": 443, "http": 80}[scheme]
         except (ValueError, KeyError):
             host = ""
-        if not host or len(url) > MAX_URL or not url.isascii() or not url.isprintable():
+        plain_text = url.isascii() and url.isprintable() and " " not in url
+        if not host or len(url) > MAX_URL or not plain_text:
             raise RegistryError("the registry sent an invalid URL", hint="Check its address.")
         if scheme == "http" and not is_loopback(host) and host not in self.plain:
             raise RegistryError(
@@ -291,9 +292,10 @@ class Transport:
                 f"the certificate of {origin[1]} is not valid: {error.verify_message}",
                 hint="Pass the certificate of its authority with --ca-file, if you trust it.",
             ) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             connection.close()
-            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+            unknown = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+            if unknown or isinstance(error, UnicodeError):
                 raise RegistryError(
                     f"there is no host {origin[1]}", hint="Check the address and the network."
                 ) from None
