@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from device_runtime.errors import RegistryError
@@ -13,7 +14,7 @@ from packager.registry.access import Access
 from packager.registry.pull import pull
 from packager.registry.push import push
 from tests.support import certificates
-from tests.support.bundles import draft
+from tests.support.bundles import SBOM, draft
 from tests.support.commands import edgepack, refused
 from tests.support.registries import (
     PASSWORD,
@@ -127,6 +128,28 @@ def test_an_upload_that_is_cut_arrives_whole(
     place = f"oci://127.0.0.1:{registry.port}/team/cut-upload:1"
     pull(place, tmp_path / "pulled.epk", Access())
     assert (tmp_path / "pulled.epk").read_bytes() == bundle.read_bytes()
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_referrers_are_listed_under_a_tag_where_the_registry_lacks_the_api(
+    registry: RealRegistry, bundle: Path
+) -> None:
+    place = f"oci://127.0.0.1:{registry.port}/team/referrers"
+    digest = push(bundle, f"{place}:1", Access()).reference.partition("@")[2]
+    push(bundle, f"{place}:again", Access())
+    url = f"http://127.0.0.1:{registry.port}/v2/team/referrers"
+    kind = "application/vnd.oci.image.index.v1+json"
+    tag = digest.replace(":", "-")
+    index = httpx2.get(f"{url}/manifests/{tag}", headers={"Accept": kind})
+    assert index.headers["Content-Type"] == kind
+    (sbom,) = index.json()["manifests"]
+    assert sbom["artifactType"] == "application/vnd.cyclonedx+json"
+    referrer = httpx2.get(
+        f"{url}/manifests/{sbom['digest']}", headers={"Accept": sbom["mediaType"]}
+    )
+    assert referrer.json()["subject"]["digest"] == digest
+    layer = referrer.json()["layers"][0]
+    assert httpx2.get(f"{url}/blobs/{layer['digest']}").content == SBOM
 
 
 @pytest.mark.usefixtures("own_cache")

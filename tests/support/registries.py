@@ -311,7 +311,7 @@ def fake_registry() -> Iterator[FakeRegistry]:
     handler = type("Handler", (Request,), {"registry": registry})
     server = _Server(("127.0.0.1", 0), handler)
     registry.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield registry

@@ -144,9 +144,8 @@ def test_token_servers_that_are_not_used(
 
     def answer(request: Request) -> bool:
         if request.path.startswith("/token"):
-            request.respond(200, token)
-        else:
-            return request.reply(401, WWW_Authenticate=challenge)
+            return request.reply(200, token)
+        return request.reply(401, WWW_Authenticate=challenge)
 
     registry.answer = answer
     with pytest.raises(RegistryError, match=match):
