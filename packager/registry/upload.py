@@ -159,6 +159,8 @@ class _Session:
             )
         self._location = urljoin(response.url, location)
         self._memory.parent.mkdir(parents=True, exist_ok=True)
+        # To those who know its URL, some registries give the upload without a login.
+        self._memory.touch(0o600)
         self._memory.write_text(self._location)
 
 

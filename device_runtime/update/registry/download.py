@@ -88,8 +88,7 @@ class RegistryBundle(Source):
         store = self._folder
         missing = []
         for blob in blobs:
-            entry = store.stat(blob.sha256)
-            if entry is not None and entry.st_size == blob.size:
+            if _intact(store, blob):
                 on_bytes(blob.size)
             else:
                 missing.append(blob)
@@ -110,7 +109,8 @@ class RegistryBundle(Source):
 
     def chunks(self, blob: Blob) -> Iterator[bytes]:
         """Read the stored bytes of a blob, which is downloaded now if it is not in the folder."""
-        self.download([blob], lambda _: None)
+        if self._folder.stat(blob.sha256) is None:
+            self.download([blob], lambda _: None)
         with self._folder.file(blob.sha256) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
@@ -179,6 +179,16 @@ def _alone(folder: Folder) -> Iterator[None]:
 
 def _opened(folder: Folder, name: str) -> Folder:
     return folder.make_folder(name) if folder.stat(name) is None else folder.folder(name)
+
+
+def _intact(store: Folder, blob: Blob) -> bool:
+    if store.stat(blob.sha256) is None:
+        return False
+    hasher = hashlib.sha256()
+    with store.file(blob.sha256) as file:
+        while chunk := file.read(CHUNK):
+            hasher.update(chunk)
+    return hasher.hexdigest() == blob.sha256
 
 
 def _check_space(store: Folder, blobs: Iterable[Blob]) -> None:

@@ -13,13 +13,14 @@ from typing import Self
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from device_runtime.bundle.release import CHUNK
 from device_runtime.errors import RegistryError
 from device_runtime.update.registry.reference import is_loopback
 
 TIMEOUT_S = 30.0
 MAX_REDIRECTS = 5
 MAX_URL = 8192
+PIECE = 1 << 16
+"""Bytes to read or send at once. What is lost with a connection may be as much."""
 MAX_PAUSE_S = 30.0
 MAX_RETRY_AFTER_S = 300.0
 RETRIES = 6
@@ -111,7 +112,7 @@ class Response:
             TransientError: the connection failed.
         """
         try:
-            while chunk := self._response.read(CHUNK):
+            while chunk := self._response.read(PIECE):
                 yield chunk
         except (OSError, http.client.HTTPException) as error:
             raise TransientError(f"the connection to {self.url_host} was lost: {error}") from None
@@ -314,9 +315,9 @@ class Transport:
                 )
             reached, at = parts.hostname, parts.port or 80
         if scheme == "http":
-            return http.client.HTTPConnection(reached, at, timeout=TIMEOUT_S, blocksize=1 << 16)
+            return http.client.HTTPConnection(reached, at, timeout=TIMEOUT_S, blocksize=PIECE)
         connection = http.client.HTTPSConnection(
-            reached, at, timeout=TIMEOUT_S, blocksize=1 << 16, context=self._tls
+            reached, at, timeout=TIMEOUT_S, blocksize=PIECE, context=self._tls
         )
         if proxy is not None:
             connection.set_tunnel(host, port, _proxy_authorization(proxy))

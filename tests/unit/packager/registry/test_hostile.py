@@ -1,6 +1,7 @@
 """A registry that lies, is damaged or busy: refused with a clear error, or tried again."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from device_runtime.errors import RegistryError
+from device_runtime.errors import ResourceError as DeviceResourceError
 from device_runtime.update.registry import transport
 from packager.errors import ResourceError
 from packager.registry.access import Access
@@ -227,9 +229,30 @@ def test_a_part_that_a_power_cut_damaged_is_downloaded_again(
     assert (tmp_path / "pulled.epk").read_bytes() == bundle.read_bytes()
 
 
+def test_a_blob_that_was_damaged_on_this_disk_is_downloaded_again(
+    registry: FakeRegistry, tmp_path: Path, bundle: Path
+) -> None:
+    weights = registry.blobs.pop(f"sha256:{digest(WEIGHTS)}")
+    refuses(registry, tmp_path, "is not in the registry")
+    registry.blobs[f"sha256:{digest(WEIGHTS)}"] = weights
+    stored = sorted(path for path in (tmp_path / "cache/pulled").rglob("*") if path.is_file())
+    damaged = next(path for path in stored if path.name == digest(bytes(range(256)) * 20))
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    pull(f"{registry.url}:1", tmp_path / "pulled.epk", Access())
+    assert (tmp_path / "pulled.epk").read_bytes() == bundle.read_bytes()
+
+
 def test_a_disk_that_is_too_small(
     registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    disk = os.statvfs(tmp_path)
+    full = os.statvfs_result([*disk[:4], 0, *disk[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    with pytest.raises(DeviceResourceError, match="0 MiB free; the download needs 4 MiB"):
+        pull(f"{registry.url}:1", tmp_path / "pulled.epk", Access())
+
+
+def test_a_place_that_cannot_be_written_to(registry: FakeRegistry) -> None:
     outcome = edgepack("pull", f"{registry.url}:1", "-o", "/proc/nowhere/b.epk")
     refused(outcome, ResourceError.exit_code, "/proc/nowhere")
 
