@@ -1,32 +1,23 @@
 """Push a bundle: its blobs, then what refers to it (signature, SBOM), and the tag last."""
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from device_runtime.bundle import manifest as schema
-from device_runtime.bundle.manifest import Manifest, Record
 from device_runtime.bundle.reader import Bundle, open_bundle
 from device_runtime.errors import RegistryError
 from device_runtime.update.registry import artifact
-from device_runtime.update.registry.artifact import (
-    IMAGE_MANIFEST,
-    MODEL_MANIFEST,
-    Descriptor,
-    ImageManifest,
-)
+from device_runtime.update.registry.artifact import IMAGE_MANIFEST, Descriptor, ImageManifest
 from device_runtime.update.registry.client import Registry
 from device_runtime.update.registry.reference import parse
 from packager import console
 from packager.registry.access import Access, connect
-from packager.registry.upload import Content, exists, upload
+from packager.registry.layout import content_of, describe, descriptor
+from packager.registry.upload import exists, upload
 
 IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"
-MODEL_CONFIG = "application/vnd.cncf.model.config.v1+json"
-FILE_PATH = "org.cncf.model.filepath"
 EMPTY = b"{}"
 
 
@@ -75,116 +66,30 @@ def push(path: Path, destination: str, access: Access) -> Pushed:
         size = sum(blob.size for blob in bundle.manifest.blobs.values())
         with console.progress("Verifying", size) as advance:
             bundle.verify(advance)
-        contents = {
-            descriptor.digest: (descriptor, content) for descriptor, content in _layers(bundle)
-        }
-        config = _config(bundle.manifest)
-        about = _descriptor(MODEL_CONFIG, config)
-        contents[about.digest] = (about, _bytes(config))
-        encoded = msgspec.json.encode(
-            ImageManifest(
-                schema_version=2,
-                media_type=IMAGE_MANIFEST,
-                artifact_type=MODEL_MANIFEST,
-                config=about,
-                layers=tuple(layer for layer, _ in _layers(bundle)),
-                annotations={
-                    "org.opencontainers.image.title": bundle.manifest.id,
-                    "org.opencontainers.image.version": bundle.manifest.version,
-                },
-            )
-        )
+        encoded, contents = describe(bundle)
         if len(encoded) > artifact.MAX_BYTES:
             raise RegistryError(
                 f"{path} has too many files for a registry", hint="Build it with fewer files."
             )
-        subject = _descriptor(IMAGE_MANIFEST, encoded)
+        subject = descriptor(IMAGE_MANIFEST, encoded)
         with console.step(f"Pushing {path.name} to {reference}"):
-            missing = [pair for digest, pair in contents.items() if not exists(registry, digest)]
-            sent = sum(descriptor.size for descriptor, _ in missing)
+            missing = [
+                (blob, content) for blob, content in contents if not exists(registry, blob.digest)
+            ]
+            sent = sum(blob.size for blob, _ in missing)
             with console.progress("Uploading", sent) as advance:
-                for descriptor, content in missing:
-                    upload(registry, descriptor.digest, descriptor.size, content, advance)
+                for blob, content in missing:
+                    upload(registry, blob.digest, blob.size, content, advance)
             _attach(registry, bundle, subject)
             _put(registry, reference.tag, IMAGE_MANIFEST, encoded)
     return Pushed(reference=reference.at(subject.digest), size=size, sent=sent)
 
 
-def _layers(bundle: Bundle) -> Iterator[tuple[Descriptor, Content]]:
-    """List the layers of a bundle, and their contents; empty ones are left out."""
-    for name, kind, data in (
-        (schema.MANIFEST_NAME, artifact.BUNDLE_MANIFEST, bundle.manifest_bytes),
-        (schema.SIGNATURE_NAME, artifact.SIGNATURE, bundle.signature),
-        (schema.SBOM_NAME, artifact.SBOM, bundle.sbom),
-    ):
-        if data:
-            yield _descriptor(kind, data, name), _bytes(data)
-    first = {r.blob.sha256: r for r in reversed(bundle.manifest.records) if r.blob is not None}
-    for digest, blob in bundle.manifest.blobs.items():
-        if blob.size:
-            layer = Descriptor(
-                media_type=_layer_type(first[digest]),
-                digest=artifact.layer_digest(blob),
-                size=blob.size,
-                annotations={FILE_PATH: first[digest].path},
-            )
-            yield layer, lambda blob=blob: bundle.chunks(blob)  # type: ignore[misc]
-
-
-def _layer_type(record: Record) -> str:
-    """Return the type of ModelPack for a file.
-
-    It has none for a single compressed file: `+zstd` is the suffix that it has for archives.
-    """
-    if record.component == "runtime":
-        kind = "code"
-    elif record.path.endswith((".onnx", ".data")):
-        kind = "weight"
-    else:
-        kind = "weight.config"
-    assert record.blob is not None
-    suffix = "+zstd" if record.blob.compression == "zstd" else ""
-    return f"application/vnd.cncf.model.{kind}.v1.raw{suffix}"
-
-
-def _config(manifest: Manifest) -> bytes:
-    """Describe the model as ModelPack does; the same manifest gives the same bytes."""
-    model = manifest.model
-    described = {"name": model.name, "version": manifest.version, "title": manifest.id}
-    contents = {r.blob.sha256: r.sha256 for r in manifest.records if r.blob and r.blob.size}
-    return msgspec.json.encode(
-        {
-            "descriptor": described | ({"licenses": [model.license]} if model.license else {}),
-            "config": {
-                "architecture": model.architecture,
-                "format": "onnx",
-                "precision": manifest.quantization.precision,
-                "quantization": manifest.quantization.recipe,
-            }
-            | ({"paramSize": _count(model.parameters)} if model.parameters else {}),
-            "modelfs": {
-                "type": "layers",
-                "diffIds": [
-                    f"sha256:{contents[name]}" for name in manifest.blobs if name in contents
-                ],
-            },
-        }
-    )
-
-
-def _count(parameters: int) -> str:
-    """Write a number of parameters as ModelPack does: `134.5M`."""
-    for prefix, scale in (("B", 10**9), ("M", 10**6)):
-        if parameters >= scale:
-            return f"{parameters / scale:.1f}{prefix}"
-    return f"{parameters / 1000:.1f}K"
-
-
 def _attach(registry: Registry, bundle: Bundle, subject: Descriptor) -> None:
     """Push the signature and the SBOM as artifacts that refer to the bundle, for other tools."""
-    empty = _descriptor("application/vnd.oci.empty.v1+json", EMPTY)
+    empty = descriptor("application/vnd.oci.empty.v1+json", EMPTY)
     if not exists(registry, empty.digest):
-        upload(registry, empty.digest, empty.size, _bytes(EMPTY), lambda _: None)
+        upload(registry, empty.digest, empty.size, content_of(EMPTY), lambda _: None)
     for name, kind, data in (
         (schema.SIGNATURE_NAME, artifact.SIGNATURE, bundle.signature),
         (schema.SBOM_NAME, artifact.SBOM, bundle.sbom),
@@ -197,11 +102,11 @@ def _attach(registry: Registry, bundle: Bundle, subject: Descriptor) -> None:
                 media_type=IMAGE_MANIFEST,
                 artifact_type=kind,
                 config=empty,
-                layers=(_descriptor(kind, data, name),),
+                layers=(descriptor(kind, data, name),),
                 subject=subject,
             )
         )
-        referrer = msgspec.structs.replace(_descriptor(IMAGE_MANIFEST, encoded), artifact_type=kind)
+        referrer = msgspec.structs.replace(descriptor(IMAGE_MANIFEST, encoded), artifact_type=kind)
         listed = _put(registry, referrer.digest, IMAGE_MANIFEST, encoded)
         if not listed:
             _list_referrer(registry, subject, referrer)
@@ -244,16 +149,3 @@ def _put(registry: Registry, name: str, kind: str, data: bytes) -> bool:
         body=data,
     )
     return "OCI-Subject" in headers
-
-
-def _descriptor(kind: str, data: bytes, name: str = "") -> Descriptor:
-    return Descriptor(
-        media_type=kind,
-        digest=f"sha256:{hashlib.sha256(data).hexdigest()}",
-        size=len(data),
-        annotations={FILE_PATH: name} if name else {},
-    )
-
-
-def _bytes(data: bytes) -> Content:
-    return lambda: iter((data,))

@@ -17,6 +17,7 @@ from packager.registry.pull import pull
 from packager.registry.push import push
 from tests.support.bundles import digest, draft
 from tests.support.commands import edgepack, refused
+from tests.support.keys import ed25519_key
 from tests.support.registries import FakeRegistry, Request, cutting, fake_registry
 
 MIB = 1 << 20
@@ -288,15 +289,48 @@ def test_a_later_command_goes_on_with_an_upload(
         assert registry.blobs[f"sha256:{digest(WEIGHTS)}"] == WEIGHTS
 
 
-def test_signature_and_sbom_are_referrers(registry: FakeRegistry) -> None:
-    """With the referrers API there is no tag for them."""
-    assert set(registry.manifests) - {"1"} == {
-        name for name in registry.manifests if name.startswith("sha256:")
+def test_signature_and_sbom_are_referrers_too(registry: FakeRegistry, tmp_path: Path) -> None:
+    """With the referrers API there is no tag for them. A pull does not need them."""
+    bundle = draft().signed(ed25519_key()).write(tmp_path / "signed.epk")
+    subject = push(bundle, f"{registry.url}:signed", Access()).reference.partition("@")[2]
+    tags = {name for name in registry.manifests if not name.startswith("sha256:")}
+    assert tags == {"1", "signed"}
+    manifests = [json.loads(data) for _, data in registry.manifests.values()]
+    referrers = [m for m in manifests if m.get("subject", {}).get("digest") == subject]
+    assert {referrer["artifactType"] for referrer in referrers} == {
+        "application/vnd.cyclonedx+json",
+        "application/vnd.dsse.envelope.v1+json",
     }
-    subject = f"sha256:{digest(registry.manifests['1'][1])}"
-    referrers = [json.loads(data) for _, data in registry.manifests.values()]
-    kinds = [r["artifactType"] for r in referrers if r.get("subject", {}).get("digest") == subject]
-    assert kinds == ["application/vnd.cyclonedx+json"]
+    for name in [name for name, (_, data) in registry.manifests.items() if b'"subject"' in data]:
+        del registry.manifests[name]
+    pull(f"{registry.url}@{subject}", tmp_path / "pulled.epk", Access())
+    assert (tmp_path / "pulled.epk").read_bytes() == bundle.read_bytes()
+
+
+def test_types_of_modelpack(registry: FakeRegistry) -> None:
+    manifest = oci_manifest(registry)
+    assert manifest["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    assert manifest["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
+    assert manifest["config"]["mediaType"] == "application/vnd.cncf.model.config.v1+json"
+    kinds = {
+        layer["annotations"]["org.cncf.model.filepath"]: layer["mediaType"].removeprefix(
+            "application/vnd."
+        )
+        for layer in manifest["layers"]
+    }
+    assert kinds == {
+        "manifest.json": "edgepack.manifest+json",
+        "sbom.cdx.json": "cyclonedx+json",
+        "runtime/edgepack-runtime": "cncf.model.code.v1.raw+zstd",
+        "model/model.onnx.data": "cncf.model.weight.v1.raw",
+        "model/tokenizer.json": "cncf.model.weight.config.v1.raw+zstd",
+        "model/weights.data": "cncf.model.weight.v1.raw",
+    }
+    config = json.loads(registry.blobs[manifest["config"]["digest"]])
+    assert config["descriptor"]["name"] == "tiny"
+    assert config["config"]["paramSize"] == "1.0K"
+    blobs = [layer for layer in manifest["layers"] if "cncf" in layer["mediaType"]]
+    assert len(config["modelfs"]["diffIds"]) == len(blobs)
 
 
 def test_a_push_needs_a_tag(bundle: Path) -> None:

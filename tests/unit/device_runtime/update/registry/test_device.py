@@ -3,16 +3,20 @@
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from device_runtime.errors import BundleError, InstallError, RegistryError
+from device_runtime.update.preflight import STRICT
 from device_runtime.update.registry import transport
+from device_runtime.update.registry.device import downloaded
 from packager.registry.access import Access
 from packager.registry.push import push
 from tests.support.bundles import digest, draft
 from tests.support.commands import edgepack_runtime, refused
+from tests.support.keys import ed25519_key
 from tests.support.registries import FakeRegistry, Request, cutting, fake_registry
 from tests.support.targets import ELF_AARCH64, ELF_X86_64, make_root
 
@@ -96,11 +100,6 @@ def test_a_download_goes_on_after_a_power_cut(
 
 
 def download(reference: str, root: Path) -> None:
-    from contextlib import nullcontext
-
-    from device_runtime.update.preflight import STRICT
-    from device_runtime.update.registry.device import downloaded
-
     with downloaded(
         reference,
         root,
@@ -122,12 +121,19 @@ def test_nothing_is_downloaded_that_does_not_fit(registry: FakeRegistry, tmp_pat
 
 
 def test_nothing_is_downloaded_that_no_trusted_key_has_signed(
-    registry: FakeRegistry, root: Path
+    registry: FakeRegistry, root: Path, tmp_path: Path
 ) -> None:
     (root / "etc/edgepack/update.toml").write_text("allow_unsigned = false\n")
     outcome = edgepack_runtime("install", f"{registry.url}:1", "--root", root)
     refused(outcome, InstallError.exit_code, "sign")
     assert blobs(registry) == set()
+    key = ed25519_key()
+    signed = BUNDLE.signed(key).write(tmp_path / "signed.epk")
+    push(signed, f"{registry.url}:signed", Access())
+    (tmp_path / "key.pem").write_bytes(key.pem)
+    arguments = ("--root", root, "--key", tmp_path / "key.pem")
+    outcome = edgepack_runtime("install", f"{registry.url}:signed", *arguments)
+    assert outcome.status == 0, outcome.err
 
 
 def test_a_damaged_blob(registry: FakeRegistry, root: Path) -> None:
