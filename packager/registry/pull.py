@@ -3,16 +3,11 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from device_runtime.bundle import manifest as schema
-from device_runtime.bundle.reader import END, member_header, open_bundle, padding
-from device_runtime.bundle.source import Source
 from device_runtime.durable import open_folder
 from device_runtime.update.registry.download import RegistryBundle
 from device_runtime.update.registry.reference import parse
-from packager import cache, console
-from packager.aside import written_aside
+from packager import bundle, cache, console
 from packager.registry.access import Access, connect
 
 
@@ -55,28 +50,6 @@ def pull(origin: str, output: Path | None, access: Access) -> Pulled:
             blobs = manifest.blobs.values()
             with console.progress("Downloading", sum(blob.size for blob in blobs)) as advance:
                 source.download(blobs, advance)
-            hint = "Free some space there, or choose another location with -o FILE.epk."
-            with written_aside(path, hint) as file:
-                _write(file, source)
-                file.flush()
-                with open_bundle(Path(file.name)) as bundle:
-                    bundle.verify()
+            bundle.copy(source, path)
             shutil.rmtree(folder)
     return Pulled(path=path, reference=reference.at(source.oci_digest), release=source.digest)
-
-
-def _write(file: IO[bytes], source: Source) -> None:
-    """Write the members of a bundle."""
-    for name, data in (
-        (schema.MARKER_NAME, schema.marker(source.manifest_bytes)),
-        (schema.MANIFEST_NAME, source.manifest_bytes),
-        (schema.SIGNATURE_NAME, source.signature),
-        (schema.SBOM_NAME, source.sbom),
-    ):
-        file.write(member_header(name, len(data)) + data + padding(len(data)))
-    for digest, blob in source.manifest.blobs.items():
-        file.write(member_header(schema.BLOB_PREFIX + digest, blob.size))
-        for chunk in source.chunks(blob):
-            file.write(chunk)
-        file.write(padding(blob.size))
-    file.write(END)

@@ -153,7 +153,9 @@ def test_referrers_are_listed_under_a_tag_where_the_registry_lacks_the_api(
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_login_and_a_certificate_of_an_authority_of_our_own(tmp_path: Path, bundle: Path) -> None:
+def test_login_and_a_certificate_of_an_authority_of_our_own(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = certificates.make(tmp_path)
     password = tmp_path / "password"
     password.write_text(f"{PASSWORD}\n")
@@ -165,6 +167,9 @@ def test_login_and_a_certificate_of_an_authority_of_our_own(tmp_path: Path, bund
         refused(edgepack("push", bundle, place, *trusting), 14, "wants a login", "docker login")
         pushed = edgepack("push", bundle, place, *login, *trusting)
         assert pushed.status == 0, pushed.err
+        monkeypatch.setenv("SSL_CERT_FILE", str(own.certificate))
+        pulled = edgepack("pull", place, *login, "-o", tmp_path / "pulled.epk")
+        assert pulled.status == 0, pulled.err
         password.write_text("wrong\n")
         outcome = edgepack("pull", place, *login, *trusting)
         refused(outcome, 14, "refuses the credentials")

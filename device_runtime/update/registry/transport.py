@@ -24,7 +24,7 @@ PIECE = 1 << 16
 MAX_PAUSE_S = 30.0
 MAX_RETRY_AFTER_S = 300.0
 RETRIES = 6
-"""Failures in a row after which a request is given up: about a minute."""
+"""Failures in a row after which a request is given up: about half a minute."""
 
 REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -305,15 +305,7 @@ class Transport:
 
     def _connect(self, origin: Origin, proxy: str | None) -> http.client.HTTPConnection:
         scheme, host, port = origin
-        reached, at = host, port
-        if proxy is not None:
-            parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
-            if parts.scheme != "http" or not parts.hostname:
-                raise RegistryError(
-                    f"the proxy for {scheme} is not an http:// URL",
-                    hint="Set HTTPS_PROXY to http://HOST:PORT, or exempt the registry in NO_PROXY.",
-                )
-            reached, at = parts.hostname, parts.port or 80
+        reached, at = (host, port) if proxy is None else _proxy_address(proxy)
         if scheme == "http":
             return http.client.HTTPConnection(reached, at, timeout=TIMEOUT_S, blocksize=PIECE)
         connection = http.client.HTTPSConnection(
@@ -335,6 +327,19 @@ def _proxy(origin: Origin) -> str | None:
     if is_loopback(host) or proxy_bypass(f"{host}:{port}"):
         return None
     return getproxies().get(scheme)
+
+
+def _proxy_address(proxy: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+        if parts.scheme == "http" and parts.hostname:
+            return parts.hostname, parts.port or 80
+    except ValueError:
+        pass
+    raise RegistryError(
+        "the proxy is not an http:// URL",
+        hint="Set HTTPS_PROXY to http://HOST:PORT, or exempt the registry in NO_PROXY.",
+    )
 
 
 def _proxy_authorization(proxy: str) -> dict[str, str]:

@@ -235,6 +235,15 @@ def test_https_goes_through_a_tunnel_unless_the_host_is_exempt(
         pull("oci://registry.invalid/a:1", tmp_path / "x.epk", Access())
 
 
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://127.0.0.1:x", "http://[::1"])
+def test_proxies_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proxy: str
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    with pytest.raises(RegistryError, match="the proxy is not an http:// URL"):
+        pull("oci://registry.invalid/a:1", tmp_path / "x.epk", Access())
+
+
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.touch()
