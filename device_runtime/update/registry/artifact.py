@@ -13,7 +13,6 @@ import msgspec
 
 from device_runtime.bundle import manifest as schema
 from device_runtime.bundle.manifest import Blob, Manifest
-from device_runtime.bundle.reader import MAX_MEMBER
 from device_runtime.bundle.release import MAX_SBOM_BYTES
 from device_runtime.bundle.source import MAX_SIGNATURE_BYTES
 from device_runtime.errors import RegistryError
@@ -129,7 +128,7 @@ def read(data: bytes, digest: str) -> Artifact:
     if len(manifest.layers) > MAX_LAYERS:
         raise RegistryError(f"{digest} has more than {MAX_LAYERS} layers", hint=NOT_A_BUNDLE)
     for layer in manifest.layers:
-        if not DIGEST.fullmatch(layer.digest) or not 0 <= layer.size <= MAX_MEMBER:
+        if not DIGEST.fullmatch(layer.digest) or layer.size < 0:
             raise RegistryError(
                 f"{digest} has a layer without a valid digest and size", hint=NOT_A_BUNDLE
             )
