@@ -35,8 +35,8 @@ class Pushed:
 
     Attributes:
         reference: reference to the bundle by digest.
-        size: length of all blobs, bytes.
-        sent: length of the blobs that the registry did not have, bytes.
+        size: length of all that the artifact consists of, bytes.
+        sent: length of what the repository did not have, bytes.
     """
 
     reference: str
@@ -63,8 +63,8 @@ def push(path: Path, destination: str, access: Access) -> Pushed:
             hint="Push to a tag: oci://HOST[:PORT]/REPOSITORY:TAG",
         )
     with connect(reference, access) as registry, open_bundle(path) as bundle:
-        size = sum(blob.size for blob in bundle.manifest.blobs.values())
-        with console.progress("Verifying", size) as advance:
+        stored = sum(blob.size for blob in bundle.manifest.blobs.values())
+        with console.progress("Verifying", stored) as advance:
             bundle.verify(advance)
         encoded, contents = describe(bundle)
         if len(encoded) > artifact.MAX_BYTES:
@@ -82,6 +82,7 @@ def push(path: Path, destination: str, access: Access) -> Pushed:
                     upload(registry, blob.digest, blob.size, content, advance)
             _attach(registry, bundle, subject)
             _put(registry, reference.tag, IMAGE_MANIFEST, encoded)
+    size = sum(blob.size for blob, _ in contents)
     return Pushed(reference=reference.at(subject.digest), size=size, sent=sent)
 
 
