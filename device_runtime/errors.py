@@ -86,6 +86,13 @@ class ServiceError(DeviceError):
     api_code = "stopping"
 
 
+class RegistryError(DeviceError):
+    """A registry cannot be reached, refuses access, or does not have the bundle."""
+
+    exit_code = 15
+    wire_name = "registry"
+
+
 def error_classes() -> list[type[DeviceError]]:
     """Return the error classes of all loaded modules, each after its parent."""
     classes: list[type[DeviceError]] = [DeviceError]

@@ -20,6 +20,7 @@ from device_runtime.bundle.fields import MAX_FILE_BYTES
 from device_runtime.bundle.manifest import Blob, Component, Manifest, Record
 from device_runtime.bundle.reader import END, member_header, open_bundle, padding
 from device_runtime.bundle.release import file_chunks
+from device_runtime.bundle.source import Source
 from packager import cache, console, keys
 from packager.aside import written_aside
 from packager.errors import PackagerError
@@ -160,6 +161,26 @@ def write(
         with open_bundle(Path(file.name)) as bundle:
             bundle.verify()
     return bundle.digest
+
+
+def copy(source: Source, path: Path) -> None:
+    """Write a bundle from another source byte for byte, verify it, and give it its name.
+
+    Args:
+        source: the bundle.
+        path: the `.epk` file; replaced if it exists.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        ResourceError: the folder cannot be written to, or its disk is full.
+    """
+    hint = "Free some space there, or choose another location with -o FILE.epk."
+    head = (source.manifest, source.manifest_bytes, source.signature, source.sbom)
+    with written_aside(path, hint) as file:
+        _write_members(file, *head, source.chunks)
+        file.flush()
+        with open_bundle(Path(file.name)) as bundle:
+            bundle.verify()
 
 
 def sign(path: Path, signers: Iterable[Signer]) -> None:

@@ -11,7 +11,18 @@ import click
 import device_runtime
 from device_runtime.errors import DeviceError
 from packager import console
-from packager.commands import build, bundle, diff, doctor, evaluate, flash, keys, kit, known
+from packager.commands import (
+    build,
+    bundle,
+    diff,
+    doctor,
+    evaluate,
+    flash,
+    keys,
+    kit,
+    known,
+    registry,
+)
 from packager.errors import PackagerError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -46,6 +57,7 @@ for command in (
     *(build.build, build.demo),
     *(bundle.run, bundle.chat, flash.flash, bundle.inspect, bundle.verify),
     *(diff.diff, keys.keys, keys.sign),
+    *(registry.push, registry.pull),
     *(known.profiles, known.models, known.recipes),
     *(evaluate.evaluate, kit.kit, doctor.doctor),
 ):

@@ -27,6 +27,7 @@ PACKAGES = {
     "qemu-aarch64-static": "qemu-user-static",
     "mmdebstrap": "mmdebstrap",
     "systemd-analyze": "systemd",
+    "docker-registry": "docker-registry",
 }
 
 

@@ -1,18 +1,26 @@
 """Commands about the releases on a device: install, releases, rollback, gc, purge, guard."""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
+from device_runtime.bundle.release import OnBytes
 from device_runtime.commands.options import as_json
 from device_runtime.errors import InstallError, ServiceError
 
 if TYPE_CHECKING:
     from device_runtime.bundle.release import Release
     from device_runtime.update.services import Services
+
+if TYPE_CHECKING:
+    from device_runtime.bundle.source import Source
+    from device_runtime.update.preflight import Policy
 
 root = click.option(
     "--root",
@@ -24,7 +32,7 @@ root = click.option(
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle")
 @root
 @click.option(
     "--force",
@@ -44,14 +52,24 @@ root = click.option(
     help="Trust this public key from now on; only if the device trusts none yet.",
 )
 @click.option("--settings", type=click.Path(path_type=Path), hidden=True)
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificates to trust besides the system's, PEM, if BUNDLE is in a registry.",
+)
+@click.option(
+    "--plain-http", is_flag=True, help="Use HTTP without encryption, if BUNDLE is in a registry."
+)
 @as_json
 def install(
-    bundle: Path,
+    bundle: str,
     root: Path,
     force: bool,
     allow_downgrade: bool,
     key_files: tuple[Path, ...],
     settings: Path | None,
+    ca_file: Path | None,
+    plain_http: bool,
     as_json: bool,
 ) -> None:
     """Verify a BUNDLE and make it the device's current release, in one atomic step.
@@ -61,11 +79,16 @@ def install(
     command waits for the verdict; Ctrl-C ends the waiting, not the trial. An update that was made
     with `edgepack diff` needs the release that it was made from.
 
+    BUNDLE is a file, or the place of a bundle in an OCI registry. The digest in it says exactly
+    which bundle; a tag may point to another one tomorrow. Files that the device has are not
+    downloaded.
+
     \b
     Examples:
       sudo edgepack-runtime install first.epk --key builder.pem
       sudo edgepack-runtime install new.epk
       sudo edgepack-runtime install new.epk --root /mnt/card
+      sudo edgepack-runtime install oci://registry.example/team/bundle@sha256:3f2a...
     """
     from device_runtime.update import first_boot, systemd
     from device_runtime.update.install import Policy
@@ -79,7 +102,8 @@ def install(
     keys += tuple(pem.encode() for pem in sent.keys)
     services = systemd.of_root(root)
     policy = Policy(force=force, downgrade=allow_downgrade, keys=keys)
-    release = put(bundle, root, policy=policy, services=services, settings=sent)
+    with _opened(bundle, root, policy, ca_file, plain_http) as source:
+        release = put(source, root, policy=policy, services=services, settings=sent)
     manifest = release.manifest
     for note in release.notes:
         click.echo(f"note: {note}", err=True)
@@ -156,6 +180,35 @@ def guard(root: Path) -> None:
         judge.run(Target(root), services)
     except OSError as error:
         raise disk_error(error, root) from None
+
+
+@contextmanager
+def _opened(
+    bundle: str, root: Path, policy: "Policy", ca_file: Path | None, plain_http: bool
+) -> "Iterator[Path | Source]":
+    """Yield the source of an installation, downloaded if it is in a registry."""
+    if not bundle.startswith("oci://"):
+        yield Path(bundle)
+        return
+    from device_runtime.update.registry.device import downloaded
+
+    with downloaded(
+        bundle,
+        root,
+        policy,
+        ca_file=ca_file,
+        plain_http=plain_http,
+        note=lambda line: click.echo(line, err=True),
+        progress=_progress,
+    ) as source:
+        yield source
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[OnBytes]:
+    """Show a progress bar on a terminal."""
+    with click.progressbar(length=total, label="Downloading", file=sys.stderr) as bar:
+        yield bar.update
 
 
 @click.command()

@@ -53,6 +53,15 @@ class Draft:
         changed = msgspec.structs.replace(self.manifest, records=(*self.manifest.records, *records))
         return replace(self, manifest=changed)
 
+    def with_file(self, path: str, data: bytes) -> "Draft":
+        """Add a file of the model, stored as it is."""
+        name = digest(data)
+        blob = Blob(sha256=name, size=len(data))
+        record = Record(
+            path=path, component="model", mode=0o644, size=len(data), sha256=name, blob=blob
+        )
+        return Draft(self.manifest, {**self.blobs, name: data}).with_records(record)
+
     def replaced(self, **changes: Any) -> "Draft":
         return replace(self, manifest=msgspec.structs.replace(self.manifest, **changes))
 
