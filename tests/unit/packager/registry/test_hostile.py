@@ -162,7 +162,7 @@ def test_a_refusal_is_final(registry: FakeRegistry, status: int, words: str) -> 
     body = b'{"errors": [{"code": "DENIED", "message": "the reason"}]}'
     registry.answer = lambda request: request.reply(status, body)
     outcome = edgepack("pull", f"{registry.url}:1")
-    refused(outcome, 14, words, "the reason")
+    refused(outcome, 15, words, "the reason")
     assert "next try" not in outcome.err
     assert len(registry.requests) == 1
 
@@ -334,7 +334,7 @@ def test_types_of_modelpack(registry: FakeRegistry) -> None:
 
 def test_a_push_needs_a_tag(bundle: Path) -> None:
     outcome = edgepack("push", bundle, f"oci://127.0.0.1:1/a@sha256:{'0' * 64}")
-    refused(outcome, 14, "Push to a tag")
+    refused(outcome, 15, "Push to a tag")
 
 
 def test_a_damaged_bundle_is_not_pushed(bundle: Path, own_cache: Path) -> None:

@@ -154,11 +154,11 @@ def test_the_device_s_own_login(registry: FakeRegistry, root: Path) -> None:
     registry.answer = answer
     place = f"{registry.url}:1"
     outcome = edgepack_runtime("install", place, "--root", root)
-    refused(outcome, 14, "wants a login", "/etc/edgepack/registry.json")
+    refused(outcome, 15, "wants a login", "/etc/edgepack/registry.json")
     config = root / "etc/edgepack/registry.json"
     config.write_text(json.dumps({"auths": {f"127.0.0.1:{registry.port}": {"auth": login}}}))
     config.chmod(0o644)
-    refused(edgepack_runtime("install", place, "--root", root), 14, "mode 644", "chmod 600")
+    refused(edgepack_runtime("install", place, "--root", root), 15, "mode 644", "chmod 600")
     config.chmod(0o600)
     outcome = edgepack_runtime("install", place, "--root", root)
     assert outcome.status == 0, outcome.err
