@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -209,7 +210,7 @@ def write(
         on_bytes: called with the number of bytes written or compared.
 
     Raises:
-        FlashError: the device does not return what was written.
+        FlashError: the device failed, or does not return what was written.
     """
     unused, used = ranges
     for part in (*unused, *used):
@@ -223,18 +224,37 @@ def write(
         _forget(device)
         for part in (*unused, *used):
             _compare(source, device, part, start, on_bytes)
-    except BaseException:
+    except BaseException as error:
         with _uninterrupted():
-            console.note("Restoring what was on the device ...")
-            for part in (*used, *unused):
-                _copy(undo, device, part, 0, start)
-            os.fsync(device)
+            _restore(device, start, (*used, *unused), undo)
+        if isinstance(error, OSError):
+            raise FlashError(
+                f"the device failed and has its old contents again: {error.strerror}",
+                hint="Use another card or reader.",
+            ) from None
         raise
+
+
+def _restore(device: int, start: int, parts: tuple[Range, ...], undo: int) -> None:
+    console.note("Restoring what was on the device ...")
+    try:
+        for part in parts:
+            _copy(undo, device, part, 0, start)
+        os.fsync(device)
+    except OSError as error:
+        raise FlashError(
+            f"the device cannot be restored: {error.strerror}",
+            hint="Its file system may be damaged: check it with e2fsck -f, or write the system's "
+            "image to it again.",
+        ) from None
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Ignore Ctrl-C: half of a restored disk is worse than a pause."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -16,13 +16,13 @@ import os
 import shutil
 import stat
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from device_runtime.bundle.manifest import Record
 from device_runtime.bundle.reader import Bundle, open_bundle
 from device_runtime.bundle.release import disk_error
 from device_runtime.durable import open_folder
@@ -179,13 +179,11 @@ def _install(request: FlashRequest, bundle: Bundle, root: _Root, work: Path) -> 
         root.copy.check()
         difference.compare(root.copy, advance)
     written = {path.partition(f"/{bundle.digest}/")[2] for path in difference.files}
-    records = [record for record in bundle.manifest.records if record.path in written]
-    blobs = {record.blob: record.component for record in records if record.blob is not None}
-    moved = Counter({"runtime": 0, "model": 0, "tokenizer": 0})
-    for blob, component in blobs.items():
-        moved[component] += blob.size
-    moved["other"] = whole(request, bundle)["other"]
-    return result(request, bundle, moved)
+
+    def shared(record: Record) -> Path | None:
+        return None if record.path in written else difference.root / record.path
+
+    return result(request, bundle, whole(request, bundle, shared))
 
 
 def _difference(request: FlashRequest, bundle: Bundle, source: FileSystem, work: Path) -> Changes:

@@ -1,5 +1,6 @@
 """Block devices: which are refused, and writing them so that it can be undone."""
 
+import errno
 import os
 import random
 from pathlib import Path
@@ -173,3 +174,17 @@ def test_card_that_forgets(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FlashError, match="returns other data"):
         write(card.device, START, card.new, card.ranges, card.undo, lambda _size: None)
     assert card.content == card.before
+
+
+@pytest.mark.parametrize("restorable", [True, False])
+def test_card_that_fails(restorable: bool, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        if not restorable:
+            monkeypatch.setattr(block_device, "_copy", fail)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(block_device, "_compare", fail)
+    message = "has its old contents again" if restorable else "cannot be restored"
+    with pytest.raises(FlashError, match=message):
+        write(card.device, START, card.new, card.ranges, card.undo, lambda _size: None)
+    assert (card.content == card.before) == restorable
