@@ -93,7 +93,8 @@ def test_empty_variable_counts_as_not_set(sources: Sources) -> None:
 
 
 def test_variables_of_others_are_let_alone(sources: Sources) -> None:
-    others = ("CONFIG", "RELEASE", "API_KEY_FILE", "CACHE", "TESTS_REQUIRE")
+    own = ("CONFIG", "RELEASE", "API_KEY_FILE")
+    others = (*own, "CACHE", "KEYS", "PASSPHRASE_FILE", "TESTS_REQUIRE")
     environment = {f"EDGEPACK_{name}": "x" for name in others} | {"PATH": "x", "edgepack_x": "x"}
     assert sources.resolve("", environment).config == sources.config()
 
