@@ -156,6 +156,16 @@ def test_release_that_failed_twice_is_refused(trials: Trials) -> None:
     assert trials.device.current == trials.good.digest
 
 
+def test_hold_of_an_application_is_respected_until_it_ends(trials: Trials) -> None:
+    url = f"{trials.device.url}/v1/update-hold"
+    body = {"reason": "a customer is being served", "seconds": 60}
+    assert httpx.put(url, json=body).json()["held"]
+    with pytest.raises(InstallError, match="a customer is being served"):
+        trials.install(2, trial=True)
+    assert httpx.delete(url).status_code == 200
+    assert trials.install(2, trial=True).on_trial
+
+
 @pytest.fixture
 def command(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], int]:
     """`edgepack-runtime install` on the device; returns the exit code."""
