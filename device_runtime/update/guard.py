@@ -17,7 +17,7 @@ from device_runtime.durable import Folder
 from device_runtime.errors import InstallError, ServiceError
 from device_runtime.heartbeat import Heartbeat
 from device_runtime.logs import event
-from device_runtime.update import config, switch
+from device_runtime.update import config, links, switch
 from device_runtime.update.config import UpdateConfig
 from device_runtime.update.journal import Pending, read_history, read_pending, write_pending
 from device_runtime.update.judgement import Bounds, Observation, Trial, Verdict
@@ -94,7 +94,12 @@ def run(
 def _end(target: Target, state: Folder, pending: Pending, verdict: Verdict, keep: int) -> str:
     """Commit or roll back; return the digest of the release that is current now."""
     if not verdict.good:
-        return switch.roll_back(target, state, verdict.reason)
+        try:
+            return switch.roll_back(target, state, verdict.reason)
+        except OSError as error:  # on a full disk, the way back matters more than the record
+            event(log, logging.ERROR, "failure_not_recorded", reason=error)
+            switch.abandon(target, state)
+            return links.read(state, "current") or pending.release
     switch.commit(target, state, tokens_per_s=verdict.tokens_per_s, keep=keep)
     return pending.release
 
@@ -115,7 +120,10 @@ def _count_start(target: Target, state: Folder) -> Pending | None:
         pending = read_pending(state)
         if pending is not None:
             pending = msgspec.structs.replace(pending, boots=pending.boots + 1)
-            write_pending(state, pending)
+            try:
+                write_pending(state, pending)
+            except OSError as error:  # a full disk must not keep the trial from its end
+                event(log, logging.ERROR, "start_not_counted", reason=error)
         return pending
 
 

@@ -129,6 +129,13 @@ def roll_back(target: Target, state: Folder, reason: str) -> str:
     return _undo(target, state, pending)
 
 
+def abandon(target: Target, state: Folder) -> None:
+    """End the trial as `roll_back` does, if there is one, without a record of the failure."""
+    pending = read_pending(state)
+    if pending is not None:
+        _undo(target, state, pending)
+
+
 def back(target: Target, state: Folder) -> str:
     """Exchange the current and the previous release; ends a trial without a failure.
 

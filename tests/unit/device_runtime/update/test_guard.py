@@ -1,5 +1,7 @@
 """The guard: what it does with a verdict, and what cannot keep it from one."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,22 @@ def test_release_that_was_replaced_or_taken_back_is_left_alone(machine: Machine)
     machine.events.append(back)
     assert machine.judge() is None
     assert (machine.current, machine.restarted) == (machine.good, [])
+
+
+def test_bad_release_goes_when_nothing_can_be_written_down(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    machine.begin(2)
+    machine.health = ""
+    monkeypatch.setattr(guard, "write_pending", full)
+    monkeypatch.setattr(switch, "write_history", full)
+    verdict = machine.judge()
+    assert verdict is not None
+    assert not verdict.good
+    assert (machine.current, machine.restarted) == (machine.good, [SERVICE])
 
 
 def test_service_manager_that_does_not_respond_is_not_needed(

@@ -140,10 +140,19 @@ def test_speed_that_is_not_known_is_not_judged() -> None:
     assert watch.wait(PROBATION_S + 1) == Verdict(good=True)
 
 
-def test_memory_beyond_the_bound_at_any_time() -> None:
+@pytest.mark.parametrize("health", ["starting", "ready"])
+def test_memory_beyond_the_bound_when_it_gets_ready(health: str) -> None:
     watch = Watch()
-    watch.set(memory_bytes=501 << 20)
+    watch.set(memory_bytes=501 << 20, health=health, self_check=PASSED)
     assert "uses 501 MiB of memory, more than 500 MiB" in reason(watch.wait(1))
+
+
+def test_memory_of_conversations_is_not_a_fault() -> None:
+    watch = Watch()
+    watch.ready()
+    assert watch.wait(3) is None
+    watch.set(memory_bytes=2 << 30)
+    assert watch.wait(PROBATION_S) == Verdict(good=True, tokens_per_s=40.0)
 
 
 def test_three_crashes_before_it_is_ready() -> None:
