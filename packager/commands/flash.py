@@ -50,6 +50,12 @@ class _Size(click.ParamType[int]):
     metavar="FILE",
     help="SSH: file with the password for sudo.  [default: asked for if sudo needs one]",
 )
+@click.option(
+    "--delta-from",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="OLD",
+    help="SSH: the bundle that the device has; send only the difference, if that is less.",
+)
 @click.option("--grow", type=_Size(), help="Images: enlarge the root file system by this (2G).")
 @click.option(
     "--max-size",
@@ -75,6 +81,7 @@ def flash(
     allow_downgrade: bool,
     allow_unsigned: bool,
     sudo_password_file: Path | None,
+    delta_from: Path | None,
     grow: int | None,
     max_size: int,
     yes: bool,
@@ -95,6 +102,7 @@ def flash(
       edgepack flash BUNDLE.epk /dev/sdX                        a card in a reader
       edgepack flash BUNDLE.epk ssh://pi@kitchen.local          a running device
       edgepack flash BUNDLE.epk ssh://pi@kitchen --config kitchen.toml
+      edgepack flash NEW.epk ssh://pi@kitchen --delta-from OLD.epk
 
     \b
     The file of --config has the options of the device's service (edgepack-runtime serve --help)
@@ -123,6 +131,7 @@ def flash(
             dry_run=dry_run,
             output=output,
             sudo_password=sudo_password_file,
+            delta_from=delta_from,
         )
     )
     if as_json:

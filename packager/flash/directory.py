@@ -31,7 +31,12 @@ def flash(request: FlashRequest) -> FlashResult:
         InstallError: the bundle does not fit the target.
         ResourceError: the target has too little free space.
     """
-    request.refuse(DESCRIPTION, grow=request.grow, output=request.output)
+    request.refuse(
+        DESCRIPTION,
+        grow=request.grow,
+        output=request.output,
+        delta_from=request.delta_from,
+    )
     root = Path(request.target)
     if root.samefile("/"):
         raise FlashError(

@@ -59,7 +59,9 @@ def flash(request: FlashRequest) -> FlashResult:
         InstallError: the bundle does not fit the target.
         ResourceError: the target or this machine has too little free space.
     """
-    request.refuse(DESCRIPTION, sudo_password_file=request.sudo_password)
+    request.refuse(
+        DESCRIPTION, sudo_password_file=request.sudo_password, delta_from=request.delta_from
+    )
     check_programs()
     with open_bundle(request.bundle) as bundle:
         if Path(request.target).is_block_device():

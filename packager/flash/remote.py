@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from device_runtime.bundle import requirements
 from device_runtime.bundle.manifest import Manifest
+from device_runtime.update.links import STATE
 from device_runtime.update.preflight import Policy
 from device_runtime.update.units import PROGRAM_NAME, PROGRAMS
 from packager.errors import FlashError
@@ -23,6 +24,7 @@ echo "glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null </dev/null)"
 echo "board=$(tr '\\0' ' ' 2>/dev/null </proc/device-tree/compatible)"
 echo "free=$(df -Pk . | {{ read -r _; read -r _ _ _ free _; echo "$free"; }})"
 test -x {PROGRAM} && echo program=1
+echo "current=$(readlink /{STATE}/current)"
 if test "$(id -u)" = 0; then echo root=1
 elif command -v sudo >/dev/null; then
   if sudo -n true >/dev/null 2>&1 </dev/null; then echo sudo=free; else echo sudo=password; fi
@@ -41,6 +43,7 @@ class Facts:
         board: names of the board in its device tree, most specific first.
         free: free space on the disk of the user's home, bytes.
         has_program: an edgepack runtime is installed.
+        current: digest of the current release; empty if there is none.
         is_root: the user is root.
         sudo: the user may use sudo: `free` without a password, `password`, or empty.
     """
@@ -50,6 +53,7 @@ class Facts:
     board: tuple[str, ...]
     free: int
     has_program: bool
+    current: str
     is_root: bool
     sudo: str
 
@@ -77,6 +81,7 @@ def ask(device: Connection) -> Facts:
         board=tuple(answers.get("board", "").split()),
         free=int(free) * 1024 if free.isdecimal() else 0,
         has_program="program" in answers,
+        current=answers.get("current", "").rpartition("/")[2],
         is_root="root" in answers,
         sudo=answers.get("sudo", ""),
     )

@@ -33,6 +33,8 @@ class FlashRequest:
         dry_run: write nothing, and return what would be written.
         output: disk image to write instead of changing the target; None to change it.
         sudo_password: file with the password for sudo on an SSH target; None to be asked for it.
+        delta_from: bundle that an SSH target has: only the difference travels, if it is smaller;
+            None to send the blobs that the target lacks.
     """
 
     bundle: Path
@@ -45,6 +47,7 @@ class FlashRequest:
     dry_run: bool = False
     output: Path | None = None
     sudo_password: Path | None = None
+    delta_from: Path | None = None
 
     def refuse(self, kind: str, **options: object) -> None:
         """Refuse options that a kind of target does not have.
@@ -75,7 +78,8 @@ class FlashResult:
         id: id of the bundle.
         version: version of the bundle.
         moved: bytes read from the bundle for the target, by component (`runtime`, `model`,
-            `tokenizer`); under `other` the manifest, the SBOM and the settings.
+            `tokenizer`); under `other` the manifest, the SBOM and the settings, or
+            an update file with all of them.
         dry_run: nothing was written.
     """
 

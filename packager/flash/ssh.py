@@ -3,12 +3,14 @@
 1. The device is asked for its architecture and for what a transfer needs (`remote`).
 2. Without a runtime of ours it gets one first (`bootstrap`).
 3. `edgepack-runtime receive` there takes the blobs that it lacks (`upload`) into a folder of the
-   user's home. A transfer that was cut goes on where it ended.
+   user's home; or an update is made and sent there, if its release is known and that moves less.
+   A transfer that was cut goes on where it ended.
 4. `edgepack-runtime install` there, as root, does the rest: until it has verified everything, the
    device keeps its release.
 """
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,12 +25,14 @@ from device_runtime.errors import BundleError
 from device_runtime.update import config
 from device_runtime.update.first_boot import FirstBoot
 from packager import console
+from packager.diff import diff
 from packager.errors import FlashError
 from packager.flash import remote
 from packager.flash.connection import AGAIN, Connection, DeviceCommandError, connect, parse
 from packager.flash.remote import Facts
 from packager.flash.request import FlashRequest, FlashResult, result
 from packager.flash.upload import Upload
+from packager.units import megabytes
 
 DESCRIPTION = "the address of a device, ssh://USER@HOST"
 SETTINGS = "settings.json"
@@ -58,21 +62,53 @@ def flash(request: FlashRequest) -> FlashResult:
             hint="Sign the bundle (edgepack sign), or write allow_unsigned = true into "
             f"/{config.FILE} there.",
         )
-    with open_bundle(request.bundle) as bundle, connect(address) as device:
+    with (
+        open_bundle(request.bundle) as bundle,
+        connect(address) as device,
+        tempfile.TemporaryDirectory(prefix="edgepack-") as scratch,
+    ):
         facts = remote.ask(device)
         remote.check(device, facts, bundle.manifest, request.policy)
         root = _Root.of(device, facts, request.sudo_password)
         upload = Upload(device, bundle, facts)
+        update = Path(scratch, "update.epk")
+        smaller = _make_update(request, update, facts, Upload(device, bundle, facts))
         if request.dry_run:
-            upload.preview()
+            if smaller:
+                upload.moved["other"] = update.stat().st_size
+            else:
+                upload.preview()
             upload.moved["other"] += len(_settings(request))
         else:
             with _resumable(upload):
                 with console.step(f"Sending {request.bundle.name} to {address.shown}"):
-                    upload.send()
+                    if smaller:
+                        upload.send_update(update)
+                    else:
+                        upload.send()
                 with console.step(f"Installing on {address.shown}"):
                     _install(device, upload, root, request)
         return result(request, bundle, upload.moved)
+
+
+def _make_update(request: FlashRequest, path: Path, facts: Facts, usual: Upload) -> bool:
+    """Write the update from the device's release; return whether it moves less than `usual`."""
+    if request.delta_from is None:
+        return False
+    with open_bundle(request.delta_from) as old:
+        name = f"{request.delta_from.name} ({old.manifest.version})"
+        if facts.current != old.digest:
+            console.note(f"The device's release is not {name}: sending all that it lacks.")
+            return False
+    diff(request.delta_from, request.bundle, path)
+    usual.preview()
+    moved, whole = path.stat().st_size, usual.moved.total()
+    if moved >= whole:
+        console.note(
+            f"The update from {name} has {megabytes(moved)}, what the device lacks of the bundle "
+            f"{megabytes(whole)}: sending that."
+        )
+    return moved < whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +166,7 @@ def _install(device: Connection, upload: Upload, root: _Root, request: FlashRequ
     Raises:
         DeviceCommandError: the device refused, and has said why.
     """
-    words = ["install", upload.folder]
-    words += ["--force"] if request.policy.force else []
+    words = ["--force"] if request.policy.force else []
     words += ["--allow-downgrade"] if request.policy.downgrade else []
     settings = f"{upload.folder}/{SETTINGS}"
     data = _settings(request)
@@ -140,13 +175,13 @@ def _install(device: Connection, upload: Upload, root: _Root, request: FlashRequ
     words += ["--settings", settings]
     try:
         try:
-            _as_root(device, root, upload.program, words)
+            _as_root(device, root, upload, words)
         except DeviceCommandError as error:
             if error.exit_code != BundleError.exit_code:
                 raise
             console.note("A file that the device has may be damaged: sending everything.")
             upload.send(whole=True)
-            _as_root(device, root, upload.program, words)
+            _as_root(device, root, upload, words)
     finally:
         with suppress(FlashError):  # the connection may be lost
             device.run(f"rm -f {settings}")
@@ -158,8 +193,8 @@ def _settings(request: FlashRequest) -> bytes:
     return msgspec.json.encode(replace(request.settings or FirstBoot(), keys=keys))
 
 
-def _as_root(device: Connection, root: _Root, program: str, words: list[str]) -> None:
-    command = root.prefix + " ".join((program, *words))
+def _as_root(device: Connection, root: _Root, upload: Upload, options: list[str]) -> None:
+    command = root.prefix + " ".join((upload.program, "install", upload.source, *options))
     with device.start(command, tty=root.tty, stdin=None if root.tty else PIPE) as process:
         if process.stdin is not None:
             process.stdin.write(root.data)

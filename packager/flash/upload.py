@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from subprocess import PIPE
 from typing import IO, TypeVar
 
@@ -34,12 +35,13 @@ class Upload:
 
     Attributes:
         folder: its folder on the device, from the user's home.
+        source: path of what the installer there takes: the folder, or an update in it.
         program: the runtime on the device that takes part; the installed one if it can.
         moved: bytes sent by component.
     """
 
     def __init__(self, device: Connection, bundle: Source, facts: Facts) -> None:
-        self.folder = f"{FOLDER}/{bundle.digest}"
+        self.source = self.folder = f"{FOLDER}/{bundle.digest}"
         self.program = remote.PROGRAM if facts.has_program else ""
         self.moved: Counter[str] = Counter(runtime=0, model=0, tokenizer=0, other=0)
         self._device = device
@@ -59,7 +61,7 @@ class Upload:
         self.program = self._own_program
         if self._is_bootstrapped():
             return self._count(self._receive("--dry-run"))
-        self.moved["other"] = len(self._head())
+        self.moved["other"] += len(self._head())
         with bootstrap.archive(self._bundle) as file:
             self.moved["runtime"] = file.seek(0, 2)
         self._count(self._model())
@@ -77,6 +79,7 @@ class Upload:
             FlashError: the connection is lost, or data arrived damaged twice.
             ResourceError: the device has too little free space.
         """
+        self.source = self.folder
         flags = ["--whole"] if whole else []
         if self.program:
             try:
@@ -89,6 +92,19 @@ class Upload:
         self._bootstrap()
         self.program = self._own_program
         return self._send(*flags)
+
+    def send_update(self, update: Path) -> None:
+        """Send the file of an update to the bundle, for a device that has what it builds on.
+
+        A transfer that was cut goes on: the file has its digest as its name there, and the same
+        bundles give the same update.
+
+        Raises:
+            DeviceCommandError: the device refused, and has said why.
+            FlashError: the connection is lost.
+        """
+        with update.open("rb") as file:
+            self.source = f"{self.folder}/{self._send_file(file, '.epk', 'other')}"
 
     @property
     def _own_program(self) -> str:
@@ -129,7 +145,7 @@ class Upload:
             assert process.stdin is not None
             remaining: list[Missing] | None = None
             try:
-                self.moved["other"] = len(self._head())
+                self.moved["other"] += len(self._head())
                 process.stdin.write(self._head())
                 process.stdin.flush()
                 missing = self._answer(process, Lacking).missing
@@ -208,37 +224,47 @@ class Upload:
         if self._is_bootstrapped():
             return
         with bootstrap.archive(self._bundle) as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            hasher = hashlib.sha256()
-            while chunk := file.read(CHUNK):
-                hasher.update(chunk)
-            sha256 = hasher.hexdigest()
-            self._check_space(size)
-            for again in (True, False):
-                self._send_archive(file, size, f"{self.folder}/{sha256}.tar.gz")
-                try:
-                    self._shell(bootstrap.unpack_script(self.folder, sha256))
-                except DeviceCommandError:
-                    if not again:
-                        raise
-                else:
-                    return
+            self._check_space(file.seek(0, 2))
+            name = self._send_file(file, ".tar.gz", "runtime")
+            self._shell(bootstrap.unpack_script(self.folder, name))
 
-    def _send_archive(self, file: IO[bytes], size: int, path: str) -> None:
+    def _send_file(self, file: IO[bytes], suffix: str, component: str) -> str:
+        """Send a file into the folder; return its name there, which begins with its digest."""
+        size = file.seek(0, 2)
+        file.seek(0)
+        hasher = hashlib.sha256()
+        while chunk := file.read(CHUNK):
+            hasher.update(chunk)
+        sha256 = hasher.hexdigest()
+        name = f"{sha256}{suffix}"
+        path = f"{self.folder}/{name}"
+        check = f'echo "{sha256}  {path}" | sha256sum -c - >/dev/null'
+        for again in (True, False):
+            self._append(file, size, path, component)
+            try:
+                self._shell(f"if ! {check}; then rm -f {path}; exit 1; fi")
+            except DeviceCommandError:
+                if not again:
+                    raise
+            else:
+                break
+        return name
+
+    def _append(self, file: IO[bytes], size: int, path: str, component: str) -> None:
+        """Send what a file on the device lacks at its end."""
         script = f"umask 077 && mkdir -p {self.folder} && : >>{path} && wc -c <{path}"
         present = self._shell(script).split()[-1:]
         offset = int(present[0]) if present and present[0].isdecimal() else 0
         file.seek(min(offset, size))
         with (
-            console.progress("Sending the runtime", size - file.tell()) as advance,
+            console.progress("Sending", size - file.tell()) as advance,
             self._device.start(f"sh -c 'cat >>{path}'") as process,
         ):
             assert process.stdin is not None
             with suppress(BrokenPipeError):
                 while chunk := file.read(CHUNK):
                     process.stdin.write(chunk)
-                    self.moved["runtime"] += len(chunk)
+                    self.moved[component] += len(chunk)
                     advance(len(chunk))
             with suppress(BrokenPipeError):
                 process.stdin.close()
