@@ -19,6 +19,7 @@ soak: .venv/ready
 	.venv/bin/python -m tests.fuzz manifest --seconds 600
 	.venv/bin/python -m tests.fuzz tar_reader --seconds 600
 	.venv/bin/python -m tests.fuzz envelope --seconds 600
+	.venv/bin/python -m tests.fuzz update --seconds 600
 
 lint: .venv/ready
 	.venv/bin/ruff check .
