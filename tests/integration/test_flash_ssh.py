@@ -1,22 +1,27 @@
 """Flash over SSH, with a real sshd and sudo; the device is a copy of this machine's root."""
 
-import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from device_runtime.bundle.reader import open_bundle
-from device_runtime.bundle.release import open_release
 from tests.support.bundles import Draft, draft
-from tests.support.commands import Outcome, edgepack, refused
+from tests.support.commands import edgepack, refused
 from tests.support.keys import ed25519_key
-from tests.support.ssh_device import PASSWORD, USER, SshDevice, runnable, ssh_device, with_file
-from tests.support.updates import WEIGHTS, scattered
+from tests.support.ssh_device import (
+    PASSWORD,
+    USER,
+    SshDevice,
+    current,
+    moved,
+    run_until,
+    runnable,
+    ssh_device,
+    with_file,
+)
 
 pytestmark = pytest.mark.requires("sshd", "sudo", "unshare", "root")
 
@@ -35,24 +40,10 @@ def bundle(tmp_path: Path) -> Path:
     return runnable().write(tmp_path / "first.epk")
 
 
-def moved(outcome: Outcome) -> dict[str, int]:
-    """Bytes that a flash with --json has sent, by component."""
-    assert outcome.status == 0, outcome.err
-    counts: dict[str, int] = json.loads(outcome.out)["moved"]
-    return counts
-
-
 def heavy(size: int, path: str = "model/weights.data", bundle: Draft | None = None) -> Draft:
     """A bundle with a file that does not compress."""
     component = "runtime" if path.startswith("runtime/") else "model"
     return with_file(bundle or runnable(), path, os.urandom(size), component)  # type: ignore[arg-type]
-
-
-def current(device: SshDevice) -> Path:
-    """Check the current release, byte for byte; return its folder."""
-    release = open_release(device.state / "releases" / device.current)
-    release.verify()
-    return release.folder
 
 
 def test_first_installation_then_updates_send_what_is_new(
@@ -89,7 +80,7 @@ def test_upload_that_is_cut_three_times_goes_on(device: SshDevice, tmp_path: Pat
     for threshold, pattern in ((10, "*.tar.gz"), (15, "*.part"), (40, "*.part")):
         outcome = run_until(device, path, pattern, threshold * MB, device.cut)
         refused(outcome, 8, "is lost", "goes on where this one ended")
-        arrived.append(max(map(size, device.incoming.rglob(pattern))))
+        arrived.append(max(part.stat().st_size for part in device.incoming.rglob(pattern)))
         assert device.current == ""
     last = moved(device.flash(path, "--json"))
     assert last["runtime"] == 0
@@ -109,38 +100,6 @@ def test_interrupt_keeps_what_has_arrived(device: SshDevice, tmp_path: Path) -> 
     assert "stays in ~/.cache/edgepack/incoming" in outcome.err
     assert device.current == ""
     assert moved(device.flash(path, "--json"))["model"] < 51 * MB
-
-
-def run_until(
-    device: SshDevice,
-    bundle: Path,
-    pattern: str,
-    threshold: int,
-    act: Callable[[], None],
-    started: list[subprocess.Popen[str]] | None = None,
-    arguments: tuple[str | Path, ...] = (),
-) -> Outcome:
-    """Flash, and act once a file of a transfer has a size."""
-    with subprocess.Popen(
-        device.command(bundle, *arguments),
-        env=device.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        if started is not None:
-            started.append(process)
-        while not any(size(path) >= threshold for path in device.incoming.rglob(pattern)):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.002)
-        act()
-        out, err = process.communicate(timeout=60)
-        return Outcome(process.returncode, out, err)
-
-
-def size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 @pytest.mark.slow
@@ -336,84 +295,3 @@ def test_device_trusts_the_key_of_the_host_that_flashes_it_first(
 
 def test_options_of_other_targets_are_refused(bundle: Path, device: SshDevice) -> None:
     refused(device.flash(bundle, "--grow", "2G"), 8, "--grow is not for a device over SSH")
-
-
-def versions(folder: Path, size: int, *more: tuple[str, bytes]) -> tuple[Path, Path]:
-    """Two bundles: a large file differs a little, and the second one has more files."""
-    weights = os.urandom(size)
-    old = with_file(runnable(), WEIGHTS, weights)
-    new = with_file(runnable(), WEIGHTS, scattered(weights, 20))
-    for path, content in more:
-        new = with_file(new, path, content)
-    new = new.replaced(sequence=2, version="2.0.0")
-    return old.write(folder / "old.epk"), new.write(folder / "new.epk")
-
-
-def has(device: SshDevice, bundle: Path) -> bool:
-    """Whether the current release is that of a bundle, byte for byte."""
-    with open_bundle(bundle) as opened:
-        return current(device).name == opened.digest
-
-
-def test_update_from_the_devices_release_moves_little(device: SshDevice, tmp_path: Path) -> None:
-    old, new = versions(tmp_path, 2 * MB)
-    assert device.flash(old).status == 0
-    delta = ("--delta-from", old, "--json")
-    preview = moved(device.flash(new, "--dry-run", *delta))
-    assert list(device.incoming.iterdir()) == []
-    sent = moved(device.flash(new, *delta))
-    assert sent == preview
-    assert sum(sent.values()) < 50_000
-    assert has(device, new)
-    assert list(device.incoming.iterdir()) == []
-
-
-def test_device_with_another_release_gets_what_it_lacks(device: SshDevice, tmp_path: Path) -> None:
-    old, new = versions(tmp_path, MB)
-    assert device.flash(runnable().write(tmp_path / "other.epk")).status == 0
-    outcome = device.flash(new, "--delta-from", old, "--json")
-    assert "release is not old.epk (1.0.0)" in outcome.err
-    assert moved(outcome)["model"] == MB
-    assert has(device, new)
-
-
-def test_update_that_saves_nothing_is_not_sent(device: SshDevice, tmp_path: Path) -> None:
-    old, new = versions(tmp_path, 100)
-    assert device.flash(old).status == 0
-    outcome = device.flash(new, "--delta-from", old, "--json")
-    assert "The update from old.epk (1.0.0) has 0.0 MB" in outcome.err
-    assert moved(outcome)["model"] == 100
-    assert has(device, new)
-
-
-def test_update_on_a_damaged_file_becomes_a_whole_transfer(
-    device: SshDevice, tmp_path: Path
-) -> None:
-    old, new = versions(tmp_path, MB)
-    assert device.flash(old).status == 0
-    (device.state / "releases" / device.current / WEIGHTS).write_bytes(bytes(MB))
-    outcome = device.flash(new, "--delta-from", old, "--json")
-    assert "sending everything" in outcome.err
-    assert moved(outcome)["model"] >= MB
-    assert has(device, new)
-
-
-def test_update_that_is_cut_goes_on(device: SshDevice, tmp_path: Path) -> None:
-    old, new = versions(tmp_path, 20 * MB, ("model/more", os.urandom(30 * MB)))
-    assert device.flash(old).status == 0
-    delta = ("--delta-from", old)
-    outcome = run_until(device, new, "*.epk", 10 * MB, device.cut, arguments=delta)
-    refused(outcome, 8, "is lost", "goes on where this one ended")
-    (part,) = device.incoming.rglob("*.epk")
-    arrived = part.stat().st_size
-    last = moved(device.flash(new, *delta, "--json"))
-    assert last["model"] == 0
-    assert last["other"] < 30 * MB + 50_000 - arrived
-    assert has(device, new)
-
-
-def test_update_is_for_devices_over_ssh(bundle: Path, tmp_path: Path) -> None:
-    for target in (tmp_path, tmp_path / "card.img"):
-        target.is_dir() or target.write_bytes(bytes(4096))
-        outcome = edgepack("flash", bundle, target, "--delta-from", bundle)
-        refused(outcome, 8, "--delta-from is not for a", "--help")

@@ -8,6 +8,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
 from device_runtime import cli
 from device_runtime.bundle.manifest import Blob, Record
 from device_runtime.bundle.release import open_release
@@ -17,6 +19,7 @@ from device_runtime.update.install import install
 from device_runtime.update.journal import HISTORY, read_pending
 from device_runtime.update.links import STATE
 from device_runtime.update.target import Target
+from packager.diff import diff
 from tests.support.bundles import Draft, digest, draft
 from tests.support.keys import ed25519_key, p256_key
 from tests.support.targets import ELF_X86_64, make_root
@@ -71,6 +74,15 @@ def put_on_trial(bundles: Path, root: Path) -> None:
     install(bundles / "4.epk", root)
 
 
+def make_update(bundles: Path, _root: Path) -> None:
+    """Make the update from version 3 to version 4."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPACK_CACHE", str(bundles / "cache"))
+        difference = diff(bundles / "3.epk", bundles / "4.epk", bundles / "update.epk")
+    assert difference.delta.held
+    assert difference.delta.patches
+
+
 def damage(_bundles: Path, root: Path) -> None:
     """Damage the current release: empty a file, close another to the service, remove a third."""
     folder = root / STATE / "current"
@@ -120,6 +132,9 @@ SCENARIOS = {
     for scenario in (
         Scenario("first", (), nothing, command(*FIRST), (0, 1), 1),
         Scenario("update", (1, 2, 3), nothing, command("install", "BUNDLES/4.epk"), (3, 4), 4),
+        Scenario(
+            "delta", (1, 2, 3), make_update, command("install", "BUNDLES/update.epk"), (3, 4), 4
+        ),
         Scenario("repair", (2, 3), damage, command("install", "BUNDLES/3.epk"), (3,), 3),
         Scenario("commit", (1, 2, 3), put_on_trial, commit, (4,), 4, by_guard=True),
         Scenario(

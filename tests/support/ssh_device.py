@@ -4,13 +4,14 @@ The copy is an overlay in a mount namespace of its own, so what is installed on 
 `upper`, and this machine stays as it is. Root only.
 """
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from device_runtime.bundle.manifest import RUNTIME_ENTRY, Blob, Component, Record
+from device_runtime.bundle.release import open_release
 from tests.support.bundles import Draft, digest, draft
 from tests.support.commands import Outcome, environment
 from tests.support.disks import small_disk
@@ -219,3 +221,49 @@ def runnable(bundle: Draft | None = None, comment: str = "") -> Draft:
 PYTHONPATH={REPOSITORY} exec {sys.executable} -m device_runtime "$@"
 """
     return with_file(bundle or draft(), RUNTIME_ENTRY, script.encode(), "runtime", 0o755)
+
+
+def moved(outcome: Outcome) -> dict[str, int]:
+    """Bytes that a flash with --json has sent, by component."""
+    assert outcome.status == 0, outcome.err
+    counts: dict[str, int] = json.loads(outcome.out)["moved"]
+    return counts
+
+
+def current(device: SshDevice) -> Path:
+    """Check the current release, byte for byte; return its folder."""
+    release = open_release(device.state / "releases" / device.current)
+    release.verify()
+    return release.folder
+
+
+def run_until(
+    device: SshDevice,
+    bundle: Path,
+    pattern: str,
+    threshold: int,
+    act: Callable[[], None],
+    started: list[subprocess.Popen[str]] | None = None,
+    arguments: tuple[str | Path, ...] = (),
+) -> Outcome:
+    """Flash, and act once a file of a transfer has a size."""
+    with subprocess.Popen(
+        device.command(bundle, *arguments),
+        env=device.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        if started is not None:
+            started.append(process)
+        while not any(size(path) >= threshold for path in device.incoming.rglob(pattern)):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        act()
+        out, err = process.communicate(timeout=60)
+        return Outcome(process.returncode, out, err)
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
