@@ -71,7 +71,8 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def unpack_script(folder: str, file: str) -> str:
     """Return the script that unpacks the archive, for any POSIX shell, without single quotes."""
+    new, contents = f"{folder}/new", f"{folder}/{CONTENTS}"
     return (
-        f"cd {folder} && rm -rf {CONTENTS} new && mkdir new && "
-        f"tar -xzf {file} -C new && mv new {CONTENTS} && rm -f {file}"
+        f"rm -rf {contents} {new} && mkdir {new} && tar -xzf {file} -C {new} && "
+        f"mv {new} {contents} && rm -f {file}"
     )

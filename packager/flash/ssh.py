@@ -97,11 +97,13 @@ def _make_update(request: FlashRequest, path: Path, facts: Facts, usual: Upload)
         return False
     with open_bundle(request.delta_from) as old:
         name = f"{request.delta_from.name} ({old.manifest.version})"
-        if facts.current != old.digest:
-            console.note(f"The device's release is not {name}: sending all that it lacks.")
-            return False
+        runs = facts.has_program and facts.current == old.digest
+    if runs:
+        usual.preview()
+    if not runs or usual.program != remote.PROGRAM:  # which may not start
+        console.note(f"The device does not run {name}: sending all that it lacks.")
+        return False
     diff(request.delta_from, request.bundle, path)
-    usual.preview()
     moved, whole = path.stat().st_size, usual.moved.total()
     if moved >= whole:
         console.note(

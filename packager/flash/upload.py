@@ -104,7 +104,7 @@ class Upload:
             FlashError: the connection is lost.
         """
         with update.open("rb") as file:
-            self.source = f"{self.folder}/{self._send_file(file, '.epk', 'other')}"
+            self.source = self._send_file(file, ".epk", "other")
 
     @property
     def _own_program(self) -> str:
@@ -225,19 +225,18 @@ class Upload:
             return
         with bootstrap.archive(self._bundle) as file:
             self._check_space(file.seek(0, 2))
-            name = self._send_file(file, ".tar.gz", "runtime")
-            self._shell(bootstrap.unpack_script(self.folder, name))
+            path = self._send_file(file, ".tar.gz", "runtime")
+            self._shell(bootstrap.unpack_script(self.folder, path))
 
     def _send_file(self, file: IO[bytes], suffix: str, component: str) -> str:
-        """Send a file into the folder; return its name there, which begins with its digest."""
+        """Send a file into the folder, where its name begins with its digest; return its path."""
         size = file.seek(0, 2)
         file.seek(0)
         hasher = hashlib.sha256()
         while chunk := file.read(CHUNK):
             hasher.update(chunk)
         sha256 = hasher.hexdigest()
-        name = f"{sha256}{suffix}"
-        path = f"{self.folder}/{name}"
+        path = f"{self.folder}/{sha256}{suffix}"
         check = f'echo "{sha256}  {path}" | sha256sum -c - >/dev/null'
         for again in (True, False):
             self._append(file, size, path, component)
@@ -248,7 +247,7 @@ class Upload:
                     raise
             else:
                 break
-        return name
+        return path
 
     def _append(self, file: IO[bytes], size: int, path: str, component: str) -> None:
         """Send what a file on the device lacks at its end."""

@@ -64,8 +64,19 @@ def test_device_with_another_release_gets_what_it_lacks(device: SshDevice, tmp_p
     old, new = versions(tmp_path, MB)
     assert device.flash(runnable().write(tmp_path / "other.epk")).status == 0
     outcome = device.flash(new, "--delta-from", old, "--json")
-    assert "release is not old.epk (1.0.0)" in outcome.err
+    assert "does not run old.epk (1.0.0)" in outcome.err
     assert moved(outcome)["model"] == MB
+    assert has(device, new)
+
+
+@pytest.mark.parametrize("command", ["rm", "sed -i s/exec/exit/"])
+def test_device_whose_program_does_not_run(device: SshDevice, tmp_path: Path, command: str) -> None:
+    old, new = versions(tmp_path, MB)
+    assert device.flash(old).status == 0
+    device.run(f"{command} /usr/local/bin/edgepack-runtime")
+    outcome = device.flash(new, "--delta-from", old, "--json")
+    assert "does not run old.epk (1.0.0)" in outcome.err
+    assert moved(outcome)["runtime"] > 0
     assert has(device, new)
 
 
@@ -90,7 +101,8 @@ def test_update_on_a_damaged_file_becomes_a_whole_transfer(
     assert has(device, new)
 
 
-def test_update_that_is_cut_goes_on(device: SshDevice, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_update_that_is_cut_goes_on(device: SshDevice, tmp_path: Path, *, damaged: bool) -> None:
     old, new = versions(tmp_path, 20 * MB, ("model/more", os.urandom(30 * MB)))
     assert device.flash(old).status == 0
     delta = ("--delta-from", old)
@@ -98,6 +110,10 @@ def test_update_that_is_cut_goes_on(device: SshDevice, tmp_path: Path) -> None:
     refused(outcome, 8, "is lost", "goes on where this one ended")
     (part,) = device.incoming.rglob("*.epk")
     arrived = part.stat().st_size
+    if damaged:
+        with part.open("r+b") as file:
+            file.write(b"damaged")
+        arrived -= 30 * MB  # and all of it is sent again
     last = moved(device.flash(new, *delta, "--json"))
     assert last["model"] == 0
     assert last["other"] < 30 * MB + 50_000 - arrived
@@ -110,3 +126,11 @@ def test_update_is_for_devices_over_ssh(tmp_path: Path) -> None:
         target.is_dir() or target.write_bytes(bytes(4096))
         outcome = edgepack("flash", bundle, target, "--delta-from", bundle)
         refused(outcome, 8, "--delta-from is not for a", "--help")
+
+
+def test_file_of_an_update_is_refused_by_name(tmp_path: Path) -> None:
+    old, new = versions(tmp_path, MB)
+    update = tmp_path / "update.epk"
+    assert edgepack("diff", old, new, "-o", update).status == 0
+    for target in (tmp_path, "ssh://127.0.0.1:1"):
+        refused(edgepack("flash", update, target), 7, "this is an update", "complete bundle")

@@ -76,7 +76,7 @@ def put_on_trial(bundles: Path, root: Path) -> None:
 
 def make_update(bundles: Path, _root: Path) -> None:
     """Make the update from version 3 to version 4."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()):
         patch.setenv("EDGEPACK_CACHE", str(bundles / "cache"))
         difference = diff(bundles / "3.epk", bundles / "4.epk", bundles / "update.epk")
     assert difference.delta.held
