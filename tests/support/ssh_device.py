@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,7 +171,8 @@ class SshDevice:
         """End all sessions, as a lost network does."""
         assert self._sshd is not None
         for process in psutil.Process(self._sshd.pid).children(recursive=True):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended with one before it
+                process.kill()
 
     def stop(self) -> None:
         if self._sshd is not None:
