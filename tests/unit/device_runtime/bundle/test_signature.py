@@ -96,12 +96,9 @@ def test_json_of_another_shape_is_refused(fields: dict[str, Any]) -> None:
 def test_payload_of_another_bundle() -> None:
     refused(envelope(PAYLOAD + b"\n", ed25519_key()), "damaged, or for another manifest")
     text = base64.b64encode(PAYLOAD).decode()
-    elsewhere = changed(lambda document: document.update(payload="", note=text))
-    assert signers(elsewhere, PAYLOAD, [ed25519_key().public]) == {ed25519_key().id}
-    refused(
-        changed(lambda document: document.update(payload="AAAA", note=text)),
-        "its payload is not the manifest",
-    )
+    for other in ("", "AAAA", f"{text}\n"):
+        elsewhere = changed(lambda document, other=other: document.update(payload=other, note=text))
+        refused(elsewhere, "damaged, or for another manifest")
 
 
 def test_unknown_payload_type() -> None:
@@ -183,8 +180,7 @@ def test_base64_in_another_form() -> None:
 def test_giant_envelopes_are_refused_before_they_are_read() -> None:
     data = envelope(PAYLOAD, ed25519_key())
     refused(data + b" " * (16 << 10), "too large")
-    refused(b"[" * 16_000, "damaged, or for another")
-    refused(base64.b64encode(PAYLOAD) + b"[" * 15_000, "malformed")
+    refused(b"[" * 16_000, "nested more than 32 levels")
     many = {f"{number:064x}": b"x" for number in range(17)}
     refused(signature.write(PAYLOAD, many), "1 to 16 signatures")
     refused(signature.write(PAYLOAD, {}), "1 to 16 signatures")
