@@ -12,9 +12,10 @@ from dataclasses import asdict
 import msgspec
 
 from device_runtime import heartbeat
-from device_runtime.bundle.manifest import Manifest
+from device_runtime.bundle.manifest import Trust
+from device_runtime.bundle.release import Release
 from device_runtime.durable import Folder
-from device_runtime.errors import InstallError, ServiceError
+from device_runtime.errors import BundleError, InstallError, ServiceError
 from device_runtime.heartbeat import Heartbeat
 from device_runtime.logs import event
 from device_runtime.update import config, links, switch
@@ -83,7 +84,7 @@ def run(
             if now is None or now.release != pending.release:
                 return None
             if verdict.good and release is not None:
-                verdict = _with_keys(target, release.manifest, verdict)
+                verdict = _with_keys(target, release, rules, verdict)
             serving = _end(target, state, pending, verdict, rules.keep_releases)
     event(log, logging.INFO, "verdict", release=pending.release, **asdict(verdict))
     if serving != pending.release:
@@ -127,12 +128,17 @@ def _count_start(target: Target, state: Folder) -> Pending | None:
         return pending
 
 
-def _with_keys(target: Target, manifest: Manifest, verdict: Verdict) -> Verdict:
+def _with_keys(target: Target, release: Release, rules: UpdateConfig, verdict: Verdict) -> Verdict:
     """Make the changes to the keyring that come with a good release; without them it fails."""
-    try:
-        Keyring(target).apply(manifest.trust)
-    except (InstallError, OSError) as error:
-        return Verdict(good=False, reason=f"its keys cannot be stored: {error}")
+    trust = release.manifest.trust
+    if trust != Trust():
+        try:
+            keyring = Keyring(target)
+            if not keyring.has(trust):  # after a power cut; it may have revoked its own key
+                keyring.check(release, rules)  # again: a key may have been revoked since
+                keyring.apply(trust)
+        except (BundleError, InstallError, OSError) as error:
+            return Verdict(good=False, reason=f"its keys cannot be stored: {error}")
     return verdict
 
 

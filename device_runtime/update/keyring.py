@@ -90,14 +90,14 @@ class Keyring:
         return states
 
     def check(
-        self, source: Source, rules: UpdateConfig, *, allow_unsigned: bool = False
+        self, source: Source | Release, rules: UpdateConfig, *, allow_unsigned: bool = False
     ) -> frozenset[str]:
         """Refuse a bundle that too few trusted keys have signed.
 
         Without these signatures a bundle cannot change the keyring, whatever else is allowed.
 
         Args:
-            source: the bundle.
+            source: the bundle, or a release.
             rules: the device's rules for updates.
             allow_unsigned: allow this bundle to be unsigned, whatever the rules say.
 
@@ -187,19 +187,29 @@ class Keyring:
         self._write(f"{key.id}.pem", key.pem)
         self.keys = (*self.keys, key)
 
-    def revoke(self, key_id: str) -> None:
-        """Stop trusting a key for good.
+    def revoke(self, *key_ids: str) -> None:
+        """Stop trusting keys for good, in one step.
 
         Raises:
             OSError: the target cannot be written to.
         """
-        if key_id in self.revoked:
+        new = [key_id for key_id in key_ids if key_id not in self.revoked]
+        if not new:
             return
         text = self._target.settings(f"{KEYS}/{REVOKED}", _MAX_REVOKED_BYTES)
         if text and not text.endswith("\n"):
             text += "\n"
-        self._write(REVOKED, f"{text}{key_id}\n".encode())
-        self.revoked |= {key_id}
+        self._write(REVOKED, (text + "".join(f"{key_id}\n" for key_id in new)).encode())
+        self.revoked |= set(new)
+
+    def has(self, trust: Trust) -> bool:
+        """Return whether all changes of a release have been made.
+
+        Raises:
+            InstallError: a key is not valid.
+        """
+        added = {_load(pem.encode(), "the key to trust").id for pem in trust.add}
+        return added <= {key.id for key in self.keys} and self.revoked.issuperset(trust.revoke)
 
     def apply(self, trust: Trust) -> None:
         """Make the changes of a release that was installed with enough signatures and has started.
@@ -210,8 +220,7 @@ class Keyring:
         """
         for pem in trust.add:
             self.add(pem.encode())
-        for key_id in trust.revoke:
-            self.revoke(key_id)
+        self.revoke(*trust.revoke)
 
     def _write(self, name: str, content: bytes) -> None:
         with self._target.folder(KEYS, make=True) as folder:

@@ -8,8 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from device_runtime.bundle.manifest import Trust
 from device_runtime.bundle.reader import open_bundle
@@ -24,6 +22,7 @@ from device_runtime.update.target import Target
 from device_runtime.update.units import SERVICE
 from tests.support.bundles import draft
 from tests.support.commands import edgepack_runtime, refused
+from tests.support.keys import Key, ed25519_key, p256_key
 from tests.support.targets import ELF_X86_64, make_root
 
 
@@ -47,9 +46,9 @@ class Machine:
         with self.target.folder(STATE) as state:
             switch.commit(self.target, state, keep=3)
 
-    def begin(self, number: int, **changes: Any) -> str:
+    def begin(self, number: int, *keys: Key, **changes: Any) -> str:
         """Put a release on trial, without the checks of an installation."""
-        bundle = draft().replaced(version=f"{number}.0", sequence=number, **changes)
+        bundle = draft().replaced(version=f"{number}.0", sequence=number, **changes).signed(*keys)
         with (
             open_bundle(bundle.write(self.target.root.parent / f"{number}.epk")) as opened,
             self.target.folder(f"{STATE}/releases", make=True) as releases,
@@ -143,15 +142,47 @@ def test_invalid_rules_are_as_good_as_none(machine: Machine, rules: str) -> None
     assert machine.now == 90.0
 
 
+BUILDER = ed25519_key()
+SECOND = p256_key("second")
+
+
 def test_keys_of_a_release_are_trusted_once_it_is_good(machine: Machine) -> None:
-    key = Ed25519PrivateKey.generate().public_key()
-    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    release = machine.begin(2, trust=Trust(add=(pem,)))
+    Keyring(machine.target).add(BUILDER.pem)
+    release = machine.begin(2, BUILDER, trust=Trust(add=(SECOND.pem.decode(),)))
     before: list[int] = []
     machine.events.append(lambda: before.append(len(Keyring(machine.target).keys)))
     assert machine.judge() == Verdict(good=True)
-    assert before == [0]
-    assert [stored.pem.decode() for stored in Keyring(machine.target).keys] == [pem]
+    assert before == [1]
+    assert {key.id for key in Keyring(machine.target).keys} == {BUILDER.id, SECOND.id}
+    assert machine.current == release
+
+
+def test_key_that_is_revoked_during_the_trial_brings_no_keys(machine: Machine) -> None:
+    Keyring(machine.target).add(BUILDER.pem)
+    machine.begin(2, BUILDER, trust=Trust(add=(SECOND.pem.decode(),)))
+    machine.events.append(lambda: Keyring(machine.target).revoke(BUILDER.id))
+    verdict = machine.judge()
+    assert Keyring(machine.target).trusted == ()
+    assert machine.current == machine.good
+    assert verdict is not None
+    assert f"{BUILDER.id[:16]} (revoked)" in verdict.reason
+
+
+def test_power_cut_after_a_release_has_revoked_the_key_that_signed_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Keyring(machine.target).add(BUILDER.pem)
+    change = Trust(add=(SECOND.pem.decode(),), revoke=("a" * 64, BUILDER.id, "b" * 64))
+    release = machine.begin(2, BUILDER, trust=change)
+
+    def cut(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(switch, "commit", cut)
+        machine.judge()
+    assert Keyring(machine.target).revoked == set(change.revoke)
+    assert machine.judge() == Verdict(good=True)
     assert machine.current == release
 
 
