@@ -29,11 +29,11 @@ from device_runtime.errors import BundleError
 from device_runtime.update import config, first_boot, incoming, links, switch, units
 from device_runtime.update.first_boot import FirstBoot
 from device_runtime.update.journal import read_pending
-from device_runtime.update.keyring import Keyring
 from device_runtime.update.links import STATE
 from device_runtime.update.preflight import (
     STRICT,
     Policy,
+    check_signature,
     check_space,
     check_target,
     check_update,
@@ -89,14 +89,15 @@ def install(
     with _opened(bundle) as source:
         try:
             check_target(source, target, policy)
-            keyring = Keyring(target, first=policy.keys)
-            rules = config.read(target)
-            signers = keyring.check(source, rules, allow_unsigned=policy.unsigned)
+            check_signature(source, target, policy)
             with target.folder(STATE, make=True) as state, switch.alone(state):
                 switch.recover(target, state)
+                # Again: the guard may have changed the keys before it gave up the lock.
+                keyring = check_signature(source, target, policy)
                 check_update(source, target, policy)
+                keep = config.read(target).keep_releases
                 release, repaired = _place(source, target, state, on_bytes)
-                if signers and release.signature != source.signature:
+                if keyring.signers(source) and release.signature != source.signature:
                     # The same release may come again with other signatures.
                     with open_folder(release.folder) as folder:
                         folder.write(SIGNATURE_NAME, source.signature)
@@ -110,8 +111,8 @@ def install(
                 if switched:
                     switch.begin(target, state, release.digest)
                     if not serves:  # nobody would find out how it does
-                        switch.commit(target, state, keep=rules.keep_releases)
-                Releases(target, state).prune(rules.keep_releases)
+                        switch.commit(target, state, keep=keep)
+                Releases(target, state).prune(keep)
                 on_trial = read_pending(state) is not None
         except OSError as error:
             raise disk_error(error, root) from None

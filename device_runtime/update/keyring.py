@@ -91,7 +91,7 @@ class Keyring:
 
     def check(
         self, source: Source | Release, rules: UpdateConfig, *, allow_unsigned: bool = False
-    ) -> frozenset[str]:
+    ) -> None:
         """Refuse a bundle that too few trusted keys have signed.
 
         Without these signatures a bundle cannot change the keyring, whatever else is allowed.
@@ -101,16 +101,12 @@ class Keyring:
             rules: the device's rules for updates.
             allow_unsigned: allow this bundle to be unsigned, whatever the rules say.
 
-        Returns:
-            The ids of the trusted keys that signed it; too few only if that is allowed.
-
         Raises:
             BundleError: the signature is malformed, or wrong.
             InstallError: the signature is missing, or by too few trusted keys.
         """
-        ids = self.signers(source)
-        if len(ids) >= rules.threshold:
-            return ids
+        if len(self.signers(source)) >= rules.threshold:
+            return
         state = describe(self.signatures(source))
         if source.manifest.trust != Trust():
             raise InstallError(
@@ -119,7 +115,7 @@ class Keyring:
                 hint="Sign it with a key that the device trusts: edgepack sign BUNDLE --key KEY",
             )
         if allow_unsigned or rules.allow_unsigned:
-            return ids
+            return
         if not self.keys and not self.first:
             raise InstallError(
                 f"this bundle is {state}, and the device trusts no key yet",

@@ -7,8 +7,9 @@ from device_runtime.bundle import requirements
 from device_runtime.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, decode
 from device_runtime.bundle.source import Source
 from device_runtime.errors import BundleError, InstallError, ResourceError
-from device_runtime.update import hold
+from device_runtime.update import config, hold
 from device_runtime.update.journal import read_history
+from device_runtime.update.keyring import Keyring
 from device_runtime.update.links import STATE
 from device_runtime.update.releases import Releases
 from device_runtime.update.target import Target
@@ -73,6 +74,21 @@ def check_target(source: Source, target: Target, policy: Policy) -> None:
     if target.memory_bytes is not None:
         _require(target, requirements.memory(target.memory_bytes, manifest))
     _require(target, requirements.hardware(target.board, kit.machine, manifest))
+
+
+def check_signature(source: Source, target: Target, policy: Policy) -> Keyring:
+    """Refuse a bundle that too few of the keys that the target trusts have signed.
+
+    Returns:
+        The target's keyring.
+
+    Raises:
+        BundleError: the signature is malformed, or wrong.
+        InstallError: there are too few signatures, or the target's rules or keys are not valid.
+    """
+    keyring = Keyring(target, first=policy.keys)
+    keyring.check(source, config.read(target), allow_unsigned=policy.unsigned)
+    return keyring
 
 
 def check_update(source: Source, target: Target, policy: Policy) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.update import incoming
 from device_runtime.update.install import install
-from device_runtime.update.preflight import check_target, check_update
+from device_runtime.update.preflight import check_signature, check_target, check_update
 from device_runtime.update.target import Target
 from packager import console
 from packager.errors import FlashError
@@ -46,6 +46,7 @@ def flash(request: FlashRequest) -> FlashResult:
         blobs = bundle.manifest.blobs
         if request.dry_run:
             check_target(bundle, target, request.policy)
+            check_signature(bundle, target, request.policy)
             check_update(bundle, target, request.policy)
         flashed = result(request, bundle, whole(request, bundle, shared))
     if not request.dry_run:

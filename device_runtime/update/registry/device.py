@@ -7,10 +7,13 @@ from pathlib import Path
 from device_runtime.bundle.manifest import Blob, Manifest
 from device_runtime.bundle.release import OnBytes, disk_error
 from device_runtime.bundle.source import Source
-from device_runtime.update import config
-from device_runtime.update.keyring import Keyring
 from device_runtime.update.links import STATE
-from device_runtime.update.preflight import Policy, check_target, check_update
+from device_runtime.update.preflight import (
+    Policy,
+    check_signature,
+    check_target,
+    check_update,
+)
 from device_runtime.update.registry import credentials
 from device_runtime.update.registry.client import Registry
 from device_runtime.update.registry.download import RegistryBundle
@@ -60,9 +63,7 @@ def downloaded(
     with Registry(reference, transport, credentials=login, note=note) as registry:
         source = RegistryBundle(registry)
         check_target(source, target, policy)
-        Keyring(target, first=policy.keys).check(
-            source, config.read(target), allow_unsigned=policy.unsigned
-        )
+        check_signature(source, target, policy)
         check_update(source, target, policy)
         try:
             place = f"{STATE}/{INCOMING}/{source.digest}"

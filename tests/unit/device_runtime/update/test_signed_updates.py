@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ from device_runtime.bundle.manifest import SIGNATURE_NAME, Trust
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import open_release
 from device_runtime.doctor import signature
+from device_runtime.durable import Folder
 from device_runtime.errors import BundleError, InstallError
-from device_runtime.update import config
+from device_runtime.update import config, switch
 from device_runtime.update.config import UpdateConfig
 from device_runtime.update.install import Policy, install
 from device_runtime.update.keyring import Keyring
@@ -247,6 +250,25 @@ def test_rotated_key(root: Path, tmp_path: Path) -> None:
     assert (root / "etc/edgepack/keys.d/revoked").read_text() == f"{BUILDER.id}\n"
     refused(signed(tmp_path, BUILDER), root, "revoked")
     install(signed(tmp_path, SECOND, version="3.0.0"), root)
+
+
+def test_key_that_is_revoked_while_the_installation_waits(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the guard, with the lock that the installation needs."""
+    alone = switch.alone
+
+    @contextmanager
+    def after_the_guard(state: Folder) -> Iterator[None]:
+        with alone(state):
+            Keyring(Target(root)).revoke(BUILDER.id)
+        with alone(state):
+            yield
+
+    monkeypatch.setattr(switch, "alone", after_the_guard)
+    with pytest.raises(InstallError, match="revoked"):
+        install(signed(tmp_path, BUILDER), root)
+    assert not current(root).is_symlink()
 
 
 def test_revoking_keeps_what_an_administrator_wrote(root: Path) -> None:
