@@ -5,8 +5,10 @@ password for it: LoadCredential= in a drop-in of the unit, which needs systemd 2
 keys has only digests of random keys, so every user may read it, and the service notices changes.
 """
 
+import errno
 import os
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -24,6 +26,7 @@ CREDENTIAL = "/run/credentials/edgepack.service/mqtt-password"
 
 MAX_BYTES = 1 << 20
 """Limit on each file, which the service has as well."""
+_API_KEY = r"^(?:\S+ sha256:\S+ \S+)?\Z"
 
 
 class FirstBoot(Struct, frozen=True, kw_only=True):
@@ -38,7 +41,7 @@ class FirstBoot(Struct, frozen=True, kw_only=True):
 
     config: str = ""
     mqtt_password: str = ""
-    api_key: str = ""
+    api_key: Annotated[str, msgspec.Meta(pattern=_API_KEY)] = ""
     keys: tuple[str, ...] = ()
 
 
@@ -67,7 +70,7 @@ def write(target: Target, settings: FirstBoot) -> bool:
 
 
 def _add_key(target: Target, key: str) -> bool:
-    text = (target.read(API_KEYS, MAX_BYTES) or b"").decode(errors="replace")
+    text = target.settings(API_KEYS, MAX_BYTES)
     name, digest, _ = key.split()
     lines = text.splitlines()
     if any(line.split()[:2] == [name, digest] for line in lines):
@@ -88,10 +91,12 @@ def _put(target: Target, path: str, text: str, mode: int) -> bool:
             os.fchmod(folder.descriptor, 0o700)
         try:
             with folder.file(name) as file:
-                old = file.read(), os.fstat(file.fileno()).st_mode & 0o777
+                old = file.read(MAX_BYTES + 1), os.fstat(file.fileno()).st_mode & 0o777
+                if len(old[0]) > MAX_BYTES:
+                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         except FileNotFoundError:
             pass
-        except OSError:  # not a plain file
+        except OSError:  # not a plain file, or a giant one
             folder.rename(name, f"{name}.old")
         else:
             if old == (text.encode(), mode):
@@ -117,7 +122,7 @@ def load(file: Path) -> FirstBoot:
     try:
         with open_folder(file.parent) as folder, folder.file(file.name) as opened:
             return msgspec.json.decode(opened.read(3 * MAX_BYTES), type=FirstBoot)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # The message of the error may have a secret in it.
         raise InstallError(
             f"{file} does not have settings of edgepack flash", hint="Flash the device again."

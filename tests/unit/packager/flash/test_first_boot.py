@@ -147,6 +147,24 @@ def test_api_keys_of_the_device_stay(root: Path) -> None:
     assert [ring.name_of(key) for key in (laptop, "x" * 40, "y" * 40)] == ["laptop", None, "flash"]
 
 
+@pytest.mark.parametrize("content", [b"\n" * (1 << 20) + b"a", b"\xff"])
+def test_file_of_api_keys_that_cannot_be_understood_stays(root: Path, content: bytes) -> None:
+    keys = root / "etc/edgepack/api-keys"
+    keys.write_bytes(content)
+    with pytest.raises(InstallError, match="api-keys cannot be read"):
+        device.write(Target(root), FirstBoot(api_key=api_key.entry("flash", KEY)))
+    assert keys.read_bytes() == content
+
+
+def test_giant_file_on_a_card_is_not_read(root: Path) -> None:
+    file = root / "etc/edgepack/runtime.toml"
+    with file.open("wb") as opened:
+        opened.truncate(64 << 20)
+    device.write(Target(root), FirstBoot(config="a"))
+    assert file.read_text() == "a"
+    assert file.with_name("runtime.toml.old").stat().st_blocks == 0
+
+
 def test_modes_whatever_the_umask(root: Path) -> None:
     before = os.umask(0o077)
     try:
@@ -178,7 +196,13 @@ def test_links_of_a_card_do_not_lead_into_this_machine(
     assert (outside / "runtime.toml").read_text() == "mine"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"config": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b'{"config": 1}', b"\xff", b'{"api_key": "flash"}'),
+        b'{"x": ' + b"[" * 99_999,
+    ],
+)
 def test_settings_that_arrived_damaged(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "settings.json"
     file.write_bytes(content)
