@@ -26,8 +26,16 @@ _UNTIL = re.compile(r"until ([0-9a-f-]{1,64}) ([0-9]{1,15}(?:\.[0-9]{1,9})?)")
 def reason(target: Target) -> str | None:
     """Return why installations are held, in one line; None if they are not."""
     for path in FILES:
-        content = target.read(path, _MAX_BYTES)
-        if content is not None and (held := parse(content)):
+        around, _, name = path.rpartition("/")
+        try:
+            # Not through a link: the service, which may put one there, may read less than root.
+            with target.folder(around) as folder, folder.file(name) as file:
+                held = parse(file.read(_MAX_BYTES))
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return f"/{path} is there, and cannot be read"
+        if held is not None:
             return held[0]
     return None
 

@@ -134,9 +134,9 @@ def read_history(state: Folder) -> History:
 
 def write_history(state: Folder, history: History) -> None:
     """Record the results of trials, durably; the oldest ones are dropped."""
-    failures = tuple(_shortened(failure) for failure in history.failures[-MAX_ENTRIES:])
+    failures = tuple(_shown(failure) for failure in history.failures[-MAX_ENTRIES:])
     speeds = dict(list(history.speeds.items())[-MAX_ENTRIES:])
-    last = _shortened(history.last) if history.last is not None else None
+    last = _shown(history.last) if history.last is not None else None
     _write(state, HISTORY, History(failures, speeds, last))
 
 
@@ -144,8 +144,10 @@ _Struct = TypeVar("_Struct", Pending, History)
 _Reasoned = TypeVar("_Reasoned", Failure, Outcome)
 
 
-def _shortened(entry: _Reasoned) -> _Reasoned:
-    return msgspec.structs.replace(entry, reason=entry.reason[:MAX_REASON])
+def _shown(entry: _Reasoned) -> _Reasoned:
+    # It may be the service's own words.
+    text = "".join(c if c.isprintable() else " " for c in entry.reason[:MAX_REASON])
+    return msgspec.structs.replace(entry, reason=text)
 
 
 def _read(state: Folder, name: str, kind: type[_Struct]) -> _Struct | None:
@@ -157,6 +159,8 @@ def _read(state: Folder, name: str, kind: type[_Struct]) -> _Struct | None:
             raise msgspec.DecodeError(f"not a plain file of at most {MAX_BYTES} bytes")
         with state.file(name) as file:
             return msgspec.json.decode(file.read(MAX_BYTES), type=kind)
+    except FileNotFoundError:  # since it was looked at
+        return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         log.warning("%s is damaged and was set aside: %s", state.path / name, error)
         # A reader without the permission to write, such as the service, reads past it.

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ def test_payload_of_another_bundle() -> None:
     refused(envelope(PAYLOAD + b"\n", ed25519_key()), "damaged, or for another manifest")
     text = base64.b64encode(PAYLOAD).decode()
     for other in ("", "AAAA", f"{text}\n"):
-        elsewhere = changed(lambda document, other=other: document.update(payload=other, note=text))
+        elsewhere = changed(methodcaller("update", payload=other, note=text))
         refused(elsewhere, "damaged, or for another manifest")
 
 

@@ -57,6 +57,22 @@ def test_failures_are_counted_and_forgiven(state: Folder) -> None:
     assert history == History((), {B: 4.5})
 
 
+def test_end_of_a_trial_while_it_is_read(state: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard ends it at any moment; status and the installer read it without the lock."""
+    write_pending(state, Pending(B, A))
+    status = state.stat("pending.json")
+    clear_pending(state)
+    monkeypatch.setattr(Folder, "stat", lambda *_: status)
+    assert read_pending(state) is None
+
+
+def test_reasons_cannot_move_a_cursor(state: Folder) -> None:
+    write_history(state, History().with_failure(B, "2.0", "it\x1b[2J\nhangs \u202e"))
+    failure = read_history(state).failure(B)
+    assert failure is not None
+    assert failure.reason == "it [2J hangs  "
+
+
 def test_history_is_bounded(state: Folder) -> None:
     history = History()
     for number in range(3 * MAX_ENTRIES):

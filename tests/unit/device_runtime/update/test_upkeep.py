@@ -1,6 +1,8 @@
 """The releases on a device: listed, gone back to, shared, collected, purged, uninstalled."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -281,6 +283,26 @@ def test_purge_of_everything_leaves_an_edited_unit_disabled(root: Path, tmp_path
     assert upkeep.uninstall(root)[0].startswith("edgepack.service was edited")
     assert unit.exists()
     assert list((unit.parent / "multi-user.target.wants").iterdir()) == []
+
+
+def test_odd_holds_hold_and_show_nothing(root: Path, tmp_path: Path) -> None:
+    """The service, which is less trusted than the installer, can put a link there."""
+    secret = root / "etc/shadow"
+    secret.write_text("root:hash")
+    held = root / "run/edgepack/hold"
+    held.parent.mkdir(parents=True)
+    odd: list[tuple[Callable[[], object], Callable[[], object]]] = [
+        (lambda: held.symlink_to("/etc/shadow"), held.unlink),
+        (held.mkdir, held.rmdir),
+        (lambda: os.mkfifo(held), held.unlink),
+    ]
+    for put, remove in odd:
+        put()
+        with pytest.raises(InstallError, match="installations: /run/edgepack/hold ") as caught:
+            install(bundle(tmp_path), root)
+        assert "hash" not in str(caught.value)
+        remove()
+    install(bundle(tmp_path), root)
 
 
 def test_hold_is_respected_with_its_reason(root: Path, tmp_path: Path) -> None:
