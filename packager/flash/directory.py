@@ -32,7 +32,11 @@ def flash(request: FlashRequest) -> FlashResult:
         ResourceError: the target has too little free space.
     """
     request.refuse(
-        DESCRIPTION, grow=request.grow, output=request.output, delta_from=request.delta_from
+        DESCRIPTION,
+        grow=request.grow,
+        output=request.output,
+        sudo_password_file=request.sudo_password,
+        delta_from=request.delta_from,
     )
     root = Path(request.target)
     if root.samefile("/"):

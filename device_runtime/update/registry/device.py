@@ -62,10 +62,10 @@ def downloaded(
     login = credentials.of_device(target, reference.registry)
     with Registry(reference, transport, credentials=login, note=note) as registry:
         source = RegistryBundle(registry)
-        check_target(source, target, policy)
-        check_signature(source, target, policy)
-        check_update(source, target, policy)
         try:
+            check_target(source, target, policy)
+            check_signature(source, target, policy)
+            check_update(source, target, policy)
             place = f"{STATE}/{INCOMING}/{source.digest}"
             with target.folder(place, make=True) as folder, source.stored_in(folder):
                 blobs = _missing(source.manifest, target, source.digest)

@@ -147,3 +147,18 @@ def test_options_of_both_programs(root: Path, tmp_path: Path) -> None:
     assert done.status == 0, done.err
     digest = json.loads(done.out)["digest"]
     assert (root / "var/lib/edgepack/current").resolve().name == digest
+
+
+def test_dry_run_of_flash_refuses_what_flash_refuses(root: Path, tmp_path: Path) -> None:
+    bundle = version(tmp_path, 1)
+    assert edgepack("flash", bundle, root, "--dry-run").status == 0
+    (root / "etc/edgepack/update.toml").unlink()
+    refused(edgepack("flash", bundle, root, "--dry-run"), 8, "not signed")
+    assert not (root / "var/lib/edgepack").exists()
+
+
+def test_option_that_is_for_other_targets(root: Path, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("s3cret")
+    outcome = edgepack("flash", version(tmp_path, 1), root, "--sudo-password-file", password)
+    refused(outcome, 8, "--sudo-password-file is not for a mounted root file system")

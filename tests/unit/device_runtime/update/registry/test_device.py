@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.errors import BundleError, InstallError, RegistryError
+from device_runtime.errors import BundleError, InstallError, RegistryError, ResourceError
 from device_runtime.update.preflight import STRICT
 from device_runtime.update.registry import transport
 from device_runtime.update.registry.device import downloaded
@@ -183,3 +183,10 @@ def test_a_bundle_manifest_that_is_not_valid(registry: FakeRegistry, root: Path)
     registry.manifests["1"] = (kind, json.dumps(manifest).encode())
     outcome = edgepack_runtime("install", f"{registry.url}:1", "--root", root)
     refused(outcome, BundleError.exit_code, "not valid")
+
+
+def test_a_state_that_is_not_a_folder(registry: FakeRegistry, root: Path) -> None:
+    (root / "var/lib").mkdir(parents=True, exist_ok=True)
+    (root / "var/lib/edgepack").write_text("")
+    outcome = edgepack_runtime("install", f"{registry.url}:1", "--root", root)
+    refused(outcome, ResourceError.exit_code, "Not a directory")
