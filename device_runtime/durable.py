@@ -80,7 +80,7 @@ class Folder:
 
     def make_folder(self, name: str) -> "Folder":
         """Create a folder that every user may read, whatever the umask, and open it."""
-        os.mkdir(name, dir_fd=self.descriptor)
+        os.mkdir(name, 0o755, dir_fd=self.descriptor)
         folder = self.folder(name)
         os.fchmod(folder.descriptor, 0o755)
         folder.sync()
@@ -88,7 +88,7 @@ class Folder:
         return folder
 
     @contextmanager
-    def written_aside(self, name: str, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    def written_aside(self, name: str, mode: int = 0o644) -> Iterator[IO[bytes]]:
         """Open a new file that takes its name when the block ends without an error.
 
         Args:
@@ -174,7 +174,7 @@ def open_folder(path: Path) -> Folder:
 
 
 @contextmanager
-def written_aside(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
+def written_aside(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Open a new file that takes the place of `path` when the block ends without an error.
 
     Args:

@@ -116,7 +116,8 @@ def receive(
             answer(Lacking(missing=missing))
             return
         blobs = folder / schema.BLOB_PREFIX
-        blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        blobs.mkdir(parents=True, exist_ok=True)
         _check_space(manifest, folder, missing, shared)
         with open_folder(folder) as opened:
             for name, data in (

@@ -180,8 +180,10 @@ def _unpack(
 ) -> None:
     """Write the release into a new folder and flush all of it to disk."""
     with releases.make_folder(aside) as folder:
+        # Closed until the folders in it have their modes: root runs what is there.
+        os.fchmod(folder.descriptor, 0o700)
         source.unpack(folder.path, on_bytes, shared)
-        for base, _, _ in os.walk(folder.path):
+        for base, _, _ in os.walk(folder.path, topdown=False):
             # Readable by the service's own user, whatever the installing user's umask.
             Path(base).chmod(0o755)
             with open_folder(Path(base)) as written:

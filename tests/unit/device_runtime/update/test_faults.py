@@ -1,6 +1,7 @@
 """Faults of installations that were seen on devices, each as it was noticed."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,38 @@ def test_another_products_bundle_is_refused_unless_forced(root: Path, tmp_path: 
 def test_bundle_that_names_no_hardware_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"length >= 1 - at `\$.compatible`"):
         install(bundle(tmp_path, compatible=()), root)
+
+
+def test_nobody_else_can_write_into_a_release_whatever_the_umask(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon has a umask of 0, and root runs what is in a release."""
+    path = bundle(tmp_path)
+    exposed: set[str] = set()
+
+    def look(folder: Path) -> None:
+        for entry in folder.iterdir():
+            mode = entry.lstat().st_mode
+            if mode & 0o022 and not entry.is_symlink():
+                exposed.add(entry.name)
+            if entry.is_dir() and mode & 0o001:
+                look(entry)
+
+    def watched(call: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object, **options: object) -> object:
+            look(root / "var/lib/edgepack")
+            look(root / UNITS)
+            return call(*arguments, **options)
+
+        return run
+
+    for folder in ("var/lib/edgepack", UNITS):
+        (root / folder).mkdir(parents=True, exist_ok=True, mode=0o755)
+    for name in ("fsync", "fchmod", "chmod"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    before = os.umask(0)
+    try:
+        install(path, root).verify()
+    finally:
+        os.umask(before)
+    assert exposed == set()
