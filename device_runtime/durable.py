@@ -73,8 +73,10 @@ class Folder:
         descriptor = os.open(name, flags, 0o600, dir_fd=self.descriptor)
         return os.fdopen(descriptor, "r+b" if make else "rb")
 
-    def folder(self, name: str) -> "Folder":
-        """Open a folder in this one; a link to a folder is an error."""
+    def folder(self, name: str, *, make: bool = False) -> "Folder":
+        """Open a folder in this one, or create it if `make` says so; a link is an error."""
+        if make and self.stat(name) is None:
+            return self.make_folder(name)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
         return Folder(self.path / name, os.open(name, flags, dir_fd=self.descriptor))
 

@@ -16,11 +16,9 @@ from device_runtime.errors import InstallError, ServiceError
 
 if TYPE_CHECKING:
     from device_runtime.bundle.release import Release
-    from device_runtime.update.services import Services
-
-if TYPE_CHECKING:
     from device_runtime.bundle.source import Source
     from device_runtime.update.preflight import Policy
+    from device_runtime.update.services import Services
 
 root = click.option(
     "--root",

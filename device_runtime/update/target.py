@@ -53,9 +53,7 @@ class Target:
         """
         with self._walk(path) as (base, rest), ExitStack() as opened:
             for name in rest:
-                missing = make and base.stat(name) is None
-                base = base.make_folder(name) if missing else base.folder(name)
-                opened.enter_context(base)
+                base = opened.enter_context(base.folder(name, make=make))
             return base.folder(".")
 
     def file(self, path: str) -> IO[bytes]:

@@ -17,7 +17,6 @@ import zstandard
 from packager.errors import FlashError
 from packager.units import gigabytes
 
-SUFFIXES = (".xz", ".zst", ".zip")
 CHUNK = 1 << 20
 ZSTD_CHUNK = 2048
 BLOCK = 1 << 16

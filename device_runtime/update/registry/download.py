@@ -68,8 +68,8 @@ class RegistryBundle(Source):
         first, second = schema.BLOB_PREFIX.strip("/").split("/")
         with (
             _alone(folder),
-            _opened(folder, first) as around,
-            _opened(around, second) as self._store,
+            folder.folder(first, make=True) as around,
+            around.folder(second, make=True) as self._store,
         ):
             yield
 
@@ -175,10 +175,6 @@ def _alone(folder: Folder) -> Iterator[None]:
                 "another program is downloading this bundle", hint="Wait for it to end."
             ) from None
         yield
-
-
-def _opened(folder: Folder, name: str) -> Folder:
-    return folder.make_folder(name) if folder.stat(name) is None else folder.folder(name)
 
 
 def _intact(store: Folder, blob: Blob) -> bool:
