@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from device_runtime.bundle.fields import Sha256
 from device_runtime.durable import Folder
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ MAX_ENTRIES = 32
 MAX_REASON = 500
 """Characters of a reason that are kept."""
 
-Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 
 
@@ -39,10 +39,10 @@ class Pending(msgspec.Struct, frozen=True):
         older: release that had the role `previous` before the trial.
     """
 
-    release: Digest
-    previous: Digest | None
+    release: Sha256
+    previous: Sha256 | None
     boots: Count = 0
-    older: Digest | None = None
+    older: Sha256 | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -55,7 +55,7 @@ class Failure(msgspec.Struct, frozen=True):
         count: number of failed trials.
     """
 
-    release: Digest
+    release: Sha256
     version: str
     reason: str
     count: Count
@@ -71,7 +71,7 @@ class Outcome(msgspec.Struct, frozen=True):
         reason: reason of a failure, one phrase; else empty.
     """
 
-    release: Digest
+    release: Sha256
     version: str
     state: Literal["committed", "rolled back", "failed"]
     reason: str = ""
@@ -88,7 +88,7 @@ class History(msgspec.Struct, frozen=True):
     """
 
     failures: tuple[Failure, ...] = ()
-    speeds: dict[Digest, float] = {}
+    speeds: dict[Sha256, float] = {}
     last: Outcome | None = None
 
     def failure(self, release: str) -> Failure | None:
