@@ -235,6 +235,22 @@ def test_signature_of_an_installed_release_is_checked(root: Path, tmp_path: Path
         release.verify()
 
 
+def test_release_on_the_device_is_not_a_way_around_its_signature(
+    root: Path, tmp_path: Path
+) -> None:
+    """Its folder reads as a bundle, whoever revoked its key or took the signature away."""
+    release = install(signed(tmp_path, BUILDER), root)
+    assert install(release.folder, root).digest == release.digest
+    revoked = root / "etc/edgepack/keys.d/revoked"
+    revoked.write_text(BUILDER.id)
+    refused(release.folder, root, "revoked")
+    revoked.unlink()
+    (release.folder / SIGNATURE_NAME).write_bytes(b"")
+    refused(release.folder, root, "not signed")
+    (release.folder / SIGNATURE_NAME).unlink()
+    refused(release.folder, root, "is not a bundle", kind=BundleError)
+
+
 def rotation(*keys: Key) -> Draft:
     change = Trust(add=(SECOND.pem.decode(),), revoke=(BUILDER.id,))
     return draft().replaced(version="2.0.0", trust=change).signed(*keys)
