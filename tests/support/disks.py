@@ -14,7 +14,8 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True)
+        # Lazily: a process that is ending may still have a file open there.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @contextmanager
@@ -29,4 +30,4 @@ def overlay(folder: Path, lower: Path) -> Iterator[Path]:
     try:
         yield merged
     finally:
-        subprocess.run(["umount", merged], check=True)
+        subprocess.run(["umount", "--lazy", merged], check=True)
