@@ -19,8 +19,11 @@ pytestmark = pytest.mark.slow
 def server(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("api") / "release"
     release = releases.release(folder, tiny_onnx, context_length=1024)
-    with Serving(release.folder, "--max-tokens", "3") as server:
-        yield server
+    with pytest.MonkeyPatch.context() as patch:
+        # As systemd does: updates are held by a file there.
+        patch.setenv("RUNTIME_DIRECTORY", str(folder.parent))
+        with Serving(release.folder, "--max-tokens", "3") as server:
+            yield server
 
 
 def test_schemathesis_finds_nothing(server: Serving, tmp_path: Path) -> None:
