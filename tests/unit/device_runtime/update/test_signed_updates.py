@@ -14,7 +14,7 @@ from device_runtime.bundle.release import open_release
 from device_runtime.doctor import signature
 from device_runtime.durable import Folder
 from device_runtime.errors import BundleError, InstallError
-from device_runtime.update import config, switch
+from device_runtime.update import switch
 from device_runtime.update.config import UpdateConfig
 from device_runtime.update.install import Policy, install
 from device_runtime.update.keyring import Keyring
@@ -287,15 +287,6 @@ def test_key_that_is_revoked_while_the_installation_waits(
     assert not current(root).is_symlink()
 
 
-def test_revoking_keeps_what_an_administrator_wrote(root: Path) -> None:
-    file = root / "etc/edgepack/keys.d/revoked"
-    file.write_text(f"# by hand\n{STRANGER.id}  # lost")
-    keyring = Keyring(Target(root))
-    keyring.revoke(BUILDER.id)
-    assert file.read_text() == f"# by hand\n{STRANGER.id}  # lost\n{BUILDER.id}\n"
-    assert keyring.trusted == Keyring(Target(root)).trusted == ()
-
-
 @pytest.mark.parametrize("keys", [(), (STRANGER,)])
 def test_only_signed_bundles_change_the_keyring(
     root: Path, tmp_path: Path, keys: tuple[Key, ...]
@@ -361,32 +352,6 @@ def test_hostile_entries_of_the_keyring(root: Path, tmp_path: Path) -> None:
     folder.unlink()
     folder.write_text("")
     refused(bundle, root, "keys.d cannot be read")
-
-
-def test_rules_of_the_device(root: Path) -> None:
-    assert config.read(Target(root)) == UpdateConfig()
-    rules(root, "allow_unsigned = true\nthreshold = 2\nkeep_releases = 5\nprobation_s = 30\n")
-    assert config.read(Target(root)) == UpdateConfig(
-        allow_unsigned=True, threshold=2, keep_releases=5, probation_s=30.0
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("threshold = 0\nkeep_releases = 1\ncolour = 3\n", ("threshold", "keep_rel", "'colour'")),
-        ('allow_unsigned = "yes"\n', ("allow_unsigned: Expected `bool`",)),
-        ("probation_s = nan\nstart_timeout_s = inf\n", ("probation_s", "start_timeout_s")),
-        ("threshold = [\n", ("not TOML",)),
-        ("[" * 100_000, ("cannot be read",)),
-    ],
-)
-def test_rules_that_are_not_valid_are_all_listed(
-    root: Path, tmp_path: Path, text: str, says: tuple[str, ...]
-) -> None:
-    rules(root, text)
-    for words in says:
-        refused(signed(tmp_path, BUILDER), root, words)
 
 
 def test_the_devices_own_command_takes_a_key_once(root: Path, tmp_path: Path) -> None:
