@@ -163,8 +163,8 @@ def test_login_and_a_certificate_of_an_authority_of_our_own(
         place = f"oci://localhost:{running.port}/team/secret:1"
         trusting = ("--ca-file", own.certificate)
         login = ("--username", USERNAME, "--password-file", password)
-        refused(edgepack("push", bundle, place, *login), 14, "certificate", "--ca-file")
-        refused(edgepack("push", bundle, place, *trusting), 14, "wants a login", "docker login")
+        refused(edgepack("push", bundle, place, *login), 15, "certificate", "--ca-file")
+        refused(edgepack("push", bundle, place, *trusting), 15, "wants a login", "docker login")
         pushed = edgepack("push", bundle, place, *login, *trusting)
         assert pushed.status == 0, pushed.err
         monkeypatch.setenv("SSL_CERT_FILE", str(own.certificate))
@@ -172,7 +172,7 @@ def test_login_and_a_certificate_of_an_authority_of_our_own(
         assert pulled.status == 0, pulled.err
         password.write_text("wrong\n")
         outcome = edgepack("pull", place, *login, *trusting)
-        refused(outcome, 14, "refuses the credentials")
+        refused(outcome, 15, "refuses the credentials")
         assert "next try" not in outcome.err
         assert "wrong" not in outcome.err
 
@@ -180,6 +180,6 @@ def test_login_and_a_certificate_of_an_authority_of_our_own(
 def test_a_bundle_that_is_not_there(registry: RealRegistry) -> None:
     place = f"oci://127.0.0.1:{registry.port}/team/nothing:1"
     outcome = edgepack("pull", place)
-    refused(outcome, 14, f"{place} is not in the registry")
+    refused(outcome, 15, f"{place} is not in the registry")
     assert "next try" not in outcome.err
     assert len(registry.requests("GET /v2/team/nothing/")) == 1
