@@ -1,5 +1,6 @@
 """The file of API keys, and who gets past it."""
 
+import logging
 import stat
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ def test_ring_refuses_all_while_the_file_is_unusable(
         file.write_bytes(b"nonsense" if damage == "broken" else b"")
     assert ring.name_of(key) is None
     assert ring.name_of(key) is None
-    assert len(caplog.records) == (0 if damage == "empty" else 1)
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == (0 if damage == "empty" else 1)
     if damage == "folder":
         file.rmdir()
     file.write_bytes(good)
