@@ -53,8 +53,8 @@ def run(
         sleep: waits for a number of seconds.
 
     Returns:
-        The verdict; None if no release is on trial, or it is no longer: somebody went back by
-        hand, or installed another one, which has a guard of its own.
+        The verdict; None without a trial, or if another command ended it: a rollback by hand, or
+        an installation, whose release gets a guard of its own.
 
     Raises:
         OSError: the state folder cannot be read or written.

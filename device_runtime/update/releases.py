@@ -161,11 +161,11 @@ class Releases:
         """Remove a release.
 
         Raises:
-            InstallError: there is no such release, or it has a role.
+            InstallError: the release is not installed, or it has a role.
         """
         if digest not in self._digests():
             raise InstallError(
-                f"there is no release {digest}",
+                f"no such release: {digest}",
                 hint="edgepack-runtime releases lists the releases with their digests.",
             )
         if digest in self.protected():

@@ -298,7 +298,7 @@ class Transport:
             unknown = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
             if unknown or isinstance(error, UnicodeError):
                 raise RegistryError(
-                    f"there is no host {origin[1]}", hint="Check the address and the network."
+                    f"no such host: {origin[1]}", hint="Check the address and the network."
                 ) from None
             reason = str(error) or type(error).__name__
             raise TransientError(f"{origin[1]} cannot be reached: {reason}") from None
