@@ -158,16 +158,11 @@ class Releases:
         return removed
 
     def remove(self, digest: str) -> None:
-        """Remove a release.
+        """Remove an installed release.
 
         Raises:
-            InstallError: the release is not installed, or it has a role.
+            InstallError: it has a role.
         """
-        if digest not in self._digests():
-            raise InstallError(
-                f"no such release: {digest}",
-                hint="edgepack-runtime releases lists the releases with their digests.",
-            )
         if digest in self.protected():
             raise InstallError(
                 f"release {digest} is in use",
