@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from packager.genai import linears
 from packager.recipes import nodes
-from packager.weights import stored
+from packager.weights import blocks, stored
 from packager.weights.blocks import Blocks
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ class CalibratedWeights:
         Raises:
             ValueError: the calibrated weight does not match the float weight.
         """
-        import torch
-
         origin = linears.origin(node, self._known)
         if node == nodes.HEAD:
             parts = [stored.load(self._folder, None, "lm_head")]
@@ -45,20 +43,10 @@ class CalibratedWeights:
             parts = [stored.load(self._folder, origin.layer, name) for name in origin.names]
         else:
             return None
-        codes, scales, zeros = (
-            torch.cat([getattr(part, field) for part in parts])
-            for field in ("codes", "scales", "zeros")
-        )
+        quantized = blocks.joined(parts)
         if origin is not None and origin.half is not None:
-            halves = (tensor.chunk(2)[origin.half] for tensor in (codes, scales, zeros))
-            codes, scales, zeros = halves
-        quantized = Blocks(
-            codes=codes,
-            scales=scales,
-            zeros=zeros,
-            bits=parts[0].bits,
-            block_size=parts[0].block_size,
-        )
+            half = len(quantized.codes) // 2
+            quantized = quantized.rows(slice(origin.half * half, (origin.half + 1) * half))
         same_shape = quantized.codes.shape == weight.shape
         if not same_shape or _relative_error(quantized, weight) > MAX_RELATIVE_ERROR:
             raise ValueError(f"the calibrated weight for {node} does not match this layer")

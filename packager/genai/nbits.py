@@ -8,6 +8,9 @@ at a time is read, quantized and released.
 Operators: com.microsoft MatMulNBits and GatherBlockQuantized. Layout of their inputs, from ONNX
 Runtime's operator documentation: codes `[out, blocks, block_size * bits / 8]`, zero points
 `[out, ceil(blocks * bits / 8)]`, the first code in the low bits.
+
+A weight with offsets is a wider MatMulNBits: `in + blocks` inputs, of which the last are the sums
+of the others over each block. Nodes with the same input share the sums.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DOMAIN = "com.microsoft"
+
+MAX_SCALE_ERROR = 2**-10
+"""Relative error above which scales are not stored in half precision: some are too small for it."""
 
 Quantizer = Callable[[str, "Tensor"], Blocks | None]
 """Function from a node's name and float weight `[out, in]` to the quantized weight; None keeps the
@@ -43,6 +49,7 @@ def quantize_graph(
             unspecified.
     """
     graph = model.graph
+    sums = _Sums(graph)
     head: tuple[list[ir.Value], Blocks] | None = None
     nodes = [node for node in graph if _weight_index(node) is not None]
     # The head comes first: a tied embedding reuses its tensors.
@@ -59,7 +66,7 @@ def quantize_graph(
                 continue
             stored = _store(graph, node.name[1:].replace("/", "."), blocks, weight)
             if node.op_type == "MatMul":
-                _to_matmul(node, stored, blocks, accuracy_level)
+                _to_matmul(node, stored, blocks, accuracy_level, sums)
             else:
                 _to_gather(node, stored, blocks)
             if node.name == HEAD:
@@ -91,22 +98,49 @@ def _float_weight(node: ir.Node, value: ir.Value) -> Tensor:
 
 
 def _store(graph: ir.Graph, name: str, blocks: Blocks, weight: ir.Value) -> list[ir.Value]:
-    """Add codes, scales and zero points to the graph; scales have the weight's dtype.
+    """Add codes, scales and zero points to the graph.
 
     Zero points that are all the midpoint are omitted: it is the operators' default.
     """
-    out, width = blocks.codes.shape
+    import torch
+
+    forms = [blocks] if blocks.offsets is None else [blocks, blocks.offsets]
+    codes, scales, zeros = (
+        torch.cat([getattr(form, field) for form in forms], 1).numpy()
+        for field in ("codes", "scales", "zeros")
+    )
+    out, width = codes.shape
     count = -(-width // blocks.block_size)
-    codes = _pack(blocks.codes.numpy(), count * blocks.block_size, blocks.bits)
-    assert weight.dtype is not None
+    packed = _pack(codes, count * blocks.block_size, blocks.bits)
     values = [
-        _initializer(graph, f"{name}.qweight", codes.reshape(out, count, -1)),
-        _initializer(graph, f"{name}.scales", blocks.scales.numpy().astype(weight.dtype.numpy())),
+        _initializer(graph, f"{name}.qweight", packed.reshape(out, count, -1)),
+        _scales(graph, f"{name}.scales", scales, weight),
     ]
-    if (blocks.zeros != 1 << (blocks.bits - 1)).any():
-        zeros = _pack(blocks.zeros.numpy(), count, blocks.bits)
-        values.append(_initializer(graph, f"{name}.zeros", zeros))
+    if (zeros != 1 << (blocks.bits - 1)).any():
+        values.append(_initializer(graph, f"{name}.zeros", _pack(zeros, count, blocks.bits)))
     return values
+
+
+def _scales(graph: ir.Graph, name: str, scales: np.ndarray, weight: ir.Value) -> ir.Value:
+    """Add scales in half precision, with a Cast to the weight's dtype, which ONNX Runtime folds.
+
+    In fp32 they would be a fifth of the bytes of a 4-bit weight. The rounding, 2^-11 of a scale, is
+    a hundredth of that of the codes.
+    """
+    import numpy as np
+    import onnx_ir as ir
+
+    assert weight.dtype is not None
+    with np.errstate(over="ignore"):
+        half = scales.astype(np.float16)
+    lost = np.linalg.norm(half.astype(np.float32) - scales)
+    if weight.dtype != ir.DataType.FLOAT or not lost < MAX_SCALE_ERROR * np.linalg.norm(scales):
+        return _initializer(graph, name, scales.astype(weight.dtype.numpy()))
+    value = _initializer(graph, name, half)
+    cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=f"/{name}/Cast")
+    cast.outputs[0].name = f"/{name}/Cast/output_0"
+    graph.insert_before(graph[0], cast)
+    return cast.outputs[0]
 
 
 def _pack(codes: np.ndarray, width: int, bits: int) -> np.ndarray:
@@ -135,9 +169,15 @@ def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
-def _to_matmul(node: ir.Node, weight: list[ir.Value], blocks: Blocks, accuracy_level: int) -> None:
+def _to_matmul(
+    node: ir.Node, weight: list[ir.Value], blocks: Blocks, accuracy_level: int, sums: _Sums
+) -> None:
     out, width = blocks.codes.shape
-    inputs = [node.inputs[0], *weight]
+    source = node.inputs[0]
+    if blocks.offsets is not None:
+        assert source is not None
+        source = sums.appended(source, node, width, blocks.block_size)
+        width += blocks.offsets.codes.shape[1]
     attributes = {
         "K": width,
         "N": out,
@@ -145,23 +185,56 @@ def _to_matmul(node: ir.Node, weight: list[ir.Value], blocks: Blocks, accuracy_l
         "block_size": blocks.block_size,
         "accuracy_level": accuracy_level,
     }
-    _replace(node, "MatMulNBits", inputs, attributes)
+    _replace(node, "MatMulNBits", [source, *weight], attributes)
+
+
+class _Sums:
+    """Values with the sums over their blocks appended, each made once."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._appended: dict[tuple[str, int], ir.Value] = {}
+
+    def appended(self, value: ir.Value, node: ir.Node, width: int, block_size: int) -> ir.Value:
+        """Return `[batch, tokens, width + blocks]` for a value `[batch, tokens, width]`.
+
+        Args:
+            value: the value.
+            node: first node that uses the result.
+            width: size of the value's last dimension, a multiple of the block size.
+            block_size: elements to sum.
+        """
+        import onnx_ir as ir
+
+        key = (str(value.name), block_size)
+        if key not in self._appended:
+            name = f"{value.name}/sums_of_{block_size}"
+            shape = _constant(self._graph, [0, 0, width // block_size, block_size], f"{name}/shape")
+            axes = _constant(self._graph, [-1], f"{name}/axes")
+            split = ir.node("Reshape", [value, shape], name=f"{name}/Reshape")
+            total = ir.node(
+                "ReduceSum", [split.outputs[0], axes], {"keepdims": 0}, name=f"{name}/ReduceSum"
+            )
+            both = ir.node("Concat", [value, total.outputs[0]], {"axis": -1}, name=f"{name}/Concat")
+            for new in (split, total, both):
+                new.outputs[0].name = f"{new.name}/output_0"
+                self._graph.insert_before(node, new)
+            self._appended[key] = both.outputs[0]
+        return self._appended[key]
 
 
 def _to_gather(node: ir.Node, weight: list[ir.Value], blocks: Blocks) -> None:
     """Turn the embedding's Gather into GatherBlockQuantized on a 2-D view of the MatMul's codes."""
-    import numpy as np
     import onnx_ir as ir
 
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    # A constant node: shape inference does not read initializers stored as external data.
-    rows = ir.tensor(np.array([len(blocks.codes), -1], np.int64))
-    shape = ir.node("Constant", [], {"value": rows}, name=f"{node.name}/Shape")
-    view = ir.node("Reshape", [weight[0], shape.outputs[0]], name=f"{node.name}/Reshape")
-    for new in (shape, view):
-        new.outputs[0].name = f"{new.name}/output_0"
-        graph.insert_before(node, new)
+    if blocks.offsets is not None:
+        raise ValueError("an embedding cannot have offsets")
+    shape = _constant(graph, [len(blocks.codes), -1], f"{node.name}/Shape")
+    view = ir.node("Reshape", [weight[0], shape], name=f"{node.name}/Reshape")
+    view.outputs[0].name = f"{view.name}/output_0"
+    graph.insert_before(node, view)
     inputs = [view.outputs[0], node.inputs[1], *weight[1:]]
     attributes = {
         "bits": blocks.bits,
@@ -170,6 +243,17 @@ def _to_gather(node: ir.Node, weight: list[ir.Value], blocks: Blocks) -> None:
         "quantize_axis": 1,
     }
     _replace(node, "GatherBlockQuantized", inputs, attributes)
+
+
+def _constant(graph: ir.Graph, numbers: list[int], name: str) -> ir.Value:
+    """Add integers as a node: shape inference does not read external initializers."""
+    import numpy as np
+    import onnx_ir as ir
+
+    node = ir.node("Constant", [], {"value": ir.tensor(np.array(numbers, np.int64))}, name=name)
+    node.outputs[0].name = f"{name}/output_0"
+    graph.insert_before(graph[0], node)
+    return node.outputs[0]
 
 
 def _replace(

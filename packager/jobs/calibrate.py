@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,19 +217,12 @@ def _solve(
     for group, joined in zip(groups, solved, strict=True):
         row = 0
         for name, weight in group.weights.items():
-            parts.append((name, weight, _rows(joined, row, row + len(weight)), group.hessian))
+            parts.append((name, weight, joined.rows(slice(row, row + len(weight))), group.hessian))
             row += len(weight)
     errors = threads.map(lambda part: _error(layer, *part), parts)
     return {
         name: (weight, error) for (name, _, weight, _), error in zip(parts, errors, strict=True)
     }
-
-
-def _rows(weight: Blocks, start: int, stop: int) -> Blocks:
-    rows = slice(start, stop)
-    return replace(
-        weight, codes=weight.codes[rows], scales=weight.scales[rows], zeros=weight.zeros[rows]
-    )
 
 
 def _error(

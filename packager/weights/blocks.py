@@ -2,15 +2,19 @@
 
 A weight `[out, in]` is split along its input into blocks; in a block `w = scale * (code - zero)`
 with codes of 4 or 8 bits. This is the arithmetic of ONNX Runtime's MatMulNBits and
-GatherBlockQuantized; zero points are integers because only those have a fast CPU kernel.
+GatherBlockQuantized; zero points are integers because only those have a fast CPU kernel. What they
+cannot express, an offset `w = scale * (code - zero) + offset`, is a quantized matrix of its own: it
+multiplies the sums of the inputs over each block (`nbits`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 SHRINK = (1.0, 0.975, 0.95, 0.925, 0.9, 0.875, 0.85, 0.825, 0.8, 0.75, 0.7)
@@ -32,6 +36,8 @@ class Blocks:
         zeros: zero point of each block, the code of 0.0, uint8 `[out, blocks]`.
         bits: bits of a code, 4 or 8.
         block_size: inputs that share a scale; the last block may be shorter.
+        offsets: number added to all elements of each block, `[out, blocks]`, with the same bits and
+            block size; None if it is 0. Only weights of whole blocks have offsets.
     """
 
     codes: Tensor
@@ -39,13 +45,53 @@ class Blocks:
     zeros: Tensor
     bits: int
     block_size: int
+    offsets: Blocks | None = None
 
     def dequantize(self) -> Tensor:
         """Return the float32 weight `[out, in]` that the codes represent."""
         width = self.codes.shape[1]
         scales = self.scales.repeat_interleave(self.block_size, 1)[:, :width]
         zeros = self.zeros.repeat_interleave(self.block_size, 1)[:, :width]
-        return (self.codes.float() - zeros.float()) * scales
+        weight = (self.codes.float() - zeros.float()) * scales
+        if self.offsets is not None:
+            weight += self.offsets.dequantize().repeat_interleave(self.block_size, 1)
+        return weight
+
+    def rows(self, rows: slice) -> Blocks:
+        """Return some rows of the weight."""
+        return replace(
+            self,
+            codes=self.codes[rows],
+            scales=self.scales[rows],
+            zeros=self.zeros[rows],
+            offsets=self.offsets.rows(rows) if self.offsets is not None else None,
+        )
+
+
+def joined(parts: Sequence[Blocks]) -> Blocks:
+    """Concatenate the rows of weights that have the same inputs.
+
+    Raises:
+        ValueError: their bits or block sizes differ, or only some have offsets.
+    """
+    import torch
+
+    first = parts[0]
+    forms = {(part.bits, part.block_size, part.offsets is None) for part in parts}
+    if len(forms) > 1:
+        raise ValueError("weights of different forms cannot be joined")
+    codes, scales, zeros = (
+        torch.cat([getattr(part, field) for part in parts])
+        for field in ("codes", "scales", "zeros")
+    )
+    offsets = [part.offsets for part in parts if part.offsets is not None]
+    return replace(
+        first,
+        codes=codes,
+        scales=scales,
+        zeros=zeros,
+        offsets=joined(offsets) if offsets else None,
+    )
 
 
 def nearest(weight: Tensor, *, bits: int, block_size: int, symmetric: bool) -> Blocks:

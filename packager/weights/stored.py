@@ -1,8 +1,9 @@
 """Files of quantized weights, one for each decoder layer and one for the head.
 
 In a file, the linear layer `mlp.down_proj` has the tensors `mlp.down_proj.codes`, `.scales` and
-`.zeros` as in `blocks.Blocks`; the metadata (`about`) holds the settings of the calibration and the
-errors of the layers' outputs.
+`.zeros` as in `blocks.Blocks`, and those of its offsets as `mlp.down_proj.offsets.codes` and so on.
+The metadata (`about`) holds the settings of the quantization, the errors of the layers' outputs,
+and bits and block size of each linear layer.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_runtime.durable import written_aside
 from packager.weights.blocks import Blocks
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BITS = 4
 HEAD = "lm_head"
+
+_PARTS = ("codes", "scales", "zeros")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +56,24 @@ def load(folder: Path, layer: int | None, name: str) -> Blocks:
     from safetensors import safe_open
 
     with safe_open(file_of(folder, layer), framework="pt") as file:
-        if f"{name}.codes" not in file.keys():  # noqa: SIM118 - not a mapping
+        names = set(file.keys())
+        if f"{name}.codes" not in names:
             raise ValueError(f"{file_of(folder, layer)} has no {name}")
-        settings = _about(file)["settings"]
-        return Blocks(
-            **{part: file.get_tensor(f"{name}.{part}") for part in ("codes", "scales", "zeros")},
-            bits=settings["bits"],
-            block_size=settings["block_size"],
-        )
+        bits, block_size = _about(file)["forms"][name]
+
+        def blocks(prefix: str) -> Blocks | None:
+            if f"{prefix}.codes" not in names:
+                return None
+            return Blocks(
+                **{part: file.get_tensor(f"{prefix}.{part}") for part in _PARTS},
+                bits=bits,
+                block_size=block_size,
+                offsets=blocks(f"{prefix}.offsets"),
+            )
+
+        weight = blocks(name)
+        assert weight is not None
+        return weight
 
 
 def errors(folder: Path) -> list[LinearError]:
@@ -106,12 +122,18 @@ def save(
     """
     from safetensors.torch import save as to_bytes
 
-    tensors = {
-        f"{name}.{part}": getattr(weight, part).contiguous()
-        for name, (weight, _) in linears.items()
-        for part in ("codes", "scales", "zeros")
-    }
+    tensors: dict[str, Tensor] = {}
+    for name, (weight, _) in linears.items():
+        for prefix, blocks in ((name, weight), (f"{name}.offsets", weight.offsets)):
+            if blocks is not None:
+                tensors |= {
+                    f"{prefix}.{part}": getattr(blocks, part).contiguous() for part in _PARTS
+                }
     # A single entry: the library writes several in random order.
-    about = {"settings": settings, "errors": [asdict(error) for _, error in linears.values()]}
+    about = {
+        "settings": settings,
+        "errors": [asdict(error) for _, error in linears.values()],
+        "forms": {name: (weight.bits, weight.block_size) for name, (weight, _) in linears.items()},
+    }
     with written_aside(path) as file:
         file.write(to_bytes(tensors, metadata={"about": json.dumps(about)}))

@@ -1,5 +1,7 @@
 """The graph pass: what the quantized graph computes is what the codes stand for."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,13 @@ from packager.recipes import nodes
 from packager.weights import blocks, kquant
 from packager.weights.blocks import Blocks
 
-VOCABULARY, WIDTH, MIDDLE = 96, 64, 48
+VOCABULARY, WIDTH = 96, 64
+BODY = "/model/layers.0/mlp/down_proj/MatMul"
 
 
 def tied_model(embedding: torch.Tensor, body: torch.Tensor) -> ir.Model:
     """Embedding, one MatMul of the body, head: as the model builder names them."""
-    ids = ir.val("input_ids", ir.DataType.INT64, ["n"])
+    ids = ir.val("input_ids", ir.DataType.INT64, [1, "n"])
     weights = {
         "model.embed_tokens.weight": embedding,
         "body.weight": body.T.contiguous(),
@@ -31,13 +34,12 @@ def tied_model(embedding: torch.Tensor, body: torch.Tensor) -> ir.Model:
             name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
         )
     gather = ir.node("Gather", [values["model.embed_tokens.weight"], ids], name=nodes.EMBEDDING)
-    name = "/model/layers.0/mlp/down_proj/MatMul"
-    middle = ir.node("MatMul", [gather.outputs[0], values["body.weight"]], name=name)
+    middle = ir.node("MatMul", [gather.outputs[0], values["body.weight"]], name=BODY)
     head = ir.node("MatMul", [middle.outputs[0], values["lm_head.MatMul.weight"]], name=nodes.HEAD)
     for number, node in enumerate((gather, middle, head)):
         node.outputs[0].name = f"out{number}"
         node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    head.outputs[0].shape = ir.Shape(["n", VOCABULARY])
+    head.outputs[0].shape = ir.Shape([1, "n", VOCABULARY])
     graph = ir.Graph(
         [ids],
         [head.outputs[0]],
@@ -72,14 +74,83 @@ def test_computes_what_the_codes_stand_for(
         model.graph.initializers
     )
 
-    ir.save(model, tmp_path / "model.onnx")
-    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    ids = np.arange(VOCABULARY)
-    (found,) = session.run(None, {"input_ids": ids})
-    head = made[nodes.HEAD].dequantize()
-    first = head if tied else made[nodes.EMBEDDING].dequantize()
-    middle = made["/model/layers.0/mlp/down_proj/MatMul"].dequantize()
+    found = run(model, tmp_path)
+    head = as_stored(made[nodes.HEAD])
+    first = head if tied else as_stored(made[nodes.EMBEDDING])
+    middle = as_stored(made[BODY])
     np.testing.assert_allclose(found, (first @ middle.T @ head.T).numpy(), rtol=1e-3, atol=2e-2)
+
+
+def run(model: ir.Model, folder: Path) -> np.ndarray:
+    """Run a model on all tokens."""
+    ir.save(model, folder / "model.onnx")
+    session = ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"input_ids": np.arange(VOCABULARY)[None]})
+    found: np.ndarray = logits[0]
+    return found
+
+
+def as_stored(weight: Blocks) -> torch.Tensor:
+    """Return what the codes stand for with scales in half precision."""
+    offsets = weight.offsets
+    if offsets is not None:
+        offsets = replace(offsets, scales=offsets.scales.half().float())
+    return replace(weight, scales=weight.scales.half().float(), offsets=offsets).dequantize()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("block_size", [16, 32])
+def test_offsets_are_added(tmp_path: Path, bits: int, block_size: int) -> None:
+    torch.manual_seed(0)
+    model = tied_model(torch.randn(VOCABULARY, WIDTH), torch.randn(WIDTH, WIDTH))
+    nearest = partial(blocks.nearest, bits=bits, block_size=block_size, symmetric=False)
+    made: dict[str, Blocks] = {}
+
+    def quantizer(name: str, weight: torch.Tensor) -> Blocks:
+        made[name] = nearest(weight)
+        if name != nodes.EMBEDDING:
+            offsets = torch.randn(len(weight), WIDTH // block_size)
+            made[name] = replace(made[name], offsets=nearest(offsets))
+        return made[name]
+
+    nbits.quantize_graph(model, quantizer, tied=False, accuracy_level=1)
+    found = run(model, tmp_path)
+    first, middle, head = (as_stored(made[name]) for name in (nodes.EMBEDDING, BODY, nodes.HEAD))
+    np.testing.assert_allclose(found, (first @ middle.T @ head.T).numpy(), rtol=1e-3, atol=2e-2)
+
+
+def test_nodes_of_one_input_share_its_sums() -> None:
+    weight = torch.randn(WIDTH, WIDTH)
+    model = tied_model(torch.randn(VOCABULARY, WIDTH), weight)
+    graph = model.graph
+    body = next(node for node in graph if node.name == BODY)
+    twin = ir.node("MatMul", list(body.inputs), name=BODY.replace("down", "up"))
+    twin.outputs[0].name, twin.outputs[0].type = "twin", ir.TensorType(ir.DataType.FLOAT)
+    graph.insert_after(body, twin)
+    nearest = partial(blocks.nearest, bits=4, block_size=32, symmetric=False)
+    quantized = nearest(weight)
+    offsets = nearest(torch.randn(WIDTH, WIDTH // 32))
+
+    def quantizer(name: str, _: torch.Tensor) -> Blocks | None:
+        return replace(quantized, offsets=offsets) if "proj" in name else None
+
+    nbits.quantize_graph(model, quantizer, tied=False, accuracy_level=0)
+    operators = [node.op_type for node in graph]
+    assert operators.count("MatMulNBits") == 2
+    assert operators.count("ReduceSum") == 1
+
+
+def test_scales_that_half_precision_cannot_hold_stay_float() -> None:
+    model = tied_model(torch.randn(VOCABULARY, WIDTH), torch.full((WIDTH, WIDTH), 1e-8))
+    nearest = partial(blocks.nearest, bits=4, block_size=32, symmetric=True)
+    nbits.quantize_graph(model, lambda _, weight: nearest(weight), tied=True, accuracy_level=0)
+    dtypes = {
+        name: value.dtype for name, value in model.graph.initializers.items() if "scales" in name
+    }
+    assert dtypes == {
+        "lm_head.MatMul.scales": ir.DataType.FLOAT16,
+        "model.layers.0.mlp.down_proj.MatMul.scales": ir.DataType.FLOAT,
+    }
 
 
 def test_leaves_what_the_quantizer_leaves() -> None:
