@@ -78,6 +78,21 @@ def stage(kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) ->
 
 
 @contextmanager
+def unfinished(inputs: Mapping[str, Any]) -> Iterator[Path]:
+    """Return a folder for what is done of a stage; it is removed when the block ends.
+
+    If the block raises or this process is killed, it stays, and the next attempt gets it.
+
+    Args:
+        inputs: those of the stage, which must be the one being made.
+    """
+    folder = root() / "unfinished" / key(inputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
 def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         try:

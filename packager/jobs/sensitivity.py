@@ -1,4 +1,4 @@
-"""Find what each calibrated linear layer costs the whole model. A job because of its memory use.
+"""Find what each calibrated linear layer costs the whole model: a job, and resumable by layer.
 
 The error of a layer's own outputs says little about the model's outputs: an error in the values of
 attention propagates, one in the gate may vanish. So the KL divergence L of the quantized model from
@@ -6,25 +6,37 @@ the reference model is differentiated. If d is the change that quantization made
 inner product of d and dL/dw is twice the layer's share of L, where L is quadratic in d and the
 errors of the layers are uncorrelated. It is computed on the layer's outputs, so that no gradient of
 a weight is ever held.
+
+One decoder layer is in memory at a time. On the way up, the inputs of each are stored; on the way
+down, each layer is run again on them, and differentiated (Chen et al., "Training Deep Nets with
+Sublinear Memory Cost", 2016).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from packager.jobs.job import Job, Work
-from packager.weights import stored
+from packager.weights import states, stored
+from packager.weights.layerwise import LayerwiseModel
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 WINDOWS = 4
 """Windows to differentiate, spread over the calibration set: only the order of the layers matters,
 and it converges early."""
+
+ROWS = 64
+"""Tokens whose logits are in memory at a time; a large vocabulary needs 1 MB per token."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +54,9 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Differentiate(Job[tuple[Cost, ...]], frozen=True, kw_only=True):
-    """Find the cost of each linear layer. Progress unit: windows, `WINDOWS` in all.
+    """Find the cost of each linear layer. Progress unit: layers, each twice.
+
+    The folder gets files of the job's own; started again on the same folder, it continues.
 
     Attributes:
         source: Hugging Face folder.
@@ -55,72 +69,136 @@ class Differentiate(Job[tuple[Cost, ...]], frozen=True, kw_only=True):
     calibrated: Path
 
     def run(self, work: Work) -> tuple[Cost, ...]:
-        """Find the costs."""
+        """Find the costs.
+
+        Raises:
+            ValueError: the model cannot be taken apart.
+            OSError: the disk is full.
+        """
         import torch
 
         tokens = torch.from_numpy(np.load(self.windows))
         chosen = tokens[:: max(1, len(tokens) // WINDOWS)][:WINDOWS]
-        by_linear = costs(self.source, chosen, self.calibrated, work)
-        return tuple(
-            Cost(layer=layer, name=name, cost=cost) for (layer, name), cost in by_linear.items()
-        )
+        walk = _Walk(LayerwiseModel(self.source), self.calibrated, work)
+        walk.up(chosen)
+        return tuple(sorted(walk.down(), key=lambda cost: cost.layer))
 
 
-def costs(
-    source: Path, windows: Tensor, calibrated: Path, work: Work
-) -> dict[tuple[int, str], float]:
-    """Compute the share of each linear layer in the KL divergence, nats a token.
+class _Walk:
+    """The way up through the layers of a model and of its quantized form, and the way down."""
 
-    Args:
-        source: Hugging Face folder.
-        windows: token ids, int64 `[windows, length]`.
-        calibrated: output folder of `calibrate`.
-        work: receives the progress.
+    def __init__(self, model: LayerwiseModel, calibrated: Path, work: Work) -> None:
+        self._model, self._calibrated, self._work = model, calibrated, work
 
-    Returns:
-        Shares by index of the decoder layer and name of the linear layer below it.
-    """
-    import torch
-    from torch import nn
-    from transformers import AutoModelForCausalLM
+    def up(self, windows: Tensor) -> None:
+        """Store the inputs of each layer in both models, `[windows, length, hidden]`."""
+        import torch
 
-    # In its stored dtype, the model is mapped from its file and needs no anonymous memory.
-    original: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
-    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
-    model.requires_grad_(False)
+        first = self._model.start(windows)
+        if not self._inputs(0).exists():
+            states.save(self._inputs(0), {"float": first, "quantized": first.clone()})
+        for index in range(self._model.count):
+            if not self._inputs(index + 1).exists():
+                inputs = states.load(self._inputs(index))
+                with self._model.layer(index) as layer:
+                    float_ = torch.cat(list(self._model.run(index, inputs["float"])))
+                    self._quantize(index, layer)
+                    quantized = torch.cat(list(self._model.run(index, inputs["quantized"])))
+                states.save(self._inputs(index + 1), {"float": float_, "quantized": quantized})
+            self._work.advance(1)
 
-    def log_probabilities(window: Tensor) -> Tensor:
-        return torch.log_softmax(model(input_ids=window[None]).logits[0, :-1].float(), -1)
+    def down(self) -> Iterator[Cost]:
+        """Find the costs, and store the gradient of each layer's inputs."""
+        above = self._gradients(self._model.count)
+        if not above.exists():
+            states.save(above, {"gradient": self._at_the_top()})
+        for index in reversed(range(self._model.count)):
+            path = self._gradients(index)
+            if not path.exists():
+                gradient, shares = self._through(index, states.load(above)["gradient"])
+                states.save(path, {"gradient": gradient, **shares})
+            for name, share in states.load(path).items():
+                if name != "gradient":
+                    yield Cost(layer=index, name=name, cost=float(share))
+            above = path
+            self._work.advance(1)
 
-    with torch.inference_mode():
-        expected = [log_probabilities(window).half() for window in windows]
-    shares: dict[tuple[int, str], float] = {}
+    def _inputs(self, index: int) -> Path:
+        return self._work.target / f"inputs-{index:03}.safetensors"
 
-    def watch(place: tuple[int, str], linear: nn.Linear, weight: Tensor) -> None:
-        def see(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            error = inputs[0].detach() @ (linear.weight - weight.float()).T
+    def _gradients(self, index: int) -> Path:
+        return self._work.target / f"gradients-{index:03}.safetensors"
 
-            def add(gradient: Tensor) -> None:
-                shares[place] = shares.get(place, 0.0) + float((gradient * error).sum()) / 2
+    def _quantize(self, index: int, layer: nn.Module) -> dict[str, tuple[nn.Linear, Tensor]]:
+        """Replace the weights of a layer's linear layers; return these, and the float weights."""
+        from torch import nn
 
-            output.register_hook(add)  # type: ignore[no-untyped-call]
+        linears = {
+            name: (part, part.weight.data)
+            for name, part in layer.named_modules()
+            if isinstance(part, nn.Linear)
+        }
+        for name, (linear, _) in linears.items():
+            linear.weight.data = stored.load(self._calibrated, index, name).dequantize()
+        return linears
 
-        linear.register_forward_hook(see)
+    def _at_the_top(self) -> Tensor:
+        """Compute the gradient of the divergence with respect to the last layer's outputs."""
+        import torch
 
-    pairs = zip(model.get_decoder().layers, original.get_decoder().layers, strict=True)
-    for number, (layer, first) in enumerate(pairs):
-        weights = dict(first.named_modules())
-        for name, linear in layer.named_modules():
-            if isinstance(linear, nn.Linear):
-                linear.weight.copy_(stored.load(calibrated, number, name).dequantize())
-                watch((number, name), linear, weights[name].weight)
-    # Some tensor must require gradients, or autograd computes none.
-    model.get_input_embeddings().register_forward_hook(
-        lambda _module, _inputs, output: output.requires_grad_()
-    )
-    for window, log_p in zip(windows, expected, strict=True):
-        p = log_p.float()
-        loss = (p.exp() * (p - log_probabilities(window))).sum(-1).mean() / len(windows)
-        loss.backward()  # type: ignore[no-untyped-call]
-        work.advance(1)
-    return shares
+        outputs = states.load(self._inputs(self._model.count))
+        gradient = torch.zeros_like(outputs["quantized"])
+        windows, length, _ = gradient.shape
+        with self._model.head() as logits:
+            # The last token of a window predicts nothing that is in it.
+            for at in product(range(windows), range(0, length - 1, ROWS)):
+                window, rows = at[0], slice(at[1], min(at[1] + ROWS, length - 1))
+                with torch.no_grad():
+                    expected = torch.softmax(logits(outputs["float"][window, rows]), -1)
+                hidden = outputs["quantized"][window, rows].requires_grad_()
+                given = logits(hidden)
+                # The derivative of sum p (log p - log q) with respect to the logits of q is q - p.
+                slope = torch.softmax(given.detach(), -1).sub_(expected)
+                given.backward(slope.div_((length - 1) * windows))  # type: ignore[no-untyped-call]
+                assert hidden.grad is not None
+                gradient[window, rows] = hidden.grad
+        return gradient
+
+    def _through(self, index: int, above: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Differentiate a layer.
+
+        Args:
+            index: index of the layer.
+            above: gradient with respect to its outputs.
+
+        Returns:
+            The gradient with respect to its inputs, and the shares of its linear layers by name.
+        """
+        import torch
+
+        gradients: list[Tensor] = []
+        inputs = states.load(self._inputs(index))["quantized"]
+        with self._model.layer(index) as layer, ExitStack() as hooks:
+            shares = {}
+            for name, (linear, weight) in self._quantize(index, layer).items():
+                shares[name] = torch.zeros((), dtype=torch.float64)
+                hook = linear.register_forward_hook(partial(_watch, weight, shares[name]))
+                hooks.callback(hook.remove)
+            for batch, gradient in zip(inputs.split(1), above.split(1), strict=True):
+                batch.requires_grad_()
+                self._model.outputs(index, batch).backward(gradient)  # type: ignore[no-untyped-call]
+                assert batch.grad is not None
+                gradients.append(batch.grad)
+        return torch.cat(gradients), shares
+
+
+def _watch(
+    weight: Tensor, share: Tensor, linear: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
+    """Add a quantized linear layer's share, once its outputs' gradient is known: a forward hook."""
+    error = inputs[0].detach() @ (linear.weight - weight).T
+
+    def add(gradient: Tensor) -> None:
+        share.add_((gradient * error).sum() / 2)
+
+    output.register_hook(add)  # type: ignore[no-untyped-call]

@@ -1,7 +1,6 @@
 """Preparation of a quantization: calibrated codes, and the choice of sensitive layers."""
 
 import json
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import msgspec
 
 from packager import cache, console
 from packager.errors import QuantizeError
-from packager.jobs import keys, sensitivity
+from packager.jobs import keys
 from packager.jobs.calibrate import Calibrate
 from packager.jobs.harness import run_job
 from packager.jobs.sensitivity import Cost, Differentiate
@@ -56,7 +55,9 @@ def prepare(
     sensitive: tuple[str, ...] = ()
     if recipe.sensitive:
         assert not isinstance(recipe.sensitive, str)
-        sensitive = most_sensitive(errors, _costs(subject, source, folder, ready), recipe.sensitive)
+        sensitive = most_sensitive(
+            errors, _costs(subject, source, layers, folder, ready), recipe.sensitive
+        )
     layer_errors = [
         {
             "layer": error.layer,
@@ -100,26 +101,30 @@ def most_sensitive(
 
 
 def _costs(
-    subject: Subject, source: Path, calibrated: Path, ready: Callable[[], None]
+    subject: Subject, source: Path, layers: int, calibrated: Path, ready: Callable[[], None]
 ) -> dict[tuple[int, str], float]:
     windows = subject.calibration()
     job = Differentiate(source=source, windows=windows, calibrated=calibrated)
-    content = {**subject.content, windows: cache.file_digest(windows)}
+    inputs = keys.inputs(job, content={**subject.content, windows: cache.file_digest(windows)})
 
     def make(target: Path) -> None:
         ready()
-        with console.progress("Differentiating", sensitivity.WINDOWS, "windows") as advance:
+        with (
+            cache.unfinished(inputs) as folder,
+            console.progress("Differentiating", 2 * layers, "layers") as advance,
+        ):
             costs = run_job(
                 job,
+                folder,
                 what="Finding the sensitive layers",
                 error=QuantizeError,
                 hint="Try a recipe that does not need them, for instance int4-gptq.",
                 advance=advance,
             )
-        (target / "costs.json").write_bytes(msgspec.json.encode(costs))
+            (target / "costs.json").write_bytes(msgspec.json.encode(costs))
 
     with console.step("Finding the sensitive layers"):
-        folder = cache.stage("sensitivity", keys.inputs(job, content=content), make)
+        folder = cache.stage("sensitivity", inputs, make)
     listed = msgspec.json.decode((folder / "costs.json").read_bytes(), type=list[Cost])
     return {(cost.layer, cost.name): cost.cost for cost in listed}
 
@@ -135,25 +140,23 @@ def _calibrated(
 
     def make(target: Path) -> None:
         ready()
-        # Completed layers survive an interruption.
-        unfinished = cache.root() / "unfinished" / cache.key(inputs)
-        unfinished.mkdir(parents=True, exist_ok=True)
-        done = len(list(unfinished.glob("layer-*")))
-        if done:
-            console.note(f"resuming at layer {done + 1} of {layers}")
-        with console.progress("Calibrating", layers, "layers") as advance:
+        with (
+            cache.unfinished(inputs) as folder,
+            console.progress("Calibrating", layers, "layers") as advance,
+        ):
+            done = len(list(folder.glob("layer-*")))
+            if done:
+                console.note(f"resuming at layer {done + 1} of {layers}")
             run_job(
                 job,
-                unfinished,
+                folder,
                 what="Calibrating (GPTQ)",
                 error=QuantizeError,
                 hint="Try a recipe without calibration, for instance int4-kquant.",
                 advance=advance,
             )
-        # Files whose writing was interrupted have hidden names.
-        for path in unfinished.glob("[!.]*"):
-            path.rename(target / path.name)
-        shutil.rmtree(unfinished)
+            for path in stored.files(folder):
+                path.rename(target / path.name)
 
     with console.step("Calibrating (GPTQ)"):
         return cache.stage("gptq", inputs, make)

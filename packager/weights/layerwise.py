@@ -93,9 +93,15 @@ class LayerwiseModel:
         import torch
 
         for batch in torch.split(hidden, AT_A_TIME):
-            with torch.inference_mode():
-                output = self._layers[index](batch, **self._calls[index])
-            yield output[0] if isinstance(output, tuple) else output
+            with torch.no_grad():
+                output = self.outputs(index, batch)
+            yield output
+
+    def outputs(self, index: int, batch: Tensor) -> Tensor:
+        """Compute a loaded layer's outputs for a batch of windows; they can be differentiated."""
+        output = self._layers[index](batch, **self._calls[index])
+        result: Tensor = output[0] if isinstance(output, tuple) else output
+        return result
 
     @contextmanager
     def layer(self, index: int) -> Iterator[nn.Module]:
@@ -106,6 +112,32 @@ class LayerwiseModel:
             yield layer
         finally:
             layer.to("meta")
+
+    @contextmanager
+    def head(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Load the head's weights for the duration of the block.
+
+        Yields:
+            A function that computes logits `[tokens, vocabulary]` from the last layer's outputs
+            `[tokens, hidden]`, as the model does it: with its last norm, and whatever it does to
+            logits. They can be differentiated.
+        """
+        head = self._model.get_output_embeddings()
+        names = [name for name in head.state_dict() if name != "weight"]
+        values = {name: self._weights[f"{self._names[head]}.{name}"] for name in names}
+        head.load_state_dict({"weight": self.head_weight(), **values}, assign=True)
+        head.requires_grad_(False)
+
+        def logits(hidden: Tensor) -> Tensor:
+            with self._instead_of_layers(lambda *_: hidden[None]):
+                output = self._model(inputs_embeds=hidden.detach()[None], use_cache=False)
+            result: Tensor = output.logits[0]
+            return result
+
+        try:
+            yield logits
+        finally:
+            head.to("meta")
 
     def head_inputs(self, hidden: Tensor) -> Iterator[Tensor]:
         """Compute the head's inputs from the last layer's outputs `[windows, length, hidden]`.
@@ -153,7 +185,8 @@ class LayerwiseModel:
         import torch
 
         try:
-            with torch.inference_mode():
+            # Not in inference mode: what is recorded may become part of a differentiation.
+            with torch.no_grad():
                 self._model(**inputs, use_cache=False)
         except _StopError:
             return

@@ -88,6 +88,11 @@ def errors(folder: Path) -> list[LinearError]:
     return listed
 
 
+def files(folder: Path) -> list[Path]:
+    """List the files of a folder; other files that a job has there are not included."""
+    return sorted([*folder.glob("layer-*.safetensors"), *folder.glob("head.safetensors")])
+
+
 def file_of(folder: Path, layer: int | None) -> Path:
     """Return the file of a decoder layer, or of the head (None)."""
     return folder / ("head.safetensors" if layer is None else f"layer-{layer:03}.safetensors")
