@@ -212,11 +212,15 @@ class _ReferenceModel:
             if known is not None:
                 return known.unpacked()
 
+        inputs = keys.inputs(job, content=content)
+
         def make(target: Path) -> None:
             self._ready()
-            run(job, target, "Writing text", of.windows * WINDOW)
+            with cache.unfinished(inputs) as folder:
+                run(job, folder, "Writing text", of.windows * WINDOW)
+                (folder / "windows.npy").rename(target / "windows.npy")
 
-        return cache.stage("text", keys.inputs(job, content=content), make) / "windows.npy"
+        return cache.stage("text", inputs, make) / "windows.npy"
 
     def reference(self, windows: Path) -> Path:
         """Return the folder that `prepare` describes, without calibration."""
@@ -224,12 +228,16 @@ class _ReferenceModel:
             **self._common, windows=windows, shown=prompts.SHOWN, answer_tokens=ANSWER_TOKENS
         )
 
+        inputs = keys.inputs(job, content={self._source.path: self._source.digest})
+
         def make(target: Path) -> None:
             self._ready()
             shutil.copyfile(windows, target / "evaluation.npy")
-            run(job, target, "Reading text", np.load(windows).size)
+            with cache.unfinished(inputs) as folder:
+                run(job, folder, "Reading text", np.load(windows).size)
+                for name in ("logprobs.npy", "top1.npy", "answers.json"):
+                    (folder / name).rename(target / name)
 
-        inputs = keys.inputs(job, content={self._source.path: self._source.digest})
         return cache.stage("reference", inputs, make)
 
 

@@ -1,10 +1,12 @@
 """Run the reference model: generate text, and store probabilities. Jobs because of its memory use.
 
-Their unit of progress is a token processed by the model.
+Their unit of progress is a token processed by the model. Started again on the same folder, a job
+continues with the batch of answers, or the layer, that it was at.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from functools import cached_property
@@ -13,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from device_runtime.durable import written_aside
 from packager.jobs import chat
 from packager.jobs.job import Job, JobRefusedError, Work
+from packager.weights import states
+from packager.weights.layerwise import ROWS, LayerwiseModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,13 +29,16 @@ SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 """Common settings for chats. Sampling from a small model's whole distribution gives a chain of
 unlikely tokens that no user would see; greedy decoding repeats itself."""
 
+Turn = tuple[list[int], list[int]]
+"""Token ids of an encoded question and of its answer, end token included."""
+
 
 class _ReferenceJob(Job[None], frozen=True, kw_only=True):
     """Fields common to these jobs.
 
     Attributes:
         source: Hugging Face folder.
-        floats: compute in fp32 instead of the model's stored dtype.
+        floats: generate in fp32 instead of the model's stored dtype.
         trust_remote_code: run Python code that comes with the model.
     """
 
@@ -99,9 +107,15 @@ class Refer(_ReferenceJob, frozen=True, kw_only=True):
     answer_tokens: int
 
     def run(self, work: Work) -> None:
-        """Write the files."""
+        """Write the files.
+
+        Raises:
+            ValueError: the model cannot be taken apart.
+            OSError: the disk is full.
+        """
+        model = LayerwiseModel(self.source, trust_remote_code=self.trust_remote_code)
+        save_log_probabilities(model, np.load(self.windows), work)
         reference = Reference(self, work)
-        save_log_probabilities(reference, np.load(self.windows), work)
         entries = []
         answers = reference.answer(self.shown, self.answer_tokens, sample=False)
         for prompt, (_, ids) in zip(self.shown, answers, strict=True):
@@ -118,7 +132,7 @@ class Reference:
         from transformers import AutoTokenizer
 
         self._folder, self._trust = job.source, job.trust_remote_code
-        self._floats, self._advance = job.floats, work.advance
+        self._floats, self._work = job.floats, work
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             self._folder, trust_remote_code=self._trust
         )
@@ -184,11 +198,12 @@ class Reference:
         tokens: list[int] = []
         questions = job.prompts
         torch.manual_seed(job.seed)
+        batches = itertools.count()
         while len(tokens) < needed:
             turns = [
                 turn
                 for at in range(0, len(questions), job.at_once)
-                for turn in self.answer(questions[at : at + job.at_once], length, sample=True)
+                for turn in self._kept(next(batches), questions[at : at + job.at_once], length)
             ]
             tokens += [token for prompt, answer in turns for token in prompt + answer]
             # Answers that ended early leave a gap: repeat as many prompts as fill it.
@@ -196,13 +211,28 @@ class Reference:
             questions = job.prompts[: max(math.ceil(missing), 1)]
         return self._windows(tokens[:needed], job.windows, width)
 
+    def _kept(self, batch: int, questions: tuple[str, ...], length: int) -> list[Turn]:
+        """Answer a batch of questions; a job that is started again takes the answers it has."""
+        import torch
+
+        path = self._work.target / f"batch-{batch:03}.json"
+        if path.exists():
+            kept = json.loads(path.read_text())
+            torch.set_rng_state(torch.tensor(kept["random"], dtype=torch.uint8))
+            turns = [(question, answer) for question, answer in kept["turns"]]
+            self._work.advance(sum(len(answer) for _, answer in turns))
+            return turns
+        turns = self.answer(questions, length, sample=True)
+        kept = {"turns": turns, "random": torch.get_rng_state().tolist()}
+        with written_aside(path) as file:
+            file.write(json.dumps(kept).encode())
+        return turns
+
     def _windows(self, tokens: list[int], count: int, width: int) -> NDArray[np.int64]:
         starts = [number * (len(tokens) // count) for number in range(count)]
         return np.array([self.start + tokens[at : at + width] for at in starts], np.int64)
 
-    def answer(
-        self, questions: tuple[str, ...], length: int, *, sample: bool
-    ) -> list[tuple[list[int], list[int]]]:
+    def answer(self, questions: tuple[str, ...], length: int, *, sample: bool) -> list[Turn]:
         """Return the token ids of each encoded question and of its answer, end token included."""
         import torch
         from transformers import GenerationConfig
@@ -229,7 +259,7 @@ class Reference:
         """Count tokens: a stopping criterion that never stops, which is called at each step."""
         import torch
 
-        self._advance(len(ids))
+        self._work.advance(len(ids))
         return torch.zeros(len(ids), dtype=torch.bool)
 
     def encode(self, question: str) -> list[int]:
@@ -249,32 +279,51 @@ class Reference:
         ends = [at for at, token in enumerate(answer) if token in self.ends]
         return answer[: ends[0] + 1] if ends else answer
 
-    def log_probabilities(self, window: NDArray[np.int64]) -> Tensor:
-        """Compute log-probabilities of the next tokens, float32 `[window - 1, vocabulary]`."""
-        import torch
 
-        with torch.inference_mode():
-            logits = self.model(input_ids=torch.from_numpy(window)[None]).logits
-            return torch.log_softmax(logits[0, :-1].float(), -1)
+def save_log_probabilities(model: LayerwiseModel, windows: NDArray[np.int64], work: Work) -> None:
+    """Write `logprobs.npy` and `top1.npy`, with one layer in memory at a time, in fp32.
 
-
-def save_log_probabilities(reference: Reference, windows: NDArray[np.int64], work: Work) -> None:
-    """Write `logprobs.npy` and `top1.npy`, one window at a time.
-
-    Half precision is enough: its rounding, at most 2^-11 of a logarithm, changes the KL divergence
-    by less than 1e-6 nats once the probabilities are renormalized (`measure` does), and where two
-    tokens are equally likely, `top1.npy` has the choice of fp32.
+    Half precision is enough to store: its rounding, at most 2^-11 of a logarithm, changes the KL
+    divergence by less than 1e-6 nats once the probabilities are renormalized (`measure` does), and
+    where two tokens are equally likely, `top1.npy` has the choice of fp32.
     """
+    import torch
+
+    hidden = _last_outputs(model, torch.from_numpy(windows), work)
     top1 = []
     # Written in order, not mapped: on a full disk a write fails with an error, a map with SIGBUS.
-    with (work.target / "logprobs.npy").open("wb") as file:
-        for number, window in enumerate(windows):
-            logprobs = reference.log_probabilities(window)
-            if number == 0:
-                shape = (len(windows), *logprobs.shape)
-                header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_2_0(file, header)
-            top1.append(logprobs.argmax(-1).numpy())
-            file.write(logprobs.numpy().astype("<f2").tobytes())
-            work.advance(len(window))
-    np.save(work.target / "top1.npy", np.stack(top1))
+    with (
+        (work.target / "logprobs.npy").open("wb") as file,
+        model.head() as logits,
+        torch.no_grad(),
+    ):
+        for number, window in enumerate(hidden):
+            # The last token predicts nothing that is in the window.
+            for rows in torch.split(window[:-1], ROWS):
+                logprobs = torch.log_softmax(logits(rows), -1)
+                if number == 0 and file.tell() == 0:
+                    shape = (len(hidden), len(window) - 1, logprobs.shape[-1])
+                    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_2_0(file, header)
+                top1.append(logprobs.argmax(-1).numpy())
+                file.write(logprobs.numpy().astype("<f2").tobytes())
+    np.save(work.target / "top1.npy", np.concatenate(top1).reshape(len(windows), -1))
+
+
+def _last_outputs(model: LayerwiseModel, windows: Tensor, work: Work) -> Tensor:
+    """Compute the last layer's outputs, `[windows, length, hidden]`."""
+    import torch
+
+    path = work.target / "hidden.safetensors"
+    state = {"hidden": model.start(windows), "layers": torch.tensor(0)}
+    if path.exists():
+        state = states.load(path)
+    for index in range(model.count):
+        if index >= state["layers"]:
+            with model.layer(index):
+                hidden = torch.cat(list(model.run(index, state["hidden"])))
+            state = {"hidden": hidden, "layers": torch.tensor(index + 1)}
+            states.save(path, state)
+        total = windows.numel()
+        work.advance(total * (index + 1) // model.count - total * index // model.count)
+    return state["hidden"]

@@ -26,7 +26,7 @@ import numpy as np
 
 from packager.jobs.job import Job, Work
 from packager.weights import states, stored
-from packager.weights.layerwise import LayerwiseModel
+from packager.weights.layerwise import ROWS, LayerwiseModel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 WINDOWS = 4
 """Windows to differentiate, spread over the calibration set: only the order of the layers matters,
 and it converges early."""
-
-ROWS = 64
-"""Tokens whose logits are in memory at a time; a large vocabulary needs 1 MB per token."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 AT_A_TIME = 4
 """Batch size: windows that pass through a layer together."""
 
+ROWS = 64
+"""Tokens whose logits are in memory at a time; a large vocabulary needs 1 MB per token."""
+
 
 class _StopError(Exception):
     """Signal that ends a forward pass whose remaining outputs are not needed."""
@@ -30,8 +33,12 @@ class LayerwiseModel:
         count: number of decoder layers.
     """
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, *, trust_remote_code: bool = False) -> None:
         """Create the model of a Hugging Face folder (safetensors), without weights.
+
+        Args:
+            source: the folder.
+            trust_remote_code: run Python code that comes with the model.
 
         Raises:
             ValueError: the layout of the folder's weights is not that of transformers.
@@ -40,10 +47,12 @@ class LayerwiseModel:
         from accelerate import init_empty_weights
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         # Buffers are computed, not loaded: they must not be on the meta device.
         with init_empty_weights(include_buffers=False):
-            self._model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            self._model: Any = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, trust_remote_code=trust_remote_code
+            )
         self._model.eval()
         self._weights = _Weights(source)
         self._layers: Any = self._model.get_decoder().layers

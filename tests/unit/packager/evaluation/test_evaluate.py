@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from packager.evaluation import evaluate, prompts
 from packager.evaluation import texts as evaluation_text
 from packager.evaluation.texts import CALIBRATION, EVALUATION, check_disjoint
 from packager.jobs.job import JobRefusedError, Work
-from packager.jobs.reference import Cut, Write
+from packager.jobs.reference import Cut, Reference, Write, save_log_probabilities
 from packager.models.source import resolve
 from packager.plan import WINDOW
 from packager.quantize import builder
+from packager.weights.layerwise import LayerwiseModel
 from tests.support import tiny_model
 
 
@@ -112,10 +114,70 @@ def test_log_probabilities_are_those_of_the_original(reference: Path, tiny_hf: P
 
 
 def test_the_same_seed_gives_the_same_text(tiny_hf: Path, tmp_path: Path) -> None:
-    first, again, other = (written(tiny_hf, tmp_path, seed) for seed in (1, 1, 2))
+    texts = {"first": 1, "again": 1, "other": 2}
+    for name in texts:
+        (tmp_path / name).mkdir()
+    first, again, other = (written(tiny_hf, tmp_path / name, seed) for name, seed in texts.items())
     assert first.shape == (2, 64)
     assert (first == again).all()
     assert (first != other).any()
+
+
+class _StopError(Exception):
+    pass
+
+
+def test_interrupted_writing_gives_the_same_text(
+    tiny_hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    expected = written(tiny_hf, whole, at_once=1)
+    answer = Reference.answer
+    asked: list[tuple[str, ...]] = []
+
+    def second_fails(self: Reference, questions: tuple[str, ...], *rest: Any, **more: Any) -> Any:
+        if len(asked) == 1:
+            raise _StopError
+        asked.append(questions)
+        return answer(self, questions, *rest, **more)
+
+    monkeypatch.setattr(Reference, "answer", second_fails)
+    with pytest.raises(_StopError):
+        written(tiny_hf, parts, at_once=1)
+    asked += [()]
+    assert (written(tiny_hf, parts, at_once=1) == expected).all()
+    assert asked[0] == ("Good morning",)
+    assert asked[2] == ("Where is it?",), "the answer that was there is kept"
+
+
+def test_interrupted_reading_continues_at_its_layer(
+    tiny_hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = np.random.default_rng(0).integers(10, 40, (3, 70))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    tokens: list[int] = []
+    save_log_probabilities(LayerwiseModel(tiny_hf), windows, Work(whole, tokens.append))
+    assert sum(tokens) == windows.size
+    layer = LayerwiseModel.layer
+    loaded: list[int] = []
+
+    def second_fails(self: LayerwiseModel, index: int) -> Any:
+        loaded.append(index)
+        if loaded == [0, 1]:
+            raise _StopError
+        return layer(self, index)
+
+    monkeypatch.setattr(LayerwiseModel, "layer", second_fails)
+    with pytest.raises(_StopError):
+        save_log_probabilities(LayerwiseModel(tiny_hf), windows, Work(parts))
+    save_log_probabilities(LayerwiseModel(tiny_hf), windows, Work(parts))
+    assert loaded == [0, 1, 1]
+    for name in ("logprobs.npy", "top1.npy"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_calibration_is_the_same_whatever_is_measured_on(

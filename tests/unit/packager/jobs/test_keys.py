@@ -33,8 +33,8 @@ CODE = {
     "packager.jobs.calibrate": {"gptq"},
     "packager.weights.gptq": {"gptq"},
     "packager.weights.threads": {"gptq"},
-    "packager.weights.layerwise": {"gptq", "sensitivity"},
-    "packager.weights.states": {"sensitivity"},
+    "packager.weights.layerwise": {"text", "reference", "gptq", "sensitivity"},
+    "packager.weights.states": {"text", "reference", "sensitivity"},
     "packager.weights.blocks": {"gptq", "sensitivity", "onnx"},
     "packager.weights.stored": {"gptq", "sensitivity", "onnx"},
     "packager.jobs.sensitivity": {"sensitivity"},
@@ -52,7 +52,7 @@ CODE = {
     "packager.jobs.generation": {"onnx", "measured", "speed"},
     "packager.jobs.measure": {"measured", "speed"},
     "packager.jobs.probe": {"onnx"},
-    "device_runtime.durable": {"gptq", "sensitivity", "onnx"},
+    "device_runtime.durable": {"text", "reference", "gptq", "sensitivity", "onnx"},
     "device_runtime.memory": {"onnx", "measured", "speed"},
 }
 """The stages that each module shapes; all others shape none. Stages that are made from another
