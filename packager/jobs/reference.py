@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from packager.jobs import chat
+from packager.jobs import chat, logits
 from packager.jobs.job import Job, JobRefusedError, Work
 
 if TYPE_CHECKING:
@@ -125,15 +125,24 @@ class Reference:
 
     @cached_property
     def model(self) -> Any:
-        """The model, loaded on first use."""
+        """The model, loaded on first use.
+
+        Raises:
+            JobRefusedError: the model's outputs are not numbers, or all the same.
+        """
         import torch
         from transformers import AutoModelForCausalLM
 
         # In its stored dtype, a model is mapped from its file and needs no anonymous memory.
         dtype = torch.float32 if self._floats else "auto"
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             self._folder, dtype=dtype, trust_remote_code=self._trust
         ).eval()
+        with torch.inference_mode():
+            # Sampling from such logits would end in an error of torch's.
+            tokens = torch.tensor([self.encode("What is this?")])
+            logits.check(model(input_ids=tokens).logits.float().numpy())
+        return model
 
     @cached_property
     def ends(self) -> list[int]:

@@ -129,7 +129,7 @@ def _check_graph(folder: Path, graph: Path) -> None:
             )
         if not path.is_file():
             raise ModelSourceError(
-                f"{folder} is incomplete: missing {name}, which {graph.name} takes its weights from",
+                f"{folder} is incomplete: missing {name}, with weights of {graph.name}",
                 hint="Download the missing file.",
             )
         if path.stat().st_size < size:

@@ -35,16 +35,23 @@ def rename_data(folder: Path, name: str) -> None:
     point_data_to(folder, name)
 
 
-def filled(folder: Path, target: Path, value: float) -> Path:
-    """Copy a folder of the tiny model, its last norm filled with a value; returns the copy."""
+NORM = "final_norm_layernorm.weight"
+"""End of the name of the last norm's weight."""
+POSITIONS = "cos_cache"
+"""Name of a table with a row for each position."""
+
+
+def filled(folder: Path, target: Path, value: float, tensor: str = NORM, row: int = 0) -> Path:
+    """Copy a folder of the tiny model with a value in a tensor, from a row on; returns the copy."""
     import numpy as np
     import onnx
 
     shutil.copytree(folder, target)
     graph = onnx.load(str(target / "model.onnx"), load_external_data=False).graph
-    (norm,) = (t for t in graph.initializer if t.name.endswith("final_norm_layernorm.weight"))
-    place = {entry.key: entry.value for entry in norm.external_data}
+    (stored,) = (entry for entry in graph.initializer if entry.name.endswith(tensor))
+    place = {entry.key: entry.value for entry in stored.external_data}
+    values = np.full((stored.dims[0] - row, *stored.dims[1:]), value, np.float32).tobytes()
     with (target / place["location"]).open("r+b") as file:
-        file.seek(int(place["offset"]))
-        file.write(np.full(norm.dims[0], value, np.float32).tobytes())
+        file.seek(int(place["offset"]) + int(place["length"]) - len(values))
+        file.write(values)
     return target
