@@ -18,6 +18,7 @@ from packager import adapter, bundle, cache, console, kit, sbom
 from packager.attest import files as attest
 from packager.errors import KitError
 from packager.genai.folder import component
+from packager.genai.weight_files import weight_files
 from packager.models.source import ModelSource, check_weights, resolve
 from packager.profile import DeviceProfile
 from packager.quantize.candidate import Candidate, builder_versions
@@ -60,7 +61,13 @@ def build(request: BuildRequest) -> BuildResult:
     # Measured before the bundle is written, so that an interrupt leaves no partial output.
     speeds = build_report.measure_speeds(quantized.choice)
     with console.step("Packing"):
-        parts += bundle.pack(model.folder, schema.MODEL_FOLDER, {"model": model.digest}, component)
+        parts += bundle.pack(
+            model.folder,
+            schema.MODEL_FOLDER,
+            {"model": model.digest},
+            component,
+            weight_files(model.folder),
+        )
     identity = f"{_slug(source.name)}-{_slug(profile.name)}"
     facts = _model_facts(source)
     bom = sbom.render(identity, request.version, facts, runtime.packages if runtime else ())

@@ -23,7 +23,13 @@ from device_runtime.inference.engine import (
 )
 from device_runtime.inference.genai_model import ENGINE_HINT, GenAIModel, first_line
 from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, SlotKey, Tokens, step
-from device_runtime.inference.sampling import Sampler, Scores, log_probabilities, most_likely
+from device_runtime.inference.sampling import (
+    Sampler,
+    Scores,
+    check_finite,
+    log_probabilities,
+    most_likely,
+)
 from device_runtime.inference.stop_strings import StopStrings
 from device_runtime.logs import event
 
@@ -151,7 +157,7 @@ class GenAIEngine:
         )
         try:
             yield from self._beams(job) if request.num_beams > 1 else self._answers(job)
-        except RuntimeError as error:
+        except (RuntimeError, FloatingPointError) as error:
             self._cache.drop(slot)
             raise EngineError(f"the model failed: {first_line(error)}", hint=ENGINE_HINT) from None
         finally:
@@ -266,8 +272,10 @@ class GenAIEngine:
                 reason = FinishReason.CANCELLED
                 break
             logits: Scores | None = None
-            if sampler.changes_scores or request.logprobs is not None:
+            # The first ones are always looked at: reading them costs a copy.
+            if sampler.changes_scores or request.logprobs is not None or not tokens:
                 logits = generator.get_logits()[0, -1]
+                check_finite(logits)
                 if sampler.changes_scores:
                     generator.set_logits(sampler.scores(logits)[None, None])
             generator.generate_next_token()
@@ -310,6 +318,7 @@ class GenAIEngine:
         """Generate the best answer of a beam search, in a single chunk."""
         generator, prompt = job.slot.generator, job.prompt
         generator.append_tokens(prompt)
+        check_finite(generator.get_logits())
         for _ in range(job.length - len(prompt)):
             if job.cancelled():
                 yield _end(job, FinishReason.CANCELLED)

@@ -129,6 +129,16 @@ def _best_first(shares: Scores, total: float) -> Numbers:
     return places[np.argsort(-shares[places])]
 
 
+def check_finite(logits: npt.NDArray[np.floating[Any]]) -> None:
+    """Refuse logits from which no token can be chosen; minus infinity rules a token out.
+
+    Raises:
+        FloatingPointError: a logit is NaN or infinite.
+    """
+    if not np.isfinite(logits.max()):
+        raise FloatingPointError("its outputs (logits) are NaN or infinite")
+
+
 def log_probabilities(logits: Scores) -> Scores:
     """Compute the logarithm of the softmax, float32 [vocabulary]."""
     shifted: Any = logits - logits.max()

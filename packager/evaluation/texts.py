@@ -155,7 +155,7 @@ def run(job: Cut | Write | Refer, target: Path, title: str, tokens: int) -> None
 def _common(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:
     """Return the fields that all jobs of the reference model have."""
     return {
-        "source": hf_folder(source),
+        "source": hf_folder(source, trust_remote_code=trust_remote_code),
         "floats": _in_floats(source),
         "trust_remote_code": trust_remote_code,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_runtime.memory import kv_cache_length
+from packager.genai.weight_files import model_bytes
 
 if TYPE_CHECKING:
     from device_runtime.bundle.manifest import Component
@@ -32,7 +33,6 @@ def memory_bytes(folder: Path, config: dict[str, Any], tokens: int) -> int:
     and values, each layers x KV heads x head size), plus `BASE_BYTES`.
     """
     decoder = config["model"]["decoder"]
-    weights = sum(path.stat().st_size for path in folder.glob("*.onnx*"))
     element = 4 if not decoder["session_options"]["provider_options"] else 2
     cache_bytes: int = (
         2
@@ -42,7 +42,7 @@ def memory_bytes(folder: Path, config: dict[str, Any], tokens: int) -> int:
         * kv_cache_length(decoder, tokens)
         * element
     )
-    return weights + cache_bytes + BASE_BYTES
+    return model_bytes(folder) + cache_bytes + BASE_BYTES
 
 
 def component(path: str) -> Component:

@@ -80,7 +80,11 @@ class Check(Job[Checked], frozen=True, kw_only=True):
     max_tokens: int
 
     def run(self, work: Work) -> Checked:
-        """Check the model in the target, an ONNX GenAI folder."""
+        """Check the model in the target, an ONNX GenAI folder.
+
+        Raises:
+            JobRefusedError: the model's outputs are not numbers, or all the same.
+        """
         import onnxruntime_genai as og
 
         graph = msgspec.structs.asdict(inspect_graph(work.target))

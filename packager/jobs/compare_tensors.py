@@ -20,11 +20,14 @@ class Tensors(msgspec.Struct, frozen=True, kw_only=True):
         missing: tensors that the model expects and the file lacks.
         mismatched: tensors of an unexpected shape, each with both shapes.
         unexpected: tensors that the model does not use.
+        untied: True if the configuration ties embedding and head, and the file has different ones:
+            transformers then uses both.
     """
 
     missing: list[str]
     mismatched: list[str]
     unexpected: list[str]
+    untied: bool = False
 
 
 class CompareTensors(Job[Tensors], frozen=True, kw_only=True):
@@ -42,7 +45,7 @@ class CompareTensors(Job[Tensors], frozen=True, kw_only=True):
         """Compare the tensors."""
         from transformers import AutoModelForCausalLM
 
-        _, info = AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(
             self.folder,
             dtype="auto",
             device_map="meta",
@@ -50,7 +53,27 @@ class CompareTensors(Job[Tensors], frozen=True, kw_only=True):
             ignore_mismatched_sizes=True,
             trust_remote_code=self.trust_remote_code,
         )
-        return tensors(info)
+        compared = tensors(info)
+        pairs = model.all_tied_weights_keys.items()
+        return msgspec.structs.replace(
+            compared, untied=any(self._differ(name, other) for name, other in pairs)
+        )
+
+    def _differ(self, *names: str) -> bool:
+        """Compare two tensors of the files; False if only one of them is stored."""
+        import torch
+        from safetensors import safe_open
+
+        stored = []
+        for path in self.folder.glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                # A prefix stands before the text part of a model with several parts.
+                stored += [
+                    file.get_tensor(key)
+                    for key in file.keys()  # noqa: SIM118 - not a mapping
+                    if f".{key}".endswith(tuple(f".{name}" for name in names))
+                ]
+        return len(stored) > 1 and not torch.equal(*stored[:2])
 
 
 def tensors(info: dict[str, Any]) -> Tensors:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from device_runtime.memory import kv_cache_length
-from packager.jobs import chat
+from packager.jobs import chat, logits
 
 
 def load(folder: Path) -> Any:
@@ -17,7 +17,11 @@ def load(folder: Path) -> Any:
 
 
 def respond(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) -> str:
-    """Answer a prompt with a loaded model, through its folder's chat template if it has one."""
+    """Answer a prompt with a loaded model, through its folder's chat template if it has one.
+
+    Raises:
+        JobRefusedError: the model's outputs are not numbers, or all the same.
+    """
     if chat.has_template(folder):
         messages = json.dumps([{"role": "user", "content": prompt}])
         prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
@@ -30,6 +34,7 @@ def respond(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: i
     for _ in range(max_tokens):
         if runner.is_done():
             break
+        logits.check(runner.get_logits()[0, -1])
         runner.generate_next_token()
     return str(tokenizer.decode(runner.get_sequence(0)[len(tokens) :])).strip()
 

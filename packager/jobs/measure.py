@@ -18,6 +18,7 @@ import numpy as np
 from device_runtime.memory import kv_cache_length
 from packager.jobs import generation
 from packager.jobs.job import Job, JobRefusedError, Work
+from packager.jobs.logits import check as check_logits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +67,7 @@ class Measure(Job[WindowMeans], frozen=True, kw_only=True):
         """Measure the model.
 
         Raises:
-            JobRefusedError: the shape of the logits does not match the reference.
+            JobRefusedError: the logits are not numbers, or do not match the reference.
         """
         graph = DecoderGraph(self.model)
         windows = np.load(self.reference / "evaluation.npy")
@@ -76,9 +77,16 @@ class Measure(Job[WindowMeans], frozen=True, kw_only=True):
         for window, expected, choices in zip(windows, stored, top1, strict=True):
             logits = graph.logits(window)
             _check_shape(logits, window, expected)
+            check_logits(logits)
             for name, values in compare(logits[:-1], expected, choices, window[1:]).items():
                 means[name].append(float(values.mean(dtype=np.float64)))
             work.advance(1)
+        if not np.isfinite(means["kl"]).all():
+            raise JobRefusedError(
+                "the model rules out tokens that the reference model does not: the KL divergence "
+                "is infinite",
+                hint="Export the model without a mask on its logits.",
+            )
         lists = {name: tuple(values) for name, values in means.items()}
         return WindowMeans(**lists, tokens=int(top1.size))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from device_runtime.durable import written_aside
-from packager.jobs import chat
+from packager.jobs import chat, logits
 from packager.jobs.job import Job, JobRefusedError, Work
 from packager.weights import states
 from packager.weights.layerwise import ROWS, LayerwiseModel
@@ -139,15 +139,24 @@ class Reference:
 
     @cached_property
     def model(self) -> Any:
-        """The model, loaded on first use."""
+        """The model, loaded on first use.
+
+        Raises:
+            JobRefusedError: the model's outputs are not numbers, or all the same.
+        """
         import torch
         from transformers import AutoModelForCausalLM
 
         # In its stored dtype, a model is mapped from its file and needs no anonymous memory.
         dtype = torch.float32 if self._floats else "auto"
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             self._folder, dtype=dtype, trust_remote_code=self._trust
         ).eval()
+        with torch.inference_mode():
+            # Sampling from such logits would end in an error of torch's.
+            tokens = torch.tensor([self.encode("What is this?")])
+            logits.check(model(input_ids=tokens).logits.float().numpy())
+        return model
 
     @cached_property
     def ends(self) -> list[int]:
@@ -294,13 +303,13 @@ def save_log_probabilities(model: LayerwiseModel, windows: NDArray[np.int64], wo
     # Written in order, not mapped: on a full disk a write fails with an error, a map with SIGBUS.
     with (
         (work.target / "logprobs.npy").open("wb") as file,
-        model.head() as logits,
+        model.head() as head,
         torch.no_grad(),
     ):
         for number, window in enumerate(hidden):
             # The last token predicts nothing that is in the window.
             for rows in torch.split(window[:-1], ROWS):
-                logprobs = torch.log_softmax(logits(rows), -1)
+                logprobs = torch.log_softmax(head(rows), -1)
                 if number == 0 and file.tell() == 0:
                     shape = (len(hidden), len(window) - 1, logprobs.shape[-1])
                     header = {"descr": "<f2", "fortran_order": False, "shape": shape}

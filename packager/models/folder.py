@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from packager.errors import ModelSourceError
+from packager.genai import weight_files
 from packager.models.catalog import ARCHITECTURES, REFUSED
 
 HF_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py", "README.md")
@@ -100,13 +101,42 @@ def check_onnx(folder: Path) -> FolderFacts:
             f"the genai_config.json of {folder} lacks a decoder graph (model.decoder.filename)",
             hint="Only text models from onnxruntime-genai's model builder are supported.",
         )
-    if not (folder / name).is_file():
-        raise ModelSourceError(
-            f"{folder} is incomplete: its graph {name} is missing",
-            hint="Download the missing file.",
-        )
+    for graph in weight_files.graphs(folder):
+        _check_graph(folder, graph)
     _check_tokenizer(folder)
     return FolderFacts(architecture=str(model.get("type", "")))
+
+
+def _check_graph(folder: Path, graph: Path) -> None:
+    """Refuse a graph without all of its weights."""
+    if not graph.is_file():
+        raise ModelSourceError(
+            f"{folder} is incomplete: its graph {graph.name} is missing",
+            hint="Download the missing file.",
+        )
+    try:
+        needed = weight_files.external(graph)
+    except ValueError as error:
+        raise ModelSourceError(
+            f"{graph} is damaged or not an ONNX graph: {error}", hint="Download the file again."
+        ) from None
+    for name, size in needed.items():
+        path = graph.parent / name
+        if not name or not path.resolve().is_relative_to(folder.resolve()):
+            raise ModelSourceError(
+                f"the graph {graph.name} takes weights from {name!r}, outside its folder",
+                hint="Export the model again, with its weights beside the graph.",
+            )
+        if not path.is_file():
+            raise ModelSourceError(
+                f"{folder} is incomplete: missing {name}, with weights of {graph.name}",
+                hint="Download the missing file.",
+            )
+        if path.stat().st_size < size:
+            raise ModelSourceError(
+                f"{path} is truncated: {path.stat().st_size} of at least {size} bytes",
+                hint="Download the file again.",
+            )
 
 
 def check_architecture(architecture: str, where: Path, supported: tuple[str, ...]) -> None:

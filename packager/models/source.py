@@ -111,29 +111,32 @@ def check_weights(source: ModelSource, *, trust_remote_code: bool = False) -> No
         ModelSourceError: tensors are missing.
     """
     if source.kind == "hf":
-        tensors.check(source.path, source.digest, trust_remote_code=trust_remote_code)
+        tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
 
 
-def hf_folder(source: ModelSource) -> Path:
-    """Return the folder of `as_hf_folder`, which need not exist yet.
+def hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
+    """Return the folder of `as_hf_folder`, which need not exist yet if it is converted.
 
     Raises:
-        ModelSourceError: the source is ONNX.
+        ModelSourceError: the source is ONNX, or tensors are missing.
     """
     check_original(source)
-    return source.path if source.kind == "hf" else cache.place("hf", _conversion(source)[1])
+    if source.kind == "hf":
+        return tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+    return cache.place("hf", _conversion(source)[1])
 
 
 def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
-    """Return the source as a Hugging Face folder: itself, or converted from GGUF (cached).
+    """Return the source as a Hugging Face folder (cached).
+
+    It is the source's own folder, that with a corrected configuration, or converted from GGUF.
 
     Raises:
         ModelSourceError: the source cannot be converted.
     """
-    check_original(source)
-    check_weights(source, trust_remote_code=trust_remote_code)
+    folder = hf_folder(source, trust_remote_code=trust_remote_code)
     if source.kind == "hf":
-        return source.path
+        return folder
     job, inputs = _conversion(source)
 
     def make(folder: Path) -> None:

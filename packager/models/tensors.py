@@ -4,6 +4,7 @@ transformers and the model builder fill missing tensors with random numbers and 
 """
 
 import functools
+import json
 from pathlib import Path
 
 import msgspec
@@ -13,16 +14,20 @@ from packager.errors import ModelSourceError
 from packager.jobs import keys
 from packager.jobs.compare_tensors import CompareTensors, Tensors
 from packager.jobs.harness import run_job
+from packager.models.folder import HF_FILES
 
 
 @functools.cache
-def check(folder: Path, digest: str, *, trust_remote_code: bool) -> None:
+def checked(folder: Path, digest: str, *, trust_remote_code: bool) -> Path:
     """Check that a Hugging Face folder has all tensors that its config.json calls for.
 
     Args:
         folder: folder that `check_hf` accepts.
         digest: digest of the folder's files, which are compared once (cached).
         trust_remote_code: run Python code that comes with the model.
+
+    Returns:
+        The folder; or one with the same files and a corrected config.json, in the cache.
 
     Raises:
         ModelSourceError: tensors are missing, or transformers cannot load the model.
@@ -44,6 +49,26 @@ def check(folder: Path, digest: str, *, trust_remote_code: bool) -> None:
     compared = msgspec.json.decode((stage / "tensors.json").read_bytes(), type=Tensors)
     refuse_gaps(compared, str(folder))
     warn_unexpected(compared, folder.name)
+    if not compared.untied:
+        return folder
+    console.warn(
+        f"{folder.name} has a head of its own although its configuration ties it to the embedding; "
+        "the head is used"
+    )
+    inputs = {"untied": digest, "folder": str(folder)}
+    return cache.stage("hf", inputs, lambda target: _untie(folder, target))
+
+
+def _untie(folder: Path, target: Path) -> None:
+    """Fill a folder with links to a model's files, and its configuration without tied weights."""
+    for path in {path for pattern in HF_FILES for path in folder.glob(pattern)}:
+        (target / path.name).symlink_to(path)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict):
+            part["tie_word_embeddings"] = False
+    (target / "config.json").unlink()
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def refuse_gaps(compared: Tensors, where: str) -> None:

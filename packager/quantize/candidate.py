@@ -17,6 +17,7 @@ from packager.errors import QuantizeError
 from packager.evaluation import evaluate, texts
 from packager.genai import folder as genai_folder
 from packager.genai.folder import context_length, limit_context, memory_bytes
+from packager.genai.weight_files import model_bytes
 from packager.jobs import keys
 from packager.jobs.build_onnx import BuildOnnx, Weights
 from packager.jobs.check import Check, Checked, Graph
@@ -102,7 +103,7 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
         quality=quality,
         answers=answers,
         layers=json.loads((stage / "layers.json").read_text()),
-        model_bytes=sum(path.stat().st_size for path in model.glob("*.onnx*")),
+        model_bytes=model_bytes(model),
         memory_bytes=memory_bytes(model, config, context),
         context_length=context,
     )

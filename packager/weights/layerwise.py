@@ -7,7 +7,7 @@ positions) come from the model's own code, so that no family needs special treat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ class LayerwiseModel:
                 config, dtype=torch.float32, trust_remote_code=trust_remote_code
             )
         self._model.eval()
-        self._weights = _Weights(source)
+        self._weights = _Weights(source, self._model.all_tied_weights_keys)
         self._layers: Any = self._model.get_decoder().layers
         self.count = len(self._layers)
         self._names = {module: name for name, module in self._model.named_modules()}
@@ -171,11 +171,7 @@ class LayerwiseModel:
 
     def head_weight(self) -> Tensor:
         """Return the head's weight, float32 `[vocabulary, hidden]`."""
-        for module in (self._model.get_output_embeddings(), self._model.get_input_embeddings()):
-            name = f"{self._names[module]}.weight"
-            if name in self._weights:
-                return self._weights[name]
-        raise ValueError("the model's files have no weight for the head")
+        return self._weights[f"{self._names[self._model.get_output_embeddings()]}.weight"]
 
     def _inside_layer_or_head(self, module: nn.Module) -> bool:
         name = self._names[module]
@@ -220,21 +216,23 @@ class LayerwiseModel:
 
 
 class _Weights:
-    """Tensors of a folder's safetensors files by name, read on access."""
+    """Tensors of a folder's safetensors files by name, read on access.
 
-    def __init__(self, source: Path) -> None:
+    Of two tied tensors the files may have either one.
+    """
+
+    def __init__(self, source: Path, tied: Mapping[str, str]) -> None:
         from safetensors import safe_open
 
         self._files: dict[str, Any] = {}
         for path in sorted(source.glob("*.safetensors")):
             file: Any = safe_open(path, framework="pt")
             self._files.update(dict.fromkeys(file.keys(), file))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
+        self._others = {**tied, **{other: name for name, other in tied.items()}}
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self:
+        stored = name if name in self._files else self._others.get(name, name)
+        if stored not in self._files:
             raise ValueError(f"the model's files have no tensor {name}")
-        tensor: Tensor = self._files[name].get_tensor(name)
+        tensor: Tensor = self._files[stored].get_tensor(stored)
         return tensor.float()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import graphs
 from tests.support.bundles import draft
 from tests.support.commands import Outcome, edgepack, environment, refused
 from tests.support.disks import small_disk
@@ -117,6 +118,12 @@ def test_weights_cut_in_half(tmp_path: Path, tiny_hf: Path) -> None:
     outcome = build(folder, tmp_path)
     assert outcome.status in (4, 5)
     refused(outcome, outcome.status)
+    assert left_behind(tmp_path) == []
+
+
+def test_onnx_model_that_computes_nothing(tmp_path: Path, tiny_onnx: Path) -> None:
+    spoilt = graphs.filled(tiny_onnx, tmp_path / "onnx", 0.0)
+    refused(build(spoilt, tmp_path), 5, "its outputs (logits) are all the same")
     assert left_behind(tmp_path) == []
 
 

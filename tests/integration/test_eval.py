@@ -1,11 +1,12 @@
 """`edgepack eval`, as a user sees it."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
-from tests.support import tiny_model
+from tests.support import graphs, tiny_model
 from tests.support.commands import edgepack, refused
 
 
@@ -101,6 +102,14 @@ def test_file_that_is_no_bundle(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.epk"
     path.write_text("nothing")
     refused(edgepack("eval", path, cache=cache), 7, "bundle")
+
+
+def test_model_that_computes_no_numbers(
+    cache: Path, tiny_hf: Path, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    spoilt = graphs.filled(tiny_onnx, tmp_path / "onnx", math.nan)
+    outcome = edgepack("eval", spoilt, "--reference", tiny_hf, cache=cache)
+    refused(outcome, 12, "its outputs (logits) are NaN or infinite")
 
 
 def test_another_original(cache: Path, tiny_onnx: Path, tmp_path: Path) -> None:

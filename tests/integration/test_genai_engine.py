@@ -22,6 +22,7 @@ from device_runtime.inference.engine import (
     Usage,
 )
 from device_runtime.inference.genai_engine import PROMPT_STEP, GenAIEngine
+from tests.support import graphs
 
 CONTEXT = 512
 SEED = 11
@@ -99,6 +100,20 @@ def test_chat_template_is_used(engine: GenAIEngine) -> None:
     _, last = answer(engine, chat)
     # "<|im_start|>user\n", the content's bytes, "<|im_end|>\n", "<|im_start|>assistant\n"
     assert usage(last).prompt_tokens == 6 + len('"é" 🤖'.encode()) + 2 + 11
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"logprobs": 2}, {"num_beams": 2}])
+def test_model_that_stops_computing_numbers_fails_with_an_error(
+    tiny_onnx: Path, tmp_path: Path, options: dict[str, object]
+) -> None:
+    folder = graphs.filled(tiny_onnx, tmp_path / "onnx", math.nan, graphs.POSITIONS, row=40)
+    engine = GenAIEngine(folder, context_length=CONTEXT, threads=1)
+    assert answer(engine, request(max_tokens=5, **options))[1].tokens == 5
+    with pytest.raises(EngineError, match="NaN or infinite") as caught:
+        answer(engine, request("a" * 50, **options))
+    assert caught.value.hint
+    # What it computed is not reused.
+    assert answer(engine, request(max_tokens=5, **options))[1].tokens == 5
 
 
 def test_greedy_and_seeded_answers_repeat(engine: GenAIEngine) -> None:

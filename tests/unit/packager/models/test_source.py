@@ -17,7 +17,7 @@ from packager.jobs.compare_tensors import CompareTensors
 from packager.jobs.job import Work
 from packager.models import catalog, tensors
 from packager.models import gguf as gguf_file
-from packager.models.source import as_hf_folder, resolve
+from packager.models.source import as_hf_folder, hf_folder, resolve
 from tests.support import tiny_gguf
 from tests.support.sources import refused
 
@@ -265,6 +265,54 @@ def test_head_may_be_missing_where_it_is_tied_only(folder: Path) -> None:
     assert not gaps(folder)
     changed(tie_word_embeddings=False)(folder)
     assert "missing tensors (1): lm_head.weight" in gaps(folder)
+
+
+def with_head(scale: float) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Give the tied model a head of its own: its embedding, times a factor."""
+    return lambda own: {**own, "lm_head.weight": scale * own["model.embed_tokens.weight"]}
+
+
+def logits(folder: Path) -> Any:
+    """Logits of transformers for some tokens."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.inference_mode():
+        return AutoModelForCausalLM.from_pretrained(folder)(torch.arange(80, 90)[None]).logits
+
+
+def test_head_of_the_file_is_used_although_the_configuration_ties_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = resolve(str(rewrite(folder, with_head(-2.0))))
+    given = json.loads((folder / "config.json").read_text())
+    corrected = as_hf_folder(source)
+    assert hf_folder(source, trust_remote_code=False) == corrected
+    assert json.loads((corrected / "config.json").read_text()) == {
+        **given,
+        "tie_word_embeddings": False,
+    }
+    assert {path.name for path in corrected.iterdir()} == {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "config.json").read_text()) == given
+    assert "has a head of its own" in capsys.readouterr().err
+    assert (logits(corrected) == logits(folder)).all()
+
+
+def test_copy_of_the_embedding_is_no_head_of_its_own(folder: Path) -> None:
+    source = resolve(str(rewrite(folder, with_head(1.0))))
+    assert as_hf_folder(source) == folder
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_gguf_has_a_head_of_its_own_or_not(tiny_hf: Path, tmp_path: Path, own: bool) -> None:
+    head = -load_file(tiny_hf / "model.safetensors")["model.embed_tokens.weight"]
+    more = {"output.weight": head} if own else {}
+    converted = as_hf_folder(
+        resolve(str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "m.gguf", more=more)))
+    )
+    assert json.loads((converted / "config.json").read_text())["tie_word_embeddings"] is not own
+    expected = -logits(tiny_hf) if own else logits(tiny_hf)
+    assert abs(logits(converted) - expected).max() < 1e-5
 
 
 def test_tensors_in_several_files_are_seen(folder: Path) -> None:

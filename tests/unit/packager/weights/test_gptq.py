@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from packager.errors import QuantizeError
 from packager.jobs import calibrate
@@ -210,6 +211,19 @@ def test_the_head_too(source: Path, done: Path) -> None:
     weight = LayerwiseModel(source).head_weight()
     assert made.codes.shape == weight.shape
     assert (made.dequantize() - weight).norm() < 0.15 * weight.norm()
+
+
+def test_head_alone_stands_for_the_embedding_that_it_is_tied_to(
+    source: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(source, tmp_path / "hf"))
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    tokens = torch.arange(80, 90)[None]
+    alone, usual = LayerwiseModel(folder), LayerwiseModel(source)
+    assert torch.equal(alone.start(tokens), usual.start(tokens))
+    assert torch.equal(alone.head_weight(), usual.head_weight())
 
 
 def test_what_is_not_there_is_an_error(done: Path) -> None:
