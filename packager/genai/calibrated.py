@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.genai import linears
+from packager.genai.linears import Origin
 from packager.recipes import nodes
 from packager.weights import stored
 from packager.weights.blocks import Blocks
@@ -32,7 +33,7 @@ class CalibratedWeights:
         origin = self._origin(node)
         return [f"{origin.layer}.{name}" for name in origin.names] if origin else []
 
-    def _origin(self, node: str) -> linears.Origin | None:
+    def _origin(self, node: str) -> Origin | None:
         place = linears.layer_and_name(node)
         return linears.origin(node, self._known.get(place[0], ())) if place else None
 
