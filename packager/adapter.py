@@ -61,7 +61,7 @@ def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False)
         )
 
     merged = cache.stage("merged", inputs, make)
-    check_hf(merged, trust_remote_code=trust_remote_code)
+    facts = check_hf(merged, trust_remote_code=trust_remote_code)
     own = readme_license(folder / "README.md")
     licenses = [name for name in (source.license, own) if name]
     return replace(
@@ -71,6 +71,7 @@ def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False)
         origin=f"{source.origin} + adapter: {folder.name}",
         path=merged,
         digest=cache.key(inputs),
+        architecture=facts.architecture,
         license=" AND ".join(dict.fromkeys(licenses)),
     )
 

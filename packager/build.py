@@ -93,6 +93,7 @@ def build(request: BuildRequest) -> BuildResult:
         records=tuple(part.record for part in parts),
         trust=request.trust,
         probe=_probe(model),
+        reasoning=model.graph.reasoning,
     )
     output = request.output or Path(
         f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"

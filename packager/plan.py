@@ -8,13 +8,12 @@ needs the memory.
 """
 
 import functools
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from packager import cache, console, machine
 from packager.errors import ResourceError
-from packager.models import gguf
+from packager.models import gguf, text_model
 from packager.models.source import ModelSource, check_original
 from packager.recipes.recipes import Recipe, usually_sensitive
 from packager.units import gigabytes
@@ -115,9 +114,9 @@ def shape(source: ModelSource) -> Shape:
         config["vocab_size"] = metadata["tokenizer.ggml.tokens"]
         stored = 4.0  # transformers converts it to fp32
     else:
-        config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
-        files = source.path.glob("*.safetensors")
-        stored = sum(path.stat().st_size for path in files) / source.parameters
+        config = text_model.text_config(source.path)
+        tensors = text_model.tensors(source.path, source.architecture)
+        stored = sum(tensor.size for tensor, text in tensors if text) / source.parameters
 
     def size(name: str, usual: int) -> int:
         """Return a size from the configuration, or a usual value if it is not given."""
@@ -160,6 +159,11 @@ def asking(of: Shape, *, written: int, read: int, floats: bool) -> Need:
 def converting(of: Shape) -> Need:
     """Forecast a conversion to a Hugging Face folder in fp32: of GGUF, or merging an adapter."""
     return Need(memory=_PROGRAM + _TORCH + of.floats, disk=of.floats)
+
+
+def extracting(of: Shape) -> Need:
+    """Forecast taking the text model out of a Hugging Face folder: its files are copied."""
+    return Need(memory=_PROGRAM + _TORCH, disk=int(of.stored * of.parameters))
 
 
 def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:

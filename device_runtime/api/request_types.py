@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from device_runtime.bundle.reasoning import Argument, Value
+
 IGNORED = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
 """Fields that do not affect the answer."""
 
@@ -260,6 +262,13 @@ class ChatBody(Sampling, frozen=True, kw_only=True):
     tool_choice: Annotated[
         Literal["none", "auto", "required"] | NamedTool | None,
         Meta(description="Whether to call tools, and which; the default is `auto`."),
+    ] = None
+    chat_template_kwargs: Annotated[
+        Annotated[dict[Argument, Value], Meta(max_length=16)] | None,
+        Meta(
+            description="Arguments of the model's chat template, such as `enable_thinking`; the "
+            "bundle's manifest names the one that switches thinking."
+        ),
     ] = None
     parallel_tool_calls: Annotated[
         bool | None, Meta(description="Allow several calls in one answer; the default is true.")

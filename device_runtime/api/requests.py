@@ -25,6 +25,7 @@ from device_runtime.api.request_types import (
 )
 from device_runtime.api.served_model import ServedModel
 from device_runtime.api.tool_choice import check_tool_turns, read_tools
+from device_runtime.bundle.reasoning import with_arguments
 from device_runtime.errors import RequestError
 from device_runtime.inference.engine import GenerationRequest, Guidance, Message, place_of_nul
 from device_runtime.json_schema.document import UnsupportedSchemaError
@@ -35,6 +36,7 @@ from device_runtime.tools.grammar import grammar
 NO_TOOLS = Tools()
 _TEXTS = frozenset({"messages", "prompt", "tools", "stop"})
 """Fields whose strings reach the engine unescaped; those of a schema are escaped in a grammar."""
+_OWN_ARGUMENTS = frozenset({"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"})
 
 B = TypeVar("B", bound=Sampling)
 
@@ -111,6 +113,9 @@ def parse_chat(data: bytes, served: ServedModel) -> ParsedRequest:
         messages = msgspec.convert(turns, list[Message])
         template = served.dialect.template if served.dialect.native else ""
     definitions = [tool.definition for tool in tools.tools] if template else []
+    if body.chat_template_kwargs and served.template:
+        _check_arguments(body.chat_template_kwargs)
+        template = with_arguments(template or served.template, body.chat_template_kwargs)
     return _parsed(
         body,
         served,
@@ -235,6 +240,13 @@ def _parsed(
     if parsed.generation.num_beams > 1:
         _check_beams(parsed)
     return parsed
+
+
+def _check_arguments(arguments: Iterable[str]) -> None:
+    """Refuse arguments of the chat template that the server sets itself."""
+    for name in sorted(_OWN_ARGUMENTS.intersection(arguments)):
+        where = f"chat_template_kwargs.{name}"
+        raise ApiError(f"{where} is set by the server", param=where, code="unsupported_value")
 
 
 def _check_beams(parsed: ParsedRequest) -> None:

@@ -19,6 +19,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: name of the model.
         dialect: form of the model's tool calls.
+        template: the model's chat template; empty without one.
         max_tokens: length of an answer if the request sets none, tokens.
         adapters: names of the model's adapters.
         max_messages: maximum number of messages in a conversation.
@@ -28,6 +29,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     dialect: Dialect
     max_tokens: int
+    template: str = ""
     adapters: tuple[str, ...] = ()
     max_messages: int = 1000
     system_prompt: str = ""
@@ -38,14 +40,16 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     ) -> "ServedModel":
         """Read a model's dialect and adapters from its folder; other arguments are attributes."""
         ends = _json(folder / "genai_config.json").get("model", {}).get("eos_token_id", ())
+        template = _chat_template(folder)
         dialect = Dialect.of(
-            _chat_template(folder),
+            template,
             special=special_tokens(folder / "tokenizer.json"),
             end_tokens=(ends,) if isinstance(ends, int) else ends,
         )
         return cls(
             model=model,
             dialect=dialect,
+            template=template,
             adapters=tuple(adapters(folder)),
             max_tokens=max_tokens,
             max_messages=max_messages,

@@ -23,6 +23,7 @@ from device_runtime.bundle import fields, strict_json
 from device_runtime.bundle.fields import FileBytes, Line, Sha256
 from device_runtime.bundle.paths import link_stays_inside, safe_path, tree_problems
 from device_runtime.bundle.quantization import QuantizationFacts, Struct
+from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.bundle.signature import load_public_key
 from device_runtime.errors import BundleError
 
@@ -222,6 +223,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         settings: defaults for serving.
         probe: check of the installed model; None if the build machine could not run it.
         trust: changes to the device's keyring.
+        reasoning: how the model thinks; None for a model that does not.
         built_with: versions of the programs that built the bundle.
         sbom: stored bytes of the SBOM.
         records: all files and links of the release.
@@ -244,6 +246,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     records: Annotated[tuple[Record, ...], Meta(max_length=MAX_RECORDS)]
     probe: Probe | None = None
     trust: Trust = Trust()
+    reasoning: Reasoning | None = None
 
     @property
     def blobs(self) -> dict[Sha256, Blob]:

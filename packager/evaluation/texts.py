@@ -23,7 +23,7 @@ from packager.evaluation import prompts, written
 from packager.jobs import keys
 from packager.jobs.harness import run_job
 from packager.jobs.reference import Cut, Refer, Write
-from packager.models.source import ModelSource, as_hf_folder, hf_folder
+from packager.models.source import ModelSource, as_hf_folder, hf_folder, must_convert
 from packager.plan import WINDOW, Need
 
 ANSWER_TOKENS = 48
@@ -174,7 +174,10 @@ def _need(source: ModelSource, *, floats: bool) -> Need:
     running = plan.asking(
         shape, written=CALIBRATION.windows * WINDOW, read=EVALUATION.windows, floats=floats
     )
-    return running.then(plan.converting(shape)) if source.kind == "gguf" else running
+    if must_convert(source):
+        convert = plan.converting if source.kind == "gguf" else plan.extracting
+        return running.then(convert(shape))
+    return running
 
 
 class _ReferenceModel:

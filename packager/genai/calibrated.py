@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packager.genai import linears
+from packager.genai.linears import Origin
 from packager.recipes import nodes
 from packager.weights import blocks, stored
 from packager.weights.blocks import Blocks
@@ -23,12 +24,18 @@ class CalibratedWeights:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known = {error.name for error in stored.errors(folder)}
+        self._known: dict[int, set[str]] = {}
+        for error in stored.errors(folder):
+            self._known.setdefault(error.layer, set()).add(error.name)
 
     def linears(self, node: str) -> list[str]:
         """Return `LAYER.NAME` of the linear layers that make up a node's weight."""
-        origin = linears.origin(node, self._known)
+        origin = self._origin(node)
         return [f"{origin.layer}.{name}" for name in origin.names] if origin else []
+
+    def _origin(self, node: str) -> Origin | None:
+        place = linears.layer_and_name(node)
+        return linears.origin(node, self._known.get(place[0], ())) if place else None
 
     def find(self, node: str, weight: Tensor) -> Blocks | None:
         """Return the calibrated form of a node's float weight `[out, in]`; None if there is none.
@@ -36,7 +43,7 @@ class CalibratedWeights:
         Raises:
             ValueError: the calibrated weight does not match the float weight.
         """
-        origin = linears.origin(node, self._known)
+        origin = self._origin(node)
         if node == nodes.HEAD:
             parts = [stored.load(self._folder, None, "lm_head")]
         elif origin is not None:

@@ -17,6 +17,9 @@ def correct(builder: Any, config: Any) -> None:
         builder: the module `onnxruntime_genai.models.builder`.
         config: the model's configuration as transformers read it; changed in place.
     """
+    _text_models_under_the_builders_names(builder, config)
+    _positions_without_their_own_scale(config)
+    _heads_by_layer_type(config)
     _rotary_parameters_by_layer_type(config)
     _windows_without_layer_types(config)
     _epsilon_of_another_name(config)
@@ -30,10 +33,65 @@ def correct(builder: Any, config: Any) -> None:
     _norm_subtracts_the_mean(builder.OLMoModel)
 
 
+BUILT_AS = {
+    "Gemma4UnifiedForCausalLM": "Gemma4UnifiedForConditionalGeneration",
+    "Ministral3ForCausalLM": "MistralForCausalLM",
+    "Qwen3_5ForCausalLM": "Qwen3_5ForConditionalGeneration",
+}
+"""Text models that the builder knows under another name."""
+
+
+def _text_models_under_the_builders_names(builder: Any, config: Any) -> None:
+    """Name text models as the builder does, and load them as what they are.
+
+    The builder knows them only as part of a model that also sees, and loads that whole. The layers
+    of Qwen3.5 that propose several tokens at once are not built: nothing here would use them.
+    """
+    architecture = config.architectures[0]
+    if architecture not in BUILT_AS:
+        return
+    config.architectures = [BUILT_AS[architecture]]
+    config.mtp_num_hidden_layers = 0
+
+    def load_weights(self: Any, _input_path: str) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(self.model_name_or_path)
+
+    builder.Model.load_weights = builder.Gemma4Model.load_weights = load_weights
+
+
+def _positions_without_their_own_scale(config: Any) -> None:
+    """Limit Ministral 3 to the context up to which its queries are not scaled by their position.
+
+    The builder does not know that scale, which is 1 up to there.
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if parameters.get("llama_4_scaling_beta"):
+        original = parameters["original_max_position_embeddings"]
+        config.max_position_embeddings = min(config.max_position_embeddings, original)
+
+
+def _heads_by_layer_type(config: Any) -> None:
+    """Copy the head sizes of Gemma 4's global layers to the names that the builder reads."""
+    if config.model_type != "gemma4_unified_text":
+        return
+    if config.num_kv_shared_layers or config.use_double_wide_mlp:
+        raise NotImplementedError(
+            "layers of this model share their caches or have joined projections, which the model "
+            "builder does not support"
+        )
+    whole = config.layer_types.index("full_attention")
+    of_layer = config.per_layer_config[whole]
+    config.allow_global_per_layer_attribute_access = True
+    config.global_head_dim = of_layer.head_dim
+    config.num_global_key_value_heads = of_layer.num_key_value_heads
+
+
 def _rotary_parameters_by_layer_type(config: Any) -> None:
     """Copy Gemma 3's RoPE parameters by layer type to the older names that the builder reads."""
-    parameters = getattr(config, "rope_parameters", None)
-    if isinstance(parameters, dict) and "full_attention" in parameters:
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if config.model_type == "gemma3_text" and "full_attention" in parameters:
         config.rope_local_base_freq = parameters["sliding_attention"]["rope_theta"]
         config.rope_parameters = parameters["full_attention"]
 

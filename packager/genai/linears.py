@@ -9,11 +9,24 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-_NODE = re.compile(r"/model/layers\.(\d+)/(attn|mlp)/(\w+)/MatMul")
-_BLOCKS = {"attn": "self_attn", "mlp": "mlp"}
-_FUSED_IN_GRAPH = {"qkv_proj": ("q_proj", "k_proj", "v_proj")}
+_NODE = re.compile(r"/model/layers\.(\d+)/(attn|mlp|linear_attn|conv)/(\w+)/MatMul")
+_BLOCKS = {"attn": "self_attn"}
+_BLOCKS_RENAMED = {"mlp": "feed_forward"}
+_FUSED_IN_GRAPH = {
+    # The last row: keys that are values as well.
+    "qkv_proj": (("q_proj", "k_proj", "v_proj"), ("q_proj", "k_proj", "k_proj")),
+}
 _SPLIT_IN_GRAPH = {"gate_proj": ("gate_up_proj", 0), "up_proj": ("gate_up_proj", 1)}
-_RENAMED_IN_GRAPH = {"o_proj": "dense"}
+_RENAMED_IN_GRAPH = {
+    "o_proj": ("dense", "out_proj"),
+    "gate_proj": ("w1",),
+    "up_proj": ("w3",),
+    "down_proj": ("w2",),
+    "qkv_proj": ("in_proj_qkv",),
+    "z_proj": ("in_proj_z",),
+    "a_proj": ("in_proj_a",),
+    "b_proj": ("in_proj_b",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +47,7 @@ class Origin:
 def layer_and_name(node: str) -> tuple[int, str] | None:
     """Return layer index and name (`mlp.down_proj`) of a decoder layer's MatMul, else None."""
     match = _NODE.fullmatch(node)
-    return (int(match[1]), f"{_BLOCKS[match[2]]}.{match[3]}") if match else None
+    return (int(match[1]), f"{_BLOCKS.get(match[2], match[2])}.{match[3]}") if match else None
 
 
 def origin(node: str, known: Collection[str]) -> Origin | None:
@@ -53,14 +66,15 @@ def origin(node: str, known: Collection[str]) -> Origin | None:
     layer, name = place
     block, _, last = name.rpartition(".")
     split, half = _SPLIT_IN_GRAPH.get(last, ("", None))
-    candidates: tuple[tuple[tuple[str, ...], int | None], ...] = (
+    candidates: list[tuple[tuple[str, ...], int | None]] = [
         ((last,), None),
-        (_FUSED_IN_GRAPH.get(last, ("",)), None),
-        ((_RENAMED_IN_GRAPH.get(last, ""),), None),
+        *((parts, None) for parts in _FUSED_IN_GRAPH.get(last, ())),
+        *(((other,), None) for other in _RENAMED_IN_GRAPH.get(last, ())),
         ((split,), half),
-    )
+    ]
     for parts, which in candidates:
-        names = tuple(f"{block}.{part}" for part in parts)
-        if all(name in known for name in names):
-            return Origin(layer=layer, names=names, half=which)
+        for place_of in (block, _BLOCKS_RENAMED.get(block, block)):
+            names = tuple(f"{place_of}.{part}" for part in parts)
+            if all(name in known for name in names):
+                return Origin(layer=layer, names=names, half=which)
     return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from packager.genai import corrections, nbits, tokenizer_files
+from packager.genai import corrections, nbits, runtime_config, tokenizer_files
 from packager.genai.linears import layer_and_name
 from packager.jobs.job import Job, Work
 from packager.recipes import nodes
@@ -100,6 +100,7 @@ class BuildOnnx(Job[Built], frozen=True, kw_only=True):
             corrections.correct(builder, options["hf_details"]["hf_config"])
             with _counted_layers(builder, work.advance):
                 builder.create_model(*place, **options)
+        runtime_config.adapt(work.target)
         tokenizer_files.adapt(work.target)
         trust = self.options.get("hf_remote") == "true"
         differences = tokenizer_files.differences(self.source, work.target, trust_remote_code=trust)

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from packager.jobs import generation, probe
+from device_runtime.bundle.reasoning import Reasoning
+from packager.jobs import generation, probe, reasoning
 from packager.jobs.job import Job, Work
 from packager.jobs.probe import Continuation
 
@@ -62,10 +63,12 @@ class Checked(Graph, frozen=True, kw_only=True):
         answer: answer to the prompt; None if the model was not run.
         probe: continuation on which all processors agree; None if the model was not run, or has
             none.
+        reasoning: how the model thinks; None if it does not.
     """
 
     answer: str | None
     probe: Continuation | None
+    reasoning: Reasoning | None = None
 
 
 class Check(Job[Checked], frozen=True, kw_only=True):
@@ -88,12 +91,18 @@ class Check(Job[Checked], frozen=True, kw_only=True):
         import onnxruntime_genai as og
 
         graph = msgspec.structs.asdict(inspect_graph(work.target))
+        thoughts = reasoning.find(work.target)
         if self.prompt is None:
-            return Checked(**graph, answer=None, probe=None)
+            return Checked(**graph, answer=None, probe=None, reasoning=thoughts)
         model = generation.load(work.target)
         tokenizer = og.Tokenizer(model)
         answer = generation.respond(model, tokenizer, work.target, self.prompt, self.max_tokens)
-        return Checked(**graph, answer=answer, probe=probe.find(model, tokenizer, work.target))
+        return Checked(
+            **graph,
+            answer=answer,
+            probe=probe.find(model, tokenizer, work.target),
+            reasoning=thoughts,
+        )
 
 
 def inspect_graph(folder: Path) -> Graph:

@@ -203,8 +203,10 @@ class DecoderGraph:
         if node.name == self._mask:
             return np.ones(ids.shape, dtype)
         if node.name == self._positions:
-            return np.arange(ids.shape[1], dtype=dtype)[None]
-        # The others are the KV cache, which starts empty.
+            # Models that can see have three positions a token, which are equal in text.
+            positions = np.arange(ids.shape[1], dtype=dtype)
+            return np.broadcast_to(positions, (*node.shape[:-2], *ids.shape)).copy()
+        # The others are the KV cache and the states of layers without one, which start empty.
         return np.zeros([self._size(size) for size in node.shape], dtype)
 
     def _size(self, size: int | str) -> int:

@@ -66,18 +66,28 @@ CATALOG = {
 
 DEFAULT_MODEL = "smollm2-135m"
 
+WITH_TEXT_MODEL = (
+    "Gemma3ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration",
+    "Lfm2VlForConditionalGeneration", "Mistral3ForConditionalGeneration",
+    "Qwen3VLForConditionalGeneration", "Qwen3_5ForConditionalGeneration",
+)  # fmt: skip
+"""Models that also see or hear, of which the text model is built."""
+
 ARCHITECTURES = (
-    "ChatGLMModel", "Ernie4_5ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM",
-    "GemmaForCausalLM", "GptOssForCausalLM", "GraniteForCausalLM", "GraniteMoeHybridForCausalLM",
-    "HunYuanDenseV1ForCausalLM", "InternLM2ForCausalLM", "Lfm2ForCausalLM", "Lfm2MoeForCausalLM",
-    "LlamaForCausalLM", "MistralForCausalLM", "NemotronForCausalLM", "OlmoForCausalLM",
+    *WITH_TEXT_MODEL, "ChatGLMModel", "Ernie4_5ForCausalLM", "Gemma2ForCausalLM",
+    "Gemma3ForCausalLM", "Gemma4UnifiedForCausalLM", "GemmaForCausalLM", "GptOssForCausalLM",
+    "GraniteForCausalLM", "GraniteMoeHybridForCausalLM", "HunYuanDenseV1ForCausalLM",
+    "InternLM2ForCausalLM", "Lfm2ForCausalLM", "Lfm2MoeForCausalLM", "LlamaForCausalLM",
+    "Ministral3ForCausalLM", "MistralForCausalLM", "NemotronForCausalLM", "OlmoForCausalLM",
     "Phi3ForCausalLM", "Phi3SmallForCausalLM", "PhiForCausalLM", "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM", "SmolLM3ForCausalLM",
+    "Qwen3ForCausalLM", "Qwen3_5ForCausalLM", "SmolLM3ForCausalLM",
 )  # fmt: skip
 """The text models of onnxruntime-genai's model builder, as config.json names them, without those of
 `REFUSED`. docs/families.md lists those compared with transformers."""
 
 REFUSED = {
+    "Gemma4ForConditionalGeneration": "the model builder supports neither the embeddings of each "
+    "layer and the shared caches of Gemma 4 E2B and E4B, nor experts on a CPU in its 4 bits",
     "PhiMoEForCausalLM": "the model builder supports its experts only on CUDA, in its own int4",
 }
 """Architectures that the model builder supports and edgepack does not, with the reason."""

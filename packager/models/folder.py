@@ -3,12 +3,12 @@
 import json
 import re
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from packager.errors import ModelSourceError
 from packager.genai import weight_files
+from packager.models import text_model
 from packager.models.catalog import ARCHITECTURES, REFUSED
 
 HF_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py", "README.md")
@@ -24,7 +24,6 @@ SUPPORTED = (
 
 # Architectures that exist only as Python code beside the weights.
 _REMOTE_CODE = ("ChatGLMModel", "InternLM2ForCausalLM", "Phi3SmallForCausalLM")
-_MAX_HEADER_BYTES = 100 << 20  # the limit of the safetensors library itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +48,8 @@ def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
         ModelSourceError: something is missing, damaged or not supported.
     """
     config = _json(folder / "config.json")
-    architecture = next(iter(config.get("architectures") or ()), "")
-    check_architecture(str(architecture), folder, ARCHITECTURES)
+    architecture = str(next(iter(config.get("architectures") or ()), ""))
+    check_architecture(architecture, folder, ARCHITECTURES)
     if architecture in _REMOTE_CODE and not trust_remote_code:
         raise ModelSourceError(
             f"{folder} ({architecture}) requires Python code that comes with the model",
@@ -81,9 +80,11 @@ def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
         )
     _check_tokenizer(folder)
     return FolderFacts(
-        architecture=str(architecture),
+        architecture=architecture,
         license=readme_license(folder / "README.md"),
-        parameters=sum(map(_safetensors_elements, weights)),
+        parameters=sum(
+            tensor.elements for tensor, text in text_model.tensors(folder, architecture) if text
+        ),
     )
 
 
@@ -153,6 +154,12 @@ def check_architecture(architecture: str, where: Path, supported: tuple[str, ...
         )
 
 
+def hf_files(folder: Path) -> list[Path]:
+    """List the files of a Hugging Face folder that belong to the model."""
+    files = {path for pattern in HF_FILES for path in folder.glob(pattern) if path.is_file()}
+    return sorted(files)
+
+
 def listing(folder: Path) -> str:
     """List the first names in a folder, for messages."""
     names = sorted(path.name for path in folder.iterdir())
@@ -191,32 +198,6 @@ def _check_tokenizer(folder: Path) -> None:
             f"{listing(folder)}",
             hint="Download the tokenizer's files from the model's publisher.",
         )
-
-
-def _safetensors_elements(path: Path) -> int:
-    """Return the number of weights in a file, and check that the file is complete.
-
-    The format is 8 bytes with the length of the header, the header as JSON, then the data, without
-    a gap.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
-        tensors = [value for key, value in header.items() if key != "__metadata__"]
-        end = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0)
-        elements = sum(int(prod(tensor["shape"])) for tensor in tensors)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise ModelSourceError(
-            f"{path} is damaged or not a safetensors file", hint="Download the file again."
-        ) from None
-    if end != size:
-        raise ModelSourceError(
-            f"{path} is damaged: {size} bytes, but its header implies {end}",
-            hint="Download the file again.",
-        )
-    return elements
 
 
 def readme_license(readme: Path) -> str:

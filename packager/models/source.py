@@ -16,22 +16,26 @@ from typing import Any, Literal
 from packager import cache, console
 from packager.errors import CommandError, ModelSourceError
 from packager.jobs import keys
+from packager.jobs.compare_tensors import Tensors
 from packager.jobs.convert_gguf import ConvertGguf
+from packager.jobs.extract_text import ExtractText
 from packager.jobs.harness import run_job
-from packager.models import gguf, gguf_rope, hub, tensors
-from packager.models.catalog import CATALOG, GGUF_ARCHITECTURES, CatalogModel
+from packager.jobs.job import Job
+from packager.models import gguf, gguf_rope, hub, tensors, text_model
+from packager.models.catalog import CATALOG, GGUF_ARCHITECTURES, WITH_TEXT_MODEL, CatalogModel
 from packager.models.folder import (
-    HF_FILES,
     SUPPORTED,
     FolderFacts,
     check_architecture,
     check_hf,
     check_onnx,
+    hf_files,
     listing,
     spdx,
 )
 from packager.run import run
 from packager.suggest import suggest
+from packager.units import megabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +109,19 @@ def check_original(source: ModelSource) -> None:
 
 
 def check_weights(source: ModelSource, *, trust_remote_code: bool = False) -> None:
-    """Check that a Hugging Face folder has all tensors; for GGUF files the conversion checks that.
+    """Check that a Hugging Face folder has all tensors; where it must be converted, a conversion
+    checks that.
 
     Raises:
         ModelSourceError: tensors are missing.
     """
-    if source.kind == "hf":
+    if source.kind == "hf" and not must_convert(source):
         tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+
+
+def must_convert(source: ModelSource) -> bool:
+    """Return whether the folder of `as_hf_folder` is a converted one, in the cache."""
+    return source.kind == "gguf" or source.architecture in WITH_TEXT_MODEL
 
 
 def hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
@@ -121,30 +131,33 @@ def hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
         ModelSourceError: the source is ONNX, or tensors are missing.
     """
     check_original(source)
-    if source.kind == "hf":
-        return tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
-    return cache.place("hf", _conversion(source)[1])
+    if must_convert(source):
+        return cache.place("hf", _conversion(source)[1])
+    return tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
 
 
 def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
-    """Return the source as a Hugging Face folder (cached).
+    """Return the source as the Hugging Face folder of a text model (cached).
 
-    It is the source's own folder, that with a corrected configuration, or converted from GGUF.
+    That is the source's own folder, the same with a corrected configuration, or a folder converted
+    from a GGUF file or taken from a model that also sees.
 
     Raises:
         ModelSourceError: the source cannot be converted.
     """
-    folder = hf_folder(source, trust_remote_code=trust_remote_code)
-    if source.kind == "hf":
-        return folder
+    if not must_convert(source):
+        return hf_folder(source, trust_remote_code=trust_remote_code)
+    check_original(source)
     job, inputs = _conversion(source)
 
     def make(folder: Path) -> None:
+        if source.kind == "hf":
+            _say_what_is_left_out(source)
         with console.step(f"Converting {source.path.name}"):
             compared = run_job(
                 job,
                 folder,
-                what="Converting the GGUF file",
+                what=f"Converting {source.path.name}",
                 error=ModelSourceError,
                 hint="Use the model's Hugging Face folder, or a GGUF file of another kind.",
             )
@@ -157,16 +170,30 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
 
 
 @functools.cache
-def _conversion(source: ModelSource) -> tuple[ConvertGguf, dict[str, Any]]:
-    """Make the job that converts a GGUF file, and the inputs of its stage."""
-    header = gguf.read(source.path)
-    job = ConvertGguf(
-        file=source.path,
-        architecture=header.architecture,
-        tensors=tuple(sorted(header.tensors)),
-        rotary=gguf_rope.scaling(header),
-    )
+def _conversion(source: ModelSource) -> tuple[Job[Tensors], dict[str, Any]]:
+    """Make the job that converts a source, and the inputs of its stage."""
+    job: Job[Tensors]
+    if source.kind == "gguf":
+        header = gguf.read(source.path)
+        job = ConvertGguf(
+            file=source.path,
+            architecture=header.architecture,
+            tensors=tuple(sorted(header.tensors)),
+            rotary=gguf_rope.scaling(header),
+        )
+    else:
+        job = ExtractText(source=source.path, copied=text_model.unchanged(hf_files(source.path)))
     return job, keys.inputs(job, content={source.path: source.digest})
+
+
+def _say_what_is_left_out(source: ModelSource) -> None:
+    rest = [
+        tensor for tensor, text in text_model.tensors(source.path, source.architecture) if not text
+    ]
+    console.note(
+        f"only the text model of {source.name} is built: {len(rest)} tensors "
+        f"({megabytes(sum(tensor.size for tensor in rest))}) for images or sound are left out"
+    )
 
 
 def _catalog_inputs(model: CatalogModel) -> dict[str, str]:
@@ -283,8 +310,7 @@ def _from_file(path: Path) -> ModelSource:
 
 
 def _hf_source(folder: Path, name: str, origin: str, facts: FolderFacts) -> ModelSource:
-    files = {path for pattern in HF_FILES for path in folder.glob(pattern) if path.is_file()}
-    return _folder_source("hf", folder, name, origin, facts, list(files))
+    return _folder_source("hf", folder, name, origin, facts, hf_files(folder))
 
 
 def _folder_source(

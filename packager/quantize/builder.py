@@ -1,6 +1,5 @@
 """Run onnxruntime-genai's model builder."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from packager import console
 from packager.errors import QuantizeError
 from packager.jobs.build_onnx import BuildOnnx, Weights
 from packager.jobs.harness import run_job
+from packager.models.text_model import text_config
 
 HINT = "Try another recipe; `edgepack models` lists what is supported."
 
@@ -53,7 +53,7 @@ def build(job: BuildOnnx, target: Path) -> None:
         QuantizeError: the builder failed.
         ResourceError: memory or disk space ran out.
     """
-    layers = json.loads((job.source / "config.json").read_text()).get("num_hidden_layers", 0)
+    layers = text_config(job.source).get("num_hidden_layers", 0)
     with console.progress("Reading layers", layers, "layers") as advance:
         built = run_job(
             job,

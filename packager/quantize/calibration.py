@@ -1,6 +1,5 @@
 """Preparation of a quantization: calibrated codes, and the choice of sensitive layers."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from packager.jobs import keys
 from packager.jobs.calibrate import Calibrate
 from packager.jobs.harness import run_job
 from packager.jobs.sensitivity import Cost, Differentiate
+from packager.models.text_model import text_config
 from packager.quantize.subject import Subject
 from packager.recipes.recipes import Recipe, usually_sensitive
 from packager.weights import stored
@@ -47,7 +47,7 @@ def prepare(
         block_size: inputs that share a scale.
         ready: called before any work whose result is not in the cache.
     """
-    layers = int(json.loads((source / "config.json").read_text())["num_hidden_layers"])
+    layers = int(text_config(source)["num_hidden_layers"])
     if not recipe.calibrated:
         return Prepared(sensitive=usually_sensitive(layers) if recipe.sensitive else ())
     folder = _calibrated(subject, source, layers, block_size, ready)

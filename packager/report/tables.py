@@ -1,5 +1,6 @@
 """Formatting of results: tables for people, plain data for `--json`."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 from device_runtime.bundle.manifest import Manifest
 from device_runtime.bundle.quantization import Quality
 from device_runtime.bundle.reader import Bundle
+from device_runtime.bundle.reasoning import Reasoning
 from packager import console, keys
 from packager.evaluation.evaluate import Evaluation
 from packager.keys import StoredKey
@@ -109,10 +111,27 @@ def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
     yield ["source", model.source]
     yield ["license", model.license or "unknown"]
     yield ["quantization", f"{quantization.recipe} for {quantization.execution_provider}"]
+    if manifest.reasoning is not None:
+        yield ["thinking", thinking_text(manifest.reasoning)]
     yield ["context", f"{manifest.context_length} tokens"]
     yield ["memory", f"about {megabytes(manifest.memory_bytes)} while serving"]
     yield ["listens on", manifest.settings.listen]
     yield ["built with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.built_with.items()))]
+
+
+def thinking_text(reasoning: Reasoning) -> str:
+    """Describe how a model thinks, in one line."""
+    parts = [f"between {reasoning.begin!r} and {reasoning.end!r}"]
+    if reasoning.argument is not None:
+        state = "on" if reasoning.default else "off"
+        parts.append(f"{state} by default")
+        values = [(reasoning.on, "on"), (reasoning.off, "off")]
+        parts += [
+            f"{what} with {reasoning.argument} = {json.dumps(value)}"
+            for value, what in values
+            if value is not None
+        ]
+    return ", ".join(parts)
 
 
 def signatures_text(signatures: Mapping[str, str | None]) -> str:

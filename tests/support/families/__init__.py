@@ -29,6 +29,21 @@ SMALL = {
     "tie_word_embeddings": False,
 }
 
+GEMMA_CONFIG: dict[str, Any] = {
+    # No square number: the embedding is scaled by its root.
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_attention_heads": 4,
+    "head_dim": 32,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "num_key_value_heads": 1,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
+
 
 @dataclass(frozen=True)
 class Family:
@@ -41,6 +56,8 @@ class Family:
         special: what of it must come out right.
         examples: models of it.
         config: what differs from `SMALL`.
+        around: of a model that also sees: its configuration around that of the text model, whose
+            type is `text_config.model_type` there.
         tokenizer: the tokenizer, of `families.tokenizers`.
         template: chat template; None for a model that knows no chat.
         system: whether the template takes a system message.
@@ -58,6 +75,7 @@ class Family:
     tokenizer: TokenizerSpec
     template: str | None
     system: bool = True
+    around: dict[str, Any] | None = None
     prompt_tokens: tuple[int, ...] = (40,)
     seed: int = 0
 
@@ -99,7 +117,7 @@ def make_hf(family: Family, folder: Path) -> Path:
     """Write a Hugging Face folder of a family, as its real models have it; returns it."""
     import torch
     from safetensors.torch import save_file
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     folder.mkdir(parents=True)
     specials = family.tokenizer.config
@@ -120,9 +138,18 @@ def make_hf(family: Family, folder: Path) -> Path:
         **{name: number for name, number in ids.items() if number is not None},
         **family.config,
     }
+    if family.around is not None:
+        config = {
+            "architectures": [family.architecture],
+            "model_type": family.model_type,
+            "dtype": "bfloat16",
+            "tie_word_embeddings": config["tie_word_embeddings"],
+            **family.around,
+            "text_config": {**config, **family.around["text_config"]},
+        }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     generator = torch.Generator().manual_seed(family.seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    model = load_class(family).from_config(AutoConfig.from_pretrained(folder))
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     scale = 0.05 if "gemma" in family.model_type else 0.4
     weights = {
@@ -130,8 +157,20 @@ def make_hf(family: Family, folder: Path) -> Path:
         for name, parameter in model.state_dict().items()
         if not (tied and name.startswith("lm_head"))
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    if family.around is None:
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    else:
+        # transformers writes the names that publishers use, which are not those in its classes.
+        model.save_pretrained(folder, state_dict=weights)
+        (folder / "config.json").write_text(json.dumps(config, indent=2))
     return folder
+
+
+def load_class(family: Family) -> Any:
+    """The class of transformers that loads a family's whole model."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText if family.around else AutoModelForCausalLM
 
 
 def _random(name: str, parameter: Any, generator: Any, scale: float) -> Any:

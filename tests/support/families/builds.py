@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from packager.jobs.build_onnx import BuildOnnx, Weights
+from packager.jobs.extract_text import ExtractText
 from packager.jobs.job import Work
+from packager.models.folder import hf_files
+from packager.models.text_model import unchanged
 from packager.recipes.providers import PASS_PROVIDERS
 from packager.recipes.recipes import RECIPES, Recipe
 from tests.support import families
@@ -52,17 +55,25 @@ def build(hf: Path, target: Path, recipe: Recipe, provider: str = "cpu") -> None
     job.run(Work(target))
 
 
+def text_model(family: Family, hf: Path, target: Path) -> Path:
+    """What edgepack builds from: the folder itself, or its text model, in the target."""
+    if family.around is None:
+        return hf
+    target.mkdir()
+    ExtractText(source=hf, copied=unchanged(hf_files(hf))).run(Work(target))
+    return target
+
+
 def expected(family: Family, hf: Path) -> dict[str, Any]:
     """What transformers says: greedy tokens after random prompts, and the logits of the first."""
     import numpy as np
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32)
+    model = families.load_class(family).from_pretrained(hf, dtype=torch.float32)
     random = np.random.default_rng(0)
     found: dict[str, Any] = {}
     for length in family.prompt_tokens:
-        prompt = random.integers(10, model.config.vocab_size, size=length)
+        prompt = random.integers(10, model.config.get_text_config().vocab_size, size=length)
         with torch.inference_mode():
             output = model.generate(
                 input_ids=torch.tensor(prompt)[None],
@@ -105,13 +116,14 @@ def main(folder: Path) -> None:
     for family in (*FAMILIES.values(), *VARIANTS.values(), *OTHERS.values()):
         here = folder / family.name
         hf = families.make_hf(family, here / "hf")
-        build(hf, here / "fp32", RECIPES["fp32"])
+        source = text_model(family, hf, here / "text")
+        build(source, here / "fp32", RECIPES["fp32"])
         np.savez(here / "expected.npz", **expected(family, hf))
         if family.name in FAMILIES:
             (here / "templates.json").write_text(json.dumps(templates(hf)))
         if family.name not in VARIANTS:
             for precision, recipe in PRECISIONS.items():
-                build(hf, here / precision, RECIPES[recipe])
+                build(source, here / precision, RECIPES[recipe])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The families of models, as data: their configurations, with their tokenizers and templates."""
 
 from dataclasses import replace
-from typing import Any
 
-from tests.support.families import SWITCH, WINDOW, Family, templates, tokenizers
+from tests.support.families import GEMMA_CONFIG, SWITCH, WINDOW, Family, templates, tokenizers
+from tests.support.families.text_models import TEXT_MODELS
 
 _PHI = Family(
     "Phi",
@@ -115,27 +115,13 @@ _MISTRAL = Family(
     prompt_tokens=(40, 4096 + 40),
 )
 
-_GEMMA_CONFIG: dict[str, Any] = {
-    # No square number: the embedding is scaled by its root.
-    "hidden_size": 96,
-    "intermediate_size": 192,
-    "num_attention_heads": 4,
-    "head_dim": 32,
-    "pad_token_id": 0,
-    "eos_token_id": 1,
-    "bos_token_id": 2,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "num_key_value_heads": 1,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": True,
-}
 _GEMMA = Family(
     "Gemma",
     "GemmaForCausalLM",
     "gemma",
     special="norms of 1 + weight, scaled embeddings, heads wider than the hidden size",
     examples="gemma-2b-it",
-    config={**_GEMMA_CONFIG, "hidden_act": "gelu"},
+    config={**GEMMA_CONFIG, "hidden_act": "gelu"},
     tokenizer=tokenizers.GEMMA,
     template=templates.GEMMA,
     system=False,
@@ -147,7 +133,7 @@ _GEMMA2 = Family(
     special="soft caps, windows in every other layer, four norms a layer",
     examples="gemma-2-2b-it",
     config={
-        **_GEMMA_CONFIG,
+        **GEMMA_CONFIG,
         "num_hidden_layers": 4,
         "max_position_embeddings": 8192,
         "sliding_window": 4096,
@@ -168,7 +154,7 @@ _GEMMA3 = Family(
     special="norms of queries and keys, rotary bases of their own for local layers",
     examples="gemma-3-1b-it, gemma-3-270m-it",
     config={
-        **_GEMMA_CONFIG,
+        **GEMMA_CONFIG,
         "num_hidden_layers": 4,
         "max_position_embeddings": 32768,
         "sliding_window": 512,
@@ -251,5 +237,6 @@ FAMILIES = {
         _QWEN2,
         _QWEN3,
         _SMOLLM3,
+        *TEXT_MODELS,
     )
 }
