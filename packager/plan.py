@@ -8,8 +8,9 @@ needs the memory.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from packager import cache, console, machine
 from packager.errors import ResourceError
@@ -42,6 +43,7 @@ class Shape:
         keys: total width of the key heads; values have the same width.
         vocabulary: number of tokens.
         stored: bytes per weight in the Hugging Face folder.
+        rotary: size of the tables of rotary embeddings in the graph in fp32, bytes.
     """
 
     parameters: int
@@ -52,6 +54,7 @@ class Shape:
     keys: int
     vocabulary: int
     stored: float
+    rotary: int = 0
 
     @property
     def floats(self) -> int:
@@ -109,14 +112,27 @@ def shape(source: ModelSource) -> Shape:
                 "num_attention_heads": "attention.head_count",
                 "num_key_value_heads": "attention.head_count_kv",
                 "head_dim": "attention.key_length",
+                "max_position_embeddings": "context_length",
             }.items()
         }
         config["vocab_size"] = metadata["tokenizer.ggml.tokens"]
+        config["model_type"] = prefix
         stored = 4.0  # transformers converts it to fp32
     else:
         config = text_model.text_config(source.path)
         tensors = text_model.tensors(source.path, source.architecture)
         stored = sum(tensor.size for tensor, text in tensors if text) / source.parameters
+    return shape_of(config, parameters=source.parameters, stored=stored)
+
+
+def shape_of(config: Mapping[str, Any], *, parameters: int, stored: float) -> Shape:
+    """Read the sizes of a model from the values of its config.json.
+
+    Args:
+        config: the values; what is missing there is assumed to be as usual.
+        parameters: number of weights.
+        stored: bytes per weight.
+    """
 
     def size(name: str, usual: int) -> int:
         """Return a size from the configuration, or a usual value if it is not given."""
@@ -125,8 +141,10 @@ def shape(source: ModelSource) -> Shape:
 
     hidden, heads = size("hidden_size", 4096), size("num_attention_heads", 32)
     head = size("head_dim", hidden // heads)
+    # Sine and cosine of each position for half of a head; Gemma 3 has another base for some layers.
+    tables = 2 if str(config.get("model_type", "")).startswith("gemma3") else 1
     return Shape(
-        parameters=source.parameters,
+        parameters=parameters,
         layers=size("num_hidden_layers", 32),
         hidden=hidden,
         intermediate=size("intermediate_size", 4 * hidden),
@@ -134,6 +152,7 @@ def shape(source: ModelSource) -> Shape:
         keys=size("num_key_value_heads", heads) * head,
         vocabulary=size("vocab_size", 128_000),
         stored=stored,
+        rotary=tables * 4 * head * size("max_position_embeddings", 0),
     )
 
 
@@ -175,7 +194,7 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:
         windows: number of windows to calibrate with.
         twice: build for the CPU too, to measure it.
     """
-    model = _model_bytes(of, recipe)
+    model = model_bytes(of, recipe)
     steps = [
         # The model builder keeps fused query, key and value; the pass keeps its quantized weights.
         _TORCH + _joined(of) + model + 3 * of.head // 4,
@@ -238,19 +257,25 @@ def _joined(of: Shape) -> int:
     return int(of.layers * of.hidden * (of.queries + 2 * of.keys) * of.stored)
 
 
-def _model_bytes(of: Shape, recipe: Recipe) -> int:
+def model_bytes(of: Shape, recipe: Recipe, block_size: int = 32) -> int:
     """Estimate the size of the model that a recipe builds, bytes.
 
-    A block of 32 codes has a scale in fp32 and possibly a zero point.
+    A block of codes has a scale in fp32 and, unless symmetric or of 8 bits, a zero point.
     """
     if recipe.algorithm is None:
-        return of.floats // (2 if recipe.precision == "fp16" else 1)
+        return of.floats // (2 if recipe.precision == "fp16" else 1) + of.rotary
+
+    def bits(width: int) -> float:
+        zero = 0 if recipe.symmetric or width == 8 else width
+        return width + (32 + zero) / block_size
+
     outer = min(of.head // 4, of.parameters)  # head and embedding, counted as one weight
-    body = of.parameters - outer
     share = _sensitive_share(of, recipe)
-    bits = body * (recipe.body_bits + share * (8 - recipe.body_bits))
-    bits += outer * max(recipe.head_bits, recipe.embedding_bits)
-    return int(bits / 8 + of.parameters * 4 / 32)
+    body = (1 - share) * bits(recipe.body_bits) + share * bits(8)
+    size = (of.parameters - outer) * body + outer * bits(
+        max(recipe.head_bits, recipe.embedding_bits)
+    )
+    return int(size / 8) + of.rotary
 
 
 def _sensitive_share(of: Shape, recipe: Recipe) -> float:

@@ -1,6 +1,6 @@
-"""Let the models of the catalogue write their texts: `python -m scripts.write_texts`.
+"""Let the default model write its texts: `python -m scripts.write_texts`.
 
-Fills `packager/evaluation/written`, some minutes for a model. The same model, prompts, seed and
+Fills `packager/evaluation/written`, in some minutes. The same model, prompts, seed and
 sampling give the same files on the same versions of torch and transformers; nothing but the texts'
 own quality depends on that.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from packager import cache
 from packager.evaluation import texts, written
 from packager.evaluation.written import WrittenText
-from packager.models.catalog import CATALOG
+from packager.models.catalog import DEFAULT_MODEL
 from packager.models.source import ModelSource, as_hf_folder, resolve
 from packager.plan import WINDOW
 
@@ -39,13 +39,11 @@ def write(source: ModelSource, name: str) -> WrittenText:
 
 
 def main() -> None:
-    """Write all texts of all models."""
+    """Write all texts."""
     written.FOLDER.mkdir(exist_ok=True)
-    index = []
-    for name in CATALOG:
-        source = resolve(name)
-        as_hf_folder(source)
-        index += [write(source, kind) for kind in SETS]
+    source = resolve(DEFAULT_MODEL)
+    as_hf_folder(source)
+    index = [write(source, kind) for kind in SETS]
     data = msgspec.json.format(msgspec.json.encode(index), indent=2)
     (written.FOLDER / written.INDEX).write_bytes(data + b"\n")
 

@@ -39,15 +39,23 @@ def profiles_show(name: str, as_json: bool) -> None:
 
 
 @click.command()
+@click.option(
+    "--profile",
+    "profile_name",
+    shell_complete=profile_names,
+    help="Estimate size and memory on this device, and tell which models do not fit.",
+)
 @as_json
-def models(as_json: bool) -> None:
-    """List the models of the catalog, and the other forms that --model accepts."""
-    from packager.report import tables
+def models(profile_name: str | None, as_json: bool) -> None:
+    """List the models that have a name, and the other forms that --model accepts."""
+    from packager import profile
+    from packager.report import models as report
 
+    device = profile.load(profile_name) if profile_name is not None else None
     if as_json:
-        console.result_json(tables.models_json())
+        console.result_json(report.catalog_json(device))
     else:
-        tables.models_text()
+        report.catalog_text(device)
 
 
 @click.command()

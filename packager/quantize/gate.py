@@ -120,10 +120,16 @@ def exceeded_limits(profile: DeviceProfile, model: Candidate) -> tuple[str, ...]
         phrases.append(f"KL {quality.kl:.3f} > {limits.max_kl}")
     if quality is not None and limits.min_top1 is not None and quality.top1 < limits.min_top1:
         phrases.append(f"top-1 {quality.top1:.3f} < {limits.min_top1}")
-    if limits.max_model_mb is not None and model.model_bytes > limits.max_model_mb * MEGA:
-        phrases.append(f"{megabytes(model.model_bytes)} > {limits.max_model_mb} MB")
-    if model.memory_bytes > profile.memory_budget_mb << 20:
-        phrases.append(f"memory {model.memory_bytes >> 20} MiB > {profile.memory_budget_mb} MiB")
+    return (*phrases, *exceeded_sizes(profile, model.model_bytes, model.memory_bytes))
+
+
+def exceeded_sizes(profile: DeviceProfile, model_bytes: int, memory_bytes: int) -> tuple[str, ...]:
+    """List the limits of a profile that a model's size and memory exceed, one phrase each."""
+    limit, phrases = profile.limits.max_model_mb, []
+    if limit is not None and model_bytes > limit * MEGA:
+        phrases.append(f"{megabytes(model_bytes)} > {limit} MB")
+    if memory_bytes > profile.memory_budget_mb << 20:
+        phrases.append(f"memory {memory_bytes >> 20} MiB > {profile.memory_budget_mb} MiB")
     return tuple(phrases)
 
 

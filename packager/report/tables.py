@@ -16,7 +16,6 @@ from packager import console, keys
 from packager.evaluation.evaluate import Evaluation
 from packager.keys import StoredKey
 from packager.kit import Kit
-from packager.models.catalog import ARCHITECTURES, CATALOG
 from packager.profile import DeviceProfile, descriptions
 from packager.recipes.recipes import LADDER, RECIPES
 from packager.request import BuildResult
@@ -224,36 +223,6 @@ def kits_text(kits: Iterable[Kit]) -> None:
 
 def _size(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def models_json() -> list[dict[str, Any]]:
-    """Return the catalog."""
-    return [
-        {
-            "name": model.name,
-            "description": model.description,
-            "parameters": model.parameters,
-            "license": model.license,
-            "package": model.package,
-        }
-        for model in CATALOG.values()
-    ]
-
-
-def models_text() -> None:
-    """Print the catalog, and the other forms of a model that a build accepts."""
-    console.table(
-        "",
-        ["model", "description", "weights", "license"],
-        [
-            [model.name, model.description, f"{model.parameters / MEGA:.1f} M", model.license]
-            for model in CATALOG.values()
-        ],
-    )
-    console.result(
-        "Also: a hub id (ORG/NAME), a Hugging Face folder with safetensors, a GGUF file or an "
-        "ONNX GenAI folder.\nArchitectures: " + ", ".join(ARCHITECTURES)
-    )
 
 
 def recipes_json() -> list[dict[str, Any]]:

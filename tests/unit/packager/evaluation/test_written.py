@@ -19,7 +19,9 @@ from packager.plan import WINDOW
 from tests.support import tiny_gguf
 
 SETS = [CALIBRATION, EVALUATION]
-DIGEST = CATALOG[DEFAULT_MODEL].sha256
+PACKAGED = CATALOG[DEFAULT_MODEL].packaged
+assert PACKAGED is not None
+DIGEST = PACKAGED.sha256
 
 
 @pytest.fixture(autouse=True)

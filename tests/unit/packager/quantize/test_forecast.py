@@ -1,0 +1,108 @@
+"""What a model of the catalog needs on a device, before it is built."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from packager import plan, profile
+from packager.genai.folder import memory_bytes
+from packager.models.catalog import CATALOG
+from packager.quantize.forecast import expected_recipe, forecast
+from packager.recipes.recipes import RECIPES
+from packager.units import MEGA
+from tests.support.commands import edgepack, refused
+
+PI = profile.load("raspberry-pi")
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "built"),
+    [
+        ("smollm2-135m", "int4-rtn", 86_508_513),
+        ("smollm2-135m", "int4-gptq", 88_643_578),
+        ("smollm2-135m", "int4-gptq-mixed", 98_813_401),
+        ("gemma3-270m", "int4-rtn", 235_100_000),
+        ("gemma3-270m", "int4-gptq", 239_300_000),
+        ("gemma3-270m", "int4-gptq-mixed", 249_000_000),
+    ],
+)
+def test_the_size_is_that_of_a_build(name: str, recipe: str, built: int) -> None:
+    """The builds are real ones, measured once."""
+    model = CATALOG[name]
+    of = plan.shape_of(model.shape, parameters=model.parameters, stored=2.0)
+    assert plan.model_bytes(of, RECIPES[recipe]) == pytest.approx(built, rel=0.01)
+
+
+def test_larger_blocks_give_a_smaller_model() -> None:
+    coarse = msgspec.structs.replace(PI, quantization={**PI.quantization, "block_size": 128})
+    model = CATALOG["qwen3-0.6b"]
+    assert forecast(model, coarse).model_bytes < 0.9 * forecast(model, PI).model_bytes
+
+
+def test_the_memory_is_that_of_a_folder_of_this_size(tmp_path: Path) -> None:
+    model = CATALOG["qwen3-0.6b"]
+    estimate = forecast(model, PI)
+    with (tmp_path / "model.onnx.data").open("wb") as file:
+        file.truncate(estimate.model_bytes)
+    decoder = {
+        "num_hidden_layers": model.shape["num_hidden_layers"],
+        "num_key_value_heads": model.shape["num_key_value_heads"],
+        "head_size": model.shape["head_dim"],
+        "session_options": {"provider_options": []},
+    }
+    config = {"model": {"decoder": decoder}}
+    assert memory_bytes(tmp_path, config, PI.context_length) == estimate.memory_bytes
+
+
+def test_a_model_that_does_not_fit_says_why() -> None:
+    assert forecast(CATALOG["smollm2-135m"], PI).exceeded == ()
+    (reason,) = forecast(CATALOG["phi3.5-mini"], PI).exceeded
+    assert reason.startswith("memory ")
+    assert reason.endswith("MiB > 3072 MiB")
+    limits = msgspec.structs.replace(PI.limits, max_model_mb=100.0)
+    (reason,) = forecast(
+        CATALOG["smollm2-360m"], msgspec.structs.replace(PI, limits=limits)
+    ).exceeded
+    assert reason.endswith("MB > 100.0 MB")
+
+
+def test_the_recipe_is_one_that_the_device_runs() -> None:
+    assert expected_recipe(PI).body_bits == 4
+    assert expected_recipe(profile.load("windows-dml")).name == "int4-rtn"
+    assert expected_recipe(msgspec.structs.replace(PI, recipe="int8")).name == "int8"
+
+
+def test_the_context_is_the_shorter_one() -> None:
+    assert forecast(CATALOG["smollm2-135m"], PI).context_length == PI.context_length
+    long = msgspec.structs.replace(PI, context_length=1 << 17)
+    assert forecast(CATALOG["smollm2-135m"], long).context_length == 8192
+
+
+def test_models_lists_what_fits() -> None:
+    outcome = edgepack("models", "--profile", "raspberry-pi", "--json")
+    assert outcome.status == 0
+    models = {model["name"]: model for model in json.loads(outcome.out)}
+    assert models.keys() == CATALOG.keys()
+    small, large = models["smollm2-135m"]["forecast"], models["qwen3-4b"]["forecast"]
+    assert small["model_bytes"] < 110 * MEGA
+    assert small["exceeded"] == []
+    assert "memory" in large["exceeded"][0]
+    text = edgepack("models", "--profile", "raspberry-pi").out
+    (line,) = (line for line in text.splitlines() if "qwen3-4b" in line)
+    assert "no: memory" in line
+    assert expected_recipe(PI).name in text
+
+
+def test_models_lists_names_licenses_and_hub_ids() -> None:
+    text = edgepack("models").out
+    (line,) = (line for line in text.splitlines() if "llama3.2-1b" in line)
+    for word in ("1.2 B", "128 K", "tools", "Llama-3.2-Community", "meta-llama/", "gated"):
+        assert word in line
+    assert "LlamaForCausalLM" in text
+    assert "forecast" not in json.loads(edgepack("models", "--json").out)[0]
+
+
+def test_models_for_a_profile_that_does_not_exist() -> None:
+    refused(edgepack("models", "--profile", "raspbery-pi"), 3, "Did you mean raspberry-pi?")
