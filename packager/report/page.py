@@ -133,7 +133,7 @@ def _pareto(data: ReportData) -> Figure:
         )
         label = f"{model.recipe}, {speed:.0f} tokens/s" if speed else model.recipe
         axes.annotate(
-            label, (size, kl), (0, 13), textcoords="offset points", ha="center", fontsize=9
+            label, (size, high), (0, 13), textcoords="offset points", ha="center", fontsize=9
         )
     if "max_kl" in data.limits:
         axes.axhline(data.limits["max_kl"], color=BAD, linestyle="--", linewidth=1)
