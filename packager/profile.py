@@ -20,22 +20,53 @@ from packager.recipes.recipes import AUTO, RECIPES
 from packager.shipped import shipped
 from packager.suggest import suggest
 
+Nats = Annotated[float, Meta(ge=0, le=100)]
+ParameterCount = Annotated[str, Meta(pattern=r"^(?:0|[1-9][0-9]{0,2}[MB])\Z")]
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Limits that a recipe must meet to be chosen; None means no limit."""
 
     max_kl: Annotated[
-        Annotated[float, Meta(ge=0, le=100)] | None,
-        Meta(description="KL divergence from the reference model, nats a token."),
+        Nats | dict[ParameterCount, Nats] | None,
+        Meta(
+            description="KL divergence from the reference model, nats a token: one number, or one "
+            "for all models from so many parameters on.",
+            extra={
+                "words": "a number from 0 to 100, or such numbers by parameters: "
+                "{ 0 = 0.1, 500M = 0.06, 3B = 0.03 }",
+                "key": "a number of parameters (0, 500M, 3B)",
+                "item": "a number from 0 to 100",
+            },
+        ),
+    ] = None
+    max_kl_tail: Annotated[
+        Nats | None,
+        Meta(description="KL divergence that 99.9 % of the tokens do not exceed, nats."),
     ] = None
     min_top1: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
         Meta(description="Share of tokens for which both models have the same top choice."),
     ] = None
+    min_agreement: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="Share of short tasks for which both models give the same answer."),
+    ] = None
     max_model_mb: Annotated[
         Annotated[float, Meta(ge=1, le=1 << 20)] | None,
         Meta(description="Size of the ONNX model, MB (10^6 bytes)."),
     ] = None
+
+    def kl(self, parameters: int) -> float | None:
+        """Return the limit of the KL divergence for a model, nats a token.
+
+        Args:
+            parameters: number of the model's weights.
+        """
+        if not isinstance(self.max_kl, dict):
+            return self.max_kl
+        steps = {_parameters(step): limit for step, limit in self.max_kl.items()}
+        return steps[max(step for step in steps if step <= parameters)]
 
 
 class Quantization(TypedDict, total=False):
@@ -197,12 +228,19 @@ def load(name_or_path: str) -> DeviceProfile:
     listed = problems(values, DeviceProfile)
     if listed:
         origins = _origins(files)
-        lines = [f"  {origins.get(key, path)}: {key}: {problem}" for key, problem in listed]
+        # Within an option (`limits.max_kl.3B`), all is from the file of the option.
+        files_of = {key: origins.get(".".join(key.split(".")[:2]), path) for key, _ in listed}
+        lines = [f"  {files_of[key]}: {key}: {problem}" for key, problem in listed]
         raise ProfileError(
             f"the profile {name_or_path} is invalid:\n" + "\n".join(lines),
             hint="`edgepack profiles show NAME` prints a valid profile and describes each key.",
         )
     return msgspec.convert(values, DeviceProfile)
+
+
+def _parameters(step: str) -> int:
+    """Read a number of parameters: `0`, `500M` or `3B`."""
+    return int(step.rstrip("MB")) * {"M": 10**6, "B": 10**9}.get(step[-1], 1)
 
 
 def _find(name_or_path: str, folder: Path) -> Path:
@@ -260,9 +298,9 @@ def _origins(files: list[tuple[Path, dict[str, Any]]]) -> dict[str, Path]:
 
 
 def _merge(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Merge values into a base, tables key by key."""
+    """Merge values into a base, the options of a table one by one."""
     merged = {
-        key: _merge(base[key], value)
+        key: {**base[key], **value}
         if isinstance(value, dict) and isinstance(base.get(key), dict)
         else value
         for key, value in values.items()

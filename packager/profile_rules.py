@@ -17,7 +17,8 @@ def problems(values: Mapping[str, Any], profile: type[msgspec.Struct]) -> list[t
     Args:
         values: values of the profile as TOML types.
         profile: struct that declares the keys. Its types carry the bounds of the values; in
-            `extra`, `choices` are the valid names, and `words` describe a value with a pattern.
+            `extra`, `choices` are the valid names, and `words` describe a value with a pattern;
+            `key` and `item` describe the entries of a value that may be a table.
     """
     kind = inspect.type_info(profile)
     assert isinstance(kind, inspect.StructType)
@@ -68,11 +69,27 @@ def _value_problems(key: str, value: Any, hint: Any) -> Iterator[tuple[str, str]
             yield from _table_problems(kind, value, f"{key}.")
         else:
             yield key, f"must be a table, not {value!r}"
+    elif isinstance(value, dict) and "item" in extra:
+        yield from _item_problems(key, value, hint, extra)
     elif value in ("", []):
         yield key, "must not be empty"
     elif not _fits(value, hint, extra.get("choices")):
         shown = "a table" if isinstance(value, dict) else repr(value)
         yield key, f"must be {_words(kind, extra)}, not {shown}"
+
+
+def _item_problems(
+    key: str, items: Mapping[str, Any], hint: Any, extra: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield the problems of a value that is a table of items by the size of the model."""
+    if "0" not in items:
+        yield key, 'must begin with "0", the value for the smallest models'
+    for name, item in items.items():
+        if not _fits({name: 0}, hint, None):
+            yield f"{key}.{name}", f"must be {extra['key']}, not {name!r}"
+        elif isinstance(item, dict) or not _fits(item, hint, None):
+            shown = "a table" if isinstance(item, dict) else repr(item)
+            yield f"{key}.{name}", f"must be {extra['item']}, not {shown}"
 
 
 def _fits(value: Any, hint: Any, choices: Collection[str] | None) -> bool:

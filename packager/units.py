@@ -1,4 +1,4 @@
-"""Human-readable sizes, in decimal units as for disks and files."""
+"""Human-readable sizes and numbers, in decimal units as for disks and files."""
 
 import re
 
@@ -14,6 +14,11 @@ def megabytes(size: int) -> str:
 def gigabytes(size: int) -> str:
     """Format a size in bytes, `2.2 GB`."""
     return f"{size / GIGA:.1f} GB"
+
+
+def parameters(count: int) -> str:
+    """Format a number of parameters, `134.5 M` or `1.2 B`."""
+    return f"{count / MEGA:.1f} M" if count < GIGA else f"{count / GIGA:.1f} B"
 
 
 def size(text: str) -> int:

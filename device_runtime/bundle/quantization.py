@@ -20,6 +20,33 @@ class PromptAnswer(Struct, frozen=True, kw_only=True):
     quantized: Text
 
 
+class TaskAnswer(Struct, frozen=True, kw_only=True):
+    """The values that both models gave as the answer of a short task; empty if they gave none."""
+
+    prompt: Text
+    right: Text
+    reference: Text
+    quantized: Text
+
+
+class TaskCounts(Struct, frozen=True, kw_only=True):
+    """Results of short tasks that both models solve.
+
+    Attributes:
+        tasks: number of tasks.
+        compared: tasks for which the reference model gave a value, right or wrong.
+        agreed: tasks of these for which the quantized model gave the same value.
+        reference_right: tasks that the reference model solved.
+        quantized_right: tasks that the quantized model solved.
+    """
+
+    tasks: Count
+    compared: Count
+    agreed: Count
+    reference_right: Count
+    quantized_right: Count
+
+
 class Quality(Struct, frozen=True, kw_only=True):
     """Quality of a quantized model against the reference model, on the same tokens.
 
@@ -28,11 +55,14 @@ class Quality(Struct, frozen=True, kw_only=True):
     Attributes:
         kl: mean KL divergence of the quantized model from the reference model, nats per token.
         kl_interval: confidence interval of `kl`.
+        kl_tail: KL divergence that 99.9 % of the tokens do not exceed, nats.
+        kl_max: largest KL divergence of a token, nats.
         top1: share of tokens for which both models have the same top-1 token.
         top1_interval: confidence interval of `top1`.
         perplexity: perplexity of the quantized model.
         reference_perplexity: perplexity of the reference model.
         tokens: number of tokens measured.
+        tasks: results of short tasks.
     """
 
     kl: Finite
@@ -42,6 +72,9 @@ class Quality(Struct, frozen=True, kw_only=True):
     perplexity: Finite
     reference_perplexity: Finite
     tokens: Count
+    kl_tail: Finite | None = None
+    kl_max: Finite | None = None
+    tasks: TaskCounts | None = None
 
 
 class TriedRecipe(Struct, frozen=True, kw_only=True):
@@ -53,6 +86,7 @@ class TriedRecipe(Struct, frozen=True, kw_only=True):
         memory_bytes: estimate of the resident memory while serving, bytes.
         quality: measured quality; None if it cannot be measured on the build machine.
         exceeded: limits that the model exceeds, one phrase each; empty if it passed.
+        excused: limits that it exceeds and that did not count, one phrase each.
     """
 
     recipe: Line
@@ -60,6 +94,7 @@ class TriedRecipe(Struct, frozen=True, kw_only=True):
     memory_bytes: Bytes
     quality: Quality | None
     exceeded: Annotated[tuple[Line, ...], Meta(max_length=32)]
+    excused: Annotated[tuple[Line, ...], Meta(max_length=32)] = ()
 
 
 class QuantizationFacts(Struct, frozen=True, kw_only=True):
@@ -72,6 +107,7 @@ class QuantizationFacts(Struct, frozen=True, kw_only=True):
         options: further options for the graph from the profile.
         operators: number of nodes of each type in the graph.
         answers: both models' answers to fixed prompts.
+        tasks: both models' answers to short tasks.
         quality: quality of the model in the bundle; None if it was not measured.
         tried: all recipes that the build tried, in that order; the last is the one in the bundle
             unless `quality_loss_allowed`.
@@ -85,6 +121,7 @@ class QuantizationFacts(Struct, frozen=True, kw_only=True):
     options: Annotated[dict[Line, Line], Meta(max_length=64)]
     operators: Annotated[dict[Line, Count], Meta(max_length=1000)]
     answers: Annotated[tuple[PromptAnswer, ...], Meta(max_length=100)]
+    tasks: Annotated[tuple[TaskAnswer, ...], Meta(max_length=100)] = ()
     quality: Quality | None = None
     tried: Annotated[tuple[TriedRecipe, ...], Meta(max_length=32)] = ()
     quality_loss_allowed: bool = False

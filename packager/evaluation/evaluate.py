@@ -9,20 +9,19 @@ although the answers change.
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from device_runtime.bundle.manifest import ModelFacts
-from device_runtime.bundle.quantization import PromptAnswer, Quality
+from device_runtime.bundle.quantization import PromptAnswer, Quality, TaskAnswer, TaskCounts
 from packager import console, launch
 from packager.errors import EvaluationError
-from packager.evaluation import texts
-from packager.evaluation.texts import ANSWER_TOKENS
+from packager.evaluation import prompts, tasks, texts
 from packager.jobs.harness import run_job
-from packager.jobs.measure import AnswerPrompts, Measure, TimeDecoding, WindowMeans
+from packager.jobs.measure import Answer, AnswerPrompts, Measure, TimeDecoding, WindowMeans
 from packager.models.catalog import CATALOG, DEFAULT_MODEL
 from packager.models.source import ModelSource, resolve
 
@@ -63,11 +62,13 @@ class Evaluation:
         reference: name of the reference model.
         quality: metrics of the model.
         answers: answers of both models to the fixed prompts.
+        tasks: values in the answers of both models to the tasks.
     """
 
     reference: str
     quality: Quality
     answers: tuple[PromptAnswer, ...]
+    tasks: tuple[TaskAnswer, ...]
 
 
 def compare(request: EvaluateRequest) -> Evaluation:
@@ -101,10 +102,16 @@ def compare(request: EvaluateRequest) -> Evaluation:
             original, eval_text=request.eval_text, calibrate=False, trust_remote_code=trust
         )
     with console.step("Generating answers"):
-        shown = answers(folder, reference)
+        answered = answers(folder, reference)
+    values = tasks.values(answered)
     with console.step("Measuring the model"):
-        measured = evaluate(folder, reference)
-    return Evaluation(reference=original.name, quality=measured, answers=shown)
+        means = measure(Measure(model=folder, reference=reference))
+    return Evaluation(
+        reference=original.name,
+        quality=quality(means, tasks.count(values)),
+        answers=shown(answered),
+        tasks=values,
+    )
 
 
 def _reference_of(facts: ModelFacts, trust_remote_code: bool) -> ModelSource:
@@ -154,8 +161,13 @@ def measure(job: Measure) -> WindowMeans:
         )
 
 
-def quality(means: WindowMeans) -> Quality:
-    """Compute the metrics over all windows from the means of each window."""
+def quality(means: WindowMeans, counts: TaskCounts | None = None) -> Quality:
+    """Compute the metrics over all windows from the means of each window.
+
+    Args:
+        means: the measurements.
+        counts: results of the tasks.
+    """
     kl, top1 = statistics.fmean(means.kl), statistics.fmean(means.top1)
     kl_low, kl_high = interval(means.kl)
     top1_low, top1_high = interval(means.top1)
@@ -167,6 +179,9 @@ def quality(means: WindowMeans) -> Quality:
         perplexity=math.exp(statistics.fmean(means.nll)),
         reference_perplexity=math.exp(statistics.fmean(means.reference_nll)),
         tokens=means.tokens,
+        kl_tail=means.kl_tail,
+        kl_max=means.kl_max,
+        tasks=counts,
     )
 
 
@@ -185,8 +200,8 @@ def interval(windows: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def answers(model: Path, reference: Path) -> tuple[PromptAnswer, ...]:
-    """Return the greedy answers of both models to the fixed prompts.
+def answers(model: Path, reference: Path) -> tuple[Answer, ...]:
+    """Return the greedy answers of both models to the fixed prompts and the tasks.
 
     Args:
         model: ONNX GenAI folder for the CPU.
@@ -201,13 +216,21 @@ def answers(model: Path, reference: Path) -> tuple[PromptAnswer, ...]:
 
 def answering(model: Path, reference: Path) -> AnswerPrompts:
     """Make the job that `answer` runs."""
-    return AnswerPrompts(model=model, reference=reference, max_tokens=ANSWER_TOKENS)
+    return AnswerPrompts(model=model, reference=reference)
 
 
-def answer(job: AnswerPrompts) -> tuple[PromptAnswer, ...]:
+def answer(job: AnswerPrompts) -> tuple[Answer, ...]:
     """Answer the prompts of a reference with a model; errors as for `answers`."""
-    pairs = run_job(job, what="Generating answers", error=EvaluationError, hint=HINT)
-    return tuple(PromptAnswer(**msgspec.structs.asdict(pair)) for pair in pairs)
+    return run_job(job, what="Generating answers", error=EvaluationError, hint=HINT)
+
+
+def shown(answered: Iterable[Answer]) -> tuple[PromptAnswer, ...]:
+    """Return the answers that are for people; those to the tasks are left out."""
+    return tuple(
+        PromptAnswer(**msgspec.structs.asdict(pair))
+        for pair in answered
+        if pair.prompt in prompts.SHOWN
+    )
 
 
 def timing(models: Sequence[Path]) -> TimeDecoding:

@@ -19,14 +19,19 @@ from numpy.typing import NDArray
 
 from packager import cache, console, machine, plan
 from packager.errors import EvaluationError
-from packager.evaluation import prompts, written
+from packager.evaluation import prompts, tasks, written
 from packager.jobs import keys
 from packager.jobs.harness import run_job
-from packager.jobs.reference import Cut, Refer, Write
+from packager.jobs.reference import Cut, Questions, Refer, Write
 from packager.models.source import ModelSource, as_hf_folder, hf_folder, must_convert
 from packager.plan import WINDOW, Need
 
-ANSWER_TOKENS = 48
+QUESTIONS = (
+    Questions(prompts=prompts.SHOWN, max_tokens=48),
+    Questions(prompts=tuple(task.prompt for task in tasks.TASKS), max_tokens=24),
+)
+TURN = 128
+"""Most tokens of one of these prompts, with its markup and its answer."""
 MAX_TEXT_BYTES = 10_000_000
 """Largest text file. A few thousand tokens are taken from it, but all of it goes through the
 tokenizer."""
@@ -85,7 +90,7 @@ def prepare(
         - `logprobs.npy`: float16 `[windows, WINDOW - 1, vocabulary]`, natural logarithms of the
           reference model's probabilities of the tokens that follow;
         - `top1.npy`: int64 `[windows, WINDOW - 1]`, its first choices;
-        - `answers.json`: its greedy answers to the fixed prompts.
+        - `answers.json`: its greedy answers to the fixed prompts and the tasks.
 
     Raises:
         EvaluationError: a text is empty, too short, too large or not UTF-8, or the two overlap.
@@ -227,8 +232,12 @@ class _ReferenceModel:
 
     def reference(self, windows: Path) -> Path:
         """Return the folder that `prepare` describes, without calibration."""
+        asked = max(len(questions.prompts) for questions in QUESTIONS)
         job = Refer(
-            **self._common, windows=windows, shown=prompts.SHOWN, answer_tokens=ANSWER_TOKENS
+            **self._common,
+            windows=windows,
+            questions=QUESTIONS,
+            at_once=plan.at_once(plan.shape(self._source), asked, asked * TURN),
         )
 
         inputs = keys.inputs(job, content={self._source.path: self._source.digest})
@@ -236,8 +245,9 @@ class _ReferenceModel:
         def make(target: Path) -> None:
             self._ready()
             shutil.copyfile(windows, target / "evaluation.npy")
+            answers = sum(len(asked.prompts) * asked.max_tokens for asked in QUESTIONS)
             with cache.unfinished(inputs) as folder:
-                run(job, folder, "Reading text", np.load(windows).size)
+                run(job, folder, "Reading text", np.load(windows).size + answers)
                 for name in ("logprobs.npy", "top1.npy", "answers.json"):
                     (folder / name).rename(target / name)
 

@@ -34,8 +34,12 @@ HINT = (
 )
 
 
+TAIL = 0.999
+"""Quantile of the KL divergences of all tokens: damage to a few tokens hardly moves the mean."""
+
+
 class WindowMeans(msgspec.Struct, frozen=True, kw_only=True):
-    """Measurements of a model: a mean over the tokens for each window.
+    """Measurements of a model: a mean over the tokens for each window, and the worst tokens.
 
     Attributes:
         kl: KL divergence from the reference, nats.
@@ -43,6 +47,8 @@ class WindowMeans(msgspec.Struct, frozen=True, kw_only=True):
         nll: negative log-likelihood of the next tokens, nats.
         reference_nll: negative log-likelihood under the reference model, nats.
         tokens: number of tokens in all windows.
+        kl_tail: KL divergence that a share `TAIL` of all tokens does not exceed, nats.
+        kl_max: largest KL divergence of a token, nats.
     """
 
     kl: tuple[float, ...]
@@ -50,6 +56,8 @@ class WindowMeans(msgspec.Struct, frozen=True, kw_only=True):
     nll: tuple[float, ...]
     reference_nll: tuple[float, ...]
     tokens: int
+    kl_tail: float
+    kl_max: float
 
 
 class Measure(Job[WindowMeans], frozen=True, kw_only=True):
@@ -74,12 +82,15 @@ class Measure(Job[WindowMeans], frozen=True, kw_only=True):
         stored = np.load(self.reference / "logprobs.npy", mmap_mode="r")
         top1 = np.load(self.reference / "top1.npy")
         means: dict[str, list[float]] = {"kl": [], "top1": [], "nll": [], "reference_nll": []}
+        kl: list[NDArray[Any]] = []
         for window, expected, choices in zip(windows, stored, top1, strict=True):
             logits = graph.logits(window)
             _check_shape(logits, window, expected)
             check_logits(logits)
-            for name, values in compare(logits[:-1], expected, choices, window[1:]).items():
+            tokens = compare(logits[:-1], expected, choices, window[1:])
+            for name, values in tokens.items():
                 means[name].append(float(values.mean(dtype=np.float64)))
+            kl.append(tokens["kl"])
             work.advance(1)
         if not np.isfinite(means["kl"]).all():
             raise JobRefusedError(
@@ -87,8 +98,12 @@ class Measure(Job[WindowMeans], frozen=True, kw_only=True):
                 "is infinite",
                 hint="Export the model without a mask on its logits.",
             )
-        lists = {name: tuple(values) for name, values in means.items()}
-        return WindowMeans(**lists, tokens=int(top1.size))
+        return WindowMeans(
+            **{name: tuple(values) for name, values in means.items()},
+            tokens=int(top1.size),
+            kl_tail=float(np.quantile(kl, TAIL)),
+            kl_max=float(np.max(kl)),
+        )
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,12 +120,10 @@ class AnswerPrompts(Job[tuple[Answer, ...]], frozen=True, kw_only=True):
     Attributes:
         model: ONNX GenAI folder for the CPU.
         reference: reference folder.
-        max_tokens: maximum length of an answer.
     """
 
     model: Path
     reference: Path
-    max_tokens: int
 
     def run(self, work: Work) -> tuple[Answer, ...]:
         """Answer the prompts.
@@ -135,7 +148,7 @@ class AnswerPrompts(Job[tuple[Answer, ...]], frozen=True, kw_only=True):
                 prompt=entry["prompt"],
                 reference=entry["answer"],
                 quantized=generation.respond(
-                    model, tokenizer, self.model, entry["prompt"], self.max_tokens
+                    model, tokenizer, self.model, entry["prompt"], entry["max_tokens"]
                 ),
             )
             for entry in entries

@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from device_runtime.durable import written_aside
@@ -93,18 +95,30 @@ class Write(_ReferenceJob, frozen=True, kw_only=True):
         np.save(work.target / "windows.npy", Reference(self, work).write(self))
 
 
+class Questions(msgspec.Struct, frozen=True, kw_only=True):
+    """Prompts to answer greedily.
+
+    Attributes:
+        prompts: the prompts.
+        max_tokens: maximum length of an answer.
+    """
+
+    prompts: tuple[str, ...]
+    max_tokens: int
+
+
 class Refer(_ReferenceJob, frozen=True, kw_only=True):
     """Write `logprobs.npy`, `top1.npy` and `answers.json`; `texts.prepare` describes them.
 
     Attributes:
         windows: `windows.npy` of a `Cut` or `Write` job.
-        shown: prompts to answer greedily, for the report.
-        answer_tokens: maximum length of these answers.
+        questions: prompts to answer.
+        at_once: batch size: prompts answered together.
     """
 
     windows: Path
-    shown: tuple[str, ...]
-    answer_tokens: int
+    questions: tuple[Questions, ...]
+    at_once: int
 
     def run(self, work: Work) -> None:
         """Write the files.
@@ -116,13 +130,21 @@ class Refer(_ReferenceJob, frozen=True, kw_only=True):
         model = LayerwiseModel(self.source, trust_remote_code=self.trust_remote_code)
         save_log_probabilities(model, np.load(self.windows), work)
         reference = Reference(self, work)
-        entries = []
-        answers = reference.answer(self.shown, self.answer_tokens, sample=False)
-        for prompt, (_, ids) in zip(self.shown, answers, strict=True):
-            answer = reference.tokenizer.decode(ids, skip_special_tokens=True).strip()
-            plain = reference.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            entries.append({"prompt": prompt, "tokens": plain, "answer": answer})
+        entries = [entry for asked in self.questions for entry in self._answered(reference, asked)]
         (work.target / "answers.json").write_text(json.dumps(entries))
+
+    def _answered(self, reference: Reference, asked: Questions) -> Iterator[dict[str, Any]]:
+        """Yield each prompt with its token ids, the answer and the answer's maximum length."""
+        for at in range(0, len(asked.prompts), self.at_once):
+            prompts = asked.prompts[at : at + self.at_once]
+            answers = reference.answer(prompts, asked.max_tokens, sample=False)
+            for prompt, (_, ids) in zip(prompts, answers, strict=True):
+                yield {
+                    "prompt": prompt,
+                    "tokens": reference.tokenizer(prompt, add_special_tokens=False)["input_ids"],
+                    "answer": reference.tokenizer.decode(ids, skip_special_tokens=True).strip(),
+                    "max_tokens": asked.max_tokens,
+                }
 
 
 class Reference:

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from device_runtime.bundle.quantization import PromptAnswer, Quality
+from device_runtime.bundle.quantization import Quality
 from packager import cache, console, plan
 from packager.errors import QuantizeError
-from packager.evaluation import evaluate, texts
+from packager.evaluation import evaluate, tasks, texts
 from packager.genai import folder as genai_folder
 from packager.genai.folder import context_length, limit_context, memory_bytes
 from packager.genai.weight_files import model_bytes
@@ -22,7 +22,7 @@ from packager.jobs import keys
 from packager.jobs.build_onnx import BuildOnnx, Weights
 from packager.jobs.check import Check, Checked, Graph
 from packager.jobs.harness import run_job
-from packager.jobs.measure import Measure, WindowMeans
+from packager.jobs.measure import Answer, Measure, WindowMeans
 from packager.models.source import ModelSource, as_hf_folder
 from packager.plan import Need
 from packager.profile import DeviceProfile
@@ -49,7 +49,8 @@ class Candidate:
         graph: result of `check`.
         measured: folder that was measured: the same weights for the CPU; None if not measured.
         quality: metrics of the model; None if it cannot be measured on this machine.
-        answers: answers of both models to the fixed prompts; empty if it cannot run here.
+        answers: answers of both models to the fixed prompts and the tasks; empty if it cannot run
+            here.
         layers: errors of the linear layers after calibration, with the fields of
             `page.LayerError`; empty without calibration.
         model_bytes: size of graph and weights.
@@ -65,7 +66,7 @@ class Candidate:
     graph: Checked
     measured: Path | None
     quality: Quality | None
-    answers: tuple[PromptAnswer, ...]
+    answers: tuple[Answer, ...]
     layers: list[dict[str, Any]]
     model_bytes: int
     memory_bytes: int
@@ -83,7 +84,7 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
     stage, graph = _built(subject, recipe, provider)
     measured: Path | None = None
     quality: Quality | None = None
-    answers: tuple[PromptAnswer, ...] = ()
+    answers: tuple[Answer, ...] = ()
     if recipe is not None and subject.text is not None and not refusal(recipe, "cpu"):
         # A build for a GPU is measured by the same codes in a graph that this machine can run.
         measured = stage if provider == "cpu" else _built(subject, recipe, "cpu")[0]
@@ -246,10 +247,10 @@ def graph_problems(recipe: Recipe, profile: DeviceProfile, graph: Graph) -> list
 
 class _Measured(msgspec.Struct, frozen=True):
     means: WindowMeans
-    answers: tuple[PromptAnswer, ...]
+    answers: tuple[Answer, ...]
 
 
-def _measure(stage: Path, text: Path) -> tuple[Quality, tuple[PromptAnswer, ...]]:
+def _measure(stage: Path, text: Path) -> tuple[Quality, tuple[Answer, ...]]:
     """Measure the model in a stage; return its metrics and answers."""
     measure = Measure(model=stage / "model", reference=text)
     answer = evaluate.answering(stage / "model", text)
@@ -261,7 +262,8 @@ def _measure(stage: Path, text: Path) -> tuple[Quality, tuple[PromptAnswer, ...]
     with console.step("Measuring what quantization did"):
         folder = cache.stage("measured", keys.inputs(measure, answer), make)
     measured = msgspec.json.decode((folder / "measured.json").read_bytes(), type=_Measured)
-    return evaluate.quality(measured.means), measured.answers
+    counts = tasks.count(tasks.values(measured.answers))
+    return evaluate.quality(measured.means, counts), measured.answers
 
 
 def _precision(graph: Graph) -> str:

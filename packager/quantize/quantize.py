@@ -6,7 +6,7 @@ from pathlib import Path
 
 from device_runtime.bundle.quantization import QuantizationFacts
 from packager import console, plan
-from packager.evaluation import texts
+from packager.evaluation import evaluate, tasks, texts
 from packager.models.catalog import measured_loss
 from packager.models.source import ModelSource
 from packager.profile import DeviceProfile
@@ -96,9 +96,10 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
         execution_provider=chosen.graph.execution_provider,
         options={name: str(value) for name, value in sorted(profile.quantization.items())},
         operators=chosen.graph.operators,
-        answers=chosen.answers,
+        answers=evaluate.shown(chosen.answers),
+        tasks=tasks.values(chosen.answers),
         quality=chosen.quality,
-        tried=tuple(gate.record(model, exceeded) for model, exceeded in choice.tried),
+        tried=tuple(gate.record(model, verdict) for model, verdict in choice.tried),
         quality_loss_allowed=choice.quality_loss_allowed,
     )
     return QuantizedModel(choice=choice, facts=facts)
@@ -113,4 +114,6 @@ def candidates(request: QuantizeRequest) -> list[Recipe]:
     measured = measured_loss(request.source.digest)
     if measured is None or request.eval_text is not None or request.calibration_text is not None:
         return recipes
-    return gate.without_known_failures(recipes, measured, request.profile)
+    return gate.without_known_failures(
+        recipes, measured, request.profile, request.source.parameters
+    )

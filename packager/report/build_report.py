@@ -32,14 +32,17 @@ def write(
         ResourceError: the page cannot be written.
     """
     path = result.path.with_suffix(".report.html")
-    limits = {name: value for name, value in asdict(request.profile.limits).items() if value}
+    parameters = result.manifest.model.parameters
+    limits = asdict(request.profile.limits)
+    limits["max_kl"] = request.profile.limits.kl(parameters)
     data = ReportData(
         manifest=result.manifest,
         digest=result.digest,
         bundle=result.path.name,
         bundle_bytes=result.path.stat().st_size,
         speeds=speeds,
-        limits=limits,
+        limits={name: value for name, value in limits.items() if value is not None},
+        text=request.eval_text.name if request.eval_text else "",
         layer_errors=_layer_errors(choice),
         command=_command(request, result.path),
         host=_host(),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from device_runtime.bundle.manifest import Manifest
 from packager.aside import written_aside
-from packager.units import MEGA
+from packager.units import MEGA, parameters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,8 @@ class ReportData:
         bundle: file name of the bundle.
         bundle_bytes: size of the bundle.
         speeds: decode throughput on the build machine by recipe, tokens/s; measured in one run.
-        limits: the profile's limits, by name.
+        limits: the profile's limits for this model, by name.
+        text: name of the file with the evaluation text; empty if the model wrote the text.
         layer_errors: layer errors of the calibration; empty without calibration.
         command: command that builds this bundle again.
         host: description of the build machine.
@@ -61,6 +62,7 @@ class ReportData:
     bundle_bytes: int
     speeds: Mapping[str, float]
     limits: Mapping[str, float]
+    text: str
     layer_errors: Sequence[LayerError]
     command: str
     host: str
@@ -93,6 +95,7 @@ def render(data: ReportData) -> str:
         manifest=data.manifest,
         facts=facts,
         mega=MEGA,
+        parameters=parameters(data.manifest.model.parameters),
         pareto=_svg(_pareto(data)) if any(model.quality for model in facts.tried) else "",
         layers=_svg(_layers(data)) if data.layer_errors else "",
     )
@@ -130,7 +133,7 @@ def _pareto(data: ReportData) -> Figure:
         )
         label = f"{model.recipe}, {speed:.0f} tokens/s" if speed else model.recipe
         axes.annotate(
-            label, (size, kl), (0, 13), textcoords="offset points", ha="center", fontsize=9
+            label, (size, high), (0, 13), textcoords="offset points", ha="center", fontsize=9
         )
     if "max_kl" in data.limits:
         axes.axhline(data.limits["max_kl"], color=BAD, linestyle="--", linewidth=1)

@@ -52,12 +52,23 @@ def quality_rows(quality: Quality) -> list[list[str]]:
     """Format the measured quality: name, value and 95 % confidence interval."""
     kl_low, kl_high = quality.kl_interval
     low, high = quality.top1_interval
-    return [
-        ["mean KL divergence (nats)", f"{quality.kl:.4f}", f"{kl_low:.4f} to {kl_high:.4f}"],
+    rows = [["mean KL divergence (nats)", f"{quality.kl:.4f}", f"{kl_low:.4f} to {kl_high:.4f}"]]
+    if quality.kl_tail is not None:
+        rows.append(["KL that 99.9 % of the tokens keep", f"{quality.kl_tail:.2f}", ""])
+        rows.append(["largest KL of a token", f"{quality.kl_max:.2f}", ""])
+    rows += [
         ["same top-1 token", f"{quality.top1:.1%}", f"{low:.1%} to {high:.1%}"],
         ["perplexity", f"{quality.perplexity:.2f}", ""],
         ["perplexity of the reference model", f"{quality.reference_perplexity:.2f}", ""],
     ]
+    if quality.tasks is not None:
+        tasks = quality.tasks
+        rows += [
+            ["tasks with the reference's value", f"{tasks.agreed} of {tasks.compared}", ""],
+            ["tasks solved", f"{tasks.quantized_right} of {tasks.tasks}", ""],
+            ["tasks the reference model solved", f"{tasks.reference_right} of {tasks.tasks}", ""],
+        ]
+    return rows
 
 
 def evaluation_text(model: Path, result: Evaluation) -> None:
@@ -198,7 +209,10 @@ def profile_text(profile: DeviceProfile) -> None:
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}={item}" for key, item in value.items())
+        return ", ".join(
+            f"{key}={{{_value(item)}}}" if isinstance(item, dict) else f"{key}={item}"
+            for key, item in value.items()
+        )
     if isinstance(value, (list, tuple)):
         return ", ".join(str(item) for item in value)
     return "" if value is None else str(value)

@@ -39,6 +39,10 @@ def test_folder_against_its_original(cache: Path, tiny_hf: Path, tiny_onnx: Path
     low, high = quality["kl_interval"]
     assert 0 <= low <= quality["kl"] <= high
     assert found["answers"][0]["prompt"] == "What is the capital of France?"
+    assert quality["kl"] <= quality["kl_tail"] <= quality["kl_max"] < 1e-4
+    assert quality["tasks"]["tasks"] == len(found["tasks"])
+    assert quality["tasks"]["agreed"] == quality["tasks"]["compared"]
+    assert {"prompt", "right", "reference", "quantized"} == {*found["tasks"][0]}
 
 
 def test_table_has_figures_intervals_and_answers(
@@ -49,6 +53,7 @@ def test_table_has_figures_intervals_and_answers(
     for words in (
         *("mean KL divergence (nats)", "same top-1 token", "95 % confidence", "3060 tokens"),
         *("100.0%", "perplexity of the reference model", "What is the capital of France?"),
+        *("KL that 99.9 % of the tokens keep", "largest KL of a token", "tasks solved"),
     ):
         assert words in outcome.out
 

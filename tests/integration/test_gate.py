@@ -52,12 +52,17 @@ def test_smallest_that_keeps_the_limits_is_chosen(
     quality = found["quality"]
     assert 0 <= quality["kl_interval"][0] <= quality["kl"] <= quality["kl_interval"][1]
     assert quality["kl"] <= 0.1
+    assert quality["kl_tail"] <= quality["kl_max"]
+    assert quality["tasks"]["tasks"] == len(found["tasks"])
     page = (tmp_path / "out.report.html").read_text()
     assert page.count("<svg") >= 1
     # Nothing is fetched when it is opened.
     assert not re.search(r"""(src|href)=["'](?!#)""", page)
     for one in found["tried"]:
         assert one["recipe"] in page
+        assert f"largest {one['quality']['kl_max']:.2f}" in page
+    for words in ("max_kl = 0.1,", "text that the reference model wrote", "Short tasks"):
+        assert words in page
 
 
 def test_impossible_limit_shows_the_table_and_leaves_nothing(

@@ -44,7 +44,7 @@ def test_what_the_devices_are() -> None:
         *("linux-aarch64-cpu", "raspberrypi,5-model-b"),
         4,
     )
-    assert (mobile.kit, mobile.recipe, mobile.limits.max_kl) == (None, "auto", 0.1)
+    assert (mobile.kit, mobile.recipe, mobile.limits.min_agreement) == (None, "auto", 0.7)
     assert mobile.quantization["accuracy_level"] == 4
     assert (jetson.kit, jetson.execution_provider) == ("linux-aarch64-cuda", "cuda")
     assert 0 < pi.min_tokens_per_s < jetson.min_tokens_per_s
@@ -60,7 +60,25 @@ def test_own_file_extends_a_shipped_one(tmp_path: Path) -> None:
     loaded = profile.load(str(mine))
     assert (loaded.name, loaded.threads, loaded.kit) == ("mine", 2, "linux-aarch64-cpu")
     assert loaded.quantization == {"block_size": 64, "accuracy_level": 4}
-    assert loaded.limits == profile.Limits(max_kl=0.1, min_top1=0.8)
+    assert (loaded.limits.min_top1, loaded.limits.min_agreement) == (0.8, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kl"),
+    [
+        ("max_kl = 0.2", (0.2, 0.2)),
+        # The steps are one value: none of the base is left.
+        ("max_kl = { 0 = 0.3, 2B = 0.05 }", (0.3, 0.05)),
+        ("max_kl.0 = 0.5", (0.5, 0.5)),
+        ("max_model_mb = 90", (0.1, 0.03)),
+    ],
+)
+def test_limit_by_size_is_replaced_as_a_whole(
+    tmp_path: Path, limit: str, kl: tuple[float, float]
+) -> None:
+    text = f'extends = "mobile"\n[limits]\n{limit}\n'
+    limits = profile.load(str(written(tmp_path / "mine.toml", text))).limits
+    assert (limits.kl(10**8), limits.kl(5 * 10**9)) == kl
 
 
 def test_extends_a_path_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,8 +139,13 @@ def test_impossible_combinations(tmp_path: Path, provider: str, recipe: str) -> 
 @pytest.mark.parametrize(
     ("limit", "says"),
     [
-        ("max_kl = -1", "must be a number from 0 to 100, not -1"),
-        ('max_kl = "low"', "must be a number from 0 to 100, not 'low'"),
+        ("max_kl = -1", "must be a number from 0 to 100, or such numbers by parameters: { 0 ="),
+        ('max_kl = "low"', "3B = 0.03 }, not 'low'"),
+        ("max_kl = [0.1]", "3B = 0.03 }, not [0.1]"),
+        ("max_kl = {}", 'must begin with "0"'),
+        ("max_kl = { 1B = 0.1 }", 'must begin with "0", the value for the smallest models'),
+        ("max_kl_tail = -1", "must be a number from 0 to 100, not -1"),
+        ("min_agreement = 70", "must be a number from 0 to 1, not 70"),
         ("min_top1 = 80", "must be a number from 0 to 1, not 80"),
         ("max_model_mb = 0", "must be a number from 1"),
         ("max_kll = 0.1", "unknown option; did you mean max_kl?"),
@@ -133,6 +156,36 @@ def test_nonsense_limits(tmp_path: Path, limit: str, says: str) -> None:
     message, _ = refused(mine)
     assert f"limits.{limit.split()[0]}: " in message
     assert says in message
+
+
+def test_all_mistakes_of_a_limit_by_size_at_once(tmp_path: Path) -> None:
+    base = written(
+        tmp_path / "base.toml",
+        'extends = "mobile"\n[limits]\nmax_kl = { 0.5B = 0.1, 1b = 0.1, 2B = "low", '
+        "1000M = 0.1, 3B = { x = 1 } }\n",
+    )
+    mine = written(tmp_path / "mine.toml", 'extends = "./base.toml"\nthreads = -1\n')
+    message, _ = refused(mine)
+    assert f"{mine}: threads: " in message
+    key = "must be a number of parameters (0, 500M, 3B), not"
+    for problem in (
+        "0: must be a number from 0 to 100, not a table",
+        f"1b: {key} '1b'",
+        f"1000M: {key} '1000M'",
+        "2B: must be a number from 0 to 100, not 'low'",
+        "3B: must be a number from 0 to 100, not a table",
+    ):
+        assert f"{base}: limits.max_kl.{problem}" in message
+
+
+def test_limit_by_size_is_listed_and_shown() -> None:
+    listed = json.loads(edgepack("profiles", "--json").out)
+    limits = {values["name"]: values["limits"] for values in listed}
+    assert limits["mobile"]["max_kl"] == {"0": 0.1, "400M": 0.06, "900M": 0.04, "3B": 0.03}
+    shown = edgepack("profiles", "show", "mobile", "--json")
+    assert json.loads(shown.out)["limits"] == limits["mobile"]
+    words = " ".join(edgepack("profiles", "show", "mobile").out.split())
+    assert "max_kl={0=0.1, 400M=0.06, 900M=0.04, 3B=0.03}" in words
 
 
 def test_unknown_recipe(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ QUALITY = {
 }
 TRIED = {"recipe": "r", "model_bytes": 1, "memory_bytes": 1, "quality": None, "exceeded": []}
 CUDA = {"version": "13", "jetpack": "7", "libraries": [], "gpus": ["8.9"]}
+TASK = {"prompt": "p", "right": "1", "reference": "1", "quantized": "1"}
+TASKS = {"tasks": 1, "compared": 1, "agreed": 1, "reference_right": 1, "quantized_right": 1}
 ANSWER = {"prompt": "p", "reference": "r", "quantized": "q"}
 
 
@@ -109,7 +111,15 @@ ANSWER = {"prompt": "p", "reference": "r", "quantized": "q"}
         ("quantization.quality", {**QUALITY, "top1": 1.5}),
         ("quantization.quality", {**QUALITY, "tokens": -1}),
         ("quantization.quality", {**QUALITY, "kl_interval": [0.1]}),
+        ("quantization.quality", {**QUALITY, "kl_tail": 1e301}),
+        ("quantization.quality", {**QUALITY, "kl_max": "large"}),
+        ("quantization.quality", {**QUALITY, "tasks": {**TASKS, "agreed": -1}}),
+        ("quantization.quality", {**QUALITY, "tasks": {"tasks": 1}}),
+        ("quantization.tasks", [TASK] * 101),
+        ("quantization.tasks", [{**TASK, "quantized": "a" * 70_000}]),
         ("quantization.tried", [TRIED] * 33),
+        ("quantization.tried", [{**TRIED, "excused": ["x"] * 33}]),
+        ("quantization.tried", [{**TRIED, "excused": ["a\nb"]}]),
         ("quantization.tried", [{**TRIED, "memory_bytes": -1}]),
         ("quantization.tried", [{**TRIED, "exceeded": ["x"] * 33}]),
         ("context_length", 0),

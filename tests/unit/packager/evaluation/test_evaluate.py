@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from packager.errors import EvaluationError
-from packager.evaluation import evaluate, prompts
+from packager.evaluation import evaluate, prompts, tasks
 from packager.evaluation import texts as evaluation_text
 from packager.evaluation.texts import CALIBRATION, EVALUATION, check_disjoint
 from packager.jobs.job import JobRefusedError, Work
@@ -319,9 +319,16 @@ def test_a_model_against_itself(reference: Path, tiny_onnx: Path) -> None:
     assert quality.top1 == 1
     assert quality.perplexity == pytest.approx(quality.reference_perplexity, rel=1e-4)
     assert quality.tokens == EVALUATION.windows * (WINDOW - 1)
-    for answer in evaluate.answers(tiny_onnx, reference):
+    assert quality.kl_tail is not None
+    assert quality.kl_max is not None
+    assert 0 <= quality.kl <= quality.kl_tail <= quality.kl_max < 1e-4
+    answers = evaluate.answers(tiny_onnx, reference)
+    assert len(answers) == len(prompts.SHOWN) + len(tasks.TASKS)
+    for answer in answers:
         assert answer.reference
         assert answer.quantized == answer.reference
+    # The tiny model's tokens are letters.
+    assert {len(answer.reference) for answer in answers[len(prompts.SHOWN) :]} == {24}
 
 
 def test_int4_is_further_away_and_another_model_much_further(
@@ -332,6 +339,9 @@ def test_int4_is_further_away_and_another_model_much_further(
     other = tiny_model.make_onnx(hf, tmp_path / "other", tmp_path / "work")
     near, far = (evaluate.evaluate(folder, reference) for folder in (int4, other))
     assert 1e-5 < near.kl < far.kl / 2
+    assert near.kl_tail and far.kl_tail and near.kl_max
+    assert near.kl < near.kl_tail < near.kl_max
+    assert near.kl_tail < far.kl_tail
     assert far.top1 < near.top1 < 1
     assert near.kl_interval[0] < near.kl < near.kl_interval[1]
 

@@ -81,7 +81,13 @@ def test_interval_holds_the_truth_95_times_in_100(windows: int) -> None:
 def test_intervals_stay_within_what_is_possible() -> None:
     found = evaluate.quality(
         WindowMeans(
-            kl=(0.0, 0.1), top1=(1.0, 0.9), nll=(1.0, 2.0), reference_nll=(1.0, 1.0), tokens=510
+            kl=(0.0, 0.1),
+            top1=(1.0, 0.9),
+            nll=(1.0, 2.0),
+            reference_nll=(1.0, 1.0),
+            tokens=510,
+            kl_tail=1.5,
+            kl_max=2.5,
         )
     )
     assert found.kl_interval[0] == 0
@@ -89,3 +95,4 @@ def test_intervals_stay_within_what_is_possible() -> None:
     assert found.perplexity == pytest.approx(math.exp(1.5))
     assert found.reference_perplexity == pytest.approx(math.e)
     assert found.tokens == 510
+    assert (found.kl_tail, found.kl_max) == (1.5, 2.5)

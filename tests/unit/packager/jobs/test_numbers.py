@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from packager.jobs.check import Check
 from packager.jobs.job import JobRefusedError, Work
 from packager.jobs.measure import DecoderGraph, Measure
-from packager.jobs.reference import Refer, Write
+from packager.jobs.reference import Questions, Refer, Write
 from tests.support import graphs
 
 VALUES = [
@@ -77,7 +77,12 @@ def test_reference_model_is_refused(
     common: dict[str, Any] = {"source": folder, "floats": True, "trust_remote_code": False}
     np.save(tmp_path / "windows.npy", np.arange(8)[None])
     jobs = {
-        "Refer": Refer(**common, windows=tmp_path / "windows.npy", shown=("Hi",), answer_tokens=1),
+        "Refer": Refer(
+            **common,
+            windows=tmp_path / "windows.npy",
+            questions=(Questions(prompts=("Hi",), max_tokens=1),),
+            at_once=1,
+        ),
         "Write": Write(**common, prompts=("Hi",), at_once=1, seed=0, windows=1, window=32),
     }
     with pytest.raises(JobRefusedError, match=says):

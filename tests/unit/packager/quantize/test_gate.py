@@ -61,7 +61,8 @@ def _names(device: DeviceProfile, source: ModelSource | None = None, **more: Any
         # The last one is built whatever is known, and its figures are shown.
         (0.0, ["int8"]),
         (0.3, ["int4-gptq", "int4-gptq-mixed", "int8"]),
-        # Too near to what is known: another processor may be within the limit.
+        # Too near to what is known: another processor may be within the limit, or the tasks agree.
+        (0.16, ["int4-gptq", "int4-gptq-mixed", "int8"]),
         (0.2, ["int4-gptq", "int4-gptq-mixed", "int8"]),
         (0.6, WHOLE),
         (None, WHOLE),
