@@ -60,7 +60,7 @@ def stage(kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) ->
     final = place(kind, inputs)
     parent, digest = final.parent, final.name
     parent.mkdir(parents=True, exist_ok=True)
-    with _lock(parent / f".{digest}.lock"):
+    with locked(parent / f".{digest}.lock"):
         if final.is_dir():
             console.note(f"{kind}: taken from the cache ({digest[:12]})")
             return final
@@ -93,12 +93,13 @@ def unfinished(inputs: Mapping[str, Any]) -> Iterator[Path]:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file while a block runs; wait for it if another process holds it."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.note("another edgepack process is building the same stage; waiting for it")
+            console.note("another edgepack process is at the same work; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -1,109 +1,246 @@
-"""Downloads of models from the Hugging Face hub: resumable, and only the files needed."""
+"""Models of the Hugging Face hub: the files needed of one, fetched into the cache.
 
-import os
+The cache has a folder for each model: `refs/` with the commit that each revision was last seen at,
+COMMIT.json with the files of a commit, and the folder COMMIT with those that were fetched. What is
+complete there needs no network if the revision is a commit, or if the hub cannot be reached.
+"""
+
+import fnmatch
 import re
-import sys
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
+import msgspec
+
+from device_runtime.bundle.paths import safe_path
 from packager import cache, console
+from packager.aside import written_aside
 from packager.errors import ModelSourceError
+from packager.models import hub_api
+from packager.models.download import HubFile, download, missing
 from packager.models.folder import HF_FILES, PICKLED
 
-_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
+_NAME = r"[A-Za-z0-9][\w.-]*"
+_ID = re.compile(
+    rf"(?P<repository>{_NAME}/{_NAME})"
+    r"(?::(?P<tag>[\w.-]+)|/(?P<file>[\w./ +-]+\.gguf))?"
+    r"(?:@(?P<revision>[\w./-]+))?",
+    re.ASCII,
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SPLIT = re.compile(r"-\d{5}-of-(\d{5})\.gguf")
+_OTHER_GGUF = re.compile(r"mmproj|imatrix", re.IGNORECASE)
+"""GGUF files that are not a text model: projectors of images, importance matrices."""
 
 
-def looks_like_id(model: str) -> bool:
-    """Return whether a name has the form ORG/NAME or ORG/NAME@REVISION."""
-    return _ID.fullmatch(model) is not None and not model.endswith(".gguf")
+@dataclass(frozen=True, kw_only=True)
+class HubId:
+    """A model on the hub, as the user names it: `ORG/NAME`, `ORG/NAME:TAG` or `ORG/NAME/FILE.gguf`.
+
+    Attributes:
+        repository: `ORG/NAME`.
+        revision: branch, tag or commit after the `@`.
+        tag: part of the name of a GGUF file, such as Q4_K_M; None if not given.
+        file: path of a GGUF file in the repository; None if not given.
+    """
+
+    repository: str
+    revision: str
+    tag: str | None
+    file: str | None
 
 
-def fetch(model: str, *, trust_remote_code: bool) -> tuple[Path, str]:
-    """Download the missing files of a hub model into the cache; return its folder and commit.
+def parse(model: str) -> HubId | None:
+    """Read a hub id; None if the text is something else, such as a path."""
+    match = _ID.fullmatch(model)
+    # ORG/NAME.gguf is a file that is missing, and so is a third part of a folder that is there.
+    if match is None or match["repository"].endswith(".gguf"):
+        return None
+    if match["file"] is not None and Path(model).parent.is_dir():
+        return None
+    return HubId(
+        repository=match["repository"],
+        revision=match["revision"] or "main",
+        tag=match["tag"],
+        file=match["file"],
+    )
 
-    The access token comes from the environment (HF_TOKEN). Without a network, a complete earlier
-    download is used.
+
+def fetch(wanted: HubId, *, trust_remote_code: bool) -> tuple[Path, str]:
+    """Download what is missing of a model into the cache.
+
+    Args:
+        wanted: the model.
+        trust_remote_code: fetch Python code that comes with the model.
+
+    Returns:
+        A folder with safetensors, or a GGUF file; and the place on the hub, with the commit.
 
     Raises:
-        ModelSourceError: the model is not found, not accessible, not reachable, or has no
-            safetensors.
+        ModelSourceError: the model is not found, not accessible, not reachable, or has no file in a
+            supported format.
+        ResourceError: the disk is too small.
     """
-    import httpx2
-    from huggingface_hub import HfApi, errors, snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    home = cache.root() / "hub" / wanted.repository.replace("/", "--")
+    home.mkdir(parents=True, exist_ok=True)
+    with cache.locked(home / ".lock"), hub_api.explained(wanted.repository, wanted.revision):
+        commit, files, unreached = _files(wanted, home)
+        gguf = _choose_gguf(wanted, [file.path for file in files])
+        patterns = [p for p in HF_FILES if trust_remote_code or p != "*.py"]
+        chosen = [
+            file
+            for file in files
+            # Other formats of the same model live in subfolders.
+            if file.path == gguf
+            or (gguf is None and "/" not in file.path and _matches(file.path, patterns))
+        ]
+        folder = home / commit
+        if unreached is not None and missing(chosen, folder):
+            raise unreached
+        download(chosen, folder, lambda path: hub_api.url(wanted.repository, commit, path))
+    if gguf is None:
+        return folder, f"{wanted.repository}@{commit}"
+    return folder / gguf, f"{wanted.repository}/{gguf}@{commit}"
 
-    match = _ID.fullmatch(model)
-    assert match is not None
-    name, revision = match[1], match[2]
-    endpoint = os.environ.get("HF_ENDPOINT")
-    patterns = [pattern for pattern in HF_FILES if trust_remote_code or pattern != "*.py"]
-    if not sys.stderr.isatty():
-        disable_progress_bars()
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+class _LargeFile(msgspec.Struct, frozen=True):
+    sha256: str
+
+
+class _Sibling(msgspec.Struct, frozen=True):
+    rfilename: str
+    size: int
+    blob_id: str = msgspec.field(name="blobId")
+    lfs: _LargeFile | None = None
+
+
+class _ModelInfo(msgspec.Struct, frozen=True):
+    sha: str
+    siblings: tuple[_Sibling, ...]
+
+
+def _files(wanted: HubId, home: Path) -> tuple[str, tuple[HubFile, ...], Exception | None]:
+    """Return the commit of a revision, its files, and why the hub could not be reached.
+
+    From the cache if the revision is a commit, or if the hub cannot be reached; else from the hub.
+    """
+    ref = home / "refs" / quote(wanted.revision, safe="")
+    if _COMMIT.fullmatch(wanted.revision):
+        stored = _stored(home, wanted.revision)
+        if stored is not None:
+            return wanted.revision, stored, None
+    path = f"models/{wanted.repository}/revision/{quote(wanted.revision, safe='')}"
     try:
-        try:
-            info = HfApi(endpoint=endpoint).model_info(name, revision=revision)
-        except (httpx2.TransportError, errors.OfflineModeIsEnabled):
-            console.note(f"the hub cannot be reached; looking for {model} in the cache")
-        else:
-            _check_files(model, [sibling.rfilename for sibling in info.siblings or ()])
-        folder = Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                cache_dir=cache.root() / "hub",
-                allow_patterns=patterns,
-                ignore_patterns="*/*",  # other formats of the same model live in subfolders
-                endpoint=endpoint,
-            )
+        info = _checked(hub_api.get(path, {"blobs": "true"}, _ModelInfo))
+    except hub_api.unreachable() as error:
+        commit = ref.read_text(encoding="ascii") if ref.is_file() else ""
+        stored = _stored(home, commit)
+        if stored is None:
+            raise
+        console.note(f"the hub cannot be reached; looking for {wanted.repository} in the cache")
+        return commit, stored, error
+    files = tuple(
+        HubFile(
+            path=sibling.rfilename,
+            size=sibling.size,
+            digest=sibling.lfs.sha256 if sibling.lfs is not None else sibling.blob_id,
         )
-    except errors.GatedRepoError:
-        raise ModelSourceError(
-            f"{name} is gated: the hub requires you to accept its terms",
-            hint="Accept them on the model's page, then set HF_TOKEN to your access token.",
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise ModelSourceError(
-            f"{name} has no revision {revision!r} on the hub", hint="Check the part after the @."
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise ModelSourceError(
-            f"{model} is neither a local path nor a model on the hub that you can access",
-            hint="Check the name; for a private model, set HF_TOKEN to your access token.",
-        ) from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError):
-        raise ModelSourceError(
-            f"{model} is not in the cache, and the hub cannot be reached",
-            hint="Check the network (or HF_HUB_OFFLINE) and run the same command again: it "
-            "resumes. Without the hub: --model with a folder, a GGUF file, or smollm2-135m.",
-        ) from None
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        raise ModelSourceError(
-            f"the hub responded with status {status} for {model}",
-            hint="Set HF_TOKEN to a valid access token."
-            if status in (401, 403)
-            else "Run the same command again later: it resumes.",
-        ) from None
-    return folder, folder.name
+        for sibling in info.siblings
+    )
+    _write(home / f"{info.sha}.json", msgspec.json.encode(files))
+    _write(ref, info.sha.encode())
+    return info.sha, files, None
 
 
-def _check_files(model: str, names: list[str]) -> None:
-    """Refuse, before any download, a model without weights in a supported format."""
-    top = [name for name in names if "/" not in name]
-    if any(name.endswith(".safetensors") for name in top):
-        return
-    pickled = [name for name in top if name.endswith(PICKLED)]
+def _stored(home: Path, commit: str) -> tuple[HubFile, ...] | None:
+    """Return the files of a commit as the cache knows them; None if it does not."""
+    path = home / f"{commit}.json"
+    if not path.is_file():
+        return None
+    return msgspec.json.decode(path.read_bytes(), type=tuple[HubFile, ...])
+
+
+def _checked(info: _ModelInfo) -> _ModelInfo:
+    """Refuse facts from the hub that would lead out of the cache's folder."""
+    bad = [name for name in (s.rfilename for s in info.siblings) if not safe_path(name)]
+    if bad or not _COMMIT.fullmatch(info.sha):
+        raise ModelSourceError(
+            f"the hub lists invalid names: {', '.join(map(repr, bad[:4])) or repr(info.sha)}",
+            hint="Check HF_ENDPOINT, and report it to the model's publisher.",
+        )
+    return info
+
+
+def _write(path: Path, content: bytes) -> None:
+    with written_aside(path, hint="Set EDGEPACK_CACHE to a folder that you may write to.") as file:
+        file.write(content)
+
+
+def _choose_gguf(wanted: HubId, paths: Sequence[str]) -> str | None:
+    """Return the GGUF file to take; None if the model's safetensors are to be taken.
+
+    Raises:
+        ModelSourceError: no file fits, or several do.
+    """
+    ggufs = [p for p in paths if p.endswith(".gguf") and not _OTHER_GGUF.search(p)]
+    named = wanted.tag is not None or wanted.file is not None
+    if not named and any("/" not in p and p.endswith(".safetensors") for p in paths):
+        return None
+    if not ggufs:
+        raise _without_weights(wanted, paths)
+    fitting = [p for p in ggufs if _fits(wanted, p)]
+    if not fitting:
+        raise ModelSourceError(
+            f"{wanted.repository} has no file {wanted.file or wanted.tag}", hint=_those(ggufs)
+        )
+    if len({_SPLIT.sub("", path) for path in fitting}) > 1:
+        raise ModelSourceError(
+            f"{wanted.repository} has {len(fitting)} GGUF files"
+            + (f" with {wanted.tag} in their names" if wanted.tag else ""),
+            hint=f"Choose one, by --model {wanted.repository}:TAG or ORG/NAME/FILE. "
+            + _those(fitting),
+        )
+    split = _SPLIT.search(fitting[0])
+    if split is not None:
+        raise ModelSourceError(
+            f"{fitting[0]} is one of {int(split[1])} parts",
+            hint="Download and join them (llama-gguf-split --merge FIRST-PART WHOLE.gguf), or take "
+            "another file. " + _those([path for path in ggufs if not _SPLIT.search(path)]),
+        )
+    return fitting[0]
+
+
+def _fits(wanted: HubId, path: str) -> bool:
+    if wanted.file is not None:
+        return path == wanted.file
+    if wanted.tag is None:
+        return True
+    word = rf"(?<![a-z0-9]){re.escape(wanted.tag)}(?![a-z0-9_])"
+    return re.search(word, PurePosixPath(path).stem, re.IGNORECASE) is not None
+
+
+def _those(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 12} more" if len(paths) > 12 else ""
+    return f"It has {', '.join(sorted(paths)[:12]) or 'no other GGUF files'}{more}."
+
+
+def _without_weights(wanted: HubId, paths: Sequence[str]) -> ModelSourceError:
+    """Make the error for a model without weights in a supported format."""
+    pickled = [path for path in paths if "/" not in path and path.endswith(PICKLED)]
     if pickled:
-        raise ModelSourceError(
-            f"{model} has its weights only as {', '.join(pickled[:4])}: pickle files, which can "
-            "run code when loaded",
+        return ModelSourceError(
+            f"{wanted.repository} has its weights only as {', '.join(pickled[:4])}: pickle files, "
+            "which can run code when loaded",
             hint="Use a model with safetensors.",
         )
-    if any(name.endswith(".gguf") for name in top):
-        raise ModelSourceError(
-            f"{model} contains GGUF files", hint="Download a file and pass its path with --model."
-        )
-    contents = ", ".join(sorted(names)[:8]) or "no files"
-    raise ModelSourceError(
-        f"{model} has no weights (*.safetensors); it has {contents}",
-        hint="Use a text model with safetensors.",
+    contents = ", ".join(sorted(paths)[:8]) or "no files"
+    return ModelSourceError(
+        f"{wanted.repository} has no weights (*.safetensors, *.gguf); it has {contents}",
+        hint="Use a text model with safetensors or a GGUF file.",
     )

@@ -4,9 +4,8 @@ The kind of a source is determined from its content, never from its name; everyt
 before any work starts.
 """
 
-import dataclasses
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +29,7 @@ from packager.models.folder import (
     listing,
     spdx,
 )
+from packager.models.hub import HubId
 from packager.suggest import suggest
 from packager.units import megabytes
 
@@ -63,7 +63,8 @@ def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
     """Find a model, fetching it if necessary, and check it.
 
     Args:
-        model: catalog name, path, or hub id `ORG/NAME`, optionally with `@REVISION`.
+        model: catalog name, path, or hub id: `ORG/NAME`, for a GGUF file `ORG/NAME:TAG` or
+            `ORG/NAME/FILE.gguf`, optionally with `@REVISION` at the end.
         trust_remote_code: fetch and accept Python code that comes with the model.
 
     Raises:
@@ -75,15 +76,9 @@ def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
     path = Path(model).expanduser()
     if entry is None and path.exists():
         return _from_path(path.resolve(), trust_remote_code)
-    hub_id = entry.hub if entry is not None else model
-    if hub.looks_like_id(hub_id):
-        folder, commit = hub.fetch(hub_id, trust_remote_code=trust_remote_code)
-        name = hub_id.partition("@")[0]
-        facts = check_hf(folder, trust_remote_code=trust_remote_code)
-        known = catalog.of_hub(name)
-        if known is not None:
-            facts = dataclasses.replace(facts, license=known.license)
-        return _hf_source(folder, name, f"hub: {name}@{commit}", facts)
+    wanted = hub.parse(entry.hub if entry is not None else model)
+    if wanted is not None:
+        return _from_hub(wanted, trust_remote_code)
     hint = SUPPORTED if "/" in model else f"{suggest(model, CATALOG)} {SUPPORTED}"
     raise ModelSourceError(
         f"no such model: {model!r} is neither a known name nor a path", hint=hint
@@ -209,6 +204,17 @@ def _packaged_source(model: CatalogModel, path: Path) -> ModelSource:
         license=model.license,
         parameters=model.parameters,
     )
+
+
+def _from_hub(wanted: HubId, trust_remote_code: bool) -> ModelSource:
+    path, place = hub.fetch(wanted, trust_remote_code=trust_remote_code)
+    origin = f"hub: {place}"
+    if path.is_file():
+        return replace(_from_file(path), origin=origin)
+    facts = check_hf(path, trust_remote_code=trust_remote_code)
+    known = catalog.of_hub(wanted.repository)
+    license = known.license if known is not None else facts.license
+    return _hf_source(path, wanted.repository, origin, replace(facts, license=license))
 
 
 def _from_path(path: Path, trust_remote_code: bool) -> ModelSource:
