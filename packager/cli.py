@@ -58,7 +58,7 @@ for command in (
     *(bundle.run, bundle.chat, flash.flash, bundle.inspect, bundle.verify),
     *(diff.diff, keys.keys, keys.sign),
     *(registry.push, registry.pull),
-    *(known.profiles, known.models, known.recipes),
+    *(known.profiles, known.models, known.search, known.recipes),
     *(evaluate.evaluate, kit.kit, doctor.doctor),
 ):
     cli.add_command(command)

@@ -1,4 +1,4 @@
-"""Generate the tables of docs/families.md and docs/precisions.md from the tests' data:
+"""Generate the tables of docs/families.md, models.md and precisions.md from the code's data:
 
 python -m scripts.tables
 """
@@ -6,7 +6,9 @@ python -m scripts.tables
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from packager.models.catalog import CATALOG
 from packager.recipes.providers import NOT_MADE
+from packager.report.models import FACTS, facts
 from tests.support.families.models import FAMILIES
 from tests.support.families.variants import OTHERS, VARIANTS
 from tests.support.provider_builds import CASES, MADE, expected
@@ -79,6 +81,11 @@ def precisions() -> str:
     return _table(heads, rows)
 
 
+def models() -> str:
+    """Render the catalog of models."""
+    return _table(FACTS, [facts(model) for model in CATALOG.values()])
+
+
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     heads = tuple(heads)
     lines = [heads, ("---",) * len(heads), *rows]
@@ -87,6 +94,7 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "families.md": {"families": families, "others": others, "variants": variants},
+    "models.md": {"models": models},
     "precisions.md": {"precisions": precisions},
 }
 

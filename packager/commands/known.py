@@ -1,4 +1,4 @@
-"""Commands that list profiles, models and recipes."""
+"""Commands that list profiles, models and recipes, and search for models."""
 
 import click
 
@@ -56,6 +56,24 @@ def models(profile_name: str | None, as_json: bool) -> None:
         console.result_json(report.catalog_json(device))
     else:
         report.catalog_text(device)
+
+
+@click.command()
+@click.argument("text", nargs=-1, required=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Most models shown."
+)
+@as_json
+def search(text: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """Search the hub for models that --model accepts, most downloaded first."""
+    from packager.models.search import search as search_hub
+    from packager.report import models as report
+
+    models = search_hub(" ".join(text), limit)
+    if as_json:
+        console.result_json(report.search_json(models))
+    else:
+        report.search_text(models)
 
 
 @click.command()

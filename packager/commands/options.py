@@ -41,7 +41,8 @@ model_option = click.option(
     default=DEFAULT_MODEL,
     show_default=True,
     shell_complete=_model_names,
-    help="Catalog name, hub id (ORG/NAME), Hugging Face folder, GGUF file or ONNX GenAI folder.",
+    help="Catalog name, hub id (ORG/NAME, ORG/NAME:Q4_K_M), Hugging Face folder, GGUF file or "
+    "ONNX GenAI folder.",
 )
 kit_argument = click.argument("name", shell_complete=_kit_names)
 profile_option = click.option(

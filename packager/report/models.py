@@ -1,5 +1,6 @@
-"""Models as tables for people and as plain data: the catalog."""
+"""Models as tables for people and as plain data: the catalog, and those of the hub."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -7,13 +8,15 @@ import msgspec
 
 from packager import console
 from packager.models.catalog import ARCHITECTURES, CATALOG, CatalogModel
+from packager.models.search import HubModel
 from packager.profile import DeviceProfile
 from packager.quantize.forecast import expected_recipe, forecast
 from packager.units import GIGA, MEGA, megabytes
 
 OTHER_FORMS = (
-    "Also: a hub id (ORG/NAME), a Hugging Face folder with safetensors, a GGUF file or an "
-    "ONNX GenAI folder.\nArchitectures: " + ", ".join(ARCHITECTURES)
+    "Also: a hub id (ORG/NAME, for a GGUF file ORG/NAME:Q4_K_M; edgepack search finds one), a "
+    "Hugging Face folder with safetensors, a GGUF file or an ONNX GenAI folder.\nArchitectures: "
+    + ", ".join(ARCHITECTURES)
 )
 
 
@@ -75,3 +78,36 @@ def _estimate(model: CatalogModel, profile: DeviceProfile) -> list[str]:
         str(estimate.context_length),
         "no: " + ", ".join(estimate.exceeded) if estimate.exceeded else "yes",
     ]
+
+
+def search_json(models: Sequence[HubModel]) -> list[dict[str, Any]]:
+    """Return the models that a search found."""
+    return [asdict(model) for model in models]
+
+
+def search_text(models: Sequence[HubModel]) -> None:
+    """Print one line per model that a search found."""
+    if not models:
+        console.result("no text models with safetensors or GGUF files; search for a part of the id")
+        return
+    console.table(
+        "",
+        ["model", "weights", "license", "downloads", "format", "supported"],
+        [
+            [
+                f"{model.id} (gated)" if model.gated else model.id,
+                weights(model.parameters) if model.parameters else "",
+                model.license,
+                f"{model.downloads:,}",
+                "GGUF" if model.gguf else "safetensors",
+                _supported(model),
+            ]
+            for model in models
+        ],
+    )
+
+
+def _supported(model: HubModel) -> str:
+    if model.supported is None:
+        return "unknown"
+    return "yes" if model.supported else f"no: {model.architecture}"
