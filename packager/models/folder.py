@@ -47,14 +47,7 @@ def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
     Raises:
         ModelSourceError: something is missing, damaged or not supported.
     """
-    config = _json(folder / "config.json")
-    architecture = str(next(iter(config.get("architectures") or ()), ""))
-    check_architecture(architecture, folder, ARCHITECTURES)
-    if architecture in _REMOTE_CODE and not trust_remote_code:
-        raise ModelSourceError(
-            f"{folder} ({architecture}) requires Python code that comes with the model",
-            hint="Read that code; if you trust it, add --trust-remote-code.",
-        )
+    architecture = check_config(folder, folder, trust_remote_code=trust_remote_code)
     weights = sorted(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
     announced = set(_json(index).get("weight_map", {}).values()) if index.is_file() else set()
@@ -86,6 +79,28 @@ def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
             tensor.elements for tensor, text in text_model.tensors(folder, architecture) if text
         ),
     )
+
+
+def check_config(folder: Path, where: Path | str, *, trust_remote_code: bool) -> str:
+    """Check that a configuration is that of a supported model; return the architecture.
+
+    Args:
+        folder: folder with the config.json; the weights need not be there.
+        where: name of the model for messages.
+        trust_remote_code: Python code that comes with the model may run.
+
+    Raises:
+        ModelSourceError: the configuration is missing, damaged or not supported.
+    """
+    config = _json(folder / "config.json")
+    architecture = str(next(iter(config.get("architectures") or ()), ""))
+    check_architecture(architecture, where, ARCHITECTURES)
+    if architecture in _REMOTE_CODE and not trust_remote_code:
+        raise ModelSourceError(
+            f"{where} ({architecture}) requires Python code that comes with the model",
+            hint="Read that code; if you trust it, add --trust-remote-code.",
+        )
+    return architecture
 
 
 def check_onnx(folder: Path) -> FolderFacts:
@@ -140,7 +155,7 @@ def _check_graph(folder: Path, graph: Path) -> None:
             )
 
 
-def check_architecture(architecture: str, where: Path, supported: tuple[str, ...]) -> None:
+def check_architecture(architecture: str, where: Path | str, supported: tuple[str, ...]) -> None:
     """Refuse an architecture that is not supported.
 
     Raises:

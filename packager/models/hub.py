@@ -6,6 +6,7 @@ complete there needs no network if the revision is a commit, or if the hub canno
 """
 
 import fnmatch
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from packager.aside import written_aside
 from packager.errors import ModelSourceError
 from packager.models import hub_api
 from packager.models.download import HubFile, download, missing
-from packager.models.folder import HF_FILES, PICKLED
+from packager.models.folder import HF_FILES, PICKLED, check_config
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _ID = re.compile(
@@ -99,10 +100,19 @@ def fetch(wanted: HubId, *, trust_remote_code: bool) -> tuple[Path, str]:
         folder = home / commit
         if unreached is not None and missing(chosen, folder):
             raise unreached
-        download(chosen, folder, lambda path: hub_api.url(wanted.repository, commit, path))
+        url = functools.partial(hub_api.url, wanted.repository, commit)
+        if gguf is None:
+            # Gigabytes of a model that cannot be built are not worth the wait.
+            download([file for file in chosen if not _weights(file)], folder, url)
+            check_config(folder, wanted.repository, trust_remote_code=trust_remote_code)
+        download(chosen, folder, url)
     if gguf is None:
         return folder, f"{wanted.repository}@{commit}"
     return folder / gguf, f"{wanted.repository}/{gguf}@{commit}"
+
+
+def _weights(file: HubFile) -> bool:
+    return file.path.endswith(".safetensors")
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:

@@ -124,6 +124,25 @@ def test_hub_model_without_weights_in_a_supported_format(
     assert _fetched(fake_hub) == 0
 
 
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        (b'{"architectures": ["MambaForCausalLM"]}', "tiny/llama: architecture MambaForCausalLM"),
+        (b'{"architectures": ["InternLM2ForCausalLM"]}', "tiny/llama (InternLM2ForCausalLM)"),
+        (b"{", "config.json"),
+        (None, "config.json"),
+    ],
+)
+def test_hub_model_that_is_not_supported_is_refused_before_its_weights(
+    config: bytes | None, word: str, fake_hub: hub.FakeHub
+) -> None:
+    del fake_hub.files["config.json"]
+    if config is not None:
+        fake_hub.files["config.json"] = config
+    assert word in refused("tiny/llama")
+    assert fake_hub.offered == []
+
+
 def test_hub_unknown_model_and_revision(fake_hub: hub.FakeHub) -> None:
     assert "nor a model on the hub" in refused("tiny/other")
     assert "no revision" in refused("tiny/llama@v9")
