@@ -16,7 +16,14 @@ from packager.evaluation import texts as evaluation_text
 from packager.evaluation.texts import CALIBRATION, EVALUATION, check_disjoint
 from packager.jobs.job import JobRefusedError, Work
 from packager.jobs.measure import Measure
-from packager.jobs.reference import Cut, Reference, Write, save_log_probabilities
+from packager.jobs.reference import (
+    Cut,
+    Questions,
+    Refer,
+    Reference,
+    Write,
+    save_log_probabilities,
+)
 from packager.models.source import resolve
 from packager.plan import WINDOW
 from packager.quantize import builder
@@ -199,6 +206,30 @@ def test_evaluation_alone_is_the_same(reference: Path, tiny_hf: Path) -> None:
     assert {path.name for path in alone.iterdir()} == names - {"calibration.npy"}
     for name in ("evaluation.npy", "logprobs.npy"):
         assert (np.load(alone / name) == np.load(reference / name)).all()
+
+
+def test_prompts_answered_in_batches_get_the_same_answers(
+    reference: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    answers = []
+    for at_once in (1, 2, 9):
+        job = Refer(
+            source=tiny_hf,
+            floats=True,
+            trust_remote_code=False,
+            windows=reference / "evaluation.npy",
+            questions=(
+                Questions(prompts=("Hello", "Is it?", "No"), max_tokens=4),
+                Questions(prompts=("Why?",), max_tokens=7),
+            ),
+            at_once=at_once,
+        )
+        job.run(Work(tmp_path))
+        answers.append(json.loads((tmp_path / "answers.json").read_text()))
+    assert answers[0] == answers[1] == answers[2]
+    assert [(entry["prompt"], len(entry["answer"])) for entry in answers[0]] == [
+        *(("Hello", 4), ("Is it?", 4), ("No", 4), ("Why?", 7)),
+    ]
 
 
 def test_windows_are_from_all_over_a_file(tiny_hf: Path, tmp_path: Path) -> None:
