@@ -132,22 +132,13 @@ def _reference_of(facts: ModelFacts, trust_remote_code: bool) -> ModelSource:
     return source
 
 
-def evaluate(model: Path, reference: Path) -> Quality:
-    """Measure an ONNX GenAI folder against its reference, on the CPU, with the device's kernels.
-
-    Args:
-        model: ONNX GenAI folder for the CPU.
-        reference: folder written by `texts.prepare`.
+def measure(job: Measure) -> WindowMeans:
+    """Measure a model on each window of its reference, on the CPU, with the device's kernels.
 
     Raises:
-        EvaluationError: the model does not run, has another vocabulary, or outputs the logits of
-            the last token only.
+        EvaluationError: the model does not run, is not for the CPU, has another vocabulary, or
+            outputs the logits of the last token only.
     """
-    return quality(measure(Measure(model=model, reference=reference)))
-
-
-def measure(job: Measure) -> WindowMeans:
-    """Measure a model on each window of its reference; errors as for `evaluate`."""
     provider = _provider(job.model)
     if provider != "cpu":
         raise EvaluationError(
@@ -161,13 +152,8 @@ def measure(job: Measure) -> WindowMeans:
         )
 
 
-def quality(means: WindowMeans, counts: TaskCounts | None = None) -> Quality:
-    """Compute the metrics over all windows from the means of each window.
-
-    Args:
-        means: the measurements.
-        counts: results of the tasks.
-    """
+def quality(means: WindowMeans, counts: TaskCounts) -> Quality:
+    """Compute the metrics over all windows from the means of each; add the results of the tasks."""
     kl, top1 = statistics.fmean(means.kl), statistics.fmean(means.top1)
     kl_low, kl_high = interval(means.kl)
     top1_low, top1_high = interval(means.top1)

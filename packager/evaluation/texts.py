@@ -31,7 +31,7 @@ QUESTIONS = (
     Questions(prompts=tuple(task.prompt for task in tasks.TASKS), max_tokens=24),
 )
 TURN = 128
-"""Most tokens of one of these prompts, with its markup and its answer."""
+"""Tokens that one of these prompts takes with its markup and answer, more than most do."""
 MAX_TEXT_BYTES = 10_000_000
 """Largest text file. A few thousand tokens are taken from it, but all of it goes through the
 tokenizer."""
@@ -232,12 +232,12 @@ class _ReferenceModel:
 
     def reference(self, windows: Path) -> Path:
         """Return the folder that `prepare` describes, without calibration."""
-        asked = max(len(questions.prompts) for questions in QUESTIONS)
+        most = max(len(asked.prompts) for asked in QUESTIONS)
         job = Refer(
             **self._common,
             windows=windows,
             questions=QUESTIONS,
-            at_once=plan.at_once(plan.shape(self._source), asked, asked * TURN),
+            at_once=plan.at_once(plan.shape(self._source), most, most * TURN),
         )
 
         inputs = keys.inputs(job, content={self._source.path: self._source.digest})

@@ -17,7 +17,7 @@ from packager.units import MEGA, megabytes
 
 GRACE = 1.25
 """Factor by which the KL divergence may exceed its limit if both models agree on all tasks. It is
-not known much better: on the default model, its confidence interval ends 15 % above it."""
+not known much better: on the default model, its confidence interval ends 16 % above it."""
 
 FEWEST = 10
 """Tasks that must be compared for their result to count; base models answer few."""

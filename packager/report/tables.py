@@ -54,7 +54,7 @@ def quality_rows(quality: Quality) -> list[list[str]]:
     low, high = quality.top1_interval
     rows = [["mean KL divergence (nats)", f"{quality.kl:.4f}", f"{kl_low:.4f} to {kl_high:.4f}"]]
     if quality.kl_tail is not None:
-        rows.append(["KL that 99.9 % of the tokens keep", f"{quality.kl_tail:.2f}", ""])
+        rows.append(["KL of 99.9 % of the tokens, at most", f"{quality.kl_tail:.2f}", ""])
         rows.append(["largest KL of a token", f"{quality.kl_max:.2f}", ""])
     rows += [
         ["same top-1 token", f"{quality.top1:.1%}", f"{low:.1%} to {high:.1%}"],

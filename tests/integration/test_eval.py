@@ -53,7 +53,7 @@ def test_table_has_figures_intervals_and_answers(
     for words in (
         *("mean KL divergence (nats)", "same top-1 token", "95 % confidence", "3060 tokens"),
         *("100.0%", "perplexity of the reference model", "What is the capital of France?"),
-        *("KL that 99.9 % of the tokens keep", "largest KL of a token", "tasks solved"),
+        *("KL of 99.9 % of the tokens, at most", "largest KL of a token", "tasks solved"),
     ):
         assert words in outcome.out
 

@@ -274,3 +274,19 @@ def test_release_names_all_that_is_wrong(tmp_path: Path) -> None:
 def test_header_is_the_one_tarfile_writes_for_the_same_member() -> None:
     header = tarfile.TarInfo.frombuf(member(*draft().members()[0])[:BLOCK], "ascii", "strict")
     assert (header.name, header.mode, header.uid, header.mtime) == ("edgepack-bundle", 0o644, 0, 0)
+
+
+def test_manifest_of_an_earlier_build_lacks_the_worst_tokens_and_the_tasks() -> None:
+    raw = json.loads(schema.encode(draft().manifest))
+    del raw["quantization"]["tasks"]
+    raw["quantization"]["quality"] = {
+        **{"kl": 0.1, "kl_interval": [0.1, 0.1], "top1": 0.9, "top1_interval": [0.9, 0.9]},
+        **{"perplexity": 9.0, "reference_perplexity": 9.0, "tokens": 10},
+    }
+    raw["quantization"]["tried"] = [
+        {"recipe": "r", "model_bytes": 1, "memory_bytes": 1, "quality": None, "exceeded": []}
+    ]
+    facts = schema.decode(json.dumps(raw).encode()).quantization
+    assert facts.quality is not None
+    assert (facts.quality.kl_tail, facts.quality.kl_max, facts.quality.tasks) == (None, None, None)
+    assert (facts.tasks, facts.tried[0].excused) == ((), ())

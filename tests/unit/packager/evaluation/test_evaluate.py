@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from device_runtime.bundle.quantization import Quality
 from packager.errors import EvaluationError
 from packager.evaluation import evaluate, prompts, tasks
 from packager.evaluation import texts as evaluation_text
 from packager.evaluation.texts import CALIBRATION, EVALUATION, check_disjoint
 from packager.jobs.job import JobRefusedError, Work
-from packager.jobs.reference import Cut, Reference, Write, save_log_probabilities
+from packager.jobs.measure import Measure
+from packager.jobs.reference import (
+    Cut,
+    Questions,
+    Refer,
+    Reference,
+    Write,
+    save_log_probabilities,
+)
 from packager.models.source import resolve
 from packager.plan import WINDOW
 from packager.quantize import builder
@@ -199,6 +208,30 @@ def test_evaluation_alone_is_the_same(reference: Path, tiny_hf: Path) -> None:
         assert (np.load(alone / name) == np.load(reference / name)).all()
 
 
+def test_prompts_answered_in_batches_get_the_same_answers(
+    reference: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    answers = []
+    for at_once in (1, 2, 9):
+        job = Refer(
+            source=tiny_hf,
+            floats=True,
+            trust_remote_code=False,
+            windows=reference / "evaluation.npy",
+            questions=(
+                Questions(prompts=("Hello", "Is it?", "No"), max_tokens=4),
+                Questions(prompts=("Why?",), max_tokens=7),
+            ),
+            at_once=at_once,
+        )
+        job.run(Work(tmp_path))
+        answers.append(json.loads((tmp_path / "answers.json").read_text()))
+    assert answers[0] == answers[1] == answers[2]
+    assert [(entry["prompt"], len(entry["answer"])) for entry in answers[0]] == [
+        *(("Hello", 4), ("Is it?", 4), ("No", 4), ("Why?", 7)),
+    ]
+
+
 def test_windows_are_from_all_over_a_file(tiny_hf: Path, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("a" * 300 + "b" * 300)
@@ -313,8 +346,13 @@ def test_the_same_file_for_both_is_refused(tiny_hf: Path, tmp_path: Path) -> Non
 # The models
 
 
+def measured(model: Path, reference: Path) -> Quality:
+    means = evaluate.measure(Measure(model=model, reference=reference))
+    return evaluate.quality(means, tasks.count([]))
+
+
 def test_a_model_against_itself(reference: Path, tiny_onnx: Path) -> None:
-    quality = evaluate.evaluate(tiny_onnx, reference)
+    quality = measured(tiny_onnx, reference)
     assert quality.kl < 1e-6
     assert quality.top1 == 1
     assert quality.perplexity == pytest.approx(quality.reference_perplexity, rel=1e-4)
@@ -337,11 +375,12 @@ def test_int4_is_further_away_and_another_model_much_further(
     int4 = tiny_model.make_onnx(tiny_hf, tmp_path / "int4", tmp_path / "work", "int4")
     hf = tiny_model.make_hf(tmp_path / "hf", seed=1)
     other = tiny_model.make_onnx(hf, tmp_path / "other", tmp_path / "work")
-    near, far = (evaluate.evaluate(folder, reference) for folder in (int4, other))
+    near, far = (measured(folder, reference) for folder in (int4, other))
     assert 1e-5 < near.kl < far.kl / 2
-    assert near.kl_tail and far.kl_tail and near.kl_max
-    assert near.kl < near.kl_tail < near.kl_max
-    assert near.kl_tail < far.kl_tail
+    assert near.kl_tail is not None
+    assert near.kl_max is not None
+    assert far.kl_tail is not None
+    assert near.kl < near.kl_tail < min(near.kl_max, far.kl_tail)
     assert far.top1 < near.top1 < 1
     assert near.kl_interval[0] < near.kl < near.kl_interval[1]
 
@@ -358,7 +397,7 @@ def test_model_without_all_logits_is_refused(
     )
     builder.build(job, tmp_path / "pruned")
     with pytest.raises(EvaluationError, match="logits of the last token only"):
-        evaluate.evaluate(tmp_path / "pruned", reference)
+        measured(tmp_path / "pruned", reference)
 
 
 def test_another_vocabulary_is_refused(reference: Path, tiny_onnx: Path, tmp_path: Path) -> None:
@@ -366,7 +405,7 @@ def test_another_vocabulary_is_refused(reference: Path, tiny_onnx: Path, tmp_pat
     shutil.copytree(reference, smaller)
     np.save(smaller / "logprobs.npy", np.load(reference / "logprobs.npy")[..., :-32])
     with pytest.raises(EvaluationError, match="vocabulary of 288 tokens, the reference model 256"):
-        evaluate.evaluate(tiny_onnx, smaller)
+        measured(tiny_onnx, smaller)
 
 
 def test_another_tokenizer_is_refused(reference: Path, tiny_onnx: Path, tmp_path: Path) -> None:
@@ -386,7 +425,7 @@ def test_damaged_model_is_refused(reference: Path, tiny_onnx: Path, tmp_path: Pa
     shutil.copytree(tiny_onnx, folder)
     (folder / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(EvaluationError, match="Measuring the model failed") as caught:
-        evaluate.evaluate(folder, reference)
+        measured(folder, reference)
     assert caught.value.hint
 
 
@@ -398,7 +437,7 @@ def test_model_for_a_gpu_is_refused(reference: Path, tiny_onnx: Path, tmp_path: 
     config["model"]["decoder"]["session_options"]["provider_options"] = [{"cuda": {}}]
     path.write_text(json.dumps(config))
     with pytest.raises(EvaluationError, match="the model is for cuda"):
-        evaluate.evaluate(folder, reference)
+        measured(folder, reference)
 
 
 def test_decode_speed_of_several(tiny_onnx: Path) -> None:

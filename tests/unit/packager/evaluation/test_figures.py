@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from packager.evaluation import evaluate
+from packager.evaluation import evaluate, tasks
 from packager.jobs.measure import WindowMeans, compare, divergence, log_softmax
 
 
@@ -88,7 +88,8 @@ def test_intervals_stay_within_what_is_possible() -> None:
             tokens=510,
             kl_tail=1.5,
             kl_max=2.5,
-        )
+        ),
+        tasks.count([]),
     )
     assert found.kl_interval[0] == 0
     assert found.top1_interval[1] == 1
