@@ -260,14 +260,14 @@ def _joined(of: Shape) -> int:
 def model_bytes(of: Shape, recipe: Recipe, block_size: int = 32) -> int:
     """Estimate the size of the model that a recipe builds, bytes.
 
-    A block of codes has a scale in fp32 and, unless symmetric or of 8 bits, a zero point.
+    A block of codes has a scale in half precision and, unless symmetric or of 8 bits, a zero point.
     """
     if recipe.algorithm is None:
         return of.floats // (2 if recipe.precision == "fp16" else 1) + of.rotary
 
     def bits(width: int) -> float:
         zero = 0 if recipe.symmetric or width == 8 else width
-        return width + (32 + zero) / block_size
+        return width + (16 + zero) / block_size
 
     outer = min(of.head // 4, of.parameters)  # head and embedding, counted as one weight
     share = _sensitive_share(of, recipe)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,36 +30,45 @@ class CalibratedWeights:
         for error in stored.errors(folder):
             self._known.setdefault(error.layer, set()).add(error.name)
 
-    def linears(self, node: str) -> list[str]:
-        """Return `LAYER.NAME` of the linear layers that make up a node's weight."""
-        origin = self._origin(node)
-        return [f"{origin.layer}.{name}" for name in origin.names] if origin else []
-
     def _origin(self, node: str) -> Origin | None:
         place = linears.layer_and_name(node)
         return linears.origin(node, self._known.get(place[0], ())) if place else None
 
-    def find(self, node: str, weight: Tensor) -> Blocks | None:
+    def find(self, node: str, weight: Tensor, finer: Collection[str] = ()) -> list[Blocks] | None:
         """Return the calibrated form of a node's float weight `[out, in]`; None if there is none.
+
+        Args:
+            node: name of the node.
+            weight: its float weight.
+            finer: linear layers to round to 8 bits instead, as `LAYER.NAME`.
+
+        Returns:
+            Parts of one form each, which follow each other along `out`.
 
         Raises:
             ValueError: the calibrated weight does not match the float weight.
         """
         origin = self._origin(node)
-        if node == nodes.HEAD:
-            parts = [stored.load(self._folder, None, "lm_head")]
-        elif origin is not None:
-            parts = [stored.load(self._folder, origin.layer, name) for name in origin.names]
-        else:
+        if origin is None and node != nodes.HEAD:
             return None
-        quantized = blocks.joined(parts)
-        if origin is not None and origin.half is not None:
-            half = len(quantized.codes) // 2
-            quantized = quantized.rows(slice(origin.half * half, (origin.half + 1) * half))
-        same_shape = quantized.codes.shape == weight.shape
-        if not same_shape or _relative_error(quantized, weight) > MAX_RELATIVE_ERROR:
+        layer = origin.layer if origin else None
+        parts, row = [], 0
+        for name in origin.names if origin else (stored.HEAD,):
+            part = stored.load(self._folder, layer, name)
+            if origin is not None and origin.half is not None:
+                count = len(part.codes) // 2
+                part = part.rows(slice(origin.half * count, (origin.half + 1) * count))
+            rows = weight[row : row + len(part.codes)]
+            row += len(rows)
+            if part.codes.shape != rows.shape or _relative_error(part, rows) > MAX_RELATIVE_ERROR:
+                raise ValueError(f"the calibrated weight for {node} does not match this layer")
+            if f"{layer}.{name}" in finer:
+                part = blocks.eight_bits(rows, block_size=part.block_size)
+            parts.append(part)
+        if row != len(weight):
             raise ValueError(f"the calibrated weight for {node} does not match this layer")
-        return quantized
+        alike = itertools.groupby(parts, key=Blocks.form)
+        return [blocks.joined(list(group)) for _, group in alike]
 
 
 def _relative_error(quantized: Blocks, weight: Tensor) -> float:

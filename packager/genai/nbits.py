@@ -10,12 +10,13 @@ Runtime's operator documentation: codes `[out, blocks, block_size * bits / 8]`, 
 `[out, ceil(blocks * bits / 8)]`, the first code in the low bits.
 
 A weight with offsets is a wider MatMulNBits: `in + blocks` inputs, of which the last are the sums
-of the others over each block. Nodes with the same input share the sums.
+of the others over each block. Nodes with the same input share the sums. A weight whose rows have
+several forms is a MatMulNBits for each, and a Concat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from packager.recipes.nodes import EMBEDDING, HEAD
@@ -31,9 +32,9 @@ _DOMAIN = "com.microsoft"
 MAX_SCALE_ERROR = 2**-10
 """Relative error above which scales are not stored in half precision: some are too small for it."""
 
-Quantizer = Callable[[str, "Tensor"], Blocks | None]
-"""Function from a node's name and float weight `[out, in]` to the quantized weight; None keeps the
-float weight."""
+Quantizer = Callable[[str, "Tensor"], "Sequence[Blocks] | None"]
+"""Function from a node's name and float weight `[out, in]` to the quantized weight, as parts that
+follow each other along `out`; None keeps the float weight. Embedding and head have one part."""
 
 
 def quantize_graph(
@@ -61,16 +62,21 @@ def quantize_graph(
         if node.name == EMBEDDING and tied and head is not None:
             _to_gather(node, *head)
         else:
-            blocks = quantizer(node.name, _float_weight(node, weight))
-            if blocks is None:
+            parts = quantizer(node.name, _float_weight(node, weight))
+            if parts is None:
                 continue
-            stored = _store(graph, node.name[1:].replace("/", "."), blocks, weight)
-            if node.op_type == "MatMul":
-                _to_matmul(node, stored, blocks, accuracy_level, sums)
+            name = node.name[1:].replace("/", ".")
+            if node.op_type == "MatMul" and len(parts) > 1:
+                _to_matmuls(node, name, parts, weight, accuracy_level, sums)
             else:
-                _to_gather(node, stored, blocks)
-            if node.name == HEAD:
-                head = (stored, blocks)
+                (blocks,) = parts
+                stored = _store(graph, name, blocks, weight)
+                if node.op_type == "MatMul":
+                    _to_matmul(node, stored, blocks, accuracy_level, sums)
+                else:
+                    _to_gather(node, stored, blocks)
+                if node.name == HEAD:
+                    head = (stored, blocks)
         if not weight.uses():
             del graph.initializers[str(weight.name)]
     model.opset_imports.setdefault(_DOMAIN, 1)
@@ -188,6 +194,30 @@ def _to_matmul(
     _replace(node, "MatMulNBits", [source, *weight], attributes)
 
 
+def _to_matmuls(
+    node: ir.Node,
+    name: str,
+    parts: Sequence[Blocks],
+    weight: ir.Value,
+    accuracy_level: int,
+    sums: _Sums,
+) -> None:
+    """Turn a MatMul into one for each part of its weight, and a Concat of their outputs."""
+    import onnx_ir as ir
+
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    outputs: list[ir.Value | None] = []
+    for number, part in enumerate(parts):
+        matmul = ir.node("MatMul", [node.inputs[0]], name=f"{node.name}/{number}")
+        matmul.outputs[0].name = f"{matmul.name}/output_0"
+        graph.insert_before(node, matmul)
+        stored = _store(graph, f"{name}.{number}", part, weight)
+        _to_matmul(matmul, stored, part, accuracy_level, sums)
+        outputs.append(matmul.outputs[0])
+    _replace(node, "Concat", outputs, {"axis": -1}, domain="")
+
+
 class _Sums:
     """Values with the sums over their blocks appended, each made once."""
 
@@ -257,12 +287,16 @@ def _constant(graph: ir.Graph, numbers: list[int], name: str) -> ir.Value:
 
 
 def _replace(
-    node: ir.Node, operator: str, inputs: list[ir.Value | None], attributes: dict[str, int]
+    node: ir.Node,
+    operator: str,
+    inputs: list[ir.Value | None],
+    attributes: dict[str, int],
+    domain: str = _DOMAIN,
 ) -> None:
     """Replace operator, inputs and attributes of a node; its outputs stay."""
     import onnx_ir as ir
 
-    node.op_type, node.domain = operator, _DOMAIN
+    node.op_type, node.domain = operator, domain
     node.resize_inputs(len(inputs))
     for index, value in enumerate(inputs):
         node.replace_input_with(index, value)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from packager.genai.calibrated import CalibratedWeights
+    from packager.weights.blocks import Blocks
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,8 +161,8 @@ def _counted_layers(builder: Any, advance: Callable[[int], None]) -> Iterator[No
 
 def quantize(
     weights: Weights, calibrated: CalibratedWeights | None, node: str, weight: Tensor
-) -> blocks.Blocks | None:
-    """Quantize a weight `[out, in]`; None leaves it in float."""
+) -> list[Blocks] | None:
+    """Quantize a weight `[out, in]`, in parts along `out`; None leaves it in float."""
     bits = {nodes.HEAD: weights.head_bits, nodes.EMBEDDING: weights.embedding_bits}.get(
         node, weights.body_bits
     )
@@ -171,20 +172,18 @@ def quantize(
         size = next((width for width in (size, 32, 16) if weight.shape[1] % width == 0), 0)
         if size == 0:
             return None
-    linears = calibrated.linears(node) if calibrated else _names(node)
-    if any(linear in weights.sensitive for linear in linears):
-        bits = 8
-    quantized = calibrated.find(node, weight) if calibrated and bits < 8 else None
-    if quantized is not None:
-        return quantized
-    if bits == 8:
-        # With 8 bits, zero points bring no measurable gain and cost speed.
-        return blocks.nearest(weight, bits=bits, block_size=size, symmetric=True)
+    if calibrated and bits < 8:
+        parts = calibrated.find(node, weight, weights.sensitive)
+        if parts is not None:
+            return parts
+    if bits == 8 or _name(node) in weights.sensitive:
+        return [blocks.eight_bits(weight, block_size=size)]
     if weights.algorithm == "nearest":
-        return blocks.nearest(weight, bits=bits, block_size=size, symmetric=weights.symmetric)
-    return kquant.fit(weight, bits=bits, block_size=size)
+        symmetric = weights.symmetric
+        return [blocks.nearest(weight, bits=bits, block_size=size, symmetric=symmetric)]
+    return [kquant.fit(weight, bits=bits, block_size=size)]
 
 
-def _names(node: str) -> list[str]:
+def _name(node: str) -> str | None:
     place = layer_and_name(node)
-    return [f"{place[0]}.{place[1]}"] if place else []
+    return f"{place[0]}.{place[1]}" if place else None

@@ -1,6 +1,5 @@
 """Preparation of a quantization: calibrated codes, and the choice of sensitive layers."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,22 +80,15 @@ def most_sensitive(
         share: fraction of all weights to choose.
     """
     budget = share * sum(error.parameters for error in errors)
-    groups: dict[tuple[int, str], list[stored.LinearError]] = defaultdict(list)
-    for error in errors:
-        # One node of the graph holds query, key and value: they are chosen together.
-        fused = error.name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj")
-        groups[error.layer, "qkv" if fused else error.name].append(error)
 
-    def gain(members: list[stored.LinearError]) -> float:
-        cost = sum(costs[error.layer, error.name] for error in members)
-        return cost / sum(error.parameters for error in members)
+    def gain(error: stored.LinearError) -> float:
+        return costs[error.layer, error.name] / error.parameters
 
     chosen: list[str] = []
-    for members in sorted(groups.values(), key=gain, reverse=True):
-        size = sum(error.parameters for error in members)
-        if size <= budget:
-            budget -= size
-            chosen += [f"{error.layer}.{error.name}" for error in members]
+    for error in sorted(errors, key=gain, reverse=True):
+        if error.parameters <= budget:
+            budget -= error.parameters
+            chosen.append(f"{error.layer}.{error.name}")
     return tuple(sorted(chosen))
 
 

@@ -115,7 +115,7 @@ def need(source: ModelSource, profile: DeviceProfile, recipe: Recipe) -> Need:
     return plan.building(
         plan.shape(source),
         recipe,
-        windows=texts.CALIBRATION.windows,
+        windows=texts.CALIBRATION.windows + texts.PLAIN_WINDOWS,
         twice=profile.execution_provider != "cpu",
     )
 

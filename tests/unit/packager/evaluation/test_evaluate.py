@@ -13,7 +13,13 @@ from device_runtime.bundle.quantization import Quality
 from packager.errors import EvaluationError
 from packager.evaluation import evaluate, prompts, tasks
 from packager.evaluation import texts as evaluation_text
-from packager.evaluation.texts import CALIBRATION, EVALUATION, check_disjoint
+from packager.evaluation.texts import (
+    CALIBRATION,
+    EVALUATION,
+    PLAIN,
+    PLAIN_WINDOWS,
+    check_disjoint,
+)
 from packager.jobs.job import JobRefusedError, Work
 from packager.jobs.measure import Measure
 from packager.jobs.reference import (
@@ -96,7 +102,7 @@ def test_no_prompt_is_in_two_lists() -> None:
 def test_text_that_the_model_writes(reference: Path, tiny_hf: Path) -> None:
     calibration = np.load(reference / "calibration.npy")
     evaluation = np.load(reference / "evaluation.npy")
-    assert calibration.shape == (CALIBRATION.windows, WINDOW)
+    assert calibration.shape == (CALIBRATION.windows + PLAIN_WINDOWS, WINDOW)
     assert evaluation.shape == (EVALUATION.windows, WINDOW)
     assert calibration.dtype == evaluation.dtype == np.int64
     check_disjoint(calibration, evaluation)
@@ -106,6 +112,9 @@ def test_text_that_the_model_writes(reference: Path, tiny_hf: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_hf)
     assert tokenizer.decode(evaluation[0]).startswith(text)
+    # Plain text follows.
+    first = PLAIN.read_text(encoding="utf-8")[:200]
+    assert tokenizer.decode(calibration[CALIBRATION.windows]).startswith(first)
 
 
 def test_log_probabilities_are_those_of_the_original(reference: Path, tiny_hf: Path) -> None:

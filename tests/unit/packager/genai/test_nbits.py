@@ -61,9 +61,9 @@ def test_computes_what_the_codes_stand_for(
     embedding, body = torch.randn(VOCABULARY, WIDTH), torch.randn(WIDTH, WIDTH)
     made: dict[str, Blocks] = {}
 
-    def quantizer(name: str, weight: torch.Tensor) -> Blocks:
+    def quantizer(name: str, weight: torch.Tensor) -> list[Blocks]:
         made[name] = blocks.nearest(weight, bits=bits, block_size=32, symmetric=symmetric)
-        return made[name]
+        return [made[name]]
 
     model = tied_model(embedding, body)
     nbits.quantize_graph(model, quantizer, tied=tied, accuracy_level=1)
@@ -106,16 +106,41 @@ def test_offsets_are_added(tmp_path: Path, bits: int, block_size: int) -> None:
     nearest = partial(blocks.nearest, bits=bits, block_size=block_size, symmetric=False)
     made: dict[str, Blocks] = {}
 
-    def quantizer(name: str, weight: torch.Tensor) -> Blocks:
+    def quantizer(name: str, weight: torch.Tensor) -> list[Blocks]:
         made[name] = nearest(weight)
         if name != nodes.EMBEDDING:
             offsets = torch.randn(len(weight), WIDTH // block_size)
             made[name] = replace(made[name], offsets=nearest(offsets))
-        return made[name]
+        return [made[name]]
 
     nbits.quantize_graph(model, quantizer, tied=False, accuracy_level=1)
     found = run(model, tmp_path)
     first, middle, head = (as_stored(made[name]) for name in (nodes.EMBEDDING, BODY, nodes.HEAD))
+    np.testing.assert_allclose(found, (first @ middle.T @ head.T).numpy(), rtol=1e-3, atol=2e-2)
+
+
+def test_rows_of_a_weight_can_have_forms_of_their_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = tied_model(torch.randn(VOCABULARY, WIDTH), torch.randn(WIDTH, WIDTH))
+    made: dict[str, list[Blocks]] = {}
+
+    def quantizer(name: str, weight: torch.Tensor) -> list[Blocks]:
+        made[name] = [blocks.nearest(weight, bits=4, block_size=32, symmetric=False)]
+        if name == BODY:
+            offsets = blocks.nearest(torch.randn(16, 2), bits=4, block_size=32, symmetric=False)
+            made[name] = [
+                blocks.nearest(weight[:40], bits=4, block_size=32, symmetric=False),
+                blocks.eight_bits(weight[40:48], block_size=16),
+                replace(made[name][0].rows(slice(48, 64)), offsets=offsets),
+            ]
+        return made[name]
+
+    nbits.quantize_graph(model, quantizer, tied=False, accuracy_level=1)
+    found = run(model, tmp_path)
+    first, middle, head = (
+        torch.cat([as_stored(part) for part in made[name]])
+        for name in (nodes.EMBEDDING, BODY, nodes.HEAD)
+    )
     np.testing.assert_allclose(found, (first @ middle.T @ head.T).numpy(), rtol=1e-3, atol=2e-2)
 
 
@@ -131,8 +156,8 @@ def test_nodes_of_one_input_share_its_sums() -> None:
     quantized = nearest(weight)
     offsets = nearest(torch.randn(WIDTH, WIDTH // 32))
 
-    def quantizer(name: str, _: torch.Tensor) -> Blocks | None:
-        return replace(quantized, offsets=offsets) if "proj" in name else None
+    def quantizer(name: str, _: torch.Tensor) -> list[Blocks] | None:
+        return [replace(quantized, offsets=offsets)] if "proj" in name else None
 
     nbits.quantize_graph(model, quantizer, tied=False, accuracy_level=0)
     operators = [node.op_type for node in graph]
@@ -143,7 +168,7 @@ def test_nodes_of_one_input_share_its_sums() -> None:
 def test_scales_that_half_precision_cannot_hold_stay_float() -> None:
     model = tied_model(torch.randn(VOCABULARY, WIDTH), torch.full((WIDTH, WIDTH), 1e-8))
     nearest = partial(blocks.nearest, bits=4, block_size=32, symmetric=True)
-    nbits.quantize_graph(model, lambda _, weight: nearest(weight), tied=True, accuracy_level=0)
+    nbits.quantize_graph(model, lambda _, weight: [nearest(weight)], tied=True, accuracy_level=0)
     dtypes = {
         name: value.dtype for name, value in model.graph.initializers.items() if "scales" in name
     }
