@@ -21,12 +21,10 @@ PI = profile.load("raspberry-pi")
 @pytest.mark.parametrize(
     ("name", "recipe", "built"),
     [
-        ("smollm2-135m", "int4-rtn", 86_508_513),
-        ("smollm2-135m", "int4-gptq", 88_643_578),
-        ("smollm2-135m", "int4-gptq-mixed", 98_813_401),
-        ("gemma3-270m", "int4-rtn", 235_100_000),
-        ("gemma3-270m", "int4-gptq", 239_300_000),
-        ("gemma3-270m", "int4-gptq-mixed", 249_000_000),
+        ("smollm2-135m", "int4-rtn", 78_131_710),
+        ("smollm2-135m", "int4-kquant", 80_266_775),
+        ("smollm2-135m", "int4-mixed", 103_723_052),
+        ("smollm2-135m", "int8", 145_371_766),
     ],
 )
 def test_the_size_is_that_of_a_build(name: str, recipe: str, built: int) -> None:
@@ -39,7 +37,7 @@ def test_the_size_is_that_of_a_build(name: str, recipe: str, built: int) -> None
 def test_larger_blocks_give_a_smaller_model() -> None:
     coarse = msgspec.structs.replace(PI, quantization={**PI.quantization, "block_size": 128})
     model = CATALOG["qwen3-0.6b"]
-    assert forecast(model, coarse).model_bytes < 0.9 * forecast(model, PI).model_bytes
+    assert forecast(model, coarse).model_bytes < 0.95 * forecast(model, PI).model_bytes
 
 
 def test_the_memory_is_that_of_a_folder_of_this_size(
