@@ -25,6 +25,7 @@ PI = profile.load("raspberry-pi")
         ("smollm2-135m", "int4-kquant", 80_266_775),
         ("smollm2-135m", "int4-mixed", 103_723_052),
         ("smollm2-135m", "int8", 145_371_766),
+        ("gemma3-270m", "int4-rtn", 218_332_886),
     ],
 )
 def test_the_size_is_that_of_a_build(name: str, recipe: str, built: int) -> None:
