@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from packager.genai import corrections, nbits, runtime_config, tokenizer_files
+from packager.genai import corrections, nbits, rotary_tables, runtime_config, tokenizer_files
 from packager.genai.linears import layer_and_name
 from packager.jobs.job import Job, Work
 from packager.recipes import nodes
@@ -73,6 +73,7 @@ class BuildOnnx(Job[Built], frozen=True, kw_only=True):
         execution_provider: execution provider, as the builder names it.
         options: the builder's extra options.
         weights: settings of the pass; None leaves quantization to the builder.
+        positions: longest prompt and answer, tokens; None for the model's own limit.
     """
 
     source: Path
@@ -80,6 +81,7 @@ class BuildOnnx(Job[Built], frozen=True, kw_only=True):
     execution_provider: str
     options: dict[str, str]
     weights: Weights | None = None
+    positions: int | None = None
 
     def run(self, work: Work) -> Built:
         """Run the builder, with the pass instead of its quantizers."""
@@ -99,9 +101,11 @@ class BuildOnnx(Job[Built], frozen=True, kw_only=True):
             if self.weights is not None:
                 _install_pass(builder, options, self.weights)
             corrections.correct(builder, options["hf_details"]["hf_config"])
+            if self.positions is not None:
+                rotary_tables.shorten(builder, self.positions)
             with _counted_layers(builder, work.advance):
                 builder.create_model(*place, **options)
-        runtime_config.adapt(work.target)
+        runtime_config.adapt(work.target, self.positions)
         tokenizer_files.adapt(work.target)
         trust = self.options.get("hf_remote") == "true"
         differences = tokenizer_files.differences(self.source, work.target, trust_remote_code=trust)

@@ -20,6 +20,7 @@ def job(
     options: Mapping[str, str],
     trust_remote_code: bool,
     weights: Weights | None = None,
+    positions: int | None = None,
 ) -> BuildOnnx:
     """Make the job that builds a Hugging Face folder.
 
@@ -30,6 +31,7 @@ def job(
         options: the builder's extra options.
         trust_remote_code: run Python code that comes with the model.
         weights: settings of the quantization pass; None leaves quantization to the builder.
+        positions: longest prompt and answer, tokens; None for the model's own limit.
     """
     # Without this, the builder requires a hub token even for local folders.
     extra = {"hf_token": "false", "hf_remote": str(trust_remote_code).lower(), **options}
@@ -39,6 +41,7 @@ def job(
         execution_provider=execution_provider,
         options=extra,
         weights=weights,
+        positions=positions,
     )
 
 

@@ -35,6 +35,8 @@ from packager.recipes.recipes import Recipe
 BLOCK_SIZE = 32
 PROMPT = "What is the capital of France?"
 MAX_TOKENS = 24
+FEWEST_POSITIONS = 512
+"""Positions that checking and measuring a model take, whatever the profile's context length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +202,10 @@ def _prepared(
         options=options if recipe.algorithm is not None else {},
         trust_remote_code=subject.trust_remote_code,
         weights=weights,
+        # Only these providers keep tables of different lengths apart.
+        positions=max(subject.profile.context_length, FEWEST_POSITIONS)
+        if provider in PASS_PROVIDERS
+        else None,
     )
     return job, prepared.layers
 
