@@ -64,9 +64,18 @@ def test_mobile_is_int4_model_only_and_generates(
     assert generator.token_count() == len("hello") + 4
 
 
-def test_builder_reports_each_layer(tiny_hf: Path, tmp_path: Path) -> None:
+def test_builder_reports_each_layer_and_ends_tables_at_the_context(
+    tiny_hf: Path, tmp_path: Path
+) -> None:
+    import onnx
+
     job = builder.job(
-        tiny_hf, precision="fp32", execution_provider="cpu", options={}, trust_remote_code=False
+        tiny_hf,
+        precision="fp32",
+        execution_provider="cpu",
+        options={},
+        trust_remote_code=False,
+        positions=48,
     )
     layers: list[int] = []
     (tmp_path / "onnx").mkdir()
@@ -76,6 +85,11 @@ def test_builder_reports_each_layer(tiny_hf: Path, tmp_path: Path) -> None:
     config = json.loads((tiny_hf / "config.json").read_text())
     assert layers == [1] * config["num_hidden_layers"]
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+    built = json.loads((tmp_path / "onnx/genai_config.json").read_text())
+    assert built["model"]["context_length"] == 48 < config["max_position_embeddings"]
+    graph = onnx.load(str(tmp_path / "onnx/model.onnx"), load_external_data=False).graph
+    rows = {t.name: t.dims[0] for t in graph.initializer if t.name in ("cos_cache", "sin_cache")}
+    assert rows == {"cos_cache": 48, "sin_cache": 48}
 
 
 def test_jetson_model_only_has_int4_cuda_graph(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
