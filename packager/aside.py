@@ -1,5 +1,6 @@
 """Atomic writes of files: to a temporary name, flushed to disk, then renamed."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,24 @@ from typing import IO
 
 from device_runtime import durable
 from packager.errors import ResourceError
+
+
+def check_writable(path: Path, hint: str) -> None:
+    """Check that `written_aside` can write a file, before the work that it takes to make it.
+
+    Raises:
+        ResourceError: its folder cannot be created or written to.
+    """
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    problem = ""
+    if not folder.is_dir():
+        problem = os.strerror(errno.ENOTDIR)
+    elif not os.access(folder, os.W_OK):
+        problem = os.strerror(errno.EACCES)
+    if problem:
+        raise ResourceError(f"cannot write {path}: {folder}: {problem}", hint=hint)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from device_runtime.bundle.manifest import (
     Probe,
     Settings,
 )
-from packager import adapter, bundle, cache, console, kit, sbom
+from packager import adapter, bundle, cache, console, kit, plan, sbom
+from packager.aside import check_writable
 from packager.attest import files as attest
 from packager.errors import KitError
 from packager.genai.folder import component
@@ -43,12 +44,18 @@ def build(request: BuildRequest) -> BuildResult:
             source = adapter.merge(
                 source, request.adapter, trust_remote_code=request.trust_remote_code
             )
+    identity = f"{_slug(source.name)}-{_slug(profile.name)}"
+    output = request.output or Path(
+        f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"
+    )
+    check_writable(output, "Choose another location with -o FILE.epk.")
     # Neither needs the other.
     with beside(lambda: _packed_runtime(request)) as frozen:
         quantized = quantize(
             QuantizeRequest(
                 source=source,
                 profile=profile,
+                output=output,
                 recipe=request.recipe or profile.recipe,
                 eval_text=request.eval_text,
                 calibration_text=request.calibration_text,
@@ -68,7 +75,6 @@ def build(request: BuildRequest) -> BuildResult:
             component,
             weight_files(model.folder),
         )
-    identity = f"{_slug(source.name)}-{_slug(profile.name)}"
     facts = _model_facts(source)
     bom = sbom.render(identity, request.version, facts, runtime.packages if runtime else ())
     manifest = Manifest(
@@ -95,9 +101,7 @@ def build(request: BuildRequest) -> BuildResult:
         probe=_probe(model),
         reasoning=model.graph.reasoning,
     )
-    output = request.output or Path(
-        f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"
-    )
+    plan.check_output(sum(blob.size for blob in manifest.blobs.values()), output)
     with console.step(f"Writing and verifying {output}"):
         digest = bundle.write(output, manifest, bom, parts, request.signers)
         attest.write(output, request.signers)

@@ -10,6 +10,7 @@ needs the memory.
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from packager import cache, console, machine
@@ -78,17 +79,21 @@ class Need:
 
     Attributes:
         memory: peak of anonymous memory, bytes.
-        disk: disk space, bytes.
+        disk: disk space in the cache, bytes.
+        bundle: size of the bundle that comes of it, without the runtime, bytes.
     """
 
     memory: int
     disk: int
+    bundle: int = 0
 
     def then(self, *others: "Need") -> "Need":
         """Return the need of this work followed by other work."""
         needs = (self, *others)
         return Need(
-            memory=max(need.memory for need in needs), disk=sum(need.disk for need in needs)
+            memory=max(need.memory for need in needs),
+            disk=sum(need.disk for need in needs),
+            bundle=max(need.bundle for need in needs),
         )
 
 
@@ -209,7 +214,12 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:
             # Activations kept for differentiation: outputs of each linear layer, attention.
             kept = 4 * WINDOW * of.layers * (6 * of.intermediate + 8 * of.hidden + 8 * of.queries)
             steps.append(_TORCH + of.floats + 10 * of.logits + kept)
-    return Need(memory=_PROGRAM + max(steps), disk=disk)
+    return Need(memory=_PROGRAM + max(steps), disk=disk, bundle=model)
+
+
+def copying(size: int) -> Need:
+    """Forecast a build that takes a finished model of some bytes as it is."""
+    return Need(memory=0, disk=size, bundle=size)
 
 
 def announce(needs: Iterable[Need]) -> None:
@@ -222,12 +232,13 @@ def announce(needs: Iterable[Need]) -> None:
     )
 
 
-def check(need: Need, what: str) -> None:
+def check(need: Need, what: str, output: Path | None = None) -> None:
     """Refuse work that this machine lacks the memory or disk space for.
 
     Args:
         need: need of the work.
         what: name of the work for the message.
+        output: path of the bundle; None if that is not known yet.
 
     Raises:
         ResourceError: there is too little memory or disk space.
@@ -244,6 +255,26 @@ def check(need: Need, what: str) -> None:
             f"{what} needs {gigabytes(need.disk)} of disk space; {gigabytes(disk)} available at "
             f"{cache.root()}",
             hint="Free some space, or set EDGEPACK_CACHE to a folder on a larger disk.",
+        )
+    if output is not None:
+        check_output(need.bundle, output)
+
+
+def check_output(bundle: int, output: Path) -> None:
+    """Refuse a bundle that does not fit where it goes.
+
+    Args:
+        bundle: size of the bundle, bytes.
+        output: path of the bundle.
+
+    Raises:
+        ResourceError: there is too little disk space.
+    """
+    free = machine.disk_free(output.parent)
+    if bundle > free:
+        raise ResourceError(
+            f"{output} needs {gigabytes(bundle)} of disk space; {gigabytes(free)} available there",
+            hint="Free some space there, or choose another location with -o FILE.epk.",
         )
 
 

@@ -158,8 +158,13 @@ def _built(subject: Subject, recipe: Recipe | None, provider: str) -> tuple[Path
 
 def _check_need(subject: Subject, recipe: Recipe | None) -> None:
     """Refuse a build that this machine lacks the memory or disk space for."""
-    if recipe is not None:
-        plan.check(need(subject.source, subject.profile, recipe), f"building {recipe.name}")
+    if recipe is None:
+        files = (path for path in subject.source.path.rglob("*") if path.is_file())
+        needed = plan.copying(sum(path.stat().st_size for path in files))
+        plan.check(needed, "the build", subject.output)
+    else:
+        needed = need(subject.source, subject.profile, recipe)
+        plan.check(needed, f"building {recipe.name}", subject.output)
 
 
 def _check(job: Check, model: Path) -> Checked:

@@ -23,6 +23,7 @@ class QuantizeRequest:
     Attributes:
         source: the reference model.
         profile: the device.
+        output: path of the bundle.
         recipe: name of a recipe, or `auto`.
         eval_text: text file to measure on; None for text that the model writes itself.
         calibration_text: text file to calibrate with; None likewise.
@@ -32,6 +33,7 @@ class QuantizeRequest:
 
     source: ModelSource
     profile: DeviceProfile
+    output: Path
     recipe: str
     eval_text: Path | None = None
     calibration_text: Path | None = None
@@ -77,6 +79,8 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
         needs = [candidate.need(source, profile, recipe) for recipe in ladder]
         with console.step("Running the reference model"):
             plan.announce([texts.need(source), *needs])
+            # Before a larger one than the smallest is built, its size is checked as well.
+            plan.check_output(min(need.bundle for need in needs), request.output)
             # Defects of the user's own text are reported now; calibration text, which takes the
             # model longest to write, waits for a recipe that needs it.
             text = prepare_text(calibrate=request.calibration_text is not None, ahead=needs[0])
@@ -84,6 +88,7 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
     subject = Subject(
         source=source,
         profile=profile,
+        output=request.output,
         text=text,
         calibration=functools.cache(lambda: prepare_text(calibrate=True) / "calibration.npy"),
         trust_remote_code=request.trust_remote_code,

@@ -15,6 +15,7 @@ class Subject:
     Attributes:
         source: the source model.
         profile: profile of the device.
+        output: path of the bundle.
         text: folder written by `texts.prepare`; None to skip measuring.
         calibration: function that returns the file of calibration windows, which can take minutes.
         trust_remote_code: run Python code that comes with the model.
@@ -22,6 +23,7 @@ class Subject:
 
     source: ModelSource
     profile: DeviceProfile
+    output: Path
     text: Path | None
     calibration: Callable[[], Path]
     trust_remote_code: bool

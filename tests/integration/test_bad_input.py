@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from packager import machine
 from tests.support import graphs
 from tests.support.bundles import draft
 from tests.support.commands import Outcome, edgepack, environment, refused
@@ -133,9 +134,26 @@ def test_disk_full(tmp_path: Path, tiny_hf: Path) -> None:
         into_cache = build(tiny_hf, tmp_path, cache=small / "cache")
         refused(into_cache, 9, "of disk space", "available")
         assert left_behind(small, tmp_path) == []
+        (small / "filler").write_bytes(bytes(machine.disk_free(small) - 40_000))
         output = build(tiny_hf, tmp_path, output=small / "o.epk")
-        refused(output, 9, "o.epk", "No space left")
+        refused(output, 9, "o.epk", "GB available", "-o FILE.epk")
+        # Nothing was made in vain.
+        assert "Writing text" not in output.err
         assert left_behind(small) == []
+
+
+@pytest.mark.requires("root")
+def test_disk_too_small_for_an_onnx_model(tmp_path: Path, tiny_onnx: Path) -> None:
+    with small_disk(tmp_path / "small", "400k") as small:
+        refused(build(tiny_onnx, tmp_path, output=small / "o.epk"), 9, "o.epk", "GB available")
+        refused(build(tiny_onnx, tmp_path, cache=small / "cache"), 9, "of disk space")
+
+
+def test_output_that_cannot_be_written(tmp_path: Path, tiny_hf: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = build(tiny_hf, tmp_path, output=tmp_path / "file/out.epk")
+    refused(outcome, 9, f"cannot write {tmp_path / 'file/out.epk'}", "Not a directory")
+    assert "Running the reference model" not in outcome.err
 
 
 @pytest.mark.requires("root")

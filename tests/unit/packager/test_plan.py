@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from device_runtime import memory
-from packager import machine, plan
+from packager import cache, machine, plan
 from packager.errors import ResourceError
 from packager.models.source import resolve
 from packager.plan import Need
@@ -101,6 +101,31 @@ def test_refused(need: Need, says: str, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ResourceError, match=says) as refused:
         plan.check(need, "the build")
     assert refused.value.hint
+
+
+def test_bundle_must_fit_where_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "not" / "yet" / "out.epk"
+    free = {output.parent: 4 * GIB, cache.root(): 9 * GIB}
+    monkeypatch.setattr(machine, "disk_free", free.__getitem__)
+    need = Need(memory=0, disk=0, bundle=5 * GIB)
+    plan.check(need, "building int4-rtn")
+    with pytest.raises(
+        ResourceError, match=r"out\.epk needs 5\.4 GB.*; 4\.3 GB available"
+    ) as refused:
+        plan.check(need, "building int4-rtn", output)
+    assert refused.value.exit_code == 9
+    plan.check(Need(memory=0, disk=0, bundle=3 * GIB), "building int4-rtn", output)
+
+
+def test_forecast_of_the_bundle_is_the_model(tiny_hf: Path) -> None:
+    of = plan.shape(resolve(str(tiny_hf)))
+    small, large = (
+        plan.building(of, RECIPES[name], windows=32, twice=True).bundle
+        for name in ("int4-rtn", "fp32")
+    )
+    assert small < large
+    assert large == 4 * of.parameters
+    assert Need(memory=0, disk=0, bundle=2).then(Need(memory=0, disk=0, bundle=3)).bundle == 3
 
 
 def test_machine(tmp_path: Path) -> None:

@@ -209,6 +209,7 @@ def test_what_calibration_decides_is_in_the_key(
     subject = Subject(
         source=resolve(str(tiny_hf)),
         profile=profile.load("mobile"),
+        output=tmp_path / "out.epk",
         text=None,
         calibration=Path,
         trust_remote_code=False,

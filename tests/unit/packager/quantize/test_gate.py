@@ -50,7 +50,8 @@ def _source(digest: str = DIGEST) -> ModelSource:
 def _names(device: DeviceProfile, source: ModelSource | None = None, **more: Any) -> list[str]:
     """Names of the recipes that a build tries."""
     fields = {"recipe": AUTO, "source": source or _source(), "profile": device, **more}
-    return [recipe.name for recipe in quantize.candidates(QuantizeRequest(**fields))]
+    request = QuantizeRequest(output=Path("out.epk"), **fields)
+    return [recipe.name for recipe in quantize.candidates(request)]
 
 
 @pytest.mark.parametrize(
