@@ -10,8 +10,10 @@ from packager.errors import ModelSourceError
 from packager.jobs import keys
 from packager.jobs.harness import run_job
 from packager.jobs.merge_adapter import MergeAdapter
-from packager.models.folder import HF_FILES, PICKLED, check_hf, listing, readme_license
+from packager.models.folder import HF_FILES, check_hf, readme_license
 from packager.models.source import ModelSource, as_hf_folder
+from packager.models.stored_weights import PICKLED, listing
+from packager.weights import checkpoint
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -123,9 +125,8 @@ def _beside_weights(base: Path, adapter: Path) -> tuple[Path, ...]:
     own = tokenizer_files(adapter)
     replaced = tokenizer_files(base) if own else []
     rest = [path for pattern in HF_FILES for path in base.glob(pattern) if path not in replaced]
-    weights = (".safetensors", ".safetensors.index.json")
     return tuple(
         path
         for path in (*own, *sorted(set(rest)))
-        if path.is_file() and not path.name.endswith(weights)
+        if path.is_file() and not path.name.endswith(checkpoint.ENDINGS)
     )

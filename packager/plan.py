@@ -127,6 +127,8 @@ def shape(source: ModelSource) -> Shape:
         config = text_model.text_config(source.path)
         tensors = text_model.tensors(source.path, source.architecture)
         stored = sum(tensor.size for tensor, text in tensors if text) / source.parameters
+        if source.quantization:
+            stored = 2.0  # decoded to bf16
     return shape_of(config, parameters=source.parameters, stored=stored)
 
 
@@ -181,7 +183,7 @@ def asking(of: Shape, *, written: int, read: int, floats: bool) -> Need:
 
 
 def converting(of: Shape) -> Need:
-    """Forecast a conversion to a Hugging Face folder in fp32: of GGUF, or merging an adapter."""
+    """Forecast a conversion to a plain Hugging Face folder: of GGUF, quantized, with an adapter."""
     return Need(memory=_PROGRAM + _TORCH + of.floats, disk=of.floats)
 
 

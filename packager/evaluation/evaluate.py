@@ -117,7 +117,7 @@ def compare(request: EvaluateRequest) -> Evaluation:
 def _reference_of(facts: ModelFacts, trust_remote_code: bool) -> ModelSource:
     """Return the source model named in a bundle, if it can still be found."""
     kind, _, location = facts.source.partition(": ")
-    name = facts.name if facts.name in CATALOG else location if kind == "hub" else None
+    name = facts.name if facts.name in CATALOG else location.split()[0] if kind == "hub" else None
     if name is None:
         raise EvaluationError(
             f"the bundle's source model ({facts.source}) cannot be found by name",

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from packager.jobs.job import Job, Work
+from packager.weights import checkpoint
 
 
 class Tensors(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +66,7 @@ class CompareTensors(Job[Tensors], frozen=True, kw_only=True):
         from safetensors import safe_open
 
         stored = []
-        for path in self.folder.glob("*.safetensors"):
+        for path in checkpoint.files(self.folder):
             with safe_open(path, framework="pt") as file:
                 # A prefix stands before the text part of a model with several parts.
                 stored += [

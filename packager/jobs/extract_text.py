@@ -12,7 +12,7 @@ from typing import Any
 from packager.jobs import chat
 from packager.jobs.compare_tensors import CompareTensors, Tensors
 from packager.jobs.job import Job, JobRefusedError, Work
-from packager.weights import safetensors_file
+from packager.weights import checkpoint, safetensors_file
 
 PREFIXES = {
     "language_model.model.": "model.",
@@ -62,7 +62,7 @@ class ExtractText(Job[Tensors], frozen=True, kw_only=True):
 
         config = _text_config(AutoConfig.from_pretrained(self.source))
         (work.target / "config.json").write_text(json.dumps(config, indent=2))
-        files = sorted(self.source.glob("*.safetensors"))
+        files = checkpoint.files(self.source)
         listed = (name for path in files for name in safetensors_file.tensors(path))
         names = {name: own for name in listed if (own := text_name(name))}
         safetensors_file.copy(files, work.target / "model.safetensors", names)

@@ -8,13 +8,12 @@ from typing import Any
 
 from packager.errors import ModelSourceError
 from packager.genai import weight_files
-from packager.models import text_model
+from packager.models import stored_weights, text_model
 from packager.models.catalog import ARCHITECTURES, REFUSED
+from packager.models.stored_weights import listing
 
 HF_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py", "README.md")
 """Patterns of the files of a Hugging Face folder that belong to the model; others are not read."""
-
-PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 SUPPORTED = (
     "Supported are a Hugging Face folder (config.json, *.safetensors, a tokenizer), a GGUF file, "
@@ -34,11 +33,13 @@ class FolderFacts:
         architecture: name of the architecture in the configuration.
         license: SPDX expression; empty if unknown.
         parameters: number of weights; 0 if unknown.
+        quantization: name of the method that the weights are stored in; empty for plain weights.
     """
 
     architecture: str
     license: str = ""
     parameters: int = 0
+    quantization: str = ""
 
 
 def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
@@ -47,30 +48,8 @@ def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
     Raises:
         ModelSourceError: something is missing, damaged or not supported.
     """
-    architecture = check_config(folder, folder, trust_remote_code=trust_remote_code)
-    weights = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    announced = set(_json(index).get("weight_map", {}).values()) if index.is_file() else set()
-    missing = sorted(announced - {path.name for path in weights})
-    if missing:
-        raise ModelSourceError(
-            f"{folder} is incomplete: missing {', '.join(missing)}, listed in {index.name}",
-            hint="Download the missing files.",
-        )
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-    if not weights and pickled:
-        raise ModelSourceError(
-            f"{folder} has its weights only as {', '.join(pickled)}: pickle files, which execute "
-            "code when loaded",
-            hint="If you trust the model, convert it to safetensors: "
-            "model.save_pretrained(FOLDER) in transformers.",
-        )
-    if not weights:
-        raise ModelSourceError(
-            f"{folder} has a config.json but no weights (*.safetensors); it contains "
-            f"{listing(folder)}",
-            hint="Download the weights too.",
-        )
+    architecture, method = check_config(folder, folder, trust_remote_code=trust_remote_code)
+    stored_weights.check(folder, quantized=bool(method))
     _check_tokenizer(folder)
     return FolderFacts(
         architecture=architecture,
@@ -78,16 +57,21 @@ def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
         parameters=sum(
             tensor.elements for tensor, text in text_model.tensors(folder, architecture) if text
         ),
+        quantization=method,
     )
 
 
-def check_config(folder: Path, where: Path | str, *, trust_remote_code: bool) -> str:
-    """Check that a configuration is that of a supported model; return the architecture.
+def check_config(folder: Path, where: Path | str, *, trust_remote_code: bool) -> tuple[str, str]:
+    """Check that a configuration is that of a supported model.
 
     Args:
         folder: folder with the config.json; the weights need not be there.
         where: name of the model for messages.
         trust_remote_code: Python code that comes with the model may run.
+
+    Returns:
+        The architecture, and the name of the method that the weights are stored in; empty for plain
+        weights.
 
     Raises:
         ModelSourceError: the configuration is missing, damaged or not supported.
@@ -100,7 +84,8 @@ def check_config(folder: Path, where: Path | str, *, trust_remote_code: bool) ->
             f"{where} ({architecture}) requires Python code that comes with the model",
             hint="Read that code; if you trust it, add --trust-remote-code.",
         )
-    return architecture
+    original = readme_field(folder / "README.md", "base_model") or "ORG/NAME"
+    return architecture, stored_weights.quantization(config, where, architecture, original)
 
 
 def check_onnx(folder: Path) -> FolderFacts:
@@ -175,13 +160,6 @@ def hf_files(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def listing(folder: Path) -> str:
-    """List the first names in a folder, for messages."""
-    names = sorted(path.name for path in folder.iterdir())
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return (", ".join(names[:8]) or "nothing") + more
-
-
 def spdx(license: str) -> str:
     """Normalize a licence to an SPDX expression; return it unchanged if it is not one."""
     from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
@@ -216,10 +194,18 @@ def _check_tokenizer(folder: Path) -> None:
 
 
 def readme_license(readme: Path) -> str:
-    """Read the licence from the front matter of a model card; empty if it has none."""
+    """Read the licence of a model card as an SPDX expression; empty if it has none."""
+    license = readme_field(readme, "license")
+    return spdx(license) if license != "other" else ""
+
+
+def readme_field(readme: Path, name: str) -> str:
+    """Read a field of the front matter of a model card, or its first entry; empty without it."""
     if not readme.is_file():
         return ""
     text = readme.read_text(encoding="utf-8", errors="replace")
     head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    match = re.search(r"^license:\s*([\w.+-]+)\s*$", head[1] if head else "", re.MULTILINE)
-    return spdx(match[1]) if match and match[1] != "other" else ""
+    field = re.search(
+        rf"^{name}:\s*(?:-\s*)?([\w.+/-]+)\s*$", head[1] if head else "", re.MULTILINE
+    )
+    return field[1] if field else ""

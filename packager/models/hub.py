@@ -21,7 +21,8 @@ from packager.aside import written_aside
 from packager.errors import ModelSourceError
 from packager.models import hub_api
 from packager.models.download import HubFile, download, missing
-from packager.models.folder import HF_FILES, PICKLED, check_config
+from packager.models.folder import HF_FILES, check_config
+from packager.models.stored_weights import PICKLED
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _ID = re.compile(

@@ -14,6 +14,7 @@ from packager.errors import ModelSourceError
 from packager.jobs import keys
 from packager.jobs.compare_tensors import Tensors
 from packager.jobs.convert_gguf import ConvertGguf
+from packager.jobs.decode_weights import DecodeWeights
 from packager.jobs.extract_text import ExtractText
 from packager.jobs.harness import run_job
 from packager.jobs.job import Job
@@ -26,12 +27,13 @@ from packager.models.folder import (
     check_hf,
     check_onnx,
     hf_files,
-    listing,
     spdx,
 )
 from packager.models.hub import HubId
+from packager.models.stored_weights import listing
 from packager.suggest import suggest
 from packager.units import megabytes
+from packager.weights import checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class ModelSource:
         architecture: name of the architecture in the source.
         license: SPDX expression; empty if unknown.
         parameters: number of weights; 0 if unknown.
+        quantization: name of the method that the weights of a Hugging Face folder are stored in,
+            which are decoded first; empty for plain weights.
     """
 
     kind: Literal["hf", "gguf", "onnx"]
@@ -57,6 +61,7 @@ class ModelSource:
     architecture: str
     license: str
     parameters: int
+    quantization: str = ""
 
 
 def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
@@ -117,7 +122,8 @@ def check_weights(source: ModelSource, *, trust_remote_code: bool = False) -> No
 
 def must_convert(source: ModelSource) -> bool:
     """Return whether the folder of `as_hf_folder` is a converted one, in the cache."""
-    return source.kind == "gguf" or source.architecture in WITH_TEXT_MODEL
+    with_more = source.architecture in WITH_TEXT_MODEL
+    return source.kind == "gguf" or with_more or bool(source.quantization)
 
 
 def hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
@@ -128,7 +134,7 @@ def hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
     """
     check_original(source)
     if must_convert(source):
-        return cache.place("hf", _conversion(source)[1])
+        return cache.place("hf", _conversion(source, trust_remote_code)[1])
     return tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
 
 
@@ -136,7 +142,7 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
     """Return the source as the Hugging Face folder of a text model (cached).
 
     That is the source's own folder, the same with a corrected configuration, or a folder converted
-    from a GGUF file or taken from a model that also sees.
+    from a GGUF file, decoded from quantized weights or taken from a model that also sees.
 
     Raises:
         ModelSourceError: the source cannot be converted.
@@ -144,10 +150,10 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
     if not must_convert(source):
         return hf_folder(source, trust_remote_code=trust_remote_code)
     check_original(source)
-    job, inputs = _conversion(source)
+    job, inputs = _conversion(source, trust_remote_code)
 
     def make(folder: Path) -> None:
-        if source.kind == "hf":
+        if source.architecture in WITH_TEXT_MODEL:
             _say_what_is_left_out(source)
         with console.step(f"Converting {source.path.name}"):
             compared = run_job(
@@ -155,18 +161,25 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
                 folder,
                 what=f"Converting {source.path.name}",
                 error=ModelSourceError,
-                hint="Use the model's Hugging Face folder, or a GGUF file of another kind.",
+                hint="Use the Hugging Face folder of the original, or a GGUF file of another kind.",
             )
         tensors.refuse_gaps(compared, str(source.path))
         tensors.warn_unexpected(compared, source.path.name)
 
+    if source.quantization:
+        console.warn(
+            f"{source.path.name} is quantized ({source.quantization}): its weights are decoded to "
+            "bf16, and what they lost before stays lost"
+        )
     folder = cache.stage("hf", inputs, make)
     check_hf(folder, trust_remote_code=trust_remote_code)
     return folder
 
 
 @functools.cache
-def _conversion(source: ModelSource) -> tuple[Job[Tensors], dict[str, Any]]:
+def _conversion(
+    source: ModelSource, trust_remote_code: bool
+) -> tuple[Job[Tensors], dict[str, Any]]:
     """Make the job that converts a source, and the inputs of its stage."""
     job: Job[Tensors]
     if source.kind == "gguf":
@@ -176,6 +189,11 @@ def _conversion(source: ModelSource) -> tuple[Job[Tensors], dict[str, Any]]:
             architecture=header.architecture,
             tensors=tuple(sorted(header.tensors)),
             rotary=gguf_rope.scaling(header),
+        )
+    elif source.quantization:
+        others = (p for p in hf_files(source.path) if not p.name.endswith(checkpoint.ENDINGS))
+        job = DecodeWeights(
+            source=source.path, copied=tuple(others), trust_remote_code=trust_remote_code
         )
     else:
         job = ExtractText(source=source.path, copied=text_model.unchanged(hf_files(source.path)))
@@ -276,6 +294,8 @@ def _folder_source(
     files: list[Path],
 ) -> ModelSource:
     digests = {str(path.relative_to(folder)): cache.file_digest(path) for path in files}
+    if facts.quantization:
+        origin += f" (decoded from {facts.quantization})"
     return ModelSource(
         kind=kind,
         name=name,
@@ -285,4 +305,5 @@ def _folder_source(
         architecture=facts.architecture,
         license=facts.license,
         parameters=facts.parameters,
+        quantization=facts.quantization,
     )

@@ -11,7 +11,7 @@ from typing import Any
 from packager.errors import ModelSourceError
 from packager.jobs.extract_text import text_name
 from packager.models.catalog import WITH_TEXT_MODEL
-from packager.weights import safetensors_file
+from packager.weights import checkpoint, safetensors_file
 from packager.weights.safetensors_file import Tensor
 
 _OF_THE_WHOLE = (".safetensors", ".safetensors.index.json", "processor_config.json", ".py")
@@ -59,7 +59,7 @@ def tensors(folder: Path, architecture: str) -> Iterator[tuple[Tensor, bool]]:
         ModelSourceError: a file is damaged.
     """
     whole = architecture not in WITH_TEXT_MODEL
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in checkpoint.files(folder):
         try:
             for name, tensor in safetensors_file.tensors(path).items():
                 yield tensor, whole or text_name(name) is not None

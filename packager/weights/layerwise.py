@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packager.weights import checkpoint
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -225,7 +227,7 @@ class _Weights:
         from safetensors import safe_open
 
         self._files: dict[str, Any] = {}
-        for path in sorted(source.glob("*.safetensors")):
+        for path in checkpoint.files(source):
             file: Any = safe_open(path, framework="pt")
             self._files.update(dict.fromkeys(file.keys(), file))
         self._others = {**tied, **{other: name for name, other in tied.items()}}

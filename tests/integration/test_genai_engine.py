@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
@@ -104,7 +105,7 @@ def test_chat_template_is_used(engine: GenAIEngine) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"logprobs": 2}, {"num_beams": 2}])
 def test_model_that_stops_computing_numbers_fails_with_an_error(
-    tiny_onnx: Path, tmp_path: Path, options: dict[str, object]
+    tiny_onnx: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     folder = graphs.filled(tiny_onnx, tmp_path / "onnx", math.nan, graphs.POSITIONS, row=40)
     engine = GenAIEngine(folder, context_length=CONTEXT, threads=1)

@@ -1,0 +1,48 @@
+"""Decode the quantized weights of a Hugging Face folder. A job because it holds all of them."""
+
+import shutil
+from pathlib import Path
+
+from packager.jobs.compare_tensors import Tensors, tensors
+from packager.jobs.job import Job, Work
+
+
+class DecodeWeights(Job[Tensors], frozen=True, kw_only=True):
+    """Write the folder with plain weights (bf16, which transformers decodes to) to the target.
+
+    If tensors are missing, the target stays empty.
+
+    Attributes:
+        source: Hugging Face folder with quantized weights.
+        copied: files to copy unchanged: tokenizer, chat template, model card.
+        trust_remote_code: run Python code that comes with the model.
+    """
+
+    source: Path
+    copied: tuple[Path, ...]
+    trust_remote_code: bool
+
+    def run(self, work: Work) -> Tensors:
+        """Decode the weights."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        # Without a GPU, transformers decodes all of the methods that are accepted.
+        model, info = AutoModelForCausalLM.from_pretrained(
+            self.source,
+            dtype=torch.bfloat16,
+            device_map="cpu",
+            output_loading_info=True,
+            trust_remote_code=self.trust_remote_code,
+        )
+        compared = tensors(info)
+        if compared.missing:
+            return compared
+        model.hf_quantizer = None
+        model.config.__dict__.pop("quantization_config", None)
+        # In its original format, the model would be quantized again.
+        model.save_pretrained(work.target, save_original_format=False)
+        for path in self.copied:
+            if not (work.target / path.name).exists():
+                shutil.copyfile(path, work.target / path.name)
+        return compared
