@@ -25,11 +25,14 @@ class DecodeWeights(Job[Tensors], frozen=True, kw_only=True):
     def run(self, work: Work) -> Tensors:
         """Decode the weights."""
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM
 
-        # Without a GPU, transformers decodes all of the methods that are accepted.
+        config = AutoConfig.from_pretrained(self.source, trust_remote_code=self.trust_remote_code)
+        # Without it, kernels for the stored weights would be used where there are some.
+        config.quantization_config["dequantize"] = True
         model, info = AutoModelForCausalLM.from_pretrained(
             self.source,
+            config=config,
             dtype=torch.bfloat16,
             device_map="cpu",
             output_loading_info=True,

@@ -164,6 +164,22 @@ def test_fp8_checkpoint_is_decoded(
     assert as_hf_folder(source) == decoded
 
 
+def test_mxfp4_checkpoint_is_decoded(tiny_hf: Path, tmp_path: Path) -> None:
+    folder = quantized.mxfp4(tiny_hf, tmp_path / "mxfp4")
+    decoded = as_hf_folder(resolve(str(folder)))
+    assert "quantization_config" not in json.loads((decoded / "config.json").read_text())
+    codes = load_file(folder / "model.safetensors")
+    stored = load_file(decoded / "model.safetensors")
+    # The format of OCP's specification: two E2M1 a byte, and a power of 2 for 32 of them.
+    values = torch.tensor([0.0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    values = torch.cat([values, -values])
+    name = "model.layers.0.mlp.experts.down_proj"
+    pairs = codes[f"{name}_blocks"].int()
+    weights = values[torch.stack([pairs & 15, pairs >> 4], -1)].flatten(-2)
+    weights *= 2.0 ** (codes[f"{name}_scales"].int()[..., None] - 127)
+    assert torch.equal(stored[name].float(), weights.flatten(-2).transpose(1, 2))
+
+
 def test_fp8_checkpoint_with_a_gap_is_refused(tiny_hf: Path, tmp_path: Path) -> None:
     folder = quantized.fp8(tiny_hf, tmp_path / "fp8", 32)
     tensors = load_file(folder / "model.safetensors")
