@@ -19,12 +19,14 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
         architecture: name of the architecture in the file.
         tensors: names of the tensors in the file.
         rotary: RoPE scaling from the file's metadata, as transformers names its parameters.
+        fields: fields of the configuration that transformers does not read from the file.
     """
 
     file: Path
     architecture: str
     tensors: tuple[str, ...]
     rotary: dict[str, str | float]
+    fields: dict[str, Any]
 
     def run(self, work: Work) -> Tensors:
         """Convert the file.
@@ -40,6 +42,7 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
             "gguf_file": self.file.name,
         }
         config = AutoConfig.from_pretrained(**place)
+        self._set_fields(config)
         self._scale_positions(config)
         model, info = AutoModelForCausalLM.from_pretrained(
             **place,
@@ -57,6 +60,16 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
         model.save_pretrained(work.target)
         AutoTokenizer.from_pretrained(**place).save_pretrained(work.target)
         return compared
+
+    def _set_fields(self, config: Any) -> None:
+        """Set what transformers does not read from the file."""
+        for name, value in self.fields.items():
+            if name == "partial_rotary_factor":
+                config.rope_parameters[name] = value
+            elif name == "rope_local_base_freq":
+                config.rope_parameters["sliding_attention"]["rope_theta"] = value
+            else:
+                setattr(config, name, value)
 
     def _scale_positions(self, config: Any) -> None:
         """Set the RoPE scaling that transformers does not read from GGUF."""

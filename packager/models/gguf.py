@@ -17,6 +17,7 @@ from packager.errors import ModelSourceError
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _STRING, _ARRAY = 8, 9
 _MAX_COUNT = 1 << 24
+_MAX_NUMBERS = 1024  # arrays with a number for each layer are read, those with one a token are not
 _DAMAGED = "Download the file again and compare its sha256 with the publisher's."
 
 _OTHER_TYPE = "Use a GGUF file of another quantization, such as Q8_0, or the Hugging Face folder."
@@ -27,7 +28,7 @@ class GgufFile:
     """Header of a GGUF file.
 
     Attributes:
-        metadata: values by key; the length for an array.
+        metadata: values by key; of an array the numbers as a tuple, or else the length.
         parameters: number of weights.
         tensors: names of the tensors.
     """
@@ -122,6 +123,8 @@ def _value(file: BinaryIO, kind: int) -> Any:
     if kind != _ARRAY:
         raise _DamagedError(f"damaged header (value type {kind})")
     inner, count = _take(file, "IQ")
+    if inner in _SCALARS and count <= _MAX_NUMBERS:
+        return _take(file, f"{count}{_SCALARS[inner]}")
     if inner in _SCALARS:
         file.seek(struct.calcsize(f"<{_SCALARS[inner]}") * count, os.SEEK_CUR)
     elif inner == _STRING and count <= _MAX_COUNT:

@@ -18,7 +18,16 @@ from packager.jobs.decode_weights import DecodeWeights
 from packager.jobs.extract_text import ExtractText
 from packager.jobs.harness import run_job
 from packager.jobs.job import Job
-from packager.models import catalog, gguf, gguf_rope, hub, packaged, tensors, text_model
+from packager.models import (
+    catalog,
+    gguf,
+    gguf_config,
+    gguf_rope,
+    hub,
+    packaged,
+    tensors,
+    text_model,
+)
 from packager.models.catalog import CATALOG, GGUF_ARCHITECTURES, WITH_TEXT_MODEL, CatalogModel
 from packager.models.folder import (
     SUPPORTED,
@@ -189,6 +198,7 @@ def _conversion(
             architecture=header.architecture,
             tensors=tuple(sorted(header.tensors)),
             rotary=gguf_rope.scaling(header),
+            fields=gguf_config.fields(header),
         )
     elif source.quantization:
         others = (p for p in hf_files(source.path) if not p.name.endswith(checkpoint.ENDINGS))
@@ -268,7 +278,9 @@ def _from_file(path: Path) -> ModelSource:
         raise ModelSourceError(
             f"{path} has a vocabulary and no weights", hint="Use a GGUF file with weights."
         )
-    gguf_rope.scaling(header)  # refuses unsupported scaling
+    # These refuse what is not supported.
+    gguf_rope.scaling(header)
+    gguf_config.fields(header)
     return ModelSource(
         kind="gguf",
         name=path.stem,

@@ -16,6 +16,7 @@ def make_gguf(
     *,
     without: tuple[str, ...] = (),
     rope: "Mapping[str, str | float | int] | None" = None,
+    keys: "Mapping[str, str | float | int] | None" = None,
     more: "Mapping[str, NDArray[np.float32]] | None" = None,
 ) -> Path:
     """Write a Hugging Face folder of `tiny_model` as fp32 GGUF; returns the file.
@@ -25,6 +26,7 @@ def make_gguf(
         file: to write.
         without: beginnings of the names of tensors that are left out.
         rope: metadata below `llama.rope`.
+        keys: metadata below `llama`.
         more: further tensors.
     """
     import numpy as np
@@ -55,9 +57,9 @@ def make_gguf(
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(2)
     writer.add_chat_template((hf_folder / "chat_template.jinja").read_text())
-    for key, value in (rope or {}).items():
+    for key, value in {**{f"rope.{k}": v for k, v in (rope or {}).items()}, **(keys or {})}.items():
         add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}
-        add[type(value)](f"llama.rope.{key}", value)
+        add[type(value)](f"llama.{key}", value)
     names = {
         "model.embed_tokens": "token_embd",
         "model.norm": "output_norm",
