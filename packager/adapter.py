@@ -13,7 +13,7 @@ from packager.jobs.merge_adapter import MergeAdapter
 from packager.models.folder import HF_FILES, check_hf, readme_license
 from packager.models.source import ModelSource, as_hf_folder
 from packager.models.stored_weights import PICKLED, listing
-from packager.weights import checkpoint
+from packager.weights import checkpoint, safetensors_file
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -106,6 +106,10 @@ def check(folder: Path) -> dict[str, Any]:
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
         only = f"; only {', '.join(pickled)}, which can run code when loaded" if pickled else ""
         raise ModelSourceError(f"{folder} has no {WEIGHTS}{only}", hint=hint)
+    try:
+        safetensors_file.tensors(folder / WEIGHTS)
+    except ValueError as error:
+        raise ModelSourceError(f"{folder / WEIGHTS} {error}", hint="Copy it again.") from None
     return dict(config)
 
 
