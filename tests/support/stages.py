@@ -2,7 +2,7 @@
 
 STAGES = {
     "tensors": ["packager.jobs.compare_tensors"],
-    "hf": ["packager.jobs.convert_gguf"],
+    "hf": ["packager.jobs.convert_gguf", "packager.jobs.decode_weights"],
     "merged": ["packager.jobs.merge_adapter"],
     "text": ["packager.jobs.reference"],
     "reference": ["packager.jobs.reference"],

@@ -124,7 +124,7 @@ def test_forecast_of_the_bundle_is_the_model(tiny_hf: Path) -> None:
         for name in ("int4-rtn", "fp32")
     )
     assert small < large
-    assert large == 4 * of.parameters
+    assert large >= 4 * of.parameters
     assert Need(memory=0, disk=0, bundle=2).then(Need(memory=0, disk=0, bundle=3)).bundle == 3
 
 
