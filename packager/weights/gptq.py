@@ -119,8 +119,21 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
 
     # The Cholesky factor of the matrix read backwards, read backwards, is upper triangular, and its
     # inverse is the factor wanted: no need to invert the Hessian itself.
-    upper = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
-    inverse: Tensor = torch.linalg.solve_triangular(upper, torch.eye(len(hessian)), upper=True)
+    return _inverse(torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1))
+
+
+def _inverse(upper: Tensor) -> Tensor:
+    """Invert an upper triangular matrix, by halves: of most zeros, nothing is computed."""
+    import torch
+
+    size = len(upper)
+    if size <= LEAST_ROWS:
+        return torch.linalg.solve_triangular(upper, torch.eye(size), upper=True)
+    half = size // 2
+    inverse = torch.zeros_like(upper)
+    inverse[:half, :half] = _inverse(upper[:half, :half])
+    inverse[half:, half:] = _inverse(upper[half:, half:])
+    inverse[:half, half:] = -inverse[:half, :half] @ upper[:half, half:] @ inverse[half:, half:]
     return inverse
 
 

@@ -34,7 +34,7 @@ CODE = {
     "packager.weights.gptq": {"gptq"},
     "packager.weights.threads": {"gptq"},
     "packager.weights.layerwise": {"text", "reference", "gptq", "sensitivity"},
-    "packager.weights.states": {"text", "reference", "sensitivity"},
+    "packager.weights.states": {"text", "reference", "gptq", "sensitivity"},
     "packager.weights.blocks": {"gptq", "sensitivity", "onnx"},
     "packager.weights.stored": {"gptq", "sensitivity", "onnx"},
     "packager.jobs.sensitivity": {"sensitivity"},

@@ -254,11 +254,37 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     assert first.exists()
     (folder / "head.safetensors").unlink(missing_ok=True)
     (folder / "layer-001.safetensors").unlink(missing_ok=True)
+    (folder / "hidden.safetensors").unlink(missing_ok=True)
     written = first.stat().st_mtime_ns
     layers: list[int] = []
     run(layers.append)
     assert layers == [1, 1]
     assert first.stat().st_mtime_ns == written
+    assert _files(folder) == _files(done)
+
+
+def test_an_interrupted_run_has_the_inputs_of_its_layer(
+    source: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+
+    def interrupt(_layers: int) -> None:
+        raise KeyboardInterrupt
+
+    job = Calibrate(source=source, windows=done.with_name("windows.npy"), block_size=BLOCK)
+    with pytest.raises(KeyboardInterrupt):
+        job.run(Work(folder, interrupt))
+    loaded: list[int] = []
+    layer = LayerwiseModel.layer
+
+    def noted(self: LayerwiseModel, index: int) -> Any:
+        loaded.append(index)
+        return layer(self, index)
+
+    monkeypatch.setattr(LayerwiseModel, "layer", noted)
+    job.run(Work(folder))
+    assert loaded == [1]
     assert _files(folder) == _files(done)
 
 
