@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from packager import cache, console, machine, plan
+from packager import cache, console, plan
 from packager.errors import EvaluationError
 from packager.evaluation import prompts, tasks, written
 from packager.jobs import keys
@@ -137,7 +137,9 @@ def write_job(source: ModelSource, of: WindowSet, *, trust_remote_code: bool = F
     return Write(
         **_common(source, trust_remote_code),
         prompts=of.prompts,
-        at_once=plan.at_once(plan.shape(source), len(of.prompts), of.windows * WINDOW),
+        at_once=plan.at_once(
+            plan.shape(source), len(of.prompts), of.windows * WINDOW, floats=_in_floats(source)
+        ),
         seed=of.seed,
         windows=of.windows,
         window=WINDOW,
@@ -174,11 +176,8 @@ def _common(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:
 
 
 def _in_floats(source: ModelSource) -> bool:
-    """Return whether the reference model can run in fp32 on this machine.
-
-    Free memory does not count, or the result would not be the same tomorrow.
-    """
-    return _need(source, floats=True).memory <= machine.memory_total()
+    """Return whether the reference model generates in fp32 on this machine."""
+    return plan.in_floats(plan.shape(source), _need(source, floats=True))
 
 
 def _need(source: ModelSource, *, floats: bool) -> Need:
@@ -209,7 +208,7 @@ class _ReferenceModel:
         else:
             plan.check(own.then(self._ahead), "the build")
         if not self._common["floats"]:
-            console.note("reference runs in its stored dtype: not enough memory for fp32")
+            console.note("the reference model generates in its stored dtype")
         as_hf_folder(self._source, trust_remote_code=self._trust)
 
     def windows(self, of: WindowSet, text: Path | None, digest: str | None) -> Path:
