@@ -255,7 +255,9 @@ class _ReferenceModel:
             **self._common,
             windows=windows,
             questions=QUESTIONS,
-            at_once=plan.at_once(plan.shape(self._source), most, most * TURN),
+            at_once=plan.at_once(
+                plan.shape(self._source), most, most * TURN, floats=self._common["floats"]
+            ),
         )
 
         inputs = keys.inputs(job, content={self._source.path: self._source.digest})

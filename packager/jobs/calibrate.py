@@ -84,8 +84,8 @@ class Calibrate(Job[None], frozen=True, kw_only=True):
             if path.exists():
                 stored.check(path, settings)
             else:
-                weights = {HEAD: model.head_weight()}
-                head = _Group(weights=weights, hessian=_head_moments(model, hidden))
+                moments = _head_moments(model, hidden)
+                head = _Group(weights={HEAD: model.head_weight()}, hessian=moments)
                 stored.save(path, _solve(-1, [head], self.block_size, threads), settings)
         states.forget(work.target)
 

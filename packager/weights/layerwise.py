@@ -132,10 +132,7 @@ class LayerwiseModel:
             logits. They can be differentiated.
         """
         head = self._model.get_output_embeddings()
-        names = [name for name in head.state_dict() if name != "weight"]
-        values = {name: self._weights[f"{self._names[head]}.{name}"] for name in names}
-        head.load_state_dict({"weight": self.head_weight(), **values}, assign=True)
-        head.requires_grad_(False)
+        self._fill(head, recurse=True)
 
         def logits(hidden: Tensor) -> Tensor:
             with self._instead_of_layers(lambda *_: hidden[None]):
