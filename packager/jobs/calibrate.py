@@ -40,11 +40,15 @@ class Calibrate(Job[None], frozen=True, kw_only=True):
         source: Hugging Face folder with safetensors.
         windows: `.npy` file of token ids, int64 `[windows, length]`.
         block_size: inputs that share a scale: 16, 32, 64 or 128.
+        bfloat16: multiply in bfloat16 where the layers run, which takes less than half the time on
+            processors that have it: the weights are quantized to 4 bits, and their inputs need no
+            more than 8. What is solved for the codes stays in fp32.
     """
 
     source: Path
     windows: Path
     block_size: int
+    bfloat16: bool = False
 
     def run(self, work: Work) -> None:
         """Quantize them; files that are there, of the same settings, are kept.
@@ -57,7 +61,7 @@ class Calibrate(Job[None], frozen=True, kw_only=True):
 
         windows = torch.from_numpy(np.load(self.windows))
         settings = _settings(self.source, windows, self.block_size)
-        model = LayerwiseModel(self.source)
+        model = LayerwiseModel(self.source, bfloat16=self.bfloat16)
         done, hidden = states.resume(work.target, model.start(windows))
         with Threads() as threads:
             for index in range(model.count):
@@ -122,7 +126,7 @@ class _Moments:
 
     def add(self, inputs: Tensor) -> None:
         """Add inputs `[..., in]`."""
-        flat = inputs.flatten(0, -2)
+        flat = inputs.flatten(0, -2).float()
         width = flat.shape[1]
         if self._sum is None:
             self._sum = flat.new_zeros(width, width)
