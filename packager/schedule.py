@@ -66,6 +66,7 @@ class Schedule:
 
     def skip_rest(self) -> None:
         """Remove the stages that have not begun: they will not be needed."""
+        self._tick()
         self.stages = {name: stage for name, stage in self.stages.items() if stage.seen}
 
     @contextmanager
