@@ -27,6 +27,7 @@ from packager.quantize.quantize import QuantizeRequest, quantize
 from packager.report import build_report
 from packager.request import BuildRequest, BuildResult
 from packager.run import beside
+from packager.schedule import Schedule
 
 
 def build(request: BuildRequest) -> BuildResult:
@@ -35,7 +36,6 @@ def build(request: BuildRequest) -> BuildResult:
     Raises:
         PackagerError: a step failed, with its own class of error; no partial output is left.
     """
-    profile = request.profile
     with console.step(f"Finding the model {request.model}"):
         source = resolve(request.model, trust_remote_code=request.trust_remote_code)
         check_weights(source, trust_remote_code=request.trust_remote_code)
@@ -44,6 +44,13 @@ def build(request: BuildRequest) -> BuildResult:
             source = adapter.merge(
                 source, request.adapter, trust_remote_code=request.trust_remote_code
             )
+    with console.scheduled(Schedule()):
+        return _bundle(request, source)
+
+
+def _bundle(request: BuildRequest, source: ModelSource) -> BuildResult:
+    """Build the bundle of a source model."""
+    profile = request.profile
     identity = f"{_slug(source.name)}-{_slug(profile.name)}"
     output = request.output or Path(
         f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"
@@ -117,13 +124,14 @@ def build(request: BuildRequest) -> BuildResult:
 
 
 def _packed_runtime(request: BuildRequest) -> tuple[kit.Kit | None, list[bundle.Part]]:
-    """Get the frozen runtime, and pack it."""
-    runtime = _runtime(request)
-    if runtime is None:
-        return None, []
-    with console.step("Packing the runtime"):
-        inputs = {"kit": runtime.facts.digest}
-        return runtime, bundle.pack(runtime.folder, "runtime", inputs, _runtime_component)
+    """Get the frozen runtime, and pack it, beside the stages of the schedule."""
+    with console.scheduled(None):
+        runtime = _runtime(request)
+        if runtime is None:
+            return None, []
+        with console.step("Packing the runtime"):
+            inputs = {"kit": runtime.facts.digest}
+            return runtime, bundle.pack(runtime.folder, "runtime", inputs, _runtime_component)
 
 
 def _runtime(request: BuildRequest) -> kit.Kit | None:

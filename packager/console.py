@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -15,12 +15,19 @@ import rich.progress
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from packager.schedule import Schedule
+from packager.units import duration
 
 _stderr = Console(stderr=True, highlight=False)
 _stdout = Console(highlight=False)
+REPORTED_S = 60
+"""Time below which it is not worth a line of a log that so much is left."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # Work beside other work is indented on its own.
 _depth = ContextVar("depth", default=0)
+_schedule: ContextVar[Schedule | None] = ContextVar("schedule", default=None)
 
 
 @contextmanager
@@ -86,7 +93,79 @@ def progress(title: str, total: int, unit: str = "bytes") -> Iterator[Callable[[
         *columns, console=_stderr, transient=True, disable=not _stderr.is_terminal
     ) as bar:
         task = bar.add_task(_plain(title), total=total)
-        yield lambda amount: bar.advance(task, amount)
+        schedule, done = _schedule.get(), 0
+
+        def advance(amount: int) -> None:
+            nonlocal done
+            done += amount
+            bar.advance(task, amount)
+            if schedule is not None:
+                schedule.advance(min(done / max(total, 1), 1.0))
+
+        yield advance
+
+
+@contextmanager
+def scheduled(schedule: Schedule | None) -> Iterator[None]:
+    """Show, in one line on a terminal, how much of the stages in the block is left.
+
+    Args:
+        schedule: the stages, to which `expect` adds; None for work that is not part of them.
+    """
+    before = _schedule.set(schedule)
+    shown = schedule is not None and _stderr.is_terminal
+    line = rich.progress.Progress(_Left(schedule), console=_stderr, disable=not shown)
+    try:
+        with line:
+            line.add_task("")
+            yield
+    finally:
+        _schedule.reset(before)
+    for name, stage in schedule.stages.items() if schedule is not None else ():
+        if stage.expected and stage.seen >= 1:
+            note(f"{name}: {duration(stage.seen)}, forecast {duration(stage.expected)}")
+
+
+class _Left(rich.progress.ProgressColumn):
+    """The column, and the whole line, that shows what is left of a schedule."""
+
+    def __init__(self, schedule: Schedule | None) -> None:
+        super().__init__()
+        self._schedule = schedule
+
+    def render(self, task: rich.progress.Task) -> Text:
+        if self._schedule is None or not self._schedule.stages:
+            return Text("")
+        part, left = self._schedule.part(), self._schedule.left()
+        return Text(f"Whole build: {100 * part:.0f} %, about {duration(left)} left", "bold")
+
+
+def expect(seconds: Mapping[str, float]) -> None:
+    """Add stages to the schedule, with their forecasts in seconds."""
+    schedule = _schedule.get()
+    if schedule is not None:
+        schedule.expect(seconds)
+
+
+def skip_rest() -> None:
+    """Remove the stages that have not begun from the schedule."""
+    schedule = _schedule.get()
+    if schedule is not None:
+        schedule.skip_rest()
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Run the clock of a stage of the schedule while a block runs; then report what is left."""
+    schedule = _schedule.get()
+    if schedule is None:
+        yield
+        return
+    with schedule.stage(name):
+        yield
+    left = schedule.left()
+    if left >= REPORTED_S and not _stderr.is_terminal:
+        note(f"about {duration(left)} left")
 
 
 def secret(prompt: str, *, confirm: bool = False) -> str:

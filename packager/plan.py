@@ -23,8 +23,12 @@ from packager.units import gigabytes
 WINDOW = 256
 """Tokens in a window of the calibration set and of the evaluation text."""
 
-CACHED = 1_000_000_000
-"""Limit of the KV cache while the reference model generates text, bytes."""
+CACHED = 5_000_000_000
+"""Limit of the KV cache while the reference model generates text, bytes: for a large model, a step
+with many prompts takes hardly longer than one with few."""
+
+BATCH, DIFFERENTIATED = 4, 4
+"""Windows that pass through a layer together, and windows that are differentiated (`jobs`)."""
 
 _PROGRAM = 200_000_000  # this process
 _TORCH = 380_000_000  # a child with torch and transformers
@@ -45,6 +49,7 @@ class Shape:
         vocabulary: number of tokens.
         stored: bytes per weight in the Hugging Face folder.
         rotary: size of the tables of rotary embeddings in the graph in fp32, bytes.
+        dtype: type of the weights there, as transformers names it.
     """
 
     parameters: int
@@ -56,6 +61,7 @@ class Shape:
     vocabulary: int
     stored: float
     rotary: int = 0
+    dtype: str = "float32"
 
     @property
     def floats(self) -> int:
@@ -66,6 +72,12 @@ class Shape:
     def head(self) -> int:
         """Size of the head in fp32, bytes: the largest weight of small models."""
         return 4 * self.hidden * self.vocabulary
+
+    @property
+    def layer(self) -> int:
+        """Size of a decoder layer in fp32, bytes."""
+        mixing = self.hidden * 2 * (self.queries + self.keys)
+        return 4 * (mixing + 3 * self.hidden * self.intermediate)
 
     @property
     def logits(self) -> int:
@@ -160,12 +172,28 @@ def shape_of(config: Mapping[str, Any], *, parameters: int, stored: float) -> Sh
         vocabulary=size("vocab_size", 128_000),
         stored=stored,
         rotary=tables * 4 * head * size("max_position_embeddings", 0),
+        dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
     )
 
 
-def at_once(of: Shape, texts: int, tokens: int) -> int:
+def at_once(of: Shape, texts: int, tokens: int, *, floats: bool) -> int:
     """Return the batch size for generating a number of texts with so many tokens in total."""
-    return max(1, min(texts, int(texts * CACHED / _cached(of, tokens))))
+    return max(1, min(texts, int(texts * CACHED / _cached(of, tokens, floats))))
+
+
+def in_floats(of: Shape, need: Need) -> bool:
+    """Decide whether the reference model generates in fp32, or in its stored dtype.
+
+    That takes half the memory and, in bfloat16 on a processor that has it, half the time. Free
+    memory does not count, or the result would not be the same tomorrow.
+
+    Args:
+        of: sizes of the model.
+        need: what generating in fp32 needs.
+    """
+    if of.dtype == "bfloat16" and machine.multiplies_bfloat16():
+        return False
+    return need.memory <= machine.memory_total()
 
 
 def asking(of: Shape, *, written: int, read: int, floats: bool) -> Need:
@@ -175,11 +203,16 @@ def asking(of: Shape, *, written: int, read: int, floats: bool) -> Need:
         of: sizes of the model.
         written: tokens to generate.
         read: windows to process, whose logits are stored.
-        floats: compute in fp32; else in the stored dtype, mapped from the file.
+        floats: generate in fp32; else in the stored dtype, mapped from the file.
     """
     weights = of.floats if floats and of.stored < 4 else 0
-    work = max(min(_cached(of, written), CACHED), 2 * of.logits)
-    return Need(memory=_PROGRAM + _TORCH + weights + work, disk=read * of.logits // 2)
+    writing = weights + min(_cached(of, written, floats), CACHED)
+    # One layer, or the embedding, or the head; and the states of all windows.
+    hidden = 4 * read * WINDOW * of.hidden
+    reading = max(of.head, of.layer + _activations(of)) + 3 * hidden
+    return Need(
+        memory=_PROGRAM + _TORCH + max(writing, reading), disk=read * of.logits // 2 + hidden
+    )
 
 
 def converting(of: Shape) -> Need:
@@ -212,10 +245,12 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:
         hidden = 4 * windows * WINDOW * of.hidden
         steps.append(_TORCH + 3 * hidden + 9 * of.head)
         disk += int(1.2 * of.parameters)  # a byte per code, and the scales
+        disk += hidden
         if recipe.sensitive:
-            # Activations kept for differentiation: outputs of each linear layer, attention.
-            kept = 4 * WINDOW * of.layers * (6 * of.intermediate + 8 * of.hidden + 8 * of.queries)
-            steps.append(_TORCH + of.floats + 10 * of.logits + kept)
+            # A layer and its quantized form; the states of both models at each layer are stored.
+            kept = 4 * DIFFERENTIATED * WINDOW * of.hidden
+            steps.append(_TORCH + max(of.head, 2 * of.layer + _activations(of)) + 4 * kept)
+            disk += 3 * (of.layers + 1) * kept
     return Need(memory=_PROGRAM + max(steps), disk=disk, bundle=model)
 
 
@@ -280,9 +315,16 @@ def check_output(bundle: int, output: Path) -> None:
         )
 
 
-def _cached(of: Shape, tokens: int) -> int:
-    """Size of the KV cache of all layers in fp32 and of partial copies as it grows, bytes."""
-    return int(1.4 * 2 * 4 * of.layers * of.keys * tokens)
+def _cached(of: Shape, tokens: int, floats: bool) -> int:
+    """Size of the KV cache of all layers and of partial copies as it grows, bytes."""
+    width = 4 if floats else min(of.stored, 4)
+    return int(1.4 * 2 * width * of.layers * of.keys * tokens)
+
+
+def _activations(of: Shape) -> int:
+    """Size of the activations of a batch of windows in a layer, in fp32, bytes."""
+    widths = 4 * of.intermediate + 6 * of.hidden + 4 * of.queries
+    return 4 * BATCH * WINDOW * widths
 
 
 def _joined(of: Shape) -> int:

@@ -16,6 +16,14 @@ def gigabytes(size: int) -> str:
     return f"{size / GIGA:.1f} GB"
 
 
+def duration(seconds: float) -> str:
+    """Format a time in words that a person would use: `40 s`, `12 min`, `1 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def parameters(count: int) -> str:
     """Format a number of parameters, `134.5 M` or `1.2 B`."""
     return f"{count / MEGA:.1f} M" if count < GIGA else f"{count / GIGA:.1f} B"

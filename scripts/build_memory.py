@@ -1,15 +1,22 @@
-"""Measure time and memory of an INT4 build against the model builder alone:
+"""Measure time and memory of a build under a limit of memory:
 
-    python -m scripts.build_memory MODEL [LIMIT_GB]
+    python -m scripts.build_memory MODEL [LIMIT_GB] [RECIPE]
 
-MODEL is a Hugging Face folder. Builds it with onnxruntime-genai's own builder, then with
-`edgepack build --recipe int4-rtn --model-only` in a control group with LIMIT_GB of memory (default:
-12; needs root), evaluated on the README's text. Prints one JSON object: wall time and peak
-anonymous memory of both; for edgepack also the time of the step that builds the model, its memory
-forecast, and the peak resident memory of each of its jobs. Except in that last figure, mapped files
-are not counted: the kernel drops their pages under memory pressure.
+MODEL is a Hugging Face folder. RECIPE is `int4-rtn` (the default), evaluated on the README's text
+and compared with onnxruntime-genai's own builder; another one; or `ladder`: all that `auto` tries,
+with no limit that one of them keeps, on text that the model writes. Runs `edgepack build
+--model-only` in a control group with LIMIT_GB of memory (default: 12; needs root). Prints one JSON
+object: wall time and peak anonymous memory, the forecasts of both, the time and the forecast of
+each stage, and the peak resident memory of each job. Except in that last figure, mapped files are
+not counted: the kernel drops their pages under memory pressure.
+
+    python -m scripts.build_memory --picture FILE.svg RESULT.json...
+
+draws results of several models.
 """
 
+import json
+import math
 import os
 import re
 import subprocess
@@ -102,38 +109,103 @@ def number(pattern: str, text: str) -> float:
     return float(match[1])
 
 
-def main() -> None:
-    """Print the figures."""
-    model = Path(sys.argv[1]).resolve()
-    limit = int(float(sys.argv[2] if len(sys.argv) > 2 else 12) * 1e9)
-    with tempfile.TemporaryDirectory() as scratch:
-        os.environ["EDGEPACK_CACHE"] = f"{scratch}/edgepack"
-        plain, _ = measure(
-            [
-                *(sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", model),
-                *("-o", f"{scratch}/plain", "-p", "int4", "-e", "cpu", "-c", f"{scratch}/cache"),
-            ]
-        )
-        ours, output = measure(
-            [
-                *(sys.executable, "-m", "packager", "build", "--profile", "cpu-x86_64"),
-                *("--model", model, "--recipe", "int4-rtn", "--model-only"),
-                *("--allow-quality-loss", "--eval-text", README, "-o", f"{scratch}/ours.epk"),
-            ],
-            limit,
-        )
-    if plain["status"] or ours["status"]:
-        sys.exit("a build failed, see above")
-    ours |= {
-        "building_s": number(r"done Building int4-rtn for cpu \((.*) s\)", output),
+def build(model: Path, limit: int, recipe: str, scratch: Path) -> dict[str, Any]:
+    """Measure a build with edgepack."""
+    os.environ["EDGEPACK_CACHE"] = f"{scratch}/edgepack"
+    profile = scratch / "measured.toml"
+    limits = "[limits]\nmax_kl = 0\n" if recipe == "ladder" else ""
+    profile.write_text(f'extends = "cpu-x86_64"\nname = "measured"\n{limits}')
+    options = ["--recipe", "auto" if recipe == "ladder" else recipe]
+    if recipe == "int4-rtn":
+        options += ["--eval-text", str(README)]
+    ours, output = measure(
+        [
+            *(sys.executable, "-m", "packager", "build", "--profile", profile, "--model", model),
+            *("--model-only", "--allow-quality-loss", "-o", scratch / "ours.epk", *options),
+        ],
+        limit,
+    )
+    if ours["status"]:
+        sys.exit("the build failed, see above")
+    steps = re.findall(r"^ *done (.*) \(([0-9.]+) s\)$", output, re.M)
+    return ours | {
+        "parameters": parameters(model),
         "forecast_gb": number(r"needs up to (.*) GB RAM", output),
+        "forecast": re.findall(r"takes about (.*) \(less if cached\)", output)[0],
         "limit_gb": limit / 1e9,
+        "steps_s": {title: float(seconds) for title, seconds in steps},
+        "stages": dict(re.findall(r"^ *(.*): (.*, forecast .*)$", output, re.M)),
         "resident_gb": {
             title: float(peak)
             for title, peak in re.findall(r"^ *(.*): peak resident memory (.*) GB$", output, re.M)
         },
     }
-    console.result_json({"model_builder": plain, "edgepack": ours})
+
+
+def parameters(model: Path) -> int:
+    """Count the weights of a Hugging Face folder."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in model.glob("*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+            count += sum(math.prod(shape) for shape in shapes)
+    return count
+
+
+def draw(picture: Path, results: Sequence[Path]) -> None:
+    """Draw time and memory against the number of weights, both scales logarithmic."""
+    from matplotlib.figure import Figure
+
+    builds = sorted(
+        (json.loads(path.read_text())["edgepack"] for path in results),
+        key=lambda result: int(result["parameters"]),
+    )
+    weights = [result["parameters"] / 1e9 for result in builds]
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    for place, (title, values) in enumerate(
+        {
+            "time, minutes": [result["wall_s"] / 60 for result in builds],
+            "peak of anonymous memory, GB": [result["peak_anonymous_gb"] for result in builds],
+        }.items()
+    ):
+        axes = figure.add_subplot(1, 2, place + 1)
+        axes.loglog(weights, values, "o-", label="measured")
+        growth = [values[0] * weight / weights[0] for weight in weights]
+        axes.loglog(weights, growth, ":", label="as the number of weights")
+        axes.set_xticks(weights, [f"{weight:.2g}" for weight in weights])
+        axes.set_yticks(values, [f"{value:.1f}" for value in values])
+        axes.minorticks_off()
+        axes.set_xlabel("billion weights")
+        axes.set_title(title)
+        axes.legend()
+    figure.savefig(picture, metadata={"Date": None})
+
+
+def main() -> None:
+    """Print the figures, or draw them."""
+    if sys.argv[1] == "--picture":
+        draw(Path(sys.argv[2]), [Path(name) for name in sys.argv[3:]])
+        return
+    model = Path(sys.argv[1]).resolve()
+    limit = int(float(sys.argv[2] if len(sys.argv) > 2 else 12) * 1e9)
+    recipe = sys.argv[3] if len(sys.argv) > 3 else "int4-rtn"
+    figures = {}
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        if recipe == "int4-rtn":
+            figures["model_builder"], _ = measure(
+                [
+                    *(sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", model),
+                    *("-o", scratch / "plain", "-p", "int4", "-e", "cpu"),
+                    *("-c", scratch / "cache"),
+                ]
+            )
+            if figures["model_builder"]["status"]:
+                sys.exit("the model builder failed, see above")
+        figures["edgepack"] = build(model, limit, recipe, scratch)
+    console.result_json(figures)
 
 
 if __name__ == "__main__":

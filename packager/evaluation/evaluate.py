@@ -20,6 +20,7 @@ from device_runtime.bundle.quantization import PromptAnswer, Quality, TaskAnswer
 from packager import console, launch
 from packager.errors import EvaluationError
 from packager.evaluation import prompts, tasks, texts
+from packager.genai.weight_files import model_bytes
 from packager.jobs.harness import run_job
 from packager.jobs.measure import Answer, AnswerPrompts, Measure, TimeDecoding, WindowMeans
 from packager.models.catalog import CATALOG, DEFAULT_MODEL
@@ -30,6 +31,11 @@ SPEED_ROUNDS = 11
 """Rounds of several models, of which the ratio is wanted."""
 SINGLE_ROUNDS = 5
 """Rounds of a model alone."""
+LARGE = 2_000_000_000
+"""Bytes of all models above which they are timed one after the other: together they would take more
+memory than building them."""
+LARGE_SPEED = (16, 3)
+"""Tokens and rounds of such models: their steps are long, and differ little."""
 HINT = "See whether `edgepack run` or onnxruntime-genai can use the model."
 
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
@@ -221,6 +227,9 @@ def shown(answered: Iterable[Answer]) -> tuple[PromptAnswer, ...]:
 
 def timing(models: Sequence[Path]) -> TimeDecoding:
     """Make the job that `decode_speed` runs."""
+    if sum(model_bytes(model) for model in models) > LARGE:
+        tokens, rounds = LARGE_SPEED
+        return TimeDecoding(models=tuple(models), tokens=tokens, rounds=rounds, together=False)
     rounds = SPEED_ROUNDS if len(models) > 1 else SINGLE_ROUNDS
     return TimeDecoding(models=tuple(models), tokens=SPEED_TOKENS, rounds=rounds)
 

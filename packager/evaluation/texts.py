@@ -26,6 +26,7 @@ from packager.jobs.harness import run_job
 from packager.jobs.reference import Cut, Questions, Refer, Write
 from packager.models.source import ModelSource, as_hf_folder, hf_folder, must_convert
 from packager.plan import WINDOW, Need
+from packager.schedule import Stages
 
 QUESTIONS = (
     Questions(prompts=prompts.SHOWN, max_tokens=48),
@@ -63,6 +64,9 @@ PLAIN = Path(__file__).with_name("plain.txt")
 PLAIN_WINDOWS = 32
 """Windows of plain text in the calibration set. With answers alone, the outputs of a calibrated
 layer on other text were no closer than with weights rounded to nearest, for the widest inputs."""
+LARGE = 1_000_000_000
+"""Parameters above which half of each part of the calibration set is used: otherwise calibration
+takes longer than the hour that a build of 4 billion is to take on two cores."""
 EVALUATION = WindowSet(windows=12, least=2, prompts=prompts.EVALUATION, seed=1)
 
 
@@ -104,17 +108,21 @@ def prepare(
     """
     sets = {"evaluation": (EVALUATION, eval_text)}
     if calibrate:
-        sets["calibration"] = (CALIBRATION, calibration_text)
+        sets["calibration"] = (calibration(source), calibration_text)
     digests = {name: _checked(path) for name, (_, path) in sets.items() if path is not None}
     model = _ReferenceModel(source, trust_remote_code, ahead)
     # Defects of a file are reported before the model works for minutes.
     order = sorted(sets, key=lambda name: sets[name][1] is None)
-    windows = {name: model.windows(*sets[name], digests.get(name)) for name in order}
+    windows = {}
+    for name in order:
+        with console.stage(f"{name} text"):
+            windows[name] = model.windows(*sets[name], digests.get(name))
     if calibrate and calibration_text is None:
         windows["calibration"] = model.with_plain_text(windows["calibration"])
     if digests and calibrate:
         check_disjoint(np.load(windows["calibration"]), np.load(windows["evaluation"]))
-    reference = model.reference(windows["evaluation"])
+    with console.stage(Stages.REFERENCE):
+        reference = model.reference(windows["evaluation"])
     if not calibrate:
         return reference
 
@@ -129,7 +137,26 @@ def prepare(
 
 def need(source: ModelSource) -> Need:
     """Estimate the resources that running the reference model takes."""
-    return _need(source, floats=_in_floats(source))
+    return _need(source, floats=in_floats(source))
+
+
+def calibration(source: ModelSource) -> WindowSet:
+    """Return the windows that a model writes for its calibration."""
+    return replace(CALIBRATION, windows=_of_size(source, CALIBRATION.windows))
+
+
+def calibration_windows(source: ModelSource) -> int:
+    """Return the number of windows in the calibration set that a model gets without a file."""
+    return _of_size(source, CALIBRATION.windows) + _of_size(source, PLAIN_WINDOWS)
+
+
+def calibrated_in_bfloat16(source: ModelSource) -> bool:
+    """Return whether a model's layers run in bfloat16 to gather their inputs for calibration."""
+    return source.parameters > LARGE and machine.multiplies_bfloat16()
+
+
+def _of_size(source: ModelSource, windows: int) -> int:
+    return windows // 2 if source.parameters > LARGE else windows
 
 
 def write_job(source: ModelSource, of: WindowSet, *, trust_remote_code: bool = False) -> Write:
@@ -137,7 +164,9 @@ def write_job(source: ModelSource, of: WindowSet, *, trust_remote_code: bool = F
     return Write(
         **_common(source, trust_remote_code),
         prompts=of.prompts,
-        at_once=plan.at_once(plan.shape(source), len(of.prompts), of.windows * WINDOW),
+        at_once=plan.at_once(
+            plan.shape(source), len(of.prompts), of.windows * WINDOW, floats=in_floats(source)
+        ),
         seed=of.seed,
         windows=of.windows,
         window=WINDOW,
@@ -168,23 +197,20 @@ def _common(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:
     """Return the fields that all jobs of the reference model have."""
     return {
         "source": hf_folder(source, trust_remote_code=trust_remote_code),
-        "floats": _in_floats(source),
+        "floats": in_floats(source),
         "trust_remote_code": trust_remote_code,
     }
 
 
-def _in_floats(source: ModelSource) -> bool:
-    """Return whether the reference model can run in fp32 on this machine.
-
-    Free memory does not count, or the result would not be the same tomorrow.
-    """
-    return _need(source, floats=True).memory <= machine.memory_total()
+def in_floats(source: ModelSource) -> bool:
+    """Return whether the reference model generates in fp32 on this machine."""
+    return plan.in_floats(plan.shape(source), _need(source, floats=True))
 
 
 def _need(source: ModelSource, *, floats: bool) -> Need:
     shape = plan.shape(source)
     running = plan.asking(
-        shape, written=CALIBRATION.windows * WINDOW, read=EVALUATION.windows, floats=floats
+        shape, written=calibration(source).windows * WINDOW, read=EVALUATION.windows, floats=floats
     )
     if must_convert(source):
         convert = plan.converting if source.kind == "gguf" else plan.extracting
@@ -209,7 +235,7 @@ class _ReferenceModel:
         else:
             plan.check(own.then(self._ahead), "the build")
         if not self._common["floats"]:
-            console.note("reference runs in its stored dtype: not enough memory for fp32")
+            console.note("the reference model generates in its stored dtype")
         as_hf_folder(self._source, trust_remote_code=self._trust)
 
     def windows(self, of: WindowSet, text: Path | None, digest: str | None) -> Path:
@@ -239,9 +265,8 @@ class _ReferenceModel:
 
     def with_plain_text(self, written: Path) -> Path:
         """Return a file with the windows of another file, and those of the plain text."""
-        plain = self.windows(
-            replace(CALIBRATION, windows=PLAIN_WINDOWS), PLAIN, cache.file_digest(PLAIN)
-        )
+        count = _of_size(self._source, PLAIN_WINDOWS)
+        plain = self.windows(replace(CALIBRATION, windows=count), PLAIN, cache.file_digest(PLAIN))
 
         def make(target: Path) -> None:
             np.save(target / "windows.npy", np.concatenate([np.load(written), np.load(plain)]))
@@ -256,7 +281,9 @@ class _ReferenceModel:
             **self._common,
             windows=windows,
             questions=QUESTIONS,
-            at_once=plan.at_once(plan.shape(self._source), most, most * TURN),
+            at_once=plan.at_once(
+                plan.shape(self._source), most, most * TURN, floats=self._common["floats"]
+            ),
         )
 
         inputs = keys.inputs(job, content={self._source.path: self._source.digest})

@@ -156,23 +156,30 @@ class AnswerPrompts(Job[tuple[Answer, ...]], frozen=True, kw_only=True):
 
 
 class TimeDecoding(Job[tuple[float, ...]], frozen=True, kw_only=True):
-    """Time the decoding of several models, which alternate over a number of rounds.
+    """Time the decoding of several models over a number of rounds.
 
     Attributes:
         models: ONNX GenAI folders for the CPU.
         tokens: number of tokens to decode in a round.
         rounds: number of rounds.
+        together: load all models and let them alternate, so that their ratios are fair even on a
+            busy machine; otherwise one after the other is in memory.
     """
 
     models: tuple[Path, ...]
     tokens: int
     rounds: int
+    together: bool = True
 
     def run(self, work: Work) -> tuple[float, ...]:
         """Return each model's decoding speed, tokens a second: the median of the rounds."""
+        groups = [self.models] if self.together else [(folder,) for folder in self.models]
+        return tuple(speed for group in groups for speed in self._alternate(group))
+
+    def _alternate(self, folders: tuple[Path, ...]) -> tuple[float, ...]:
         import onnxruntime_genai as og
 
-        models = [(generation.load(folder), folder) for folder in self.models]
+        models = [(generation.load(folder), folder) for folder in folders]
         speeds: list[list[float]] = [[] for _ in models]
         for number in range(self.rounds + 1):
             for (model, folder), measured in zip(models, speeds, strict=True):

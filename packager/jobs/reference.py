@@ -345,16 +345,12 @@ def _last_outputs(model: LayerwiseModel, windows: Tensor, work: Work) -> Tensor:
     """Compute the last layer's outputs, `[windows, length, hidden]`."""
     import torch
 
-    path = work.target / "hidden.safetensors"
-    state = {"hidden": model.start(windows), "layers": torch.tensor(0)}
-    if path.exists():
-        state = states.load(path)
+    done, hidden = states.resume(work.target, model.start(windows))
     for index in range(model.count):
-        if index >= state["layers"]:
+        if index >= done:
             with model.layer(index):
-                hidden = torch.cat(list(model.run(index, state["hidden"])))
-            state = {"hidden": hidden, "layers": torch.tensor(index + 1)}
-            states.save(path, state)
+                hidden = torch.cat(list(model.run(index, hidden)))
+            states.keep(work.target, index + 1, hidden)
         total = windows.numel()
         work.advance(total * (index + 1) // model.count - total * index // model.count)
-    return state["hidden"]
+    return hidden

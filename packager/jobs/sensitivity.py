@@ -181,7 +181,7 @@ class _Walk:
                 shares[name] = torch.zeros((), dtype=torch.float64)
                 hook = linear.register_forward_hook(partial(_watch, weight, shares[name]))
                 hooks.callback(hook.remove)
-            for batch, gradient in zip(inputs.split(1), above.split(1), strict=True):
+            for batch, gradient in zip(torch.split(inputs, 1), torch.split(above, 1), strict=True):
                 batch.requires_grad_()
                 self._model.outputs(index, batch).backward(gradient)  # type: ignore[no-untyped-call]
                 assert batch.grad is not None

@@ -9,6 +9,7 @@ import msgspec
 
 from packager import cache, console
 from packager.errors import QuantizeError
+from packager.evaluation import texts
 from packager.jobs import keys
 from packager.jobs.calibrate import Calibrate
 from packager.jobs.harness import run_job
@@ -16,6 +17,7 @@ from packager.jobs.sensitivity import Cost, Differentiate
 from packager.models.text_model import text_config
 from packager.quantize.subject import Subject
 from packager.recipes.recipes import Recipe, usually_sensitive
+from packager.schedule import Stages
 from packager.weights import stored
 
 
@@ -115,7 +117,7 @@ def _costs(
             )
             (target / "costs.json").write_bytes(msgspec.json.encode(costs))
 
-    with console.step("Finding the sensitive layers"):
+    with console.step("Finding the sensitive layers"), console.stage(Stages.SENSITIVITY):
         folder = cache.stage("sensitivity", inputs, make)
     listed = msgspec.json.decode((folder / "costs.json").read_bytes(), type=list[Cost])
     return {(cost.layer, cost.name): cost.cost for cost in listed}
@@ -126,7 +128,12 @@ def _calibrated(
 ) -> Path:
     """Run GPTQ, resuming an interrupted run, or take its result from the cache."""
     windows = subject.calibration()
-    job = Calibrate(source=source, windows=windows, block_size=block_size)
+    job = Calibrate(
+        source=source,
+        windows=windows,
+        block_size=block_size,
+        bfloat16=texts.calibrated_in_bfloat16(subject.source),
+    )
     # Keyed by content: the path of the windows depends on the evaluation text, the windows do not.
     inputs = keys.inputs(job, content={**subject.content, windows: cache.file_digest(windows)})
 
@@ -150,5 +157,5 @@ def _calibrated(
             for path in stored.files(folder):
                 path.rename(target / path.name)
 
-    with console.step("Calibrating (GPTQ)"):
+    with console.step("Calibrating (GPTQ)"), console.stage(Stages.CALIBRATION):
         return cache.stage("gptq", inputs, make)

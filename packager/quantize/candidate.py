@@ -31,6 +31,7 @@ from packager.quantize.calibration import Prepared
 from packager.quantize.subject import Subject
 from packager.recipes.providers import PASS_PROVIDERS, refusal
 from packager.recipes.recipes import Recipe
+from packager.schedule import Stages
 
 BLOCK_SIZE = 32
 PROMPT = "What is the capital of France?"
@@ -90,7 +91,8 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
     if recipe is not None and subject.text is not None and not refusal(recipe, "cpu"):
         # A build for a GPU is measured by the same codes in a graph that this machine can run.
         measured = stage if provider == "cpu" else _built(subject, recipe, "cpu")[0]
-        quality, answers = _measure(measured, subject.text)
+        with console.stage(Stages.measuring(recipe.name)):
+            quality, answers = _measure(measured, subject.text)
     model = stage / "model"
     config = json.loads((model / "genai_config.json").read_text())
     context = context_length(config, subject.profile.context_length)
@@ -117,7 +119,7 @@ def need(source: ModelSource, profile: DeviceProfile, recipe: Recipe) -> Need:
     return plan.building(
         plan.shape(source),
         recipe,
-        windows=texts.CALIBRATION.windows + texts.PLAIN_WINDOWS,
+        windows=texts.calibration_windows(source),
         twice=profile.execution_provider != "cpu",
     )
 
@@ -126,7 +128,7 @@ def _built(subject: Subject, recipe: Recipe | None, provider: str) -> tuple[Path
     """Make the stage with the folder `model`; return the stage and the result of `check`."""
     check = Check(prompt=PROMPT if provider == "cpu" else None, max_tokens=MAX_TOKENS)
     title = f"Building {recipe.name} for {provider}" if recipe else "Checking the ONNX model"
-    with console.step(title):
+    with console.step(title), console.stage(Stages.building(recipe.name if recipe else "as-is")):
         ready = functools.cache(lambda: _check_need(subject, recipe))
         build, layers = _prepared(subject, recipe, provider, ready) if recipe else (None, [])
 

@@ -123,6 +123,7 @@ def choose(
         tried.append((model, verdict))
         console.note(describe(model, verdict))
         if not verdict.exceeded:
+            console.skip_rest()
             return Choice(chosen=model, tried=tuple(tried), quality_loss_allowed=False)
     if not allow_quality_loss:
         table = "\n".join(f"  {describe(model, verdict)}" for model, verdict in tried)

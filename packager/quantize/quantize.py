@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_runtime.bundle.quantization import QuantizationFacts
-from packager import console, plan
+from packager import console, machine, plan
 from packager.evaluation import evaluate, tasks, texts
 from packager.models.catalog import measured_loss
 from packager.models.source import ModelSource
 from packager.profile import DeviceProfile
-from packager.quantize import candidate, gate
+from packager.quantize import build_time, candidate, gate
 from packager.quantize.gate import Choice
 from packager.quantize.subject import Subject
 from packager.recipes.recipes import Recipe
@@ -81,6 +81,15 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
             plan.announce([texts.need(source), *needs])
             # Before a larger one than the smallest is built, its size is checked as well.
             plan.check_output(min(need.bundle for need in needs), request.output)
+            expected = build_time.stages(
+                source,
+                ladder,
+                machine.pace(),
+                eval_text=request.eval_text,
+                calibration_text=request.calibration_text,
+            )
+            build_time.announce(expected, ladder)
+            console.expect(expected)
             # Defects of the user's own text are reported now; calibration text, which takes the
             # model longest to write, waits for a recipe that needs it.
             text = prepare_text(calibrate=request.calibration_text is not None, ahead=needs[0])

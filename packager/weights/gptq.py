@@ -33,6 +33,9 @@ SWEEPS = 2
 """Rounds of coordinate descent. None makes the error larger; the first rounds do the most."""
 ROWS = 4096
 """Rows quantized together. They do not depend on each other; this bounds the memory."""
+STRIP = 256
+"""Columns that are brought up to date together, with all others: of wide layers, whose weights do
+not fit into the processor's cache, that is most of the work. A multiple of all block sizes."""
 LEAST_ROWS = 1024
 """Rows below which a thread of its own costs more than it saves."""
 
@@ -119,8 +122,22 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
 
     # The Cholesky factor of the matrix read backwards, read backwards, is upper triangular, and its
     # inverse is the factor wanted: no need to invert the Hessian itself.
-    upper = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
-    inverse: Tensor = torch.linalg.solve_triangular(upper, torch.eye(len(hessian)), upper=True)
+    return _inverse(torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1))
+
+
+def _inverse(upper: Tensor) -> Tensor:
+    """Invert an upper triangular matrix, by halves: of most zeros, nothing is computed."""
+    import torch
+
+    size = len(upper)
+    if size <= LEAST_ROWS:
+        small: Tensor = torch.linalg.solve_triangular(upper, torch.eye(size), upper=True)
+        return small
+    half = size // 2
+    inverse: Tensor = torch.zeros_like(upper)
+    inverse[:half, :half] = _inverse(upper[:half, :half])
+    inverse[half:, half:] = _inverse(upper[half:, half:])
+    inverse[:half, half:] = -inverse[:half, :half] @ upper[:half, half:] @ inverse[half:, half:]
     return inverse
 
 
@@ -139,7 +156,7 @@ def _in_order(
 
     width = len(columns)
     remaining = columns.clone()
-    codes = torch.empty_like(columns)
+    codes, errors_of_all = torch.empty_like(columns), torch.empty_like(columns)
     scales, zeros = [], []
     for start in range(0, width, block_size):
         stop = min(start + block_size, width)
@@ -157,7 +174,7 @@ def _in_order(
         scales.append(scale)
         zeros.append(zero)
         inverse = scale.reciprocal()
-        errors = torch.empty_like(block)
+        errors = errors_of_all[start:stop]
         for at, (diagonal, column, code, error) in enumerate(
             zip(local.diagonal().tolist(), block, codes[start:stop], errors, strict=True)
         ):
@@ -165,8 +182,13 @@ def _in_order(
             torch.addcmul(column, code - zero, scale, value=-1, out=error)
             error.div_(diagonal)
             block[at + 1 :].addr_(local[at, at + 1 :], error, alpha=-1)
-        # The rest of the weight is updated once a block: it does not fit into the cache.
-        remaining[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+        first = start // STRIP * STRIP
+        last = min(first + STRIP, width)
+        remaining[stop:last].addmm_(factor[start:stop, stop:last].T, errors, alpha=-1)
+        if stop == last:
+            remaining[last:].addmm_(
+                factor[first:last, last:].T, errors_of_all[first:last], alpha=-1
+            )
     return codes, torch.stack(scales), torch.stack(zeros)
 
 
@@ -187,8 +209,11 @@ def _sweep(
         start = number * block_size
         block = slice(start, min(start + block_size, width))
         local = hessian[block, block]
-        # Minus half the gradient of the squared error with respect to these columns.
-        slope = hessian[block] @ error
+        if start % STRIP == 0:
+            strip = slice(start, min(start + STRIP, width))
+            # Minus half the gradient of the squared error with respect to these columns.
+            slopes = hessian[strip] @ error
+        slope = slopes[block.start - strip.start : block.stop - strip.start]
         level = codes[block] - zero
         gain = (level * slope).sum(0)
         cost = (level * (local @ level)).sum(0).clamp_min(1e-30)
@@ -204,7 +229,11 @@ def _sweep(
             change = (best - code).mul_(scale)
             code.copy_(best)
             slope[at + 1 :].addr_(local[at, at + 1 :], change, alpha=-1)
+        before = error[block].clone()
         error[block] = columns[block] - (codes[block] - zero) * scale
+        slopes[block.stop - strip.start :].addmm_(
+            hessian[block.stop : strip.stop, block], error[block] - before
+        )
 
 
 def _round(

@@ -35,12 +35,15 @@ class LayerwiseModel:
         count: number of decoder layers.
     """
 
-    def __init__(self, source: Path, *, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self, source: Path, *, trust_remote_code: bool = False, bfloat16: bool = False
+    ) -> None:
         """Create the model of a Hugging Face folder (safetensors), without weights.
 
         Args:
             source: the folder.
             trust_remote_code: run Python code that comes with the model.
+            bfloat16: multiply in bfloat16 in `run`; the hidden states stay float32.
 
         Raises:
             ValueError: the layout of the folder's weights is not that of transformers.
@@ -56,6 +59,7 @@ class LayerwiseModel:
                 config, dtype=torch.float32, trust_remote_code=trust_remote_code
             )
         self._model.eval()
+        self._bfloat16 = bfloat16
         self._weights = _Weights(source, self._model.all_tied_weights_keys)
         self._layers: Any = self._model.get_decoder().layers
         self.count = len(self._layers)
@@ -104,9 +108,9 @@ class LayerwiseModel:
         import torch
 
         for batch in torch.split(hidden, AT_A_TIME):
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
                 output = self.outputs(index, batch)
-            yield output
+            yield output.float()
 
     def outputs(self, index: int, batch: Tensor) -> Tensor:
         """Compute a loaded layer's outputs for a batch of windows; they can be differentiated."""
@@ -134,10 +138,7 @@ class LayerwiseModel:
             logits. They can be differentiated.
         """
         head = self._model.get_output_embeddings()
-        names = [name for name in head.state_dict() if name != "weight"]
-        values = {name: self._weights[f"{self._names[head]}.{name}"] for name in names}
-        head.load_state_dict({"weight": self.head_weight(), **values}, assign=True)
-        head.requires_grad_(False)
+        self._fill(head, recurse=True)
 
         def logits(hidden: Tensor) -> Tensor:
             with self._instead_of_layers(lambda *_: hidden[None]):

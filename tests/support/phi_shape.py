@@ -1,14 +1,15 @@
-"""A randomly filled model of exactly Phi-3.5-mini's shape (3.8 billion weights, 7.6 GB on disk).
+"""Randomly filled models of real models' shapes, for measuring what a build of their size takes.
 
-    python -m tests.support.phi_shape FOLDER [LAYERS]
+    python -m tests.support.phi_shape FOLDER [LAYERS]     Phi-3.5-mini: 3.8 billion weights, 7.6 GB
+    python -m tests.support.qwen_shape FOLDER [LAYERS]    Qwen2.5-0.5B: 494 million weights, 1 GB
 
-For measuring what a build of a model of this size takes; it answers nonsense. Written shard by
-shard: making it needs less than 1 GB of memory.
+They answer nonsense. Written shard by shard: making one needs less than 1 GB of memory.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.support import tiny_model
 
@@ -39,17 +40,21 @@ CONFIG = {
 
 
 def make(folder: Path, layers: int = 32) -> Path:
-    """Write the Hugging Face folder; returns it."""
+    """Write the Hugging Face folder of a model of Phi-3.5-mini's shape; returns it."""
+    return write(folder, {**CONFIG, "num_hidden_layers": layers})
+
+
+def write(folder: Path, config: dict[str, Any]) -> Path:
+    """Write the Hugging Face folder of a randomly filled model; returns it."""
     import torch
     from safetensors.torch import save_file
-    from transformers import Phi3Config, Phi3ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     tiny_model.make_hf(folder)
     (folder / "model.safetensors").unlink()
-    config = {**CONFIG, "num_hidden_layers": layers}
     (folder / "config.json").write_text(json.dumps(config))
     with torch.device("meta"):
-        model = Phi3ForCausalLM(Phi3Config.from_pretrained(folder))
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     shards: dict[str, dict[str, torch.Tensor]] = {}
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():

@@ -36,6 +36,17 @@ def test_failure_leaves_nothing(own_cache: Path, error: BaseException) -> None:
     assert [path for path in (own_cache / "s").iterdir() if path.is_dir()] == []
 
 
+def test_what_is_done_of_a_stage_outlives_its_failure(own_cache: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), cache.unfinished({"a": 1}) as folder:
+        (folder / "layer-000").write_text("x")
+        raise KeyboardInterrupt
+    with cache.unfinished({"a": 2}) as other:
+        assert list(other.iterdir()) == []
+    with cache.unfinished({"a": 1}) as again:
+        assert (again / "layer-000").read_text() == "x"
+    assert list((own_cache / "unfinished").iterdir()) == []
+
+
 def test_leftover_of_a_killed_process_is_removed(own_cache: Path) -> None:
     digest = cache.key({})
     leftover = own_cache / "s" / f".{digest}-killed"

@@ -48,7 +48,8 @@ def test_more_work_takes_more(tiny_hf: Path) -> None:
         plan.building(of, RECIPES[name], windows=32, twice=False)
         for name in ("int4-rtn", "int4-gptq", "int4-gptq-mixed", "fp32")
     )
-    assert plain.disk < calibrated.disk < mixed.disk < float_.disk
+    assert plain.disk < calibrated.disk < mixed.disk
+    assert plain.disk < float_.disk
     assert plain.memory <= calibrated.memory <= mixed.memory
     twice = plan.building(of, RECIPES["int4-rtn"], windows=32, twice=True)
     assert twice.disk > plain.disk
@@ -79,12 +80,70 @@ def test_work_one_after_the_other() -> None:
     assert whole == Need(memory=7, disk=8)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "fast", "memory", "floats"),
+    [
+        ("bfloat16", True, 99 * GIB, False),
+        ("bfloat16", False, 99 * GIB, True),
+        ("bfloat16", False, 2 * GIB, False),
+        ("float16", True, 99 * GIB, True),
+        ("float16", True, 2 * GIB, False),
+    ],
+)
+def test_type_that_the_reference_model_generates_in(
+    dtype: str,
+    fast: bool,
+    memory: int,
+    floats: bool,
+    tiny_hf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of = dataclasses.replace(plan.shape(resolve(str(tiny_hf))), dtype=dtype, stored=2.0)
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: fast)
+    monkeypatch.setattr(machine, "memory_total", lambda: memory)
+    assert plan.in_floats(of, Need(memory=3 * GIB, disk=0)) == floats
+
+
+@pytest.mark.parametrize(
+    ("line", "fast"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 amx_tile", True),
+        ("Features\t: fp asimd bf16 i8mm", True),
+        ("flags\t\t: fpu avx2", False),
+        ("processor\t: 0", False),
+    ],
+)
+def test_processor_that_multiplies_bfloat16(line: str, fast: bool, tmp_path: Path) -> None:
+    cpu = tmp_path / "cpuinfo"
+    cpu.write_text(f"processor\t: 0\n{line}\n")
+    assert machine.multiplies_bfloat16(cpu) == fast
+
+
+def test_sensitive_layers_take_one_layer_not_the_model(tiny_hf: Path) -> None:
+    of = dataclasses.replace(
+        plan.shape(resolve(str(tiny_hf))),
+        parameters=3_821_079_552,
+        layers=32,
+        hidden=3072,
+        intermediate=8192,
+        queries=3072,
+        keys=3072,
+        vocabulary=32064,
+        stored=2.0,
+        dtype="bfloat16",
+    )
+    need = plan.building(of, RECIPES["int4-gptq-mixed"], windows=32, twice=False)
+    assert need.memory < 8e9
+    asking = plan.asking(of, written=8192, read=12, floats=False)
+    assert asking.memory < 8e9
+
+
 def test_long_texts_are_written_in_parts(tiny_hf: Path) -> None:
     of = plan.shape(resolve(str(tiny_hf)))
-    assert plan.at_once(of, 24, 8192) == 24
-    some = plan.at_once(of, 24, 1 << 27)
+    assert plan.at_once(of, 24, 8192, floats=True) == 24
+    some = plan.at_once(of, 24, 1 << 29, floats=True)
     assert 1 <= some < 24
-    assert plan.at_once(of, 24, 1 << 40) == 1
+    assert plan.at_once(of, 24, 1 << 40, floats=True) == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from packager.evaluation.texts import (
     check_disjoint,
 )
 from packager.jobs.job import JobRefusedError, Work
-from packager.jobs.measure import Measure
+from packager.jobs.measure import Measure, TimeDecoding
 from packager.jobs.reference import (
     Cut,
     Questions,
@@ -447,6 +447,24 @@ def test_model_for_a_gpu_is_refused(reference: Path, tiny_onnx: Path, tmp_path: 
     path.write_text(json.dumps(config))
     with pytest.raises(EvaluationError, match="the model is for cuda"):
         measured(folder, reference)
+
+
+def test_large_models_are_timed_one_after_the_other(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate.timing([tiny_onnx, tiny_onnx]).together
+    monkeypatch.setattr(evaluate, "LARGE", 1000)
+    job = evaluate.timing([tiny_onnx, tiny_onnx])
+    assert not job.together
+    loaded: list[int] = []
+
+    def alternate(_: TimeDecoding, folders: tuple[Path, ...]) -> tuple[float, ...]:
+        loaded.append(len(folders))
+        return (1.0,)
+
+    monkeypatch.setattr(TimeDecoding, "_alternate", alternate)
+    assert job.run(Work()) == (1.0, 1.0)
+    assert loaded == [1, 1]
 
 
 def test_decode_speed_of_several(tiny_onnx: Path) -> None:

@@ -36,7 +36,7 @@ CODE = {
     "packager.weights.threads": {"gptq"},
     "packager.weights.checkpoint": set(STAGES) - {"merged", "onnx", "measured", "speed"},
     "packager.weights.layerwise": {"text", "reference", "gptq", "sensitivity"},
-    "packager.weights.states": {"text", "reference", "sensitivity"},
+    "packager.weights.states": {"text", "reference", "gptq", "sensitivity"},
     "packager.weights.blocks": {"gptq", "sensitivity", "onnx"},
     "packager.weights.stored": {"gptq", "sensitivity", "onnx"},
     "packager.jobs.sensitivity": {"sensitivity"},

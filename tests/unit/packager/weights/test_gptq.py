@@ -1,5 +1,6 @@
 """Calibrated weights: better than rounding, in every family, and resumable by layer."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from packager.errors import QuantizeError
 from packager.jobs import calibrate
 from packager.jobs.calibrate import Calibrate
+from packager.jobs.extract_text import ExtractText
 from packager.jobs.harness import run_job
 from packager.jobs.job import Work
 from packager.weights import gptq, stored
@@ -54,6 +56,17 @@ def done(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _text_model(family: str, folder: Path) -> Path:
+    """Make a family's model; of one that also sees, what a build takes of it."""
+    source = families.make_hf({**FAMILIES, **OTHERS}[family], folder / "hf")
+    if "text_config" not in json.loads((source / "config.json").read_text()):
+        return source
+    text = folder / "text"
+    text.mkdir()
+    ExtractText(source=source, copied=()).run(Work(text))
+    return text
 
 
 def _kl(reference: torch.Tensor, logits: torch.Tensor) -> float:
@@ -154,7 +167,7 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
 def test_every_family(name: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    source = families.make_hf({**FAMILIES, **OTHERS}[name], tmp_path / "hf")
+    source = _text_model(name, tmp_path)
     model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     held_out = _windows(6, seed=1)
     expected = model(held_out).logits.detach()
@@ -194,6 +207,23 @@ def test_every_family(name: str, tmp_path: Path) -> None:
             layers[index].get_submodule(part).weight.data = made.dequantize()
         found[algorithm] = _kl(expected, model(held_out).logits.detach())
     assert found["gptq"] < 0.9 * found["nearest"]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *OTHERS])
+@pytest.mark.filterwarnings("ignore::UserWarning:transformers")
+def test_layers_of_every_family_run_in_bfloat16(name: str, tmp_path: Path) -> None:
+    source = _text_model(name, tmp_path)
+    outputs = []
+    for bfloat16 in (False, True):
+        model = LayerwiseModel(source, bfloat16=bfloat16)
+        hidden = model.start(_windows(2))
+        for index in range(model.count):
+            with model.layer(index):
+                hidden = torch.cat(list(model.run(index, hidden)))
+        outputs.append(hidden)
+    exact, close = outputs
+    assert close.dtype == torch.float32
+    assert 0 < (close - exact).norm() < 0.1 * exact.norm()
 
 
 def test_errors(source: Path, done: Path) -> None:
@@ -254,11 +284,37 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     assert first.exists()
     (folder / "head.safetensors").unlink(missing_ok=True)
     (folder / "layer-001.safetensors").unlink(missing_ok=True)
+    (folder / "hidden.safetensors").unlink(missing_ok=True)
     written = first.stat().st_mtime_ns
     layers: list[int] = []
     run(layers.append)
     assert layers == [1, 1]
     assert first.stat().st_mtime_ns == written
+    assert _files(folder) == _files(done)
+
+
+def test_an_interrupted_run_has_the_inputs_of_its_layer(
+    source: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+
+    def interrupt(_layers: int) -> None:
+        raise KeyboardInterrupt
+
+    job = Calibrate(source=source, windows=done.with_name("windows.npy"), block_size=BLOCK)
+    with pytest.raises(KeyboardInterrupt):
+        job.run(Work(folder, interrupt))
+    loaded: list[int] = []
+    layer = LayerwiseModel.layer
+
+    def noted(self: LayerwiseModel, index: int) -> Any:
+        loaded.append(index)
+        return layer(self, index)
+
+    monkeypatch.setattr(LayerwiseModel, "layer", noted)
+    job.run(Work(folder))
+    assert loaded == [1]
     assert _files(folder) == _files(done)
 
 

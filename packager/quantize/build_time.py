@@ -1,0 +1,142 @@
+"""Forecast of the time that a build takes, stage by stage.
+
+Each stage is counted in products of weights and in bytes to read, at the pace of this machine,
+which is measured in a second. The factors were fitted to the processor time of single stages, for
+SmolLM2-135M and for layers of Phi-3.5-mini's shape.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from packager import console, plan
+from packager.evaluation import texts
+from packager.machine import Pace
+from packager.models.source import ModelSource
+from packager.plan import DIFFERENTIATED, WINDOW, Shape
+from packager.recipes.recipes import Recipe
+from packager.schedule import Stages
+from packager.units import duration
+from packager.weights import gptq
+
+START_S = 6.0
+"""Time for a job to import its libraries."""
+
+
+def stages(
+    source: ModelSource,
+    recipes: Sequence[Recipe],
+    pace: Pace,
+    *,
+    eval_text: Path | None,
+    calibration_text: Path | None,
+) -> dict[str, float]:
+    """Forecast the time of each stage of a build that tries some recipes, seconds.
+
+    Args:
+        source: the source model; not ONNX.
+        recipes: the recipes, in order.
+        pace: pace of this machine.
+        eval_text: text file to measure on; None for text that the model writes.
+        calibration_text: text file to calibrate with; None likewise.
+    """
+    work = _Work(
+        plan.shape(source),
+        pace,
+        floats=texts.in_floats(source),
+        bfloat16=texts.calibrated_in_bfloat16(source),
+    )
+    expected = {}
+    if eval_text is None:
+        expected[Stages.EVALUATION_TEXT] = work.writing(texts.EVALUATION)
+    expected[Stages.REFERENCE] = work.reading(texts.EVALUATION.windows)
+    for recipe in recipes:
+        if recipe.calibrated and Stages.CALIBRATION not in expected:
+            if calibration_text is None:
+                expected[Stages.CALIBRATION_TEXT] = work.writing(texts.calibration(source))
+            expected[Stages.CALIBRATION] = work.calibrating(texts.calibration_windows(source))
+        if recipe.calibrated and recipe.sensitive and Stages.SENSITIVITY not in expected:
+            expected[Stages.SENSITIVITY] = work.differentiating()
+        expected[Stages.building(recipe.name)] = work.building()
+        expected[Stages.measuring(recipe.name)] = work.measuring(texts.EVALUATION.windows)
+    return expected
+
+
+def announce(expected: dict[str, float], recipes: Sequence[Recipe]) -> None:
+    """Report how long a build takes, at least and at most."""
+    names = list(expected)
+    first = sum(
+        expected[name] for name in names[: names.index(Stages.measuring(recipes[0].name)) + 1]
+    )
+    whole = sum(expected.values())
+    text = f"takes about {duration(first)} if {recipes[0].name} is good enough"
+    if len(recipes) > 1:
+        text += f", {duration(whole)} if all recipes are tried"
+    console.note(f"{text} (less if cached)")
+
+
+class _Work:
+    """Work on a model, in seconds."""
+
+    def __init__(self, of: Shape, pace: Pace, *, floats: bool, bfloat16: bool) -> None:
+        self._of, self._pace = of, pace
+        self._floats, self._bfloat16 = floats, bfloat16
+
+    def writing(self, of: texts.WindowSet) -> float:
+        """Text that the model writes."""
+        tokens = of.windows * WINDOW
+        at_once = plan.at_once(self._of, len(of.prompts), tokens, floats=self._floats)
+        batches = math.ceil(len(of.prompts) / at_once)
+        steps = batches * tokens / len(of.prompts)
+        return START_S + steps * self._step(at_once)
+
+    def reading(self, windows: int) -> float:
+        """Probabilities of the reference model, and its answers."""
+        steps = sum(asked.max_tokens for asked in texts.QUESTIONS)
+        prompts = sum(len(asked.prompts) for asked in texts.QUESTIONS) // len(texts.QUESTIONS)
+        return 2 * START_S + self._forward(windows) + steps * self._step(prompts)
+
+    def calibrating(self, windows: int) -> float:
+        """GPTQ: each layer runs twice, and the inputs' second moments are gathered."""
+        of = self._of
+        inputs = (of.hidden, of.queries, of.hidden, of.intermediate)
+        outputs = (of.queries + 2 * of.keys, of.hidden, 2 * of.intermediate, of.hidden)
+        squares = sum(width**2 for width in inputs)
+        moments = 4 / 3 * windows * WINDOW * squares / 0.85
+        factors = sum(width**3 for width in inputs) / 0.5
+        rounds = 1 + 2 * gptq.SWEEPS
+        solving = rounds * sum(rows * width**2 for rows, width in zip(outputs, inputs, strict=True))
+        layers = of.layers * (moments + factors + solving / 0.6)
+        head = rounds * of.vocabulary * of.hidden**2 / 0.6
+        searching = 4000 * of.parameters
+        forward = self._forward(windows) / (2.5 if self._bfloat16 else 1)
+        return START_S + 2 * forward + self._products(layers + head + searching)
+
+    def differentiating(self) -> float:
+        """Costs of the layers: both models forwards, one of them again, and its gradients."""
+        return START_S + 6 * self._forward(DIFFERENTIATED)
+
+    def building(self) -> float:
+        """The graph, its check and the first answer."""
+        return 3 * START_S + self._products(7000 * self._of.parameters)
+
+    def measuring(self, windows: int) -> float:
+        """Probabilities of a quantized model, and its answers."""
+        answers = sum(len(asked.prompts) * asked.max_tokens for asked in texts.QUESTIONS)
+        reading = answers * 0.7 * self._of.parameters / self._pace.bytes_s
+        return 2 * START_S + self._forward(windows) / 2 + reading
+
+    def _forward(self, windows: int) -> float:
+        return self._products(2 * self._of.parameters * windows * WINDOW / 0.8)
+
+    def _step(self, at_once: int) -> float:
+        """Return the time of a step that decodes some texts together."""
+        of = self._of
+        width = 4.0 if self._floats else of.stored
+        products = 2 * of.parameters * at_once / (0.4 if self._floats else 0.8)
+        # The processor waits for weights, or for products; and for some hundred small operations.
+        waiting = max(of.parameters * width / self._pace.bytes_s, self._products(products))
+        return waiting + 4e-4 * of.layers + 2e-8 * at_once * of.vocabulary
+
+    def _products(self, count: float) -> float:
+        return count / self._pace.products_s

@@ -1,0 +1,117 @@
+"""The stages of long work: how long each is expected to take, how long it took, what is left."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+NEGLIGIBLE = 0.05
+"""Part of the expected time below which a stage was taken from the cache: it tells nothing of this
+machine's pace."""
+EARLY = 0.1
+"""Part of a stage below which its own progress does not tell yet how long it takes."""
+
+
+class Stages:
+    """Names of the stages of a build."""
+
+    EVALUATION_TEXT = "evaluation text"
+    REFERENCE = "reference model"
+    CALIBRATION_TEXT = "calibration text"
+    CALIBRATION = "calibration"
+    SENSITIVITY = "sensitive layers"
+
+    @staticmethod
+    def building(recipe: str) -> str:
+        """Name the stage that builds a recipe's graph."""
+        return f"building {recipe}"
+
+    @staticmethod
+    def measuring(recipe: str) -> str:
+        """Name the stage that measures a recipe's model."""
+        return f"measuring {recipe}"
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """A stage.
+
+    Attributes:
+        expected: forecast, seconds.
+        seen: time that it has taken, without the stages inside it, seconds.
+        part: part that is done, from 0 to 1.
+    """
+
+    expected: float
+    seen: float = 0.0
+    part: float = 0.0
+
+
+class Schedule:
+    """The stages of some work; those inside another one stop its clock.
+
+    Attributes:
+        stages: stages by name, in the order in which they are expected.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stages: dict[str, Stage] = {}
+        self._clock = clock
+        self._running: list[Stage] = []
+        self._since = clock()
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Add stages with their forecasts, seconds."""
+        self.stages |= {name: Stage(expected=time) for name, time in seconds.items()}
+
+    def skip_rest(self) -> None:
+        """Remove the stages that have not begun: they will not be needed."""
+        self._tick()
+        self.stages = {name: stage for name, stage in self.stages.items() if stage.seen}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Run the clock of a stage, which need not be expected, while a block runs."""
+        self._tick()
+        stage = self.stages.setdefault(name, Stage(expected=0.0))
+        stage.part = 0.0
+        self._running.append(stage)
+        try:
+            yield
+            stage.part = 1.0
+        finally:
+            self._tick()
+            self._running.pop()
+
+    def advance(self, part: float) -> None:
+        """Note which part of the innermost stage is done."""
+        if self._running:
+            self._tick()
+            self._running[-1].part = part
+
+    def left(self) -> float:
+        """Estimate the time that all stages together still take, seconds."""
+        self._tick()
+        done = [stage for stage in self.stages.values() if stage.part == 1]
+        telling = [stage for stage in done if stage.seen > NEGLIGIBLE * stage.expected > 0]
+        expected = sum(stage.expected for stage in telling)
+        pace = sum(stage.seen for stage in telling) / expected if expected else 1.0
+        return sum(_left(stage, pace) for stage in self.stages.values() if stage.part < 1)
+
+    def part(self) -> float:
+        """Estimate which part of the whole time has passed, from 0 to 1."""
+        left = self.left()
+        seen = sum(stage.seen for stage in self.stages.values())
+        return seen / (seen + left) if seen else 0.0
+
+    def _tick(self) -> None:
+        now = self._clock()
+        if self._running:
+            self._running[-1].seen += now - self._since
+        self._since = now
+
+
+def _left(stage: Stage, pace: float) -> float:
+    if stage.part > EARLY:
+        return stage.seen * (1 - stage.part) / stage.part
+    return max(stage.expected * pace - stage.seen, 0.0)
