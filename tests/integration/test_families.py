@@ -13,12 +13,14 @@ import numpy as np
 import onnxruntime_genai as og
 import pytest
 
+from device_runtime.bundle.reasoning import with_arguments
+from device_runtime.errors import RequestError
 from device_runtime.inference.engine import GenerationRequest, Message
 from device_runtime.inference.genai_engine import GenAIEngine
 from packager.errors import QuantizeError
 from packager.genai import folder as genai_folder
 from packager.genai.corrections import BUILT_AS
-from packager.jobs import check, generation
+from packager.jobs import chat, check, generation, reasoning
 from packager.jobs.job import Work
 from packager.jobs.measure import DecoderGraph, TimeDecoding
 from packager.models.catalog import ARCHITECTURES, REFUSED
@@ -154,6 +156,24 @@ def test_chat_template_gives_the_tokens_of_transformers(
         assert tokenizer.encode(text).tolist() == expected
 
 
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.thinks])
+def test_thinking_is_switched_as_in_transformers(built: Path, name: str, value: bool) -> None:
+    folder = built / name / "fp32"
+    found = reasoning.find(folder)
+    assert found is not None
+    assert (found.argument, found.on, found.off) == ("enable_thinking", True, False)
+    tokenizer = og.Tokenizer(str(folder))
+    assert tokenizer.encode(found.begin).tolist() == list(found.begin_tokens)
+    text = tokenizer.apply_chat_template(
+        json.dumps(CONVERSATIONS["a conversation"]),
+        template_str=with_arguments(chat.template(folder), {"enable_thinking": value}),
+        add_generation_prompt=True,
+    )
+    expected = json.loads((built / name / "templates.json").read_text())[f"thinking: {value}"]
+    assert tokenizer.encode(text).tolist() == expected
+
+
 # Llama 2's tokenizer puts a space before a plain text that it puts before no text of a chat; of the
 # two the runtime can do one.
 @pytest.mark.parametrize("text", families.TEXTS)
@@ -216,8 +236,56 @@ def test_remembered_conversation_goes_on_as_a_new_one_would(built: Path, name: s
     with_reuse, remembered = answer(engine, second)
     fresh = GenAIEngine(folder, context_length=1024, threads=1)
     assert (with_reuse, 0) == answer(fresh, second)
-    # A KV cache with a sliding window cannot go back: such a conversation is read anew.
-    assert remembered > 20 or name in WINDOWED
+    # A KV cache with a sliding window cannot go back, nor can short convolutions: such a
+    # conversation is read anew.
+    assert remembered > 20 or name in (*WINDOWED, "LFM2-VL")
+
+
+@pytest.mark.parametrize("name", ["Qwen3.5", "LFM2-VL", "Gemma 4"])
+def test_second_turn_of_a_chat_goes_on_as_a_fresh_prompt_would(built: Path, name: str) -> None:
+    """Also after an answer whose thoughts the template leaves out, and for two answers."""
+    folder = built / name / "fp32"
+    turns = [
+        Message(role=turn["role"], content=turn["content"]) for turn in CONVERSATIONS[THOUGHTS]
+    ]
+    engine, fresh = (GenAIEngine(folder, context_length=1024, threads=1) for _ in range(2))
+    list(engine.generate(GenerationRequest(prompt=tuple(turns[:1]), max_tokens=12), lambda: False))
+    while engine.idle():
+        pass
+    texts = []
+    for each in (engine, fresh):
+        request = GenerationRequest(prompt=tuple(turns), max_tokens=12, n=2)
+        chunks = list(each.generate(request, lambda: False))
+        texts.append(["".join(c.text for c in chunks if c.index == index) for index in (0, 1)])
+        if each is engine and name == "Qwen3.5":
+            usage = chunks[-1].usage
+            assert usage is not None
+            assert usage.cached_tokens > 20
+    assert texts[0] == texts[1]
+    assert texts[0][0] == texts[0][1]
+
+
+@pytest.mark.parametrize("name", ["Qwen3.5", "LFM2-VL", "Gemma 4"])
+def test_beam_search_is_refused_where_the_engine_cannot_do_it(built: Path, name: str) -> None:
+    engine = GenAIEngine(built / name / "fp32", context_length=256, threads=1)
+    with pytest.raises(RequestError, match="num_beams must be 1"):
+        list(engine.generate(GenerationRequest(prompt="a", max_tokens=4, num_beams=2), bool))
+
+
+@pytest.mark.parametrize("name", ["Qwen2", "Qwen3.5", "LFM2-VL"])
+def test_padding_in_a_prompt_is_text(built: Path, name: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = built / name / ("text" if FAMILIES[name].around else "hf")
+    pad = AutoTokenizer.from_pretrained(source).pad_token_id
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    for prompt in ([0, 20, pad, 30, 40], [20, 30, 0, 40, pad]):
+        with torch.inference_mode():
+            wanted = model(torch.tensor([prompt])).logits[0, -1].numpy()
+        _, logits = generate(built / name / "fp32", np.array(prompt))
+        finite = np.isfinite(logits)
+        assert np.abs(logits[finite] - wanted[finite]).max() < 1e-4 * wanted.std()
 
 
 def test_remembered_conversation_across_the_switch_of_long_rope(built: Path) -> None:

@@ -106,6 +106,14 @@ def templates(hf: Path) -> dict[str, Any]:
             )
         except Exception:
             found[name] = None
+    for value in (True, False) if "enable_thinking" in (tokenizer.chat_template or "") else ():
+        found[f"thinking: {value}"] = tokenizer.apply_chat_template(
+            families.CONVERSATIONS["a conversation"],
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=False,
+            enable_thinking=value,
+        )
     return found
 
 

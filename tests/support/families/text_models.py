@@ -78,8 +78,8 @@ _MINISTRAL3 = Family(
         projector_hidden_act="gelu",
         vision_feature_layer=-1,
     ),
-    tokenizer=tokenizers.MISTRAL,
-    template=templates.MISTRAL,
+    tokenizer=tokenizers.MINISTRAL3,
+    template=templates.MINISTRAL3,
     prompt_tokens=(40,),
 )
 
@@ -125,8 +125,8 @@ _QWEN3_5 = Family(
         image_token_id=300,
         video_token_id=301,
     ),
-    tokenizer=tokenizers.QWEN3,
-    template=templates.QWEN3,
+    tokenizer=tokenizers.QWEN3_5,
+    template=templates.QWEN3_5,
 )
 
 _QWEN3_VL = Family(
@@ -198,8 +198,8 @@ _LFM2_VL = Family(
         downsample_factor=2,
         projector_hidden_size=64,
     ),
-    tokenizer=tokenizers.QWEN3,
-    template=templates.CHATML,
+    tokenizer=tokenizers.LFM2,
+    template=templates.LFM2,
 )
 
 _GEMMA4 = Family(
@@ -241,8 +241,8 @@ _GEMMA4 = Family(
         },
         audio_config={"model_type": "gemma4_unified_audio", "audio_embed_dim": 32},
     ),
-    tokenizer=tokenizers.GEMMA,
-    template=templates.GEMMA3,
+    tokenizer=tokenizers.GEMMA4,
+    template=templates.GEMMA4,
     prompt_tokens=(40, 1024 - 16, 1024 + 40),
     seed=5,
 )
