@@ -19,17 +19,21 @@ from device_runtime.inference.engine import GenerationRequest, Message
 from device_runtime.inference.genai_engine import GenAIEngine
 from packager.errors import QuantizeError
 from packager.genai import folder as genai_folder
+from packager.genai.calibrated import CalibratedWeights
 from packager.genai.corrections import BUILT_AS
 from packager.jobs import chat, check, generation, reasoning
+from packager.jobs.calibrate import Calibrate
 from packager.jobs.job import Work
 from packager.jobs.measure import DecoderGraph, TimeDecoding
 from packager.models.catalog import ARCHITECTURES, REFUSED
 from packager.models.folder import _REMOTE_CODE
 from packager.quantize import builder
+from packager.recipes.nodes import EMBEDDING, HEAD
+from packager.recipes.recipes import RECIPES
 from tests.support import families
 from tests.support.commands import edgepack, make_offline, refused
-from tests.support.families import CONVERSATIONS
-from tests.support.families.builds import PRECISIONS, TOKENS
+from tests.support.families import CONVERSATIONS, builds
+from tests.support.families.builds import BLOCK_SIZE, PRECISIONS, TOKENS
 from tests.support.families.models import FAMILIES
 from tests.support.families.variants import OTHERS, VARIANTS
 
@@ -105,6 +109,25 @@ def test_quantized_model_loads_and_generates(built: Path, name: str, precision: 
     finite = np.isfinite(logits)
     likeness = np.corrcoef(logits[finite], expected["logits-40"][finite])[0, 1]
     assert likeness > {"int8": 0.99, "int4": 0.7}[precision]
+
+
+@pytest.mark.parametrize("name", ["Gemma 4", "LFM2-VL", "Qwen3.5"])
+def test_calibrated_weights_reach_every_linear_layer(
+    built: Path, tmp_path: Path, name: str
+) -> None:
+    source, folder, model = built / name / "text", tmp_path / "gptq", tmp_path / "model"
+    np.save(tmp_path / "windows.npy", np.random.default_rng(0).integers(10, 400, size=(4, 32)))
+    folder.mkdir()
+    job = Calibrate(source=source, windows=tmp_path / "windows.npy", block_size=BLOCK_SIZE)
+    job.run(Work(folder))
+    builds.build(source, model, RECIPES["int4-gptq"], calibrated=folder)
+    calibrated = CalibratedWeights(folder)
+    nodes = [weight.node for weight in check.inspect_graph(model).quantized]
+    without = [node for node in nodes if not calibrated.linears(node)]
+    assert without == [EMBEDDING, HEAD]
+    expected = np.load(built / name / "expected.npz")
+    tokens, _ = generate(model, expected["prompt-40"])
+    assert len(tokens) == TOKENS
 
 
 @pytest.mark.parametrize("name", WINDOWED)
@@ -245,9 +268,8 @@ def test_remembered_conversation_goes_on_as_a_new_one_would(built: Path, name: s
 def test_second_turn_of_a_chat_goes_on_as_a_fresh_prompt_would(built: Path, name: str) -> None:
     """Also after an answer whose thoughts the template leaves out, and for two answers."""
     folder = built / name / "fp32"
-    turns = [
-        Message(role=turn["role"], content=turn["content"]) for turn in CONVERSATIONS[THOUGHTS]
-    ]
+    told = CONVERSATIONS["thoughts in an earlier answer"]
+    turns = [Message(role=turn["role"], content=turn["content"]) for turn in told]
     engine, fresh = (GenAIEngine(folder, context_length=1024, threads=1) for _ in range(2))
     list(engine.generate(GenerationRequest(prompt=tuple(turns[:1]), max_tokens=12), lambda: False))
     while engine.idle():
@@ -272,7 +294,7 @@ def test_beam_search_is_refused_where_the_engine_cannot_do_it(built: Path, name:
         list(engine.generate(GenerationRequest(prompt="a", max_tokens=4, num_beams=2), bool))
 
 
-@pytest.mark.parametrize("name", ["Qwen2", "Qwen3.5", "LFM2-VL"])
+@pytest.mark.parametrize("name", ["Qwen2", "Qwen3.5"])
 def test_padding_in_a_prompt_is_text(built: Path, name: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
