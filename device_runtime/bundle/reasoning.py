@@ -19,7 +19,7 @@ Marker = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-
 
 
 class Reasoning(Struct, frozen=True, kw_only=True):
-    """How a model's thoughts are switched, and what they stand between in its answers.
+    """The switch of a model's thoughts, and the texts around them in its answers.
 
     Attributes:
         begin: text before the thoughts.

@@ -55,8 +55,8 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
     operators: dict[str, int]
     quantized: tuple[QuantizedWeight, ...]
     large_floats: tuple[str, ...]
-    cache_bytes: int
-    state_bytes: int
+    cache_bytes: int = 0
+    state_bytes: int = 0
     execution_provider: str
 
 

@@ -23,7 +23,7 @@ MARKERS = (
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
 )
-"""What thoughts stand between in the models of different publishers."""
+"""Texts around the thoughts of models, as their publishers chose them."""
 
 SWITCHES: tuple[tuple[str, Value, Value], ...] = (
     ("enable_thinking", True, False),
