@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime_genai as og
 import pytest
 
@@ -157,6 +158,31 @@ def test_context_shorter_than_the_window_opens_the_whole_window(
     generator.append_tokens(np.arange(20, 30, dtype=np.int32))
     generator.generate_next_token()
     assert generator.token_count() == 11
+
+
+def test_graph_has_no_positions_beyond_the_context(built: Path, tmp_path: Path) -> None:
+    family, expected = FAMILIES["Gemma 4"], np.load(built / "Gemma 4" / "expected.npz")
+    (tmp_path / "model").mkdir()
+    job = builder.job(
+        built / "Gemma 4" / "text",
+        precision="fp32",
+        execution_provider="cpu",
+        options={},
+        trust_remote_code=False,
+        positions=1100,
+    )
+    builder.build(job, tmp_path / "model")
+    tables = [
+        tensor.dims
+        for tensor in onnx.load(str(tmp_path / "model" / "model.onnx")).graph.initializer
+        if tensor.name.startswith(("cos_cache", "sin_cache"))
+    ]
+    assert sorted(map(list, tables)) == [[1100, 16]] * 2 + [[1100, 32]] * 2
+    for length in family.prompt_tokens:
+        tokens, _ = generate(tmp_path / "model", expected[f"prompt-{length}"])
+        assert tokens == expected[f"tokens-{length}"].tolist()
+    config = json.loads((tmp_path / "model" / "genai_config.json").read_text())
+    assert config["model"]["context_length"] == 1100
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
