@@ -159,6 +159,8 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
             )
         tensors.refuse_gaps(compared, str(source.path))
         tensors.warn_unexpected(compared, source.path.name)
+        if compared.untied:
+            tensors.warn_untied(source.path.name)
 
     folder = cache.stage("hf", inputs, make)
     check_hf(folder, trust_remote_code=trust_remote_code)

@@ -122,6 +122,19 @@ def test_tensors_of_the_text_model_without_a_place_are_named(folder: Path, tmp_p
     assert extract(folder, tmp_path).unexpected == ["model.extra.weight"]
 
 
+def test_head_of_its_own_is_used_though_the_configuration_ties_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    def with_head(own: Tensors) -> Tensors:
+        embedding = own["language_model.model.embed_tokens.weight"]
+        return {**own, "language_model.lm_head.weight": -embedding}
+
+    change(folder, with_head)
+    assert extract(folder, tmp_path).untied
+    config = json.loads((tmp_path / "text" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False
+
+
 def test_forecast_is_that_of_the_text_model(folder: Path) -> None:
     of = plan.shape(resolve(str(folder)))
     assert of.layers == GEMMA.config["num_hidden_layers"]
