@@ -15,11 +15,11 @@ ArgumentText = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}\Z
 ArgumentNumber = Annotated[int, Meta(ge=-(2**31), le=2**31)]
 Value = bool | ArgumentNumber | ArgumentText
 """The value of an argument; a text has no character that means something in a template."""
-Marker = Annotated[str, Meta(min_length=1, max_length=64)]
+Marker = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]{1,64}\Z")]
 
 
 class Reasoning(Struct, frozen=True, kw_only=True):
-    """How a model's thoughts are switched, and what they stand between in its answers.
+    """The switch of a model's thoughts, and the texts around them in its answers.
 
     Attributes:
         begin: text before the thoughts.

@@ -43,6 +43,10 @@ LONG_ROPE_FROM = 4096
 """Tokens beyond which Phi-3.5 uses its long rotary factors, for earlier positions as well: a
 longer prompt must be prefilled at once, so that no cached position has short factors."""
 
+HEADING = 16
+"""Tokens at the end of a prompt before which a snapshot is taken, where a model needs one: more
+than the heading of an answer, which chat templates write otherwise once the answer is there."""
+
 CONVERSATIONS = 4
 """Number of full-context KV caches to keep, memory permitting."""
 
@@ -119,10 +123,13 @@ class GenAIEngine:
         """
         self._model = GenAIModel(model_folder, context_length=context_length, threads=threads)
         whole = max(context_length, self._model.min_capacity) * self._model.kv_bytes
+        whole += self._model.state_bytes
         self._budget = kv_cache_bytes or min(CONVERSATIONS * whole, memory.available() // 2)
         self._cache = KvCache(
             self._model.generator,
             token_bytes=self._model.kv_bytes,
+            state_bytes=self._model.state_bytes,
+            snapshots=self._model.snapshots,
             budget=self._budget,
             context_length=context_length,
             least=self._model.min_capacity,
@@ -206,6 +213,12 @@ class GenAIEngine:
                 f"device has {self._budget >> 20} MiB for it",
                 hint="Lower max_tokens, or shorten the prompt.",
             )
+        if request.num_beams > 1 and not self._model.beams:
+            raise RequestError(
+                "num_beams must be 1: this model has sliding windows or layers with a state, of "
+                "which the engine cannot keep several versions",
+                hint="Sample several answers with n instead.",
+            )
         for token, _ in request.logit_bias:
             if token >= self._model.vocabulary:
                 raise UnknownTokenError(
@@ -244,18 +257,39 @@ class GenAIEngine:
         job.progress.cached_tokens = len(slot.tokens)
         for index in range(job.request.n):
             if index:
-                slot.rewind(max(0, len(prompt) - MIN_PREFILL))
+                self._rewind_to_prompt(slot, prompt)
             while len(slot.tokens) < len(prompt):
                 if job.cancelled():
                     yield _end(job, FinishReason.CANCELLED, index=index)
                     return
-                rest = prompt[len(slot.tokens) :]
-                whole = self._stands_alone(job.request, job.length)
-                slot.append(rest if whole else rest[: step(len(rest), PROMPT_STEP)])
+                self._prefill(job)
                 yield GenerationChunk()
             reason = yield from self._decode(job, index)
             if reason is FinishReason.CANCELLED:
                 return
+
+    def _prefill(self, job: _Job) -> None:
+        """Prefill the next chunk of the prompt."""
+        slot = job.slot
+        rest = job.prompt[len(slot.tokens) :]
+        if self._stands_alone(job.request, job.length):
+            slot.append(rest)
+            return
+        before_end = len(rest) - HEADING
+        to_snapshot = self._model.snapshots and before_end >= MIN_PREFILL
+        tokens = before_end if to_snapshot else len(rest)
+        chunk = rest[: step(tokens, PROMPT_STEP)]
+        slot.append(chunk)
+        if to_snapshot and len(chunk) == tokens:
+            slot.snapshot()
+
+    def _rewind_to_prompt(self, slot: Slot, prompt: Tokens) -> None:
+        """Rewind a slot for another answer, as far as necessary for the prompt's last logits."""
+        try:
+            slot.rewind(max(0, len(prompt) - MIN_PREFILL))
+        except RuntimeError:
+            # This model cannot rewind so far.
+            slot.restart(self._model.generator(slot.capacity, slot.key))
 
     def _decode(self, job: _Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate one answer token by token; return the reason it ended."""

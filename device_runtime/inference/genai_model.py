@@ -38,11 +38,15 @@ class GenAIModel:
     """Model, tokenizer and adapters.
 
     Attributes:
+        beams: True if the model can do a beam search.
         context_length: maximum length of prompt and answer together, tokens.
         end_tokens: ids of the tokens that end an answer.
         min_capacity: smallest capacity of a KV cache, tokens; sliding-window attention needs the
             whole window.
         kv_bytes: size of the KV cache of one token; 0 where the model does not report it.
+        state_bytes: size of the states of layers that have one instead of a KV cache, with a
+            snapshot of it if the model needs one.
+        snapshots: True if the model rewinds only to where a snapshot of its state was taken.
         long_rope: True if the model has other rotary factors for long texts (LongRoPE).
         token_bytes: bytes of each token, by id.
         vocabulary: size of the vocabulary, tokens.
@@ -74,7 +78,9 @@ class GenAIModel:
             self.context_length = context_length
             decoder = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
             self.min_capacity = memory.kv_cache_length(decoder, MIN_CAPACITY)
-            self.vocabulary, self.kv_bytes = self._shapes(decoder)
+            self.snapshots = "past_recurrent_names" in decoder["inputs"]
+            self.vocabulary, self.kv_bytes, self.state_bytes = self._shapes(decoder)
+            self.beams = self.state_bytes == 0 and self.min_capacity == MIN_CAPACITY
         except Exception as error:
             problem = f"the model in {folder} does not load"
             if "cuda" in str(error).lower():
@@ -161,21 +167,32 @@ class GenAIModel:
                 hint="A model without a chat template takes raw prompts only.",
             ) from None
 
-    def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int]:
-        """Measure vocabulary size and KV cache bytes per token in a first run."""
+    def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int, int]:
+        """Measure vocabulary size, KV cache bytes per token and state bytes in a first run."""
         generator = self.generator(self.min_capacity, SlotKey())
         generator.append_tokens(np.zeros(2, np.int32))
         vocabulary = generator.get_logits().shape[-1]
-        total = 0
-        for layer in range(decoder["num_hidden_layers"]):
-            for names in ("past_key_names", "past_value_names"):
-                try:
-                    cache = generator.get_input(decoder["inputs"][names] % layer)
-                except (KeyError, RuntimeError):
-                    # A layer without a KV cache, such as one with a state of fixed size.
-                    continue
-                total += cache.nbytes
-        return vocabulary, total // self.min_capacity
+        cache, state = (
+            sum(
+                _input_bytes(generator, decoder["inputs"].get(name, ""), layer)
+                for name in names
+                for layer in range(decoder["num_hidden_layers"])
+            )
+            for names in (_CACHES, _STATES)
+        )
+        return vocabulary, cache // self.min_capacity, state * (2 if self.snapshots else 1)
+
+
+_CACHES = ("past_key_names", "past_value_names")
+_STATES = ("past_conv_names", "past_recurrent_names")
+
+
+def _input_bytes(generator: Any, pattern: str, layer: int) -> int:
+    """Return the size of a layer's input; 0 for a layer without it, or where it is not reported."""
+    try:
+        return int(generator.get_input(pattern % layer).nbytes) if pattern else 0
+    except RuntimeError:
+        return 0
 
 
 def first_line(error: Exception) -> str:

@@ -44,6 +44,9 @@ class Generator(Protocol):
     def rewind_to(self, length: int) -> None:
         """Discard all tokens from this position on."""
 
+    def snapshot_state(self) -> None:
+        """Keep the states of layers without a KV cache, so that a rewind can end here."""
+
 
 class SlotKey(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters fixed when a generator is created: only requests with equal keys share slots."""
@@ -65,10 +68,14 @@ class Slot:
         used: logical time of the last use.
     """
 
-    def __init__(self, generator: Any, capacity: int, key: SlotKey) -> None:
+    def __init__(
+        self, generator: Any, capacity: int, key: SlotKey, *, snapshots: bool = False
+    ) -> None:
         self.generator = generator
         self.capacity = capacity
         self.key = key
+        self._snapshots = snapshots
+        self._snapshot_at = 0
         self.tokens: list[int] = []
         self.generated: list[int] = []
         self.busy = True
@@ -76,10 +83,27 @@ class Slot:
         self._length = 0
 
     def common(self, prompt: Sequence[int]) -> int:
-        """Count the prompt tokens that need no prefill: the length of the common prefix."""
+        """Count the prompt tokens that need no prefill: the length of the common prefix.
+
+        With snapshots, that is the place of the last one if the prefix reaches it.
+        """
         most = max(0, min(len(self.tokens), len(prompt) - MIN_PREFILL))
         pairs = zip(self.tokens[:most], prompt, strict=False)
-        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if not self._snapshots or common == self._length:
+            return common
+        return self._snapshot_at if common >= self._snapshot_at else 0
+
+    def restart(self, generator: Any) -> None:
+        """Start over with a new generator, for a model that cannot rewind so far."""
+        self.generator = generator
+        self.tokens, self.generated = [], []
+        self._length = self._snapshot_at = 0
+
+    def snapshot(self) -> None:
+        """Keep the state after the prefilled tokens, so that a rewind can end there."""
+        self.generator.snapshot_state()
+        self._snapshot_at = len(self.tokens)
 
     def rewind(self, length: int) -> None:
         """Discard all generated tokens, and the prefilled ones from this position on."""
@@ -100,8 +124,12 @@ class Slot:
         self._length += 1
 
     def prefill_generated(self, count: int) -> bool:
-        """Prefill the first of the generated tokens again; False if there are too few of them."""
-        if len(self.generated) < MIN_PREFILL:
+        """Prefill the first of the generated tokens again; False if there are too few of them.
+
+        With snapshots it would take the way back to the prompt, whose next form often lacks the
+        thoughts of the answer.
+        """
+        if len(self.generated) < MIN_PREFILL or self._snapshots:
             return False
         count = step(len(self.generated), count)
         chunk, self.generated = self.generated[:count], self.generated[count:]
@@ -131,6 +159,8 @@ class KvCache:
     Args:
         make: creates a generator for a capacity (tokens) and a key.
         token_bytes: size of the KV cache of one token.
+        state_bytes: size of what a slot holds whatever its capacity.
+        snapshots: the model rewinds only to where a snapshot of its state was taken.
         budget: memory for all slots together, bytes; 0 where size and budget are not known.
         context_length: maximum length of a conversation, tokens.
         least: smallest capacity of a slot, tokens.
@@ -142,6 +172,8 @@ class KvCache:
         make: Callable[[int, SlotKey], Any],
         *,
         token_bytes: int,
+        state_bytes: int = 0,
+        snapshots: bool = False,
         budget: int,
         context_length: int,
         least: int = 1,
@@ -149,6 +181,8 @@ class KvCache:
     ) -> None:
         self._make = make
         self._token_bytes = token_bytes
+        self._state_bytes = state_bytes
+        self._snapshots = snapshots
         self._budget = budget
         self._context_length = context_length
         self._least = least
@@ -164,7 +198,7 @@ class KvCache:
 
     def fits(self, tokens: int) -> bool:
         """Return whether a slot for so many tokens fits into the empty budget."""
-        return max(tokens, self._least) * self._token_bytes <= self._budget
+        return self._bytes(max(tokens, self._least)) <= self._budget
 
     def take(self, prompt: Sequence[int], length: int, key: SlotKey) -> Slot | None:
         """Take a slot, trimmed to the common prefix; None while busy slots leave no room for one.
@@ -262,7 +296,8 @@ class KvCache:
         return self._keep(self._slot(capacity, key))
 
     def _slot(self, capacity: int, key: SlotKey) -> Slot:
-        return Slot(self._make(capacity, key), capacity, key)
+        generator = self._make(capacity, key)
+        return Slot(generator, capacity, key, snapshots=self._snapshots)
 
     def _keep(self, slot: Slot) -> Slot:
         self._slots.append(slot)
@@ -272,7 +307,7 @@ class KvCache:
     def _has_room(self, tokens: int) -> bool:
         if len(self._slots) >= MAX_SLOTS:
             return False
-        held = self._held() + tokens * self._token_bytes
+        held = self._held() + self._bytes(tokens)
         # ONNX Runtime keeps the memory of a dropped slot and reuses it for the next one.
         missing = max(0, held - self._most)
         return held <= self._budget and (not missing or self._available() >= missing + RESERVE)
@@ -294,11 +329,15 @@ class KvCache:
     def _capacity(self, length: int) -> int:
         """Return a capacity with room for later turns, within the context length."""
         roomy = -(-2 * length // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
-        affordable = self._budget // max(1, self._token_bytes)
+        affordable = (self._budget - self._state_bytes) // max(1, self._token_bytes)
         return max(length, self._least, min(roomy, self._context_length, affordable))
 
     def _held(self) -> int:
-        return sum(slot.capacity for slot in self._slots) * self._token_bytes
+        return sum(self._bytes(slot.capacity) for slot in self._slots)
+
+    def _bytes(self, tokens: int) -> int:
+        """Size of a slot of a capacity."""
+        return tokens * self._token_bytes + self._state_bytes
 
     def _touch(self, slot: Slot) -> None:
         self._clock += 1

@@ -26,30 +26,31 @@ TOKENIZER_FILES = (
 BASE_BYTES = 200 << 20
 
 
-def memory_bytes(folder: Path, config: dict[str, Any], tokens: int) -> int:
-    """Estimate the resident memory while serving a folder, with a context of some tokens, bytes."""
-    decoder = config["model"]["decoder"]
-    return serving_bytes(
-        model_bytes(folder),
-        layers=decoder["num_hidden_layers"],
-        keys=decoder["num_key_value_heads"] * decoder["head_size"],
-        tokens=kv_cache_length(decoder, tokens),
-        provider="cpu" if not decoder["session_options"]["provider_options"] else "other",
-    )
+def memory_bytes(
+    folder: Path, config: dict[str, Any], tokens: int, *, cache_bytes: int, state_bytes: int
+) -> int:
+    """Estimate the resident memory while serving a folder, bytes.
+
+    Args:
+        folder: ONNX GenAI folder.
+        config: its genai_config.json.
+        tokens: prompt and answer together.
+        cache_bytes: size of the KV cache of one token.
+        state_bytes: size of the states of layers that have one instead of a KV cache.
+    """
+    length = kv_cache_length(config["model"]["decoder"], tokens)
+    return serving_bytes(model_bytes(folder) + state_bytes, cache_bytes=cache_bytes, tokens=length)
 
 
-def serving_bytes(weights: int, *, layers: int, keys: int, tokens: int, provider: str) -> int:
+def serving_bytes(weights: int, *, cache_bytes: int, tokens: int) -> int:
     """Estimate the resident memory while serving, bytes: weights, KV cache and `BASE_BYTES`.
 
     Args:
         weights: size of graph and weights, bytes.
-        layers: number of decoder layers.
-        keys: total width of the key heads; values have the same width.
+        cache_bytes: size of the KV cache of one token.
         tokens: length of the KV cache, which is allocated in full.
-        provider: execution provider; only on the CPU is the cache in fp32.
     """
-    element = 4 if provider == "cpu" else 2
-    return weights + 2 * layers * keys * tokens * element + BASE_BYTES
+    return weights + cache_bytes * tokens + BASE_BYTES
 
 
 def component(path: str) -> Component:

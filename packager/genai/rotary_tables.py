@@ -23,3 +23,10 @@ def shorten(builder: Any, positions: int) -> None:
         return make(self, **names)
 
     builder.Model.make_rotary_embedding_caches = make_caches
+    # Gemma 4 makes the tables of its global layers with a function of its own.
+    make_global = builder.Gemma4Model.make_proportional_rope_caches
+
+    def make_global_caches(self: Any) -> tuple[Any, ...]:
+        return tuple(table[:positions] for table in make_global(self))
+
+    builder.Gemma4Model.make_proportional_rope_caches = make_global_caches

@@ -12,7 +12,7 @@ def adapt(folder: Path, positions: int | None) -> None:
 
     The runtime leaves out padding at the end of a prompt (and before, counts its positions wrongly
     in Qwen3.5): but prompts come one at a time, and what looks like padding is text. In Qwen3.5 it
-    looks for an image at each image token, which is token 0 unless named.
+    looks for images and videos at their tokens, which are token 0 unless named.
 
     Args:
         folder: ONNX GenAI folder as the model builder wrote it.
@@ -24,5 +24,5 @@ def adapt(folder: Path, positions: int | None) -> None:
     if positions is not None:
         config["model"]["context_length"] = min(config["model"]["context_length"], positions)
     if config["model"]["type"].startswith("qwen3_5"):
-        config["model"]["image_token_id"] = _NO_TOKEN
+        config["model"]["image_token_id"] = config["model"]["video_token_id"] = _NO_TOKEN
     path.write_text(json.dumps(config, indent=4) + "\n")

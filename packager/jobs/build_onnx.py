@@ -100,12 +100,16 @@ class BuildOnnx(Job[Built], frozen=True, kw_only=True):
             options = builder.parse_extra_options(*place, pairs)
             if self.weights is not None:
                 _install_pass(builder, options, self.weights)
-            corrections.correct(builder, options["hf_details"]["hf_config"])
-            if self.positions is not None:
-                rotary_tables.shorten(builder, self.positions)
+            config = options["hf_details"]["hf_config"]
+            corrections.correct(builder, config)
+            positions = self.positions
+            if positions is not None:
+                # The runtime opens the cache of a window whole.
+                positions = max(positions, getattr(config, "sliding_window", None) or 0)
+                rotary_tables.shorten(builder, positions)
             with _counted_layers(builder, work.advance):
                 builder.create_model(*place, **options)
-        runtime_config.adapt(work.target, self.positions)
+        runtime_config.adapt(work.target, positions)
         tokenizer_files.adapt(work.target)
         trust = self.options.get("hf_remote") == "true"
         differences = tokenizer_files.differences(self.source, work.target, trust_remote_code=trust)

@@ -47,12 +47,16 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
         operators: number of nodes of each operator type.
         quantized: quantized weights.
         large_floats: names of nodes with large float weights.
+        cache_bytes: size of the KV cache of one token.
+        state_bytes: size of the states of layers that have one instead of a KV cache.
         execution_provider: execution provider the graph was built for, lower case.
     """
 
     operators: dict[str, int]
     quantized: tuple[QuantizedWeight, ...]
     large_floats: tuple[str, ...]
+    cache_bytes: int = 0
+    state_bytes: int = 0
     execution_provider: str
 
 
@@ -114,6 +118,7 @@ def inspect_graph(folder: Path) -> Graph:
     graph = onnx.load(str(folder / decoder["filename"]), load_external_data=False).graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     providers = decoder["session_options"]["provider_options"]
+    cache_bytes, state_bytes = _remembered(graph, decoder["head_size"])
     return Graph(
         operators=dict(sorted(Counter(node.op_type for node in graph.node).items())),
         quantized=tuple(
@@ -128,8 +133,31 @@ def inspect_graph(folder: Path) -> Graph:
             for name in node.input
             if name in weights and math.prod(weights[name].dims) >= LARGE
         ),
+        cache_bytes=cache_bytes,
+        state_bytes=state_bytes,
         execution_provider=next(iter(providers[0])).lower() if providers else "cpu",
     )
+
+
+def _remembered(graph: Any, head_size: int) -> tuple[int, int]:
+    """Return the sizes of the KV cache of a token and of the states, from the graph's inputs."""
+    import onnx
+
+    cache = state = 0
+    for value in graph.input:
+        if not value.name.startswith("past"):
+            continue
+        tensor = value.type.tensor_type
+        size = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
+        names = [dimension.dim_param for dimension in tensor.shape.dim]
+        for dimension in tensor.shape.dim:
+            # Sizes that depend on the request have names: batch and length, here 1 each.
+            size *= head_size if dimension.dim_param == "kv_cache_dim" else dimension.dim_value or 1
+        if any("length" in name for name in names):
+            cache += size
+        else:
+            state += size
+    return cache, state
 
 
 def _quantized(node: Any, weights: dict[str, Any]) -> QuantizedWeight:

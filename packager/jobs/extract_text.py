@@ -61,15 +61,19 @@ class ExtractText(Job[Tensors], frozen=True, kw_only=True):
         from transformers import AutoConfig
 
         config = _text_config(AutoConfig.from_pretrained(self.source))
-        (work.target / "config.json").write_text(json.dumps(config, indent=2))
+        path = work.target / "config.json"
+        path.write_text(json.dumps(config, indent=2))
         files = checkpoint.files(self.source)
         listed = (name for path in files for name in safetensors_file.tensors(path))
         names = {name: own for name in listed if (own := text_name(name))}
         safetensors_file.copy(files, work.target / "model.safetensors", names)
-        for path in self.copied:
-            shutil.copyfile(path, work.target / path.name)
+        for file in self.copied:
+            shutil.copyfile(file, work.target / file.name)
         _take_template_of_processor(work.target)
-        return CompareTensors(folder=work.target, trust_remote_code=False).run(work)
+        compared = CompareTensors(folder=work.target, trust_remote_code=False).run(work)
+        if compared.untied:
+            path.write_text(json.dumps({**config, "tie_word_embeddings": False}, indent=2))
+        return compared
 
 
 def _take_template_of_processor(folder: Path) -> None:

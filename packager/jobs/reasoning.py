@@ -23,7 +23,7 @@ MARKERS = (
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
 )
-"""What thoughts stand between in the models of different publishers."""
+"""Texts around the thoughts of models, as their publishers chose them."""
 
 SWITCHES: tuple[tuple[str, Value, Value], ...] = (
     ("enable_thinking", True, False),
@@ -42,7 +42,7 @@ def find(folder: Path) -> Reasoning | None:
     import onnxruntime_genai as og
 
     template = chat.template(folder)
-    markers = next((pair for pair in MARKERS if any(mark in template for mark in pair)), None)
+    markers = next((pair for pair in MARKERS if _has(template, *pair)), None)
     if markers is None:
         return None
     tokenizer = og.Tokenizer(str(folder))
@@ -75,6 +75,11 @@ def find(folder: Path) -> Reasoning | None:
         off=off,
         default=default,
     )
+
+
+def _has(template: str, begin: str, end: str) -> bool:
+    """Return whether a template has thoughts between two markers; some write only their end."""
+    return begin in template or (end in template and "think" in end.lower())
 
 
 def _render(tokenizer: Any, template: str, arguments: Mapping[str, Value]) -> str | None:

@@ -174,6 +174,8 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
             )
         tensors.refuse_gaps(compared, str(source.path))
         tensors.warn_unexpected(compared, source.path.name)
+        if compared.untied:
+            tensors.warn_untied(source.path.name)
 
     if source.quantization:
         console.warn(

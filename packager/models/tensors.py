@@ -51,10 +51,7 @@ def checked(folder: Path, digest: str, *, trust_remote_code: bool) -> Path:
     warn_unexpected(compared, folder.name)
     if not compared.untied:
         return folder
-    console.warn(
-        f"{folder.name} has a head of its own although its configuration ties it to the embedding; "
-        "the head is used"
-    )
+    warn_untied(folder.name)
     inputs = {"untied": digest, "folder": str(folder)}
     return cache.stage("hf", inputs, lambda target: _untie(folder, target))
 
@@ -103,6 +100,14 @@ def warn_unexpected(compared: Tensors, where: str) -> None:
             f"{where} has tensors that the model does not use, which are left out "
             f"({len(names)}): {_some(names)}"
         )
+
+
+def warn_untied(where: str) -> None:
+    """Warn about a head that is used although the configuration has none."""
+    console.warn(
+        f"{where} has a head of its own although its configuration ties it to the embedding; "
+        "the head is used"
+    )
 
 
 def _some(names: list[str]) -> str:

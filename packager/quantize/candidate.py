@@ -109,7 +109,13 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
         answers=answers,
         layers=json.loads((stage / "layers.json").read_text()),
         model_bytes=model_bytes(model),
-        memory_bytes=memory_bytes(model, config, context),
+        memory_bytes=memory_bytes(
+            model,
+            config,
+            context,
+            cache_bytes=graph.cache_bytes,
+            state_bytes=graph.state_bytes,
+        ),
         context_length=context,
     )
 

@@ -36,13 +36,10 @@ def forecast(model: CatalogModel, profile: DeviceProfile) -> Forecast:
     of = plan.shape_of(model.shape, parameters=model.parameters, stored=2.0)
     tokens = min(model.context, profile.context_length)
     size = plan.model_bytes(of, recipe, profile.quantization.get("block_size", BLOCK_SIZE))
-    memory = serving_bytes(
-        size,
-        layers=of.layers,
-        keys=of.keys,
-        tokens=tokens,
-        provider=profile.execution_provider,
-    )
+    # Only on the CPU is the cache in fp32.
+    element = 4 if profile.execution_provider == "cpu" else 2
+    cache_bytes = 2 * of.layers * of.keys * element
+    memory = serving_bytes(size, cache_bytes=cache_bytes, tokens=tokens)
     return Forecast(
         recipe=recipe.name,
         context_length=tokens,

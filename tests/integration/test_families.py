@@ -10,24 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime_genai as og
 import pytest
 
+from device_runtime.bundle.reasoning import with_arguments
+from device_runtime.errors import RequestError
 from device_runtime.inference.engine import GenerationRequest, Message
 from device_runtime.inference.genai_engine import GenAIEngine
 from packager.errors import QuantizeError
 from packager.genai import folder as genai_folder
+from packager.genai import linears
 from packager.genai.corrections import BUILT_AS
-from packager.jobs import check, generation
+from packager.jobs import chat, check, generation, reasoning
+from packager.jobs.calibrate import Calibrate
 from packager.jobs.job import Work
 from packager.jobs.measure import DecoderGraph, TimeDecoding
 from packager.models.catalog import ARCHITECTURES, REFUSED
 from packager.models.folder import _REMOTE_CODE
 from packager.quantize import builder
+from packager.recipes.nodes import EMBEDDING, HEAD
+from packager.recipes.recipes import RECIPES
+from packager.weights import stored
 from tests.support import families
 from tests.support.commands import edgepack, make_offline, refused
-from tests.support.families import CONVERSATIONS
-from tests.support.families.builds import PRECISIONS, TOKENS
+from tests.support.families import CONVERSATIONS, builds
+from tests.support.families.builds import BLOCK_SIZE, PRECISIONS, TOKENS
 from tests.support.families.models import FAMILIES
 from tests.support.families.variants import OTHERS, VARIANTS
 
@@ -105,6 +113,28 @@ def test_quantized_model_loads_and_generates(built: Path, name: str, precision: 
     assert likeness > {"int8": 0.99, "int4": 0.7}[precision]
 
 
+@pytest.mark.parametrize("name", ["Gemma 4", "LFM2-VL", "Qwen3.5"])
+def test_calibrated_weights_reach_every_linear_layer(
+    built: Path, tmp_path: Path, name: str
+) -> None:
+    source, folder, model = built / name / "text", tmp_path / "gptq", tmp_path / "model"
+    np.save(tmp_path / "windows.npy", np.random.default_rng(0).integers(10, 400, size=(4, 32)))
+    folder.mkdir()
+    job = Calibrate(source=source, windows=tmp_path / "windows.npy", block_size=BLOCK_SIZE)
+    job.run(Work(folder))
+    builds.build(source, model, RECIPES["int4-gptq"], calibrated=folder)
+    known: dict[int, set[str]] = {}
+    for error in stored.errors(folder):
+        known.setdefault(error.layer, set()).add(error.name)
+    for weight in check.inspect_graph(model).quantized:
+        place = linears.layer_and_name(weight.node)
+        origin = linears.origin(weight.node, known[place[0]]) if place else None
+        assert origin or weight.node in (EMBEDDING, HEAD), weight.node
+    expected = np.load(built / name / "expected.npz")
+    tokens, _ = generate(model, expected["prompt-40"])
+    assert len(tokens) == TOKENS
+
+
 @pytest.mark.parametrize("name", WINDOWED)
 def test_short_question_runs_on_a_model_with_a_longer_window(built: Path, name: str) -> None:
     folder = built / name / "int4"
@@ -134,6 +164,31 @@ def test_context_shorter_than_the_window_opens_the_whole_window(
     assert generator.token_count() == 11
 
 
+def test_graph_has_no_positions_beyond_the_context(built: Path, tmp_path: Path) -> None:
+    family, expected = FAMILIES["Gemma 4"], np.load(built / "Gemma 4" / "expected.npz")
+    (tmp_path / "model").mkdir()
+    job = builder.job(
+        built / "Gemma 4" / "text",
+        precision="fp32",
+        execution_provider="cpu",
+        options={},
+        trust_remote_code=False,
+        positions=1100,
+    )
+    builder.build(job, tmp_path / "model")
+    tables = [
+        tensor.dims
+        for tensor in onnx.load(str(tmp_path / "model" / "model.onnx")).graph.initializer
+        if tensor.name.startswith(("cos_cache", "sin_cache"))
+    ]
+    assert sorted(map(list, tables)) == [[1100, 16]] * 2 + [[1100, 32]] * 2
+    for length in family.prompt_tokens:
+        tokens, _ = generate(tmp_path / "model", expected[f"prompt-{length}"])
+        assert tokens == expected[f"tokens-{length}"].tolist()
+    config = json.loads((tmp_path / "model" / "genai_config.json").read_text())
+    assert config["model"]["context_length"] == 1100
+
+
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 @pytest.mark.parametrize("name", [name for name, each in FAMILIES.items() if each.template])
 def test_chat_template_gives_the_tokens_of_transformers(
@@ -152,6 +207,24 @@ def test_chat_template_gives_the_tokens_of_transformers(
     else:
         text = tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
         assert tokenizer.encode(text).tolist() == expected
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.thinks])
+def test_thinking_is_switched_as_in_transformers(built: Path, name: str, value: bool) -> None:
+    folder = built / name / "fp32"
+    found = reasoning.find(folder)
+    assert found is not None
+    assert (found.argument, found.on, found.off) == ("enable_thinking", True, False)
+    tokenizer = og.Tokenizer(str(folder))
+    assert tokenizer.encode(found.begin).tolist() == list(found.begin_tokens)
+    text = tokenizer.apply_chat_template(
+        json.dumps(CONVERSATIONS["a conversation"]),
+        template_str=with_arguments(chat.template(folder), {"enable_thinking": value}),
+        add_generation_prompt=True,
+    )
+    expected = json.loads((built / name / "templates.json").read_text())[f"thinking: {value}"]
+    assert tokenizer.encode(text).tolist() == expected
 
 
 # Llama 2's tokenizer puts a space before a plain text that it puts before no text of a chat; of the
@@ -216,8 +289,55 @@ def test_remembered_conversation_goes_on_as_a_new_one_would(built: Path, name: s
     with_reuse, remembered = answer(engine, second)
     fresh = GenAIEngine(folder, context_length=1024, threads=1)
     assert (with_reuse, 0) == answer(fresh, second)
-    # A KV cache with a sliding window cannot go back: such a conversation is read anew.
-    assert remembered > 20 or name in WINDOWED
+    # A KV cache with a sliding window cannot go back, nor can short convolutions: such a
+    # conversation is read anew.
+    assert remembered > 20 or name in (*WINDOWED, "LFM2-VL")
+
+
+@pytest.mark.parametrize("name", ["Qwen3.5", "LFM2-VL", "Gemma 4"])
+def test_second_turn_of_a_chat_goes_on_as_a_fresh_prompt_would(built: Path, name: str) -> None:
+    """Also after an answer whose thoughts the template leaves out, and for two answers."""
+    folder = built / name / "fp32"
+    told = CONVERSATIONS["thoughts in an earlier answer"]
+    turns = [Message(role=turn["role"], content=turn["content"]) for turn in told]
+    engine, fresh = (GenAIEngine(folder, context_length=1024, threads=1) for _ in range(2))
+    list(engine.generate(GenerationRequest(prompt=tuple(turns[:1]), max_tokens=12), lambda: False))
+    while engine.idle():
+        pass
+    texts = []
+    for each in (engine, fresh):
+        request = GenerationRequest(prompt=tuple(turns), max_tokens=12, n=2)
+        chunks = list(each.generate(request, lambda: False))
+        texts.append(["".join(c.text for c in chunks if c.index == index) for index in (0, 1)])
+        if each is engine and name == "Qwen3.5":
+            usage = chunks[-1].usage
+            assert usage is not None
+            assert usage.cached_tokens > 20
+    assert texts[0] == texts[1]
+    assert texts[0][0] == texts[0][1]
+
+
+@pytest.mark.parametrize("name", ["Qwen3.5", "LFM2-VL", "Gemma 4"])
+def test_beam_search_is_refused_where_the_engine_cannot_do_it(built: Path, name: str) -> None:
+    engine = GenAIEngine(built / name / "fp32", context_length=256, threads=1)
+    with pytest.raises(RequestError, match="num_beams must be 1"):
+        list(engine.generate(GenerationRequest(prompt="a", max_tokens=4, num_beams=2), bool))
+
+
+@pytest.mark.parametrize("name", ["Qwen2", "Qwen3.5"])
+def test_padding_in_a_prompt_is_text(built: Path, name: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = built / name / ("text" if FAMILIES[name].around else "hf")
+    pad = AutoTokenizer.from_pretrained(source).pad_token_id
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    for prompt in ([0, 20, pad, 30, 40], [20, 30, 0, 40, pad]):
+        with torch.inference_mode():
+            wanted = model(torch.tensor([prompt])).logits[0, -1].numpy()
+        _, logits = generate(built / name / "fp32", np.array(prompt))
+        finite = np.isfinite(logits)
+        assert np.abs(logits[finite] - wanted[finite]).max() < 1e-4 * wanted.std()
 
 
 def test_remembered_conversation_across_the_switch_of_long_rope(built: Path) -> None:

@@ -80,6 +80,11 @@ class Family:
     seed: int = 0
 
     @property
+    def thinks(self) -> bool:
+        """The template switches thinking."""
+        return "enable_thinking" in (self.template or "")
+
+    @property
     def window(self) -> int:
         """Tokens that a layer with a sliding window sees; 0 if no context exceeds that."""
         used = self.config.get("use_sliding_window", True) and self.config.get("sliding_window")

@@ -29,7 +29,13 @@ BLOCK_SIZE = 32
 PRECISIONS = {"int8": "int8", "int4": "int4-rtn"}
 
 
-def build(hf: Path, target: Path, recipe: Recipe, provider: str = "cpu") -> None:
+def build(
+    hf: Path,
+    target: Path,
+    recipe: Recipe,
+    provider: str = "cpu",
+    calibrated: Path | None = None,
+) -> None:
     """Build what edgepack builds for a recipe, in this process."""
     weights = None
     options = {"hf_token": "false", "hf_remote": "false"}
@@ -44,6 +50,7 @@ def build(hf: Path, target: Path, recipe: Recipe, provider: str = "cpu") -> None
             block_size=BLOCK_SIZE,
             symmetric=recipe.symmetric,
             accuracy_level=4,
+            calibrated=calibrated,
         )
     job = BuildOnnx(
         source=hf,
@@ -106,6 +113,14 @@ def templates(hf: Path) -> dict[str, Any]:
             )
         except Exception:
             found[name] = None
+    for value in (True, False) if "enable_thinking" in (tokenizer.chat_template or "") else ():
+        found[f"thinking: {value}"] = tokenizer.apply_chat_template(
+            families.CONVERSATIONS["a conversation"],
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=False,
+            enable_thinking=value,
+        )
     return found
 
 

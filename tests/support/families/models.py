@@ -66,6 +66,22 @@ _PHI3_5 = replace(
     seed=0,
 )
 
+_PHI4 = replace(
+    _PHI3_5,
+    name="Phi-4-mini",
+    special="as Phi-3.5; a part of each head is rotated, tied embeddings",
+    examples="Phi-4-mini-instruct",
+    config={
+        **_PHI3_5.config,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "partial_rotary_factor": 0.5,
+        "tie_word_embeddings": True,
+    },
+    tokenizer=tokenizers.PHI4,
+    template=templates.PHI4,
+)
+
 _LLAMA2 = Family(
     "Llama 2",
     "LlamaForCausalLM",
@@ -228,6 +244,7 @@ FAMILIES = {
         _PHI,
         _PHI3,
         _PHI3_5,
+        _PHI4,
         _LLAMA2,
         _LLAMA3,
         _MISTRAL,

@@ -200,3 +200,90 @@ GEMMA3 = """\
     {{ '<start_of_turn>model\\n' }}
 {%- endif -%}
 """
+
+# Thinking is the default: the prompt opens the thoughts, or closes empty ones. Earlier answers lose
+# their thoughts.
+QWEN3_5 = """\
+{%- set state = namespace(last=-1) %}
+{%- for message in messages %}
+    {%- if message.role == "user" %}{%- set state.last = loop.index0 %}{%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- set said = message.content | trim %}
+    {%- if message.role == "assistant" %}
+        {%- if '</think>' in said and loop.index0 < state.last %}
+            {%- set said = said.split('</think>')[-1].lstrip('\\n') %}
+        {%- endif %}
+    {%- endif %}
+    {{- '<|im_start|>' + message.role + '\\n' + said + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- else %}
+        {{- '<think>\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+
+# Thinking is asked for in the system turn.
+GEMMA4 = """\
+{{- bos_token -}}
+{%- set turns = messages -%}
+{%- if (enable_thinking is defined and enable_thinking) or messages[0].role == 'system' -%}
+    {{- '<|turn>system\\n' -}}
+    {%- if enable_thinking is defined and enable_thinking -%}{{- '<|think|>\\n' -}}{%- endif -%}
+    {%- if messages[0].role == 'system' -%}
+        {{- messages[0].content | trim -}}
+        {%- set turns = messages[1:] -%}
+    {%- endif -%}
+    {{- '<turn|>\\n' -}}
+{%- endif -%}
+{%- for message in turns -%}
+    {%- set role = 'model' if message.role == 'assistant' else message.role -%}
+    {%- set said = message.content -%}
+    {%- if role == 'model' and '<channel|>' in said -%}
+        {%- set said = said.split('<channel|>')[-1] -%}
+    {%- endif -%}
+    {{- '<|turn>' + role + '\\n' + said | trim + '<turn|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|turn>model\\n' -}}
+    {%- if not (enable_thinking is defined and enable_thinking) -%}
+        {{- '<|channel>thought\\n<channel|>' -}}
+    {%- endif -%}
+{%- endif -%}
+"""
+
+# A system prompt of the template's own asks for thoughts.
+MINISTRAL3 = (
+    "{%- set own = 'First draft your thoughts: [THINK]thoughts[/THINK]answer' %}{{- bos_token }}"
+    "{%- if messages[0].role == 'system' %}{%- set own = messages[0].content %}"
+    "{%- set turns = messages[1:] %}{%- else %}{%- set turns = messages %}{%- endif %}"
+    "{{- '[SYSTEM_PROMPT]' + own + '[/SYSTEM_PROMPT]' }}{%- for message in turns %}"
+    "{%- if message.role == 'user' %}{{- '[INST]' + message.content + '[/INST]' }}"
+    "{%- elif message.role == 'assistant' %}{{- message.content + eos_token }}"
+    "{%- else %}{{- raise_exception('Unknown role ' + message.role) }}{%- endif %}{%- endfor %}"
+)
+
+LFM2 = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+    {{- '<|im_start|>' + message['role'] + '\\n' -}}
+    {%- set said = message['content'] -%}
+    {%- if said is not string -%}{%- set said = said | tojson -%}{%- endif -%}
+    {{- said + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+
+PHI4 = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' and 'tools' in message and message['tools'] is not none %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + message['tools']"
+    " + '<|/tool|>' + '<|end|>' }}"
+    "{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
+)

@@ -2,7 +2,13 @@
 
 from dataclasses import replace
 
-from tests.support.families.tokenizer_files import QWEN_SPLIT, TokenizerSpec
+from tests.support.families.tokenizer_files import (
+    O200K_SPLIT,
+    QWEN3_5_SPLIT,
+    QWEN_SPLIT,
+    TEKKEN_SPLIT,
+    TokenizerSpec,
+)
 
 PHI = TokenizerSpec(
     kind="gpt2",
@@ -100,3 +106,57 @@ QWEN2 = TokenizerSpec(
     },
 )
 QWEN3 = replace(QWEN2, markup=(*QWEN2.markup, "<think>", "</think>"))
+QWEN3_5 = replace(QWEN3, pattern=QWEN3_5_SPLIT)
+
+GEMMA4 = replace(
+    GEMMA,
+    markup=("<|turn>", "<turn|>", "<|think|>", "<|channel>", "<channel|>"),
+    config={**GEMMA.config, "eos_token": "<turn|>"},
+)
+
+MINISTRAL3 = TokenizerSpec(
+    kind="split",
+    first=(
+        *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+        *("[THINK]", "[/THINK]", "<pad>"),
+    ),
+    pattern=TEKKEN_SPLIT,
+    bos="<s>",
+    config={
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+    },
+)
+
+LFM2 = replace(
+    LLAMA3,
+    markup=("<|pad|>", "<|startoftext|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    bos="<|startoftext|>",
+    config={
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|pad|>",
+    },
+)
+
+PHI4 = TokenizerSpec(
+    kind="split",
+    markup=(
+        *("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+        *("<|tool|>", "<|/tool|>", "<|tool_call|>", "<|/tool_call|>"),
+    ),
+    pattern=O200K_SPLIT,
+    config={
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": False,
+        "add_bos_token": False,
+        "bos_token": "<|endoftext|>",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    },
+)

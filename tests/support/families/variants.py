@@ -35,14 +35,6 @@ VARIANTS = {
         _variant("Gemma 3, short window", "Gemma 3", sliding_window=WINDOW),
         _variant("Mistral, no window", "Mistral", sliding_window=None, head_dim=32),
         _variant(
-            "Phi-4-mini",
-            "Phi-3.5",
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            partial_rotary_factor=0.5,
-            tie_word_embeddings=True,
-        ),
-        _variant(
             "Gemma 3, global positions scaled",
             "Gemma 3",
             hidden_size=64,

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import jinja2
 import pytest
 
 from device_runtime.api.errors import ApiError
@@ -385,3 +386,52 @@ def test_wrong_fields_of_a_completion_are_named(fields: dict[str, Any], param: s
     with pytest.raises(ApiError) as caught:
         complete(**fields)
     assert caught.value.body.error.param == param
+
+
+THINKING = ServedModel(
+    model="tiny", dialect=Dialect.of(""), max_tokens=64, template="\n{{ enable_thinking }}"
+)
+
+
+def test_arguments_of_the_chat_template_are_set_in_it() -> None:
+    arguments = {"enable_thinking": False, "reasoning_effort": "high", "thinking_budget": 512}
+    template = parse(THINKING, chat_template_kwargs=arguments).generation.template
+    text = jinja2.Environment(trim_blocks=True).from_string(
+        template + "{{ reasoning_effort + (thinking_budget + 1) | string }}"
+    )
+    assert text.render() == "\nFalsehigh513"
+
+
+@pytest.mark.parametrize("arguments", [None, {}])
+def test_no_arguments_leave_the_template_to_the_engine(arguments: dict[str, Any] | None) -> None:
+    assert parse(THINKING, chat_template_kwargs=arguments).generation.template == ""
+
+
+def test_arguments_and_tools_reach_the_template_together() -> None:
+    template = "{% if tools %}{{ tools }}{% endif %}<tool_call>{{ enable_thinking }}"
+    served = ServedModel(
+        model="tiny", dialect=Dialect.of(template), max_tokens=64, template=template
+    )
+    tool = {"type": "function", "function": {"name": "f"}}
+    parsed = parse(served, chat_template_kwargs={"enable_thinking": True}, tools=[tool])
+    assert parsed.generation.template.startswith("{% set enable_thinking = true %}")
+    assert parsed.generation.template.endswith(served.dialect.template)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "param"),
+    [
+        ({"messages": True}, "chat_template_kwargs.messages"),
+        ({"add_generation_prompt": False}, "chat_template_kwargs.add_generation_prompt"),
+        ({"a %}{{ 1 }}{% set b": 1}, "chat_template_kwargs"),
+        ({"effort": "' + bos_token + '"}, "chat_template_kwargs"),
+        ({"effort": ["high"]}, "chat_template_kwargs"),
+        ({"effort": 1.5}, "chat_template_kwargs"),
+        ({f"a{'b' * number}": True for number in range(17)}, "chat_template_kwargs"),
+        ("enable_thinking", "chat_template_kwargs"),
+    ],
+)
+def test_wrong_arguments_of_the_chat_template_are_named(arguments: Any, param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse(THINKING, chat_template_kwargs=arguments)
+    assert str(caught.value.param).startswith(param)

@@ -49,6 +49,16 @@ def changed(where: str, value: Any) -> bytes:
     return json.dumps(raw).encode()
 
 
+REASONING = {
+    "begin": "<think>",
+    "end": "</think>",
+    "begin_tokens": [1],
+    "end_tokens": [2],
+    "opened": False,
+    "argument": "enable_thinking",
+    "on": True,
+    "off": False,
+}
 QUALITY = {
     "kl": 0.1,
     "kl_interval": [0.1, 0.1],
@@ -142,6 +152,13 @@ ANSWER = {"prompt": "p", "reference": "r", "quantized": "q"}
         ("probe", {"prompt": "a" * 70_000, "tokens": []}),
         ("probe", {"prompt": "a", "tokens": [-1]}),
         ("probe", {"prompt": "a", "tokens": [1] * 5000}),
+        ("reasoning", {**REASONING, "begin": ""}),
+        ("reasoning", {**REASONING, "end": "a\x1b[2J"}),
+        ("reasoning", {**REASONING, "begin_tokens": []}),
+        ("reasoning", {**REASONING, "end_tokens": [1] * 65}),
+        ("reasoning", {**REASONING, "argument": "a %}{% b"}),
+        ("reasoning", {**REASONING, "on": "'high'"}),
+        ("reasoning", {**REASONING, "off": 2**40}),
         ("trust", {"add": ["x" * 3000]}),
         ("trust", {"add": ["x"] * 17}),
         ("trust", {"revoke": ["nobody"]}),

@@ -301,3 +301,76 @@ def test_a_kv_cache_has_room_for_the_tokens_and_for_a_whole_window(
     decoder: dict[str, Any], length: int
 ) -> None:
     assert kv_cache_length(decoder, 32) == length
+
+
+class Recurrent(Tape):
+    """A model with a state: it rewinds only to where a snapshot was taken, or to the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.snapshot = 0
+
+    def snapshot_state(self) -> None:
+        self.snapshot = len(self.tokens)
+
+    def rewind_to(self, length: int) -> None:
+        if length not in (0, self.snapshot):
+            raise RuntimeError("cannot restore a snapshot there")
+        super().rewind_to(length)
+
+
+def recurrent(budget: int = 1 << 30, state: int = 1000) -> KvCache:
+    return KvCache(
+        lambda _capacity, _key: Recurrent(),
+        token_bytes=10,
+        state_bytes=state,
+        snapshots=True,
+        budget=budget,
+        context_length=CONTEXT,
+        available=lambda: 1 << 40,
+    )
+
+
+def prefilled(cache: KvCache, prompt: list[int], snapshot_at: int, *answer: int) -> Slot:
+    """A request that took a snapshot on its way through the prompt; returns its slot."""
+    slot = cache.take(prompt, 100, ANY)
+    assert slot is not None
+    slot.append(np.array(prompt[len(slot.tokens) : snapshot_at], np.int32))
+    slot.snapshot()
+    slot.append(np.array(prompt[snapshot_at:], np.int32))
+    slot.generator.generate(slot, *answer)
+    cache.give_back(slot)
+    return slot
+
+
+def test_model_with_a_state_goes_back_to_its_snapshot() -> None:
+    cache = recurrent()
+    first = prefilled(cache, numbers(0, 50), 40, 900, 901)
+    # The heading of the answer is written otherwise now: the prefix ends between 40 and 50.
+    slot = cache.take([*numbers(0, 45), *numbers(800, 20)], 100, ANY)
+    assert slot is first
+    assert slot.tokens == slot.generator.tokens == numbers(0, 40)
+
+
+def test_model_with_a_state_does_not_read_its_answers_again() -> None:
+    slot = prefilled(recurrent(), numbers(0, 50), 40, 900, 901, 902)
+    assert not slot.prefill_generated(128)
+
+
+def test_prefix_before_the_snapshot_is_read_anew() -> None:
+    cache = recurrent()
+    first = prefilled(cache, numbers(0, 50), 40, 900)
+    slot = cache.take([*numbers(0, 39), *numbers(800, 20)], 100, ANY)
+    assert slot is not None
+    assert slot is not first
+    assert slot.tokens == []
+
+
+def test_state_counts_as_memory() -> None:
+    cache = recurrent(budget=6000, state=4000)
+    assert cache.fits(200)
+    assert not cache.fits(201)
+    first = cache.take(numbers(0, 50), 100, ANY)
+    assert first is not None
+    assert first.capacity == 200
+    assert cache.take(numbers(100, 50), 100, ANY) is None

@@ -47,14 +47,16 @@ def test_the_memory_is_that_of_a_folder_of_this_size(
     model = CATALOG["qwen3-0.6b"]
     estimate = forecast(model, PI)
     monkeypatch.setattr(folder, "model_bytes", lambda _: estimate.model_bytes)
-    decoder = {
-        "num_hidden_layers": model.shape["num_hidden_layers"],
-        "num_key_value_heads": model.shape["num_key_value_heads"],
-        "head_size": model.shape["head_dim"],
-        "session_options": {"provider_options": []},
-    }
-    config = {"model": {"decoder": decoder}}
-    assert memory_bytes(tmp_path, config, PI.context_length) == estimate.memory_bytes
+    shape = model.shape
+    keys = shape["num_key_value_heads"] * shape["head_dim"]
+    memory = memory_bytes(
+        tmp_path,
+        {"model": {"decoder": {}}},
+        PI.context_length,
+        cache_bytes=2 * 4 * shape["num_hidden_layers"] * keys,
+        state_bytes=0,
+    )
+    assert memory == estimate.memory_bytes
 
 
 def test_a_model_that_does_not_fit_says_why() -> None:
