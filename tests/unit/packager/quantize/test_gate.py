@@ -36,7 +36,7 @@ def _profile(
 
 def _source(digest: str = DIGEST) -> ModelSource:
     return ModelSource(
-        kind="gguf",
+        kind="hf",
         name="any name",
         origin="file: any.gguf",
         path=Path("/models/any.gguf"),
