@@ -42,6 +42,12 @@ def refusal(source: ModelSource | None) -> str:
     )
 
 
+def summary(listed: tuple[SourceType, ...]) -> str:
+    """Say which types were kept and which were not, with their shares of the weights."""
+    again = describe(listed, kept=False)
+    return describe(listed, kept=True) + " kept" + (f"; {again} rounded again" if again else "")
+
+
 def describe(listed: tuple[SourceType, ...], *, kept: bool) -> str:
     """List the types that are kept, or those that are not, with their shares; empty if none."""
     total = sum(entry.weights for entry in listed)
@@ -79,11 +85,7 @@ def folder(source: ModelSource, converted: Path, ready: Callable[[], None]) -> P
                 advance=advance,
             )
 
-    listed = types(source)
-    lost = describe(listed, kept=False)
-    console.note(f"keeps the codes of {describe(listed, kept=True)} of the weights")
-    if lost:
-        console.note(f"rounds the rest again: {lost}")
+    console.note(f"weights of the file: {summary(types(source))}")
     with console.step("Reading the codes of the GGUF file"):
         return cache.stage("codes", inputs, make)
 

@@ -3,9 +3,9 @@
 A weight of these types is `scale * (code - zero)` with a fixed zero point, or `scale * code + low`
 with a real number `low` for each block. The latter becomes an integer zero point, and what is left
 of `low` an offset. Layouts: the structs of ggml-common.h, with codes in the order of ggml-quants.c.
-Types of 5 and 6 bits get 8, as no kernel has their width: rounding their weights to 8 bits in blocks
-of 32 changes their energy by 0.00003, and takes fewer bytes than their codes with zero points or in
-blocks of 16 would. The IQ types cannot be kept: their codes index a table.
+Types of 5 and 6 bits get 8, as no kernel has their width: rounding their weights to 8 bits in
+blocks of 32 adds an error of 0.00003 of their energy, and takes fewer bytes than their codes with zero
+points or in blocks of 16 would. The IQ types cannot be kept: their codes index a table.
 """
 
 from __future__ import annotations
