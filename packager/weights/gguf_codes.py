@@ -4,8 +4,8 @@ A weight of these types is `scale * (code - zero)` with a fixed zero point, or `
 with a real number `low` for each block. The latter becomes an integer zero point, and what is left
 of `low` an offset. Layouts: the structs of ggml-common.h, with codes in the order of ggml-quants.c.
 Types of 5 and 6 bits get 8, as no kernel has their width: rounding their weights to 8 bits in
-blocks of 32 adds an error of 0.00003 of their energy, and takes fewer bytes than their codes with zero
-points or in blocks of 16 would. The IQ types cannot be kept: their codes index a table.
+blocks of 32 adds an error of 0.00003 of their energy, at fewer bytes than their codes would take
+with zero points or in blocks of 16. The IQ types cannot be kept: their codes index a table.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def stored_bits(name: str) -> float:
     """Return the size of a weight of a type as it is stored, with all that its block has, bits."""
     kind = _TYPES.get(name)
     if kind is None:
-        return (8 if name in FINER | FLOATS else 4) + 16 / BLOCK_SIZE
+        return 8 + 16 / BLOCK_SIZE if name in FINER | FLOATS else 4 + 20 / BLOCK_SIZE
     alone = kind.bits + 16 / kind.block_size
     if not kind.offsets:
         return alone
