@@ -274,7 +274,7 @@ def model_bytes(of: Shape, recipe: Recipe, block_size: int = 32) -> int:
     A block of codes has a scale in half precision and, unless symmetric or of 8 bits, a zero point.
     """
     if recipe.name == KEEP:
-        return of.codes
+        return of.codes + of.rotary
     if recipe.algorithm is None:
         return of.floats // (2 if recipe.precision == "fp16" else 1) + of.rotary
 
