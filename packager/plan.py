@@ -9,7 +9,7 @@ needs the memory.
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from packager import cache, console, machine
 from packager.errors import ResourceError
 from packager.models import gguf, text_model
 from packager.models.source import ModelSource, check_original
-from packager.recipes.recipes import Recipe, usually_sensitive
+from packager.recipes.recipes import KEEP, Recipe, usually_sensitive
 from packager.units import gigabytes
+from packager.weights import gguf_codes
 
 WINDOW = 256
 """Tokens in a window of the calibration set and of the evaluation text."""
@@ -50,6 +51,7 @@ class Shape:
         stored: bytes per weight in the Hugging Face folder.
         rotary: size of the tables of rotary embeddings in the graph in fp32, bytes.
         dtype: type of the weights there, as transformers names it.
+        codes: size of the codes of a GGUF file as they would be stored, bytes; 0 for a folder.
     """
 
     parameters: int
@@ -62,6 +64,7 @@ class Shape:
     stored: float
     rotary: int = 0
     dtype: str = "float32"
+    codes: int = 0
 
     @property
     def floats(self) -> int:
@@ -118,7 +121,8 @@ def shape(source: ModelSource) -> Shape:
     """
     check_original(source)
     if source.kind == "gguf":
-        metadata = gguf.read(source.path).metadata
+        header = gguf.read(source.path)
+        metadata = header.metadata
         prefix = metadata["general.architecture"]
         config = {
             ours: metadata.get(f"{prefix}.{theirs}")
@@ -135,13 +139,17 @@ def shape(source: ModelSource) -> Shape:
         config["vocab_size"] = metadata["tokenizer.ggml.tokens"]
         config["model_type"] = prefix
         stored = 4.0  # transformers converts it to fp32
+        bits = (gguf_codes.stored_bits(name) * count for name, count in header.types.items())
+        codes = int(sum(bits) / 8)
     else:
         config = text_model.text_config(source.path)
         tensors = text_model.tensors(source.path, source.architecture)
         stored = sum(tensor.size for tensor, text in tensors if text) / source.parameters
         if source.quantization:
             stored = 2.0  # decoded to bf16
-    return shape_of(config, parameters=source.parameters, stored=stored)
+        codes = 0
+    sizes = shape_of(config, parameters=source.parameters, stored=stored)
+    return replace(sizes, codes=codes)
 
 
 def shape_of(config: Mapping[str, Any], *, parameters: int, stored: float) -> Shape:
@@ -241,6 +249,9 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:
         _ONNX + 6 * model // 5 + 3 * of.logits,
     ]
     disk = (3 if twice else 2) * model
+    if recipe.name == KEEP:
+        disk += int(1.2 * of.parameters)  # a byte per code, and the scales
+        steps.append(_TORCH + 3 * of.head)
     if recipe.calibrated:
         hidden = 4 * windows * WINDOW * of.hidden
         steps.append(_TORCH + 3 * hidden + 9 * of.head)
@@ -337,6 +348,8 @@ def model_bytes(of: Shape, recipe: Recipe, block_size: int = 32) -> int:
 
     A block of codes has a scale in half precision and, unless symmetric or of 8 bits, a zero point.
     """
+    if recipe.name == KEEP:
+        return of.codes + of.rotary
     if recipe.algorithm is None:
         return of.floats // (2 if recipe.precision == "fp16" else 1) + of.rotary
 

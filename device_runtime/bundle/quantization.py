@@ -97,6 +97,21 @@ class TriedRecipe(Struct, frozen=True, kw_only=True):
     excused: Annotated[tuple[Line, ...], Meta(max_length=32)] = ()
 
 
+class SourceType(Struct, frozen=True, kw_only=True):
+    """The matrices of one tensor type in a GGUF file.
+
+    Attributes:
+        type: name of the type, `Q4_K`.
+        weights: number of weights.
+        kept: True if the bundle has these weights as they are in the file; False if they were
+            quantized again.
+    """
+
+    type: Line
+    weights: Count
+    kept: bool
+
+
 class QuantizationFacts(Struct, frozen=True, kw_only=True):
     """The quantization of the weights, and the measured result.
 
@@ -113,6 +128,7 @@ class QuantizationFacts(Struct, frozen=True, kw_only=True):
             unless `quality_loss_allowed`.
         quality_loss_allowed: True if the model exceeds the profile's limits and the user
             allowed it.
+        source_types: tensor types of the GGUF file whose codes were kept; empty for other recipes.
     """
 
     recipe: Line
@@ -125,3 +141,4 @@ class QuantizationFacts(Struct, frozen=True, kw_only=True):
     quality: Quality | None = None
     tried: Annotated[tuple[TriedRecipe, ...], Meta(max_length=32)] = ()
     quality_loss_allowed: bool = False
+    source_types: Annotated[tuple[SourceType, ...], Meta(max_length=64)] = ()

@@ -21,6 +21,9 @@ MAX_RELATIVE_ERROR = 0.5
 4 bits give about 0.01, the weight of another layer 2."""
 
 
+_OUTER = {nodes.HEAD: (stored.HEAD,), nodes.EMBEDDING: (stored.EMBEDDING,)}
+
+
 class CalibratedWeights:
     """The output of `calibrate` in a folder."""
 
@@ -29,6 +32,7 @@ class CalibratedWeights:
         self._known: dict[int, set[str]] = {}
         for error in stored.errors(folder):
             self._known.setdefault(error.layer, set()).add(error.name)
+        self._outer = stored.names(folder, None)
 
     def _origin(self, node: str) -> Origin | None:
         place = linears.layer_and_name(node)
@@ -49,11 +53,12 @@ class CalibratedWeights:
             ValueError: the calibrated weight does not match the float weight.
         """
         origin = self._origin(node)
-        if origin is None and node != nodes.HEAD:
+        names = origin.names if origin else self._outer.intersection(_OUTER.get(node, ()))
+        if not names:
             return None
         layer = origin.layer if origin else None
         parts, row = [], 0
-        for name in origin.names if origin else (stored.HEAD,):
+        for name in names:
             part = stored.load(self._folder, layer, name)
             if origin is not None and origin.half is not None:
                 count = len(part.codes) // 2

@@ -9,14 +9,16 @@ Operators: com.microsoft MatMulNBits and GatherBlockQuantized. Layout of their i
 Runtime's operator documentation: codes `[out, blocks, block_size * bits / 8]`, zero points
 `[out, ceil(blocks * bits / 8)]`, the first code in the low bits.
 
-A weight with offsets is a wider MatMulNBits: `in + blocks` inputs, of which the last are the sums
-of the others over each block. Nodes with the same input share the sums. A weight whose rows have
-several forms is a MatMulNBits for each, and a Concat.
+A weight with offsets is a wider MatMulNBits: `in + blocks` inputs, of which the last are the means
+of the others over each block, as a mean is one operator and a sum would be two; so the offsets are
+stored multiplied by the block size. Nodes with the same input share the means.
+A weight whose rows have several forms is a MatMulNBits for each, and a Concat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from packager.recipes.nodes import EMBEDDING, HEAD
@@ -50,7 +52,7 @@ def quantize_graph(
             unspecified.
     """
     graph = model.graph
-    sums = _Sums(graph)
+    means = _Means(graph)
     head: tuple[list[ir.Value], Blocks] | None = None
     nodes = [node for node in graph if _weight_index(node) is not None]
     # The head comes first: a tied embedding reuses its tensors.
@@ -67,12 +69,12 @@ def quantize_graph(
                 continue
             name = node.name[1:].replace("/", ".")
             if node.op_type == "MatMul" and len(parts) > 1:
-                _to_matmuls(node, name, parts, weight, accuracy_level, sums)
+                _to_matmuls(node, name, parts, weight, accuracy_level, means)
             else:
                 (blocks,) = parts
                 stored = _store(graph, name, blocks, weight)
                 if node.op_type == "MatMul":
-                    _to_matmul(node, stored, blocks, accuracy_level, sums)
+                    _to_matmul(node, stored, blocks, accuracy_level, means)
                 else:
                     _to_gather(node, stored, blocks)
                 if node.name == HEAD:
@@ -110,7 +112,10 @@ def _store(graph: ir.Graph, name: str, blocks: Blocks, weight: ir.Value) -> list
     """
     import torch
 
-    forms = [blocks] if blocks.offsets is None else [blocks, blocks.offsets]
+    forms = [blocks]
+    if blocks.offsets is not None:
+        wider = blocks.offsets.scales * blocks.block_size
+        forms.append(replace(blocks.offsets, scales=wider))
     codes, scales, zeros = (
         torch.cat([getattr(form, field) for form in forms], 1).numpy()
         for field in ("codes", "scales", "zeros")
@@ -176,13 +181,13 @@ def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
 
 
 def _to_matmul(
-    node: ir.Node, weight: list[ir.Value], blocks: Blocks, accuracy_level: int, sums: _Sums
+    node: ir.Node, weight: list[ir.Value], blocks: Blocks, accuracy_level: int, means: _Means
 ) -> None:
     out, width = blocks.codes.shape
     source = node.inputs[0]
     if blocks.offsets is not None:
         assert source is not None
-        source = sums.appended(source, node, width, blocks.block_size)
+        source = means.appended(source, node, width, blocks.block_size)
         width += blocks.offsets.codes.shape[1]
     attributes = {
         "K": width,
@@ -200,7 +205,7 @@ def _to_matmuls(
     parts: Sequence[Blocks],
     weight: ir.Value,
     accuracy_level: int,
-    sums: _Sums,
+    means: _Means,
 ) -> None:
     """Turn a MatMul into one for each part of its weight, and a Concat of their outputs."""
     import onnx_ir as ir
@@ -213,13 +218,13 @@ def _to_matmuls(
         matmul.outputs[0].name = f"{matmul.name}/output_0"
         graph.insert_before(node, matmul)
         stored = _store(graph, f"{name}.{number}", part, weight)
-        _to_matmul(matmul, stored, part, accuracy_level, sums)
+        _to_matmul(matmul, stored, part, accuracy_level, means)
         outputs.append(matmul.outputs[0])
     _replace(node, "Concat", outputs, {"axis": -1}, domain="")
 
 
-class _Sums:
-    """Values with the sums over their blocks appended, each made once."""
+class _Means:
+    """Values with the means of their blocks appended, each made once."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
@@ -232,21 +237,17 @@ class _Sums:
             value: the value.
             node: first node that uses the result.
             width: size of the value's last dimension, a multiple of the block size.
-            block_size: elements to sum.
+            block_size: elements of a block.
         """
         import onnx_ir as ir
 
         key = (str(value.name), block_size)
         if key not in self._appended:
-            name = f"{value.name}/sums_of_{block_size}"
-            shape = _constant(self._graph, [0, 0, width // block_size, block_size], f"{name}/shape")
-            axes = _constant(self._graph, [-1], f"{name}/axes")
-            split = ir.node("Reshape", [value, shape], name=f"{name}/Reshape")
-            total = ir.node(
-                "ReduceSum", [split.outputs[0], axes], {"keepdims": 0}, name=f"{name}/ReduceSum"
-            )
-            both = ir.node("Concat", [value, total.outputs[0]], {"axis": -1}, name=f"{name}/Concat")
-            for new in (split, total, both):
+            name = f"{value.name}/means_of_{block_size}"
+            strides = {"kernel_shape": [block_size], "strides": [block_size]}
+            mean = ir.node("AveragePool", [value], strides, name=f"{name}/AveragePool")
+            both = ir.node("Concat", [value, mean.outputs[0]], {"axis": -1}, name=f"{name}/Concat")
+            for new in (mean, both):
                 new.outputs[0].name = f"{new.name}/output_0"
                 self._graph.insert_before(node, new)
             self._appended[key] = both.outputs[0]
@@ -255,13 +256,12 @@ class _Sums:
 
 def _to_gather(node: ir.Node, weight: list[ir.Value], blocks: Blocks) -> None:
     """Turn the embedding's Gather into GatherBlockQuantized on a 2-D view of the MatMul's codes."""
+    import numpy as np
     import onnx_ir as ir
 
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    if blocks.offsets is not None:
-        raise ValueError("an embedding cannot have offsets")
-    shape = _constant(graph, [len(blocks.codes), -1], f"{node.name}/Shape")
+    shape = _constant(graph, np.array([len(blocks.codes), -1]), f"{node.name}/Shape")
     view = ir.node("Reshape", [weight[0], shape], name=f"{node.name}/Reshape")
     view.outputs[0].name = f"{view.name}/output_0"
     graph.insert_before(node, view)
@@ -273,14 +273,57 @@ def _to_gather(node: ir.Node, weight: list[ir.Value], blocks: Blocks) -> None:
         "quantize_axis": 1,
     }
     _replace(node, "GatherBlockQuantized", inputs, attributes)
+    if blocks.offsets is not None:
+        _add_offsets(graph, node, blocks)
 
 
-def _constant(graph: ir.Graph, numbers: list[int], name: str) -> ir.Value:
-    """Add integers as a node: shape inference does not read external initializers."""
+def _add_offsets(graph: ir.Graph, gather: ir.Node, blocks: Blocks) -> None:
+    """Add the offsets at the end of each gathered row to the elements of their blocks."""
     import numpy as np
     import onnx_ir as ir
 
-    node = ir.node("Constant", [], {"value": ir.tensor(np.array(numbers, np.int64))}, name=name)
+    width, size = blocks.codes.shape[1], blocks.block_size
+    count = width // size
+    gathered = gather.outputs[0]
+    users = list(gathered.uses())
+    assert gathered.dtype is not None
+    # Rows are filled up to whole blocks.
+    rest = -(width + count) % size
+    sizes = [width, count, rest] if rest else [width, count]
+    share = np.array(1 / size, gathered.dtype.numpy())
+    constants = {
+        name: _constant(graph, array, f"{gather.name}/offsets/{name}")
+        for name, array in {
+            "sizes": np.array(sizes),
+            "axis": np.array([-1]),
+            "blocks": np.array([0, 0, count, size]),
+            "row": np.array([0, 0, width]),
+            "share": share,
+        }.items()
+    }
+    parts = ir.node("Split", [gathered, constants["sizes"]], {"axis": -1}, num_outputs=len(sizes))
+    codes = ir.node("Reshape", [parts.outputs[0], constants["blocks"]])
+    column = ir.node("Unsqueeze", [parts.outputs[1], constants["axis"]])
+    offsets = ir.node("Mul", [column.outputs[0], constants["share"]])
+    total = ir.node("Add", [codes.outputs[0], offsets.outputs[0]])
+    row = ir.node("Reshape", [total.outputs[0], constants["row"]])
+    nodes = [parts, codes, column, offsets, total, row]
+    for number, node in enumerate(nodes):
+        node.name = f"{gather.name}/offsets/{node.op_type}_{number}"
+        for index, output in enumerate(node.outputs):
+            output.name = f"{node.name}/output_{index}"
+    graph.insert_after(gather, nodes)
+    last = row.outputs[0]
+    last.type, last.shape, gathered.shape = gathered.type, gathered.shape, None
+    for user, index in users:
+        user.replace_input_with(index, last)
+
+
+def _constant(graph: ir.Graph, array: np.ndarray, name: str) -> ir.Value:
+    """Add an array as a node: shape inference does not read external initializers."""
+    import onnx_ir as ir
+
+    node = ir.node("Constant", [], {"value": ir.tensor(array)}, name=name)
     node.outputs[0].name = f"{name}/output_0"
     graph.insert_before(graph[0], node)
     return node.outputs[0]

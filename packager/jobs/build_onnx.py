@@ -43,7 +43,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
         calibrated: output folder of `calibrate`; None for the other algorithms.
     """
 
-    algorithm: Literal["nearest", "kquant", "gptq"]
+    algorithm: Literal["nearest", "kquant", "gptq", "gguf"]
     body_bits: int
     head_bits: int
     embedding_bits: int
@@ -180,7 +180,7 @@ def quantize(
         size = next((width for width in (size, 32, 16) if weight.shape[1] % width == 0), 0)
         if size == 0:
             return None
-    if calibrated and bits < 8:
+    if calibrated and (bits < 8 or weights.algorithm == "gguf"):
         parts = calibrated.find(node, weight, weights.sensitive)
         if parts is not None:
             return parts

@@ -6,6 +6,7 @@ The format is specified in docs/gguf.md of the ggml project; versions 2 and 3 ar
 import functools
 import os
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -31,11 +32,14 @@ class GgufFile:
         metadata: values by key; of an array the numbers as a tuple, or else the length.
         parameters: number of weights.
         tensors: names of the tensors.
+        types: number of weights in matrices by tensor type (`Q4_K`); for matrices of experts, with
+            `of experts` added.
     """
 
     metadata: dict[str, Any]
     parameters: int
     tensors: frozenset[str]
+    types: dict[str, int]
 
     @property
     def architecture(self) -> str:
@@ -81,6 +85,7 @@ def _read(file: BinaryIO, size: int) -> GgufFile:
         name = _string(file)
         metadata[name] = _value(file, *_take(file, "I"))
     ends, parameters, names = [0], 0, set()
+    types: Counter[str] = Counter()
     for _ in range(tensor_count):
         name = _string(file)
         (dimensions,) = _take(file, "I")
@@ -91,13 +96,18 @@ def _read(file: BinaryIO, size: int) -> GgufFile:
         ends.append(offset + _tensor_bytes(name, prod(shape), kind))
         parameters += prod(shape)
         names.add(name)
+        if dimensions > 1:
+            # Weights of experts have a dimension more.
+            types[_name(kind) + " of experts" * (dimensions > 2)] += prod(shape)
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1:
         raise _DamagedError("damaged header")
     start = -(-file.tell() // alignment) * alignment
     if start + max(ends) > size:
         raise _DamagedError(f"truncated: {size} of {start + max(ends)} bytes")
-    return GgufFile(metadata=metadata, parameters=parameters, tensors=frozenset(names))
+    return GgufFile(
+        metadata=metadata, parameters=parameters, tensors=frozenset(names), types=dict(types)
+    )
 
 
 def _take(file: BinaryIO, layout: str) -> tuple[Any, ...]:
@@ -144,6 +154,12 @@ def _tensor_bytes(name: str, elements: int, kind: int) -> int:
             hint=_OTHER_TYPE,
         ) from None
     return -(-elements // block) * block_bytes
+
+
+def _name(kind: int) -> str:
+    from gguf import GGMLQuantizationType
+
+    return str(GGMLQuantizationType(kind).name)
 
 
 @functools.cache

@@ -15,8 +15,9 @@ from packager.jobs.calibrate import Calibrate
 from packager.jobs.harness import run_job
 from packager.jobs.sensitivity import Cost, Differentiate
 from packager.models.text_model import text_config
+from packager.quantize import kept
 from packager.quantize.subject import Subject
-from packager.recipes.recipes import Recipe, usually_sensitive
+from packager.recipes.recipes import KEEP, Recipe, usually_sensitive
 from packager.schedule import Stages
 from packager.weights import stored
 
@@ -26,7 +27,7 @@ class Prepared:
     """Inputs of a quantization.
 
     Attributes:
-        folder: output folder of `calibrate`; None without calibration.
+        folder: quantized weights, output of `calibrate` or `keep_gguf`; None without either.
         sensitive: linear layers that get 8 bits, as `LAYER.NAME`.
         layers: errors of the linear layers, with the fields of `page.LayerError`.
     """
@@ -48,6 +49,8 @@ def prepare(
         block_size: inputs that share a scale.
         ready: called before any work whose result is not in the cache.
     """
+    if recipe.name == KEEP:
+        return Prepared(folder=kept.folder(subject.source, source, ready))
     layers = int(text_config(source)["num_hidden_layers"])
     if not recipe.calibrated:
         return Prepared(sensitive=usually_sensitive(layers) if recipe.sensitive else ())

@@ -30,7 +30,7 @@ from packager.quantize import builder, calibration
 from packager.quantize.calibration import Prepared
 from packager.quantize.subject import Subject
 from packager.recipes.providers import PASS_PROVIDERS, refusal
-from packager.recipes.recipes import Recipe
+from packager.recipes.recipes import KEEP, Recipe
 from packager.schedule import Stages
 
 BLOCK_SIZE = 32
@@ -100,7 +100,7 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
         console.note(f"the model's context length is {context} tokens, less than the profile's")
     return Candidate(
         recipe=recipe.name if recipe else "as-is",
-        precision=recipe.precision if recipe else _precision(graph),
+        precision=recipe.precision if recipe and recipe.name != KEEP else _precision(graph),
         folder=model,
         digest=stage.name,
         graph=graph,
@@ -247,14 +247,17 @@ def graph_problems(recipe: Recipe, profile: DeviceProfile, graph: Graph) -> list
     """List the differences of a built graph from its recipe, one phrase each."""
     level = int(profile.quantization.get("accuracy_level", 0))
     block_size = int(profile.quantization.get("block_size", BLOCK_SIZE))
+    keeps = recipe.name == KEEP
     problems = [f"{node} has large float weights" for node in graph.large_floats]
     for weight in graph.quantized:
         embedding = weight.operator == "GatherBlockQuantized"
+        symmetric = recipe.symmetric or weight.bits == 8
+        zeros = ("", "UINT8") if keeps else ("",) if symmetric else ("UINT8",)
         expected = {
             "bits": recipe.bits(weight.node),
-            "block_size": (16, 32, block_size) if embedding else (block_size,),
+            "block_size": (16, 32, block_size) if embedding or keeps else (block_size,),
             "accuracy_level": (0,) if embedding else (level,),
-            "zeros": ("",) if recipe.symmetric or weight.bits == 8 else ("UINT8",),
+            "zeros": zeros,
         }
         problems += [
             f"{weight.node} has {field} {getattr(weight, field)!r}, not {valid}"

@@ -7,12 +7,13 @@ from device_runtime.bundle.quantization import Quality, TriedRecipe
 from packager import console, units
 from packager.errors import QualityError
 from packager.models.catalog import MeasuredLoss
+from packager.models.source import ModelSource
 from packager.profile import DeviceProfile, Limits
-from packager.quantize import candidate
+from packager.quantize import candidate, kept
 from packager.quantize.candidate import BLOCK_SIZE, Candidate
 from packager.quantize.subject import Subject
 from packager.recipes.providers import PASS_PROVIDERS, refusal
-from packager.recipes.recipes import AUTO, LADDER, RECIPES, Recipe, find
+from packager.recipes.recipes import AUTO, KEEP, LADDER, RECIPES, Recipe, find
 from packager.units import MEGA, megabytes
 
 GRACE = 1.25
@@ -55,18 +56,28 @@ class Choice:
     quality_loss_allowed: bool
 
 
-def recipes(name: str, provider: str) -> list[Recipe]:
+def recipes(name: str, provider: str, source: ModelSource | None = None) -> list[Recipe]:
     """Return the recipes to try for `--recipe NAME`, in order.
+
+    Args:
+        name: name of a recipe, or `auto`.
+        provider: execution provider.
+        source: the model; None if it is not known yet, and no GGUF file.
 
     Raises:
         QuantizeError: there is no such recipe.
-        QualityError: the recipe cannot be built for this execution provider.
+        QualityError: the recipe cannot be built for this execution provider, or of this model.
     """
+
+    def unfit(recipe: Recipe) -> str:
+        reason = refusal(recipe, provider)
+        return reason if reason or recipe.name != KEEP else kept.refusal(source)
+
     if name == AUTO:
         ladder = [RECIPES[step] for step in (*LADDER, "fp16")]
-        return [recipe for recipe in ladder if not refusal(recipe, provider)]
+        return [recipe for recipe in ladder if not unfit(recipe)]
     recipe = find(name)
-    reason = refusal(recipe, provider)
+    reason = unfit(recipe)
     if reason:
         raise QualityError(reason, hint="`--recipe auto` chooses one that fits.")
     return [recipe]

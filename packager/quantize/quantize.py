@@ -10,10 +10,10 @@ from packager.evaluation import evaluate, tasks, texts
 from packager.models.catalog import measured_loss
 from packager.models.source import ModelSource
 from packager.profile import DeviceProfile
-from packager.quantize import build_time, candidate, gate
+from packager.quantize import build_time, candidate, gate, kept
 from packager.quantize.gate import Choice
 from packager.quantize.subject import Subject
-from packager.recipes.recipes import Recipe
+from packager.recipes.recipes import KEEP, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,7 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
         quality=chosen.quality,
         tried=tuple(gate.record(model, verdict) for model, verdict in choice.tried),
         quality_loss_allowed=choice.quality_loss_allowed,
+        source_types=kept.types(source) if chosen.recipe == KEEP else (),
     )
     return QuantizedModel(choice=choice, facts=facts)
 
@@ -124,7 +125,7 @@ def candidates(request: QuantizeRequest) -> list[Recipe]:
 
     What is known holds for the texts that the model writes itself, and for no others.
     """
-    recipes = gate.recipes(request.recipe, request.profile.execution_provider)
+    recipes = gate.recipes(request.recipe, request.profile.execution_provider, request.source)
     measured = measured_loss(request.source.digest)
     if measured is None or request.eval_text is not None or request.calibration_text is not None:
         return recipes

@@ -11,7 +11,7 @@ from packager.errors import QuantizeError
 from packager.recipes.nodes import EMBEDDING, HEAD
 from packager.suggest import suggest
 
-Algorithm = Literal["nearest", "kquant", "gptq"]
+Algorithm = Literal["nearest", "kquant", "gptq", "gguf"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,8 @@ class Recipe:
         description: human-readable description, one line.
         precision: the model builder's name of the dtype.
         algorithm: how the codes of the body are found: rounded to the nearest, fitted by weighted
-            least squares, or calibrated (GPTQ). None for float weights.
+            least squares, calibrated (GPTQ), or those of the model's GGUF file. None for float
+            weights.
         body_bits: of the decoder layers' MatMuls.
         head_bits: of the language modelling head.
         embedding_bits: of the embedding; a model with tied embeddings stores one weight for both
@@ -62,6 +63,8 @@ class Recipe:
 
     def bits(self, node: str) -> tuple[int, ...]:
         """Return the bit widths that a node of the graph may have."""
+        if self.algorithm == "gguf":
+            return (4, 8)
         outer = {HEAD: self.head_bits, EMBEDDING: self.embedding_bits}.get(node)
         if outer is not None:
             return (outer,)
@@ -77,6 +80,9 @@ class Recipe:
         """True if text must be run through the model to find the codes."""
         return self.algorithm == "gptq"
 
+
+KEEP = "gguf"
+"""Keep the codes of a GGUF file."""
 
 RECIPES = {
     recipe.name: recipe
@@ -128,6 +134,15 @@ RECIPES = {
             embedding_bits=8,
             symmetric=True,
         ),
+        Recipe(
+            name=KEEP,
+            description="the GGUF file's own codes, 4 or 8 bits",
+            precision="int4",
+            algorithm="gguf",
+            body_bits=8,
+            head_bits=8,
+            embedding_bits=8,
+        ),
         Recipe(name="fp16", description="16-bit floats", precision="fp16"),
         Recipe(name="fp32", description="32-bit floats", precision="fp32"),
     )
@@ -136,9 +151,10 @@ RECIPES = {
 AUTO = "auto"
 """Try the ladder and take the smallest that passes the profile's limits."""
 
-LADDER = ("int4-rtn", "int4-gptq", "int4-gptq-mixed", "int8")
-"""Recipes that `auto` tries, smallest first. The others are available by name: on the measured
-models, `int4-kquant` and `int4-mixed` lose to a recipe of their size in this list."""
+LADDER = (KEEP, "int4-rtn", "int4-gptq", "int4-gptq-mixed", "int8")
+"""Recipes that `auto` tries: a GGUF file's own codes, where they can be kept, then the
+smallest first. The others are available by name: on the measured models, `int4-kquant` and
+`int4-mixed` lose to a recipe of their size in this list."""
 
 
 def find(name: str) -> Recipe:

@@ -17,6 +17,7 @@ from packager.evaluation.evaluate import Evaluation
 from packager.keys import StoredKey
 from packager.kit import Kit
 from packager.profile import DeviceProfile, descriptions
+from packager.quantize import kept
 from packager.recipes.recipes import LADDER, RECIPES
 from packager.request import BuildResult
 from packager.units import MEGA, megabytes
@@ -121,6 +122,8 @@ def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
     yield ["source", model.source]
     yield ["license", model.license or "unknown"]
     yield ["quantization", f"{quantization.recipe} for {quantization.execution_provider}"]
+    if quantization.source_types:
+        yield ["weights of the file", kept.summary(quantization.source_types)]
     if manifest.reasoning is not None:
         yield ["thinking", thinking_text(manifest.reasoning)]
     yield ["context", f"{manifest.context_length} tokens"]

@@ -61,8 +61,8 @@ class Blocks:
         """Return bits, block size and presence of offsets: weights of one form can be joined."""
         return self.bits, self.block_size, self.offsets is not None
 
-    def rows(self, rows: slice) -> Blocks:
-        """Return some rows of the weight."""
+    def rows(self, rows: slice | Tensor) -> Blocks:
+        """Return some rows of the weight, or all in another order."""
         return replace(
             self,
             codes=self.codes[rows],

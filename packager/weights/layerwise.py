@@ -60,7 +60,7 @@ class LayerwiseModel:
             )
         self._model.eval()
         self._bfloat16 = bfloat16
-        self._weights = _Weights(source, self._model.all_tied_weights_keys)
+        self._weights = Weights(source, self._model.all_tied_weights_keys)
         self._layers: Any = self._model.get_decoder().layers
         self.count = len(self._layers)
         self._names = {module: name for name, module in self._model.named_modules()}
@@ -218,20 +218,24 @@ class LayerwiseModel:
             yield
 
 
-class _Weights:
+class Weights:
     """Tensors of a folder's safetensors files by name, read on access.
 
     Of two tied tensors the files may have either one.
     """
 
-    def __init__(self, source: Path, tied: Mapping[str, str]) -> None:
+    def __init__(self, source: Path, tied: Mapping[str, str] | None = None) -> None:
         from safetensors import safe_open
 
         self._files: dict[str, Any] = {}
         for path in checkpoint.files(source):
             file: Any = safe_open(path, framework="pt")
             self._files.update(dict.fromkeys(file.keys(), file))
+        tied = tied or {}
         self._others = {**tied, **{other: name for name, other in tied.items()}}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
 
     def __getitem__(self, name: str) -> Tensor:
         stored = name if name in self._files else self._others.get(name, name)

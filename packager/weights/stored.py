@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BITS = 4
 HEAD = "lm_head"
+EMBEDDING = "embed_tokens"
 
 _PARTS = ("codes", "scales", "zeros")
 
@@ -74,6 +75,17 @@ def load(folder: Path, layer: int | None, name: str) -> Blocks:
         weight = blocks(name)
         assert weight is not None
         return weight
+
+
+def names(folder: Path, layer: int | None) -> set[str]:
+    """Return the names of the linear layers in a file; empty without the file."""
+    from safetensors import safe_open
+
+    path = file_of(folder, layer)
+    if not path.exists():
+        return set()
+    with safe_open(path, framework="np") as file:
+        return set(_about(file)["forms"])
 
 
 def errors(folder: Path) -> list[LinearError]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import tiny_gguf
 from tests.support.commands import Outcome, edgepack
 
 
@@ -107,6 +108,21 @@ def test_each_recipe_gives_its_graph(
         if {one["accuracy_level"] for one in graph if one["operator"] == "MatMulNBits"} == {4}
     ]
     assert (bits, zeros) in graphs
+
+
+def test_a_gguf_file_keeps_its_codes(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
+    types = {"attn_v": "Q5_1", "attn": "Q4_1", "ffn_up": "Q4_0", "ffn": "Q4_1", "embd": "Q8_0"}
+    file = tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf", types=types)
+    outcome = build(cache, file, "mobile", tmp_path)
+    found = facts(outcome)
+    assert [one["recipe"] for one in found["tried"]] == [found["recipe"]] == ["gguf"]
+    assert found["precision"] == "int4+int8"
+    assert found["quality"]["kl"] < 0.001
+    assert {one["type"] for one in found["source_types"]} == set(types.values())
+    assert all(one["kept"] for one in found["source_types"])
+    assert found["operators"]["AveragePool"] == 8  # four inputs of linear layers, two layers
+    assert "Calibrating" not in outcome.err
+    assert "Weights of the GGUF file: Q4_1" in (tmp_path / "out.report.html").read_text()
 
 
 def test_fp32_is_what_it_was(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def make_gguf(
     rope: "Mapping[str, str | float | int] | None" = None,
     keys: "Mapping[str, str | float | int] | None" = None,
     more: "Mapping[str, NDArray[np.float32]] | None" = None,
+    types: "Mapping[str, str] | None" = None,
 ) -> Path:
     """Write a Hugging Face folder of `tiny_model` as fp32 GGUF; returns the file.
 
@@ -28,9 +29,10 @@ def make_gguf(
         rope: metadata below `llama.rope`.
         keys: metadata below `llama`.
         more: further tensors.
+        types: tensor types by a part of the tensor's name; F32 for the others.
     """
     import numpy as np
-    from gguf import GGUFWriter, TokenType
+    from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quantize
     from safetensors.numpy import load_file
 
     config = json.loads((hf_folder / "config.json").read_text())
@@ -83,7 +85,9 @@ def make_gguf(
             halves = weights.reshape(-1, 2, head // 2, config["hidden_size"])
             weights = halves.swapaxes(1, 2).reshape(weights.shape)
         if not name.startswith(without):
-            writer.add_tensor(name, weights.astype(np.float32))
+            kind = next((kind for part, kind in (types or {}).items() if part in name), "F32")
+            number = GGMLQuantizationType[kind]
+            writer.add_tensor(name, quantize(weights.astype(np.float32), number), raw_dtype=number)
     for name, weights in (more or {}).items():
         writer.add_tensor(name, weights)
     writer.write_header_to_file()

@@ -29,7 +29,8 @@ def test_shape_is_the_same_from_a_folder_and_from_gguf(tiny_hf: Path, tmp_path: 
     gguf = plan.shape(resolve(str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf"))))
     assert gguf.stored == 4
     assert min(gguf.layers, gguf.hidden, gguf.vocabulary, gguf.parameters) > 0
-    assert gguf == dataclasses.replace(of, stored=4, parameters=gguf.parameters)
+    assert of.codes == 0 < gguf.codes
+    assert gguf == dataclasses.replace(of, stored=4, parameters=gguf.parameters, codes=gguf.codes)
 
 
 def test_what_a_configuration_leaves_out_is_what_is_usual(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ import msgspec
 import pytest
 
 from packager import profile
+from packager.errors import QualityError
 from packager.models.catalog import CATALOG, DEFAULT_MODEL, MeasuredLoss, measured_loss
-from packager.models.source import ModelSource
+from packager.models.source import ModelSource, resolve
 from packager.profile import DeviceProfile
 from packager.quantize import quantize
 from packager.quantize.quantize import QuantizeRequest
 from packager.recipes.recipes import AUTO, RECIPES
+from tests.support import tiny_gguf
 
 WHOLE = ["int4-rtn", "int4-gptq", "int4-gptq-mixed", "int8"]
 TEXT = Path("own.txt")
@@ -36,7 +38,7 @@ def _profile(
 
 def _source(digest: str = DIGEST) -> ModelSource:
     return ModelSource(
-        kind="gguf",
+        kind="hf",
         name="any name",
         origin="file: any.gguf",
         path=Path("/models/any.gguf"),
@@ -110,3 +112,30 @@ def test_results_are_of_recipes_that_exist() -> None:
     assert isinstance(measured_loss(DIGEST), MeasuredLoss)
     for model in CATALOG.values():
         assert model.measured is None or set(model.measured.kl) <= set(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("types", "kept"),
+    [
+        ({"ffn": "Q4_1", "attn": "Q5_0", "token_embd": "Q8_0"}, ["gguf"]),
+        # Floats are not the file's own quantization.
+        ({}, []),
+        ({"attn": "Q4_0", "ffn": "F16", "token_embd": "F16"}, []),
+    ],
+    ids=["codes", "floats", "most are floats"],
+)
+def test_auto_keeps_the_codes_of_a_gguf_file_that_has_them(
+    tiny_hf: Path, tmp_path: Path, types: dict[str, str], kept: list[str]
+) -> None:
+    source = resolve(str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf", types=types)))
+    assert _names(_profile(), source) == [*kept, *WHOLE]
+    assert _names(_profile(provider="dml"), source)[0] == "int4-rtn"
+
+
+def test_codes_that_are_not_there_are_not_kept(tiny_hf: Path, tmp_path: Path) -> None:
+    with pytest.raises(QualityError, match="only a GGUF file has codes to keep") as caught:
+        _names(_profile(), recipe="gguf")
+    assert "--recipe auto" in caught.value.hint
+    file = tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf", types={"ffn": "F16"})
+    with pytest.raises(QualityError, match=r"tiny cannot be kept: F16 .* %, F32 .* % of its"):
+        _names(_profile(), resolve(str(file)), recipe="gguf")

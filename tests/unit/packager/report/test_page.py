@@ -8,6 +8,7 @@ import msgspec
 from device_runtime.bundle.quantization import (
     Quality,
     QuantizationFacts,
+    SourceType,
     TaskAnswer,
     TaskCounts,
     TriedRecipe,
@@ -35,7 +36,11 @@ TASKS = (
 
 
 def rendered(
-    quality: Quality, tasks: tuple[TaskAnswer, ...] = (), text: str = "", **tried: Any
+    quality: Quality,
+    tasks: tuple[TaskAnswer, ...] = (),
+    text: str = "",
+    types: tuple[SourceType, ...] = (),
+    **tried: Any,
 ) -> str:
     fields = {"model_bytes": 98_800_000, "memory_bytes": 1, "quality": quality, "exceeded": ()}
     manifest = draft().manifest
@@ -44,6 +49,7 @@ def rendered(
         recipe="int4-gptq",
         quality=quality,
         tasks=tasks,
+        source_types=types,
         tried=(TriedRecipe(recipe="int4-gptq", **{**fields, **tried}),),
     )
     html = page.render(
@@ -89,3 +95,12 @@ def test_bundle_without_the_newer_figures_is_shown() -> None:
     html = rendered(older)
     assert html.count('<td class="number">–</td>') == 3  # tail, tasks, speed
     assert "Short tasks" not in html
+
+
+def test_what_was_kept_of_a_gguf_file_is_said() -> None:
+    types = (
+        SourceType(type="Q4_K", weights=900, kept=True),
+        SourceType(type="IQ2_XS", weights=100, kept=False),
+    )
+    assert "Q4_K 90.0 % kept; IQ2_XS 10.0 % rounded again" in rendered(QUALITY, types=types)
+    assert "Weights of the GGUF file" not in rendered(QUALITY)

@@ -1,0 +1,95 @@
+"""The codes of a GGUF file: whether they can be kept, and as a folder of quantized weights."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from device_runtime.bundle.quantization import SourceType
+from packager import cache, console
+from packager.errors import QuantizeError
+from packager.jobs import keys
+from packager.jobs.harness import run_job
+from packager.jobs.keep_gguf import KeepGguf
+from packager.models import gguf
+from packager.models.source import ModelSource
+from packager.weights import gguf_codes
+
+LEAST = 0.5
+"""Share of the weights whose codes can be kept, below which there is no point in it."""
+
+_read = functools.cache(gguf.read)
+
+
+def types(source: ModelSource) -> tuple[SourceType, ...]:
+    """List the tensor types of a GGUF file's matrices, most weights first."""
+    by_type = sorted(_read(source.path).types.items(), key=lambda item: -item[1])
+    return tuple(
+        SourceType(type=name, weights=count, kept=name in gguf_codes.KEPT)
+        for name, count in by_type
+    )
+
+
+def refusal(source: ModelSource | None) -> str:
+    """Return why the codes of a source cannot be kept; empty if they can."""
+    if source is None or source.kind != "gguf":
+        return "only a GGUF file has codes to keep, and the model is not one"
+    listed = types(source)
+    if _share(listed, kept=True) >= LEAST:
+        return ""
+    return (
+        f"the codes of {source.name} cannot be kept: {describe(listed, kept=False)} of its weights"
+    )
+
+
+def summary(listed: tuple[SourceType, ...]) -> str:
+    """Say which types were kept and which were not, with their shares of the weights."""
+    again = describe(listed, kept=False)
+    return describe(listed, kept=True) + " kept" + (f"; {again} rounded again" if again else "")
+
+
+def describe(listed: tuple[SourceType, ...], *, kept: bool) -> str:
+    """List the types that are kept, or those that are not, with their shares; empty if none."""
+    total = sum(entry.weights for entry in listed)
+    return ", ".join(
+        f"{entry.type} {100 * entry.weights / total:.1f} %"
+        for entry in listed
+        if entry.kept is kept
+    )
+
+
+def folder(source: ModelSource, converted: Path, ready: Callable[[], None]) -> Path:
+    """Return the folder of a file's codes, in the layout of `stored`.
+
+    Args:
+        source: the GGUF file.
+        converted: the same model as a Hugging Face folder.
+        ready: called before any work whose result is not in the cache.
+
+    Raises:
+        QuantizeError: the codes are not those of the converted weights.
+    """
+    job = KeepGguf(file=source.path, folder=converted, architecture=_read(source.path).architecture)
+    inputs = keys.inputs(job, content={source.path: source.digest})
+    layers = int(json.loads((converted / "config.json").read_text())["num_hidden_layers"])
+
+    def make(target: Path) -> None:
+        ready()
+        with console.progress("Reading codes", layers, "layers") as advance:
+            run_job(
+                job,
+                target,
+                what="Reading the codes of the GGUF file",
+                error=QuantizeError,
+                hint="Try another recipe, for instance int4-gptq.",
+                advance=advance,
+            )
+
+    console.note(f"weights of the file: {summary(types(source))}")
+    with console.step("Reading the codes of the GGUF file"):
+        return cache.stage("codes", inputs, make)
+
+
+def _share(listed: tuple[SourceType, ...], *, kept: bool) -> float:
+    total = sum(entry.weights for entry in listed)
+    return sum(entry.weights for entry in listed if entry.kept is kept) / max(total, 1)
