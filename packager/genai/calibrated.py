@@ -40,7 +40,7 @@ class CalibratedWeights:
         Args:
             node: name of the node.
             weight: its float weight.
-            finer: linear layers to round to 8 bits instead, as `LAYER.NAME`.
+            finer: linear layers to round to 8 bits instead, as `stored.place` names them.
 
         Returns:
             Parts of one form each, which follow each other along `out`.
@@ -51,10 +51,10 @@ class CalibratedWeights:
         origin = self._origin(node)
         if origin is None and node != nodes.HEAD:
             return None
-        layer = origin.layer if origin else None
+        layer = origin.layer if origin else -1
         parts, row = [], 0
         for name in origin.names if origin else (stored.HEAD,):
-            part = stored.load(self._folder, layer, name)
+            part = stored.load(self._folder, layer if origin else None, name)
             if origin is not None and origin.half is not None:
                 count = len(part.codes) // 2
                 part = part.rows(slice(origin.half * count, (origin.half + 1) * count))
@@ -62,7 +62,7 @@ class CalibratedWeights:
             row += len(rows)
             if part.codes.shape != rows.shape or _relative_error(part, rows) > MAX_RELATIVE_ERROR:
                 raise ValueError(f"the calibrated weight for {node} does not match this layer")
-            if f"{layer}.{name}" in finer:
+            if stored.place(layer, name) in finer:
                 part = blocks.eight_bits(rows, block_size=part.block_size)
             parts.append(part)
         if row != len(weight):

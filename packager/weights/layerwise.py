@@ -123,8 +123,11 @@ class LayerwiseModel:
             layer.to("meta")
 
     @contextmanager
-    def head(self) -> Iterator[Callable[[Tensor], Tensor]]:
+    def head(self, weight: Tensor | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
         """Load the head's weights for the duration of the block.
+
+        Args:
+            weight: weight to compute with instead of the head's own.
 
         Yields:
             A function that computes logits `[tokens, vocabulary]` from the last layer's outputs
@@ -134,7 +137,8 @@ class LayerwiseModel:
         head = self._model.get_output_embeddings()
         names = [name for name in head.state_dict() if name != "weight"]
         values = {name: self._weights[f"{self._names[head]}.{name}"] for name in names}
-        head.load_state_dict({"weight": self.head_weight(), **values}, assign=True)
+        values["weight"] = self.head_weight() if weight is None else weight
+        head.load_state_dict(values, assign=True)
         head.requires_grad_(False)
 
         def logits(hidden: Tensor) -> Tensor:

@@ -184,7 +184,10 @@ def test_every_family(name: str, tmp_path: Path) -> None:
         for part, linear in layer.named_modules()
         if isinstance(linear, torch.nn.Linear)
     }
-    assert {(error.layer, error.name) for error in stored.errors(folder)} == set(originals)
+    assert {(error.layer, error.name) for error in stored.errors(folder)} == {
+        *originals,
+        (-1, stored.HEAD),
+    }
     found = {}
     for algorithm in ("nearest", "gptq"):
         for (index, part), weight in originals.items():
@@ -198,7 +201,7 @@ def test_every_family(name: str, tmp_path: Path) -> None:
 
 def test_errors(source: Path, done: Path) -> None:
     found = stored.errors(done)
-    assert [error.layer for error in found] == [0] * 7 + [1] * 7
+    assert [error.layer for error in found] == [0] * 7 + [1] * 7 + [-1]
     assert {error.name for error in found} >= {"self_attn.q_proj", "mlp.down_proj"}
     for error in found:
         assert 0 < error.relative < error.nearest < 0.02
