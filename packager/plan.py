@@ -360,14 +360,16 @@ def model_bytes(of: Shape, recipe: Recipe, block_size: int = 32) -> int:
     outer = min(of.head // 4, of.parameters)  # head and embedding, counted as one weight
     share = _sensitive_share(of, recipe)
     body = (1 - share) * bits(recipe.body_bits) + share * bits(8)
-    size = (of.parameters - outer) * body + outer * bits(
-        max(recipe.head_bits, recipe.embedding_bits)
-    )
+    if recipe.calibrated:
+        size = of.parameters * body  # the head is one of the layers that the share is of
+    else:
+        head = bits(max(recipe.head_bits, recipe.embedding_bits))
+        size = (of.parameters - outer) * body + outer * head
     return int(size / 8) + of.rotary
 
 
 def _sensitive_share(of: Shape, recipe: Recipe) -> float:
-    """Return the fraction of the body's weights that a recipe keeps at 8 bits."""
+    """Return the fraction of the body's weights, or of all calibrated ones, that gets 8 bits."""
     if not isinstance(recipe.sensitive, str):
         return recipe.sensitive
     mlp = of.hidden * of.intermediate

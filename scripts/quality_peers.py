@@ -10,6 +10,7 @@ from its cache; the peers' files stay in `--work`.
 
 import argparse
 import functools
+import math
 import pydoc_data.topics
 import statistics
 import subprocess
@@ -19,13 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from device_runtime.bundle.quantization import Quality
 from packager import profile
 from packager.errors import EvaluationError
-from packager.evaluation import evaluate, texts
+from packager.evaluation import texts
 from packager.jobs import measure
 from packager.jobs.harness import run_job
-from packager.jobs.measure import TimeDecoding, WindowMeans
+from packager.jobs.measure import TimeDecoding
 from packager.models.source import resolve
 from packager.quantize import candidate
 from packager.quantize.subject import Subject
@@ -40,6 +40,15 @@ TOKENS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Metrics of a model, as `evaluation.evaluate` defines them."""
+
+    kl: float
+    top1: float
+    perplexity: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """A quantized model.
 
@@ -47,13 +56,13 @@ class Row:
         name: name of the recipe or of llama.cpp's type.
         path: ONNX GenAI folder or GGUF file.
         size: size of the weights, bytes.
-        quality: metrics on the text.
+        figures: metrics on the text.
     """
 
     name: str
     path: Path
     size: int
-    quality: Quality
+    figures: Figures
 
 
 class Llama:
@@ -71,13 +80,13 @@ class Llama:
             stderr=subprocess.DEVNULL,
         )
 
-    def measure(self, model: Path, reference: Path) -> Quality:
+    def measure(self, model: Path, reference: Path) -> Figures:
         """Measure a file against the folder that `texts.prepare` wrote."""
         windows = np.load(reference / "evaluation.npy")
         stored = np.load(reference / "logprobs.npy", mmap_mode="r")
         choices = np.load(reference / "top1.npy")
         length, vocabulary = windows.shape[1], stored.shape[2]
-        command = [*self._command, "logits", model, reference / "evaluation.npy"]
+        command = [*self._command, "logits", str(model), str(reference / "evaluation.npy")]
         means: dict[str, list[float]] = {}
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -89,8 +98,11 @@ class Llama:
                 compared = measure.compare(logits[:-1], expected, best, window[1:])
                 for name, values in compared.items():
                     means.setdefault(name, []).append(float(values.mean(dtype=np.float64)))
-        lists = {name: tuple(values) for name, values in means.items()}
-        return evaluate.quality(WindowMeans(**lists, tokens=int(choices.size)))
+        return Figures(
+            kl=statistics.fmean(means["kl"]),
+            top1=statistics.fmean(means["top1"]),
+            perplexity=math.exp(statistics.fmean(means["nll"])),
+        )
 
     def speed(self, model: Path) -> float:
         """Decode once; return tokens a second."""
@@ -117,9 +129,9 @@ def ours(model: str, text: Path, names: list[str]) -> tuple[Path, list[Row]]:
     for name in names:
         built = candidate.make(subject, recipes.find(name))
         assert built.quality is not None
-        rows.append(
-            Row(name=name, path=built.folder, size=built.model_bytes, quality=built.quality)
-        )
+        quality = built.quality
+        figures = Figures(kl=quality.kl, top1=quality.top1, perplexity=quality.perplexity)
+        rows.append(Row(name=name, path=built.folder, size=built.model_bytes, figures=figures))
     return reference, rows
 
 
@@ -131,8 +143,8 @@ def peers(llama: Llama, source: Path, kinds: list[str], work: Path, reference: P
         path = work / f"{kind}.gguf"
         if not path.exists():
             llama.quantize(source if kind == "F32" else floats, path, kind)
-        quality = llama.measure(path, reference)
-        rows.append(Row(name=kind, path=path, size=path.stat().st_size, quality=quality))
+        figures = llama.measure(path, reference)
+        rows.append(Row(name=kind, path=path, size=path.stat().st_size, figures=figures))
     return rows
 
 
@@ -152,10 +164,10 @@ def table(rows: list[Row], speeds: list[float]) -> str:
     ]
     for row, fast in sorted(zip(rows, speeds, strict=True), key=lambda pair: pair[0].size):
         engine = "llama.cpp" if row.path.suffix == ".gguf" else "edgepack"
-        quality = row.quality
+        figures = row.figures
         lines.append(
-            f"| {engine} {row.name} | {row.size / MEGA:.1f} | {quality.kl:.4f} | "
-            f"{quality.top1:.3f} | {quality.perplexity:.2f} | {fast:.1f} |"
+            f"| {engine} {row.name} | {row.size / MEGA:.1f} | {figures.kl:.4f} | "
+            f"{figures.top1:.3f} | {figures.perplexity:.2f} | {fast:.1f} |"
         )
     return "\n".join(lines)
 

@@ -44,7 +44,7 @@ class CalibratedWeights:
         Args:
             node: name of the node.
             weight: its float weight.
-            finer: linear layers to round to 8 bits instead, as `LAYER.NAME`.
+            finer: linear layers to round to 8 bits instead, as `stored.place` names them.
 
         Returns:
             Parts of one form each, which follow each other along `out`.
@@ -56,10 +56,10 @@ class CalibratedWeights:
         names = origin.names if origin else self._outer.intersection(_OUTER.get(node, ()))
         if not names:
             return None
-        layer = origin.layer if origin else None
+        layer = origin.layer if origin else -1
         parts, row = [], 0
         for name in names:
-            part = stored.load(self._folder, layer, name)
+            part = stored.load(self._folder, origin.layer if origin else None, name)
             if origin is not None and origin.half is not None:
                 count = len(part.codes) // 2
                 part = part.rows(slice(origin.half * count, (origin.half + 1) * count))
@@ -67,7 +67,7 @@ class CalibratedWeights:
             row += len(rows)
             if part.codes.shape != rows.shape or _relative_error(part, rows) > MAX_RELATIVE_ERROR:
                 raise ValueError(f"the calibrated weight for {node} does not match this layer")
-            if f"{layer}.{name}" in finer:
+            if stored.place(layer, name) in finer:
                 part = blocks.eight_bits(rows, block_size=part.block_size)
             parts.append(part)
         if row != len(weight):

@@ -39,7 +39,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
         block_size: inputs that share a scale.
         symmetric: quantize without zero points.
         accuracy_level: accuracy level of each MatMulNBits.
-        sensitive: linear layers that get 8 bits, as `LAYER.NAME` (`3.mlp.down_proj`).
+        sensitive: linear layers that get 8 bits, as `LAYER.NAME` (`3.mlp.down_proj`), or `lm_head`.
         calibrated: output folder of `calibrate`; None for the other algorithms.
     """
 

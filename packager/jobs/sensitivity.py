@@ -5,7 +5,7 @@ attention propagates, one in the gate may vanish. So the KL divergence L of the 
 the reference model is differentiated. If d is the change that quantization made to a weight, the
 inner product of d and dL/dw is twice the layer's share of L, where L is quadratic in d and the
 errors of the layers are uncorrelated. It is computed on the layer's outputs, so that no gradient of
-a weight is ever held.
+a weight is ever held. The share of the head is the divergence that its own quantization adds.
 
 One decoder layer is in memory at a time. On the way up, the inputs of each are stored; on the way
 down, each layer is run again on them, and differentiated (Chen et al., "Training Deep Nets with
@@ -40,7 +40,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """Share of a linear layer in the KL divergence.
 
     Attributes:
-        layer: index of the decoder layer.
+        layer: index of the decoder layer; -1 for the head.
         name: name of the linear layer below it.
         cost: the share, nats a token.
     """
@@ -119,6 +119,7 @@ class _Walk:
                     yield Cost(layer=index, name=name, cost=float(share))
             above = path
             self._work.advance(1)
+        yield Cost(layer=-1, name=stored.HEAD, cost=self._of_the_head())
 
     def _inputs(self, index: int) -> Path:
         return self._work.target / f"inputs-{index:03}.safetensors"
@@ -160,6 +161,21 @@ class _Walk:
                 assert hidden.grad is not None
                 gradient[window, rows] = hidden.grad
         return gradient
+
+    def _of_the_head(self) -> float:
+        """Compute the divergence that the quantized head adds to the quantized layers."""
+        import torch
+
+        outputs = states.load(self._inputs(self._model.count))["quantized"]
+        weight = stored.load(self._calibrated, None, stored.HEAD).dequantize()
+        total = 0.0
+        for hidden in outputs[:, :-1]:
+            with torch.no_grad(), self._model.head() as logits:
+                p = torch.log_softmax(logits(hidden), -1)
+            with torch.no_grad(), self._model.head(weight) as logits:
+                q = torch.log_softmax(logits(hidden), -1)
+            total += float((p.exp() * (p - q)).sum(-1).mean())
+        return total / len(outputs)
 
     def _through(self, index: int, above: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Differentiate a layer.

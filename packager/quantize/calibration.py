@@ -28,7 +28,7 @@ class Prepared:
 
     Attributes:
         folder: quantized weights, output of `calibrate` or `keep_gguf`; None without either.
-        sensitive: linear layers that get 8 bits, as `LAYER.NAME`.
+        sensitive: linear layers that get 8 bits, as `LAYER.NAME`; `lm_head` is the head.
         layers: errors of the linear layers, with the fields of `page.LayerError`.
     """
 
@@ -67,9 +67,10 @@ def prepare(
             "layer": error.layer,
             "name": error.name,
             "relative": error.relative,
-            "sensitive": f"{error.layer}.{error.name}" in sensitive,
+            "sensitive": stored.place(error.layer, error.name) in sensitive,
         }
         for error in errors
+        if error.layer >= 0
     ]
     return Prepared(folder=folder, sensitive=sensitive, layers=layer_errors)
 
@@ -77,24 +78,39 @@ def prepare(
 def most_sensitive(
     errors: list[stored.LinearError], costs: Mapping[tuple[int, str], float], share: float
 ) -> tuple[str, ...]:
-    """Choose the linear layers with the highest cost per weight.
+    """Choose the linear layers to keep at 8 bits: those with the highest cost per weight.
+
+    The head can be larger than all that fits beside it, so the best choices with and without it are
+    compared.
 
     Args:
-        errors: errors of each linear layer after calibration.
-        costs: cost of each linear layer, by layer and name, as `sensitivity` measures it.
-        share: fraction of all weights to choose.
+        errors: errors of each linear layer and the head after calibration.
+        costs: cost of each, by layer and name, as `sensitivity` measures it.
+        share: fraction of all weights to choose, at most.
+
+    Returns:
+        Their names, `LAYER.NAME`, or `lm_head`.
     """
     budget = share * sum(error.parameters for error in errors)
+    head = [error for error in errors if error.layer < 0]
+    layers = [error for error in errors if error.layer >= 0]
 
-    def gain(error: stored.LinearError) -> float:
-        return costs[error.layer, error.name] / error.parameters
+    def cost(error: stored.LinearError) -> float:
+        return costs[error.layer, error.name]
 
-    chosen: list[str] = []
-    for error in sorted(errors, key=gain, reverse=True):
-        if error.parameters <= budget:
-            budget -= error.parameters
-            chosen.append(f"{error.layer}.{error.name}")
-    return tuple(sorted(chosen))
+    def filled(chosen: list[stored.LinearError]) -> list[stored.LinearError]:
+        left = budget - sum(error.parameters for error in chosen)
+        for error in sorted(layers, key=lambda each: cost(each) / each.parameters, reverse=True):
+            if error.parameters <= left:
+                left -= error.parameters
+                chosen = [*chosen, error]
+        return chosen
+
+    choices = [
+        filled(first) for first in ([], head) if sum(error.parameters for error in first) <= budget
+    ]
+    best = max(choices, key=lambda chosen: sum(map(cost, chosen)))
+    return tuple(sorted(stored.place(error.layer, error.name) for error in best))
 
 
 def _costs(

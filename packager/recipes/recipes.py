@@ -30,8 +30,9 @@ class Recipe:
         embedding_bits: of the embedding; a model with tied embeddings stores one weight for both
             if this equals `head_bits`, and two if not.
         symmetric: without zero points.
-        sensitive: part of the body that gets 8 bits: a share of its weights, the most sensitive as
-            measured in calibration; or `usual`, those of `usually_sensitive`; or 0, none.
+        sensitive: part of the model that gets 8 bits: a share of its weights, the most sensitive
+            linear layers as measured in calibration, of which the head can be one; or `usual`,
+            those of the body in `usually_sensitive`; or 0, none.
 
     Raises:
         QuantizeError: the algorithm cannot choose what `sensitive` asks for.
@@ -66,9 +67,9 @@ class Recipe:
         if self.algorithm == "gguf":
             return (4, 8)
         outer = {HEAD: self.head_bits, EMBEDDING: self.embedding_bits}.get(node)
-        if outer is not None:
-            return (outer,)
-        return (self.body_bits, 8) if self.sensitive else (self.body_bits,)
+        bits = self.body_bits if outer is None else outer
+        mixed = self.calibrated or outer is None
+        return (bits, 8) if self.sensitive and mixed else (bits,)
 
     @property
     def plain(self) -> bool:
@@ -117,12 +118,10 @@ RECIPES = {
         ),
         Recipe(
             name="int4-gptq-mixed",
-            description="calibrated 4 bits; head, and the fifth that costs the model most, 8 bits",
+            description="calibrated 4 bits; what costs the model most has 8 bits, up to 37 %",
             precision="int4",
             algorithm="gptq",
-            head_bits=8,
-            embedding_bits=8,
-            sensitive=0.2,
+            sensitive=0.37,
         ),
         Recipe(
             name="int8",

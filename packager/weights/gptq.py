@@ -27,8 +27,9 @@ noise."""
 SHRINKAGE = 0.2
 """Part of the Hessian that is replaced by its diagonal: of some thousand tokens, the correlations
 of some thousand inputs are partly those of the text (Ledoit and Wolf, "Honey, I Shrunk the Sample
-Covariance Matrix", 2004). In a layer of SmolLM2, the squared error of the down projection's outputs
-on other text is 5 % smaller with it, and that of the others the same."""
+Covariance Matrix", 2004). In a layer of SmolLM2, with 16,384 tokens, the squared error of the
+outputs on other text is 5 % smaller with it for the down projection, 1 % for gate and up, and the
+same for the others."""
 SWEEPS = 2
 """Rounds of coordinate descent. None makes the error larger; the first rounds do the most."""
 ROWS = 4096

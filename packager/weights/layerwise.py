@@ -129,8 +129,11 @@ class LayerwiseModel:
             layer.to("meta")
 
     @contextmanager
-    def head(self) -> Iterator[Callable[[Tensor], Tensor]]:
+    def head(self, weight: Tensor | None = None) -> Iterator[Callable[[Tensor], Tensor]]:
         """Load the head's weights for the duration of the block.
+
+        Args:
+            weight: weight to compute with instead of the head's own.
 
         Yields:
             A function that computes logits `[tokens, vocabulary]` from the last layer's outputs
@@ -139,6 +142,8 @@ class LayerwiseModel:
         """
         head = self._model.get_output_embeddings()
         self._fill(head, recurse=True)
+        if weight is not None:
+            head.weight.data = weight
 
         def logits(hidden: Tensor) -> Tensor:
             with self._instead_of_layers(lambda *_: hidden[None]):

@@ -89,20 +89,25 @@ def names(folder: Path, layer: int | None) -> set[str]:
 
 
 def errors(folder: Path) -> list[LinearError]:
-    """Read the errors of all linear layers of the decoder, by layer; the head is not included."""
+    """Read the errors of all linear layers, by layer; those of the head are last."""
     from safetensors import safe_open
 
     listed = []
-    for path in sorted(folder.glob("layer-*.safetensors")):
+    for path in files(folder):
         # Reading the metadata does not need torch.
         with safe_open(path, framework="np") as file:
             listed += [LinearError(**fields) for fields in _about(file)["errors"]]
     return listed
 
 
+def place(layer: int, name: str) -> str:
+    """Return how a linear layer is named among those of all layers; layer -1 is the head."""
+    return f"{layer}.{name}" if layer >= 0 else name
+
+
 def files(folder: Path) -> list[Path]:
-    """List the files of a folder; other files that a job has there are not included."""
-    return sorted([*folder.glob("layer-*.safetensors"), *folder.glob("head.safetensors")])
+    """List the files of a folder, by layer; other files that a job has there are not included."""
+    return [*sorted(folder.glob("layer-*.safetensors")), *folder.glob("head.safetensors")]
 
 
 def file_of(folder: Path, layer: int | None) -> Path:

@@ -78,13 +78,16 @@ def test_costs_are_those_of_the_whole_model(family: str, tmp_path: Path) -> None
     steps: list[int] = []
     costs = job.run(Work(folder, steps.append))
     expected = _whole(job)
-    assert {(cost.layer, cost.name) for cost in costs} == set(expected)
+    head, *layers = costs
+    assert (head.layer, head.name) == (-1, stored.HEAD)
+    assert head.cost > 0
+    assert {(cost.layer, cost.name) for cost in layers} == set(expected)
     largest = max(map(abs, expected.values()))
-    for cost in costs:
+    for cost in layers:
         assert cost.cost == pytest.approx(
             expected[cost.layer, cost.name], rel=1e-4, abs=1e-6 * largest
         )
-    assert steps == [1] * 2 * len({cost.layer for cost in costs})
+    assert steps == [1] * 2 * len({cost.layer for cost in layers})
 
 
 class _StopError(Exception):

@@ -74,13 +74,13 @@ def _kl(reference: torch.Tensor, logits: torch.Tensor) -> float:
     return float((expected.exp() * (expected - found)).sum(-1).mean())
 
 
-def _correlated(width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _correlated(width: int, noise: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
     """A weight, and inputs that go together as those of real layers do."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(4096, 40, generator=generator) @ torch.randn(
         40, width, generator=generator
     )
-    inputs += 0.3 * torch.randn(4096, width, generator=generator)
+    inputs += noise * torch.randn(4096, width, generator=generator)
     return torch.randn(48, width, generator=generator), inputs
 
 
@@ -111,6 +111,18 @@ def test_each_sweep_makes_it_better(rows: int, monkeypatch: pytest.MonkeyPatch) 
         made = gptq.solve(weight, hessian, bits=4, block_size=32)
         lost.append(float((inputs @ (weight - made.dequantize()).T).square().sum()))
     assert lost[2] < lost[1] < 0.9 * lost[0]
+
+
+def test_few_inputs_are_not_taken_at_their_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, inputs = _correlated(256, noise=2.0)
+    few, others = inputs[:300], inputs[300:]
+    hessian = few.T @ few / len(few)
+    lost = []
+    for shrinkage in (gptq.SHRINKAGE, 0.0):
+        monkeypatch.setattr(gptq, "SHRINKAGE", shrinkage)
+        made = gptq.solve(weight, hessian, bits=4, block_size=32)
+        lost.append(float((others @ (weight - made.dequantize()).T).square().sum()))
+    assert lost[0] < 0.97 * lost[1]
 
 
 def test_threads_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +209,10 @@ def test_every_family(name: str, tmp_path: Path) -> None:
         for part, linear in layer.named_modules()
         if isinstance(linear, torch.nn.Linear)
     }
-    assert {(error.layer, error.name) for error in stored.errors(folder)} == set(originals)
+    assert {(error.layer, error.name) for error in stored.errors(folder)} == {
+        *originals,
+        (-1, stored.HEAD),
+    }
     found = {}
     for algorithm in ("nearest", "gptq"):
         for (index, part), weight in originals.items():
@@ -228,7 +243,7 @@ def test_layers_of_every_family_run_in_bfloat16(name: str, tmp_path: Path) -> No
 
 def test_errors(source: Path, done: Path) -> None:
     found = stored.errors(done)
-    assert [error.layer for error in found] == [0] * 7 + [1] * 7
+    assert [error.layer for error in found] == [0] * 7 + [1] * 7 + [-1]
     assert {error.name for error in found} >= {"self_attn.q_proj", "mlp.down_proj"}
     for error in found:
         assert 0 < error.relative < error.nearest < 0.02
