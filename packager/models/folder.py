@@ -11,7 +11,10 @@ from packager.genai import weight_files
 from packager.models import text_model
 from packager.models.catalog import ARCHITECTURES, REFUSED
 
-HF_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py", "README.md")
+HF_FILES = (
+    *("*.json", "*.safetensors", "*.jinja", "additional_chat_templates/*.jinja", "*.model"),
+    *("*.txt", "*.py", "README.md"),
+)
 """Patterns of the files of a Hugging Face folder that belong to the model; others are not read."""
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")

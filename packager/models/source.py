@@ -47,6 +47,7 @@ class ModelSource:
         architecture: name of the architecture in the source.
         license: SPDX expression; empty if unknown.
         parameters: number of weights; 0 if unknown.
+        chat_template: template to use instead of the model's own; empty for its own.
     """
 
     kind: Literal["hf", "gguf", "onnx"]
@@ -57,6 +58,7 @@ class ModelSource:
     architecture: str
     license: str
     parameters: int
+    chat_template: str = ""
 
 
 def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
@@ -128,8 +130,10 @@ def hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
     """
     check_original(source)
     if must_convert(source):
-        return cache.place("hf", _conversion(source)[1])
-    return tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+        folder = cache.place("hf", _conversion(source)[1])
+    else:
+        folder = tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+    return cache.place("hf", _with_template(source, folder)) if source.chat_template else folder
 
 
 def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
@@ -141,9 +145,30 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
     Raises:
         ModelSourceError: the source cannot be converted.
     """
-    if not must_convert(source):
-        return hf_folder(source, trust_remote_code=trust_remote_code)
     check_original(source)
+    if must_convert(source):
+        folder = _converted(source, trust_remote_code=trust_remote_code)
+    else:
+        folder = tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+    if not source.chat_template:
+        return folder
+
+    def link(target: Path) -> None:
+        for path in hf_files(folder):
+            if path.suffix != ".jinja":
+                (target / path.name).symlink_to(path.resolve())
+        (target / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
+
+    return cache.stage("hf", _with_template(source, folder), link)
+
+
+def _with_template(source: ModelSource, folder: Path) -> dict[str, Any]:
+    """Return the inputs of the folder of a model with another chat template."""
+    return {"folder": str(folder), "digest": source.digest}
+
+
+def _converted(source: ModelSource, *, trust_remote_code: bool) -> Path:
+    """Convert a GGUF file, or take the text model out of another (cached)."""
     job, inputs = _conversion(source)
 
     def make(folder: Path) -> None:
