@@ -97,7 +97,7 @@ class TextStream:
         self._tokenizer = tokenizer
         self._special = special
         self._strips = strips
-        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+        self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
 
     def push(self, token: int) -> str:
         """Take the next token; return the characters that are whole now."""

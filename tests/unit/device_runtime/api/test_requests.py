@@ -257,7 +257,7 @@ def test_null_characters_are_part_of_a_text(role: str) -> None:
     assert generation.stop == ("\0",)
     assert complete(prompt="a\0b").generation.prompt == "a\0b"
     described_tool = parse(tools=[described("a\0b")]).generation
-    assert "a\0b" in str(described_tool.prompt)
+    assert r"a\\u0000b" in str(described_tool.prompt)
 
 
 def test_null_characters_of_a_schema_are_written_as_escapes() -> None:

@@ -55,7 +55,7 @@ def test_tools_are_json_without_escapes() -> None:
         ("{% if %}", "Expected an expression"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{{ messages.append(1) }}", "unsafe"),
-        ("{{ raise_exception.__globals__ }}", "unsafe"),
+        ("{{ raise_exception.__globals__.json }}", "unsafe"),
         ("{% set n = namespace() %}{% set n.__html__ = 1 %}", "__html__"),
     ],
 )
