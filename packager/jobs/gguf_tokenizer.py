@@ -53,6 +53,10 @@ def complete(folder: Path, *, architecture: str, kind: str, cut: str) -> None:
     path = folder / "tokenizer.json"
     tokenizer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if kind == BYTE_LEVEL:
+        # The class that transformers takes for all of them adds a token of GPT-2's.
+        vocabulary = tokenizer["model"]["vocab"]
+        added = tokenizer["added_tokens"]
+        tokenizer["added_tokens"] = [token for token in added if token["content"] in vocabulary]
         if cut in _NFC:
             tokenizer["normalizer"] = {"type": "NFC"}
         if cut in _WHOLE_WORDS:
