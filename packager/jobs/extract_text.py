@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from device_runtime.tokenizer.files import chat_templates
 from packager.jobs.compare_tensors import CompareTensors, Tensors
 from packager.jobs.job import Job, JobRefusedError, Work
 from packager.weights import safetensors_file

@@ -16,6 +16,22 @@ _NFC = frozenset({"qwen2", "qwen35", "deepseek-r1-qwen"})
 _LLAMA3 = frozenset(
     {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}
 )
+_WITH_EXPRESSION = (
+    _NFC
+    | _LLAMA3
+    | {
+        "dbrx",
+        "smaug-bpe",
+        "tekken",
+        "kormo",
+        "megrez",
+        "gpt-4o",
+        "llama4",
+        "kanana2",
+        "minimax-m2",
+    }
+)
+"""Ways whose expression transformers 5.23 has (`GGUF_PRE_TOKENIZER_SPLITS`)."""
 _WHOLE_WORDS = _LLAMA3 | {"tekken", "gpt-4o"}
 """Ways in which a word that is a token is not put together from parts."""
 _SINGLE_DIGITS = frozenset(
@@ -31,9 +47,7 @@ def is_known(kind: str, cut: str) -> bool:
         kind: `tokenizer.ggml.model` of the file.
         cut: `tokenizer.ggml.pre`; empty if the file has none.
     """
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-
-    return kind != BYTE_LEVEL or cut in {*GGUF_PRE_TOKENIZER_SPLITS, *_SINGLE_DIGITS, *_AS_GPT2}
+    return kind != BYTE_LEVEL or cut in _WITH_EXPRESSION | _SINGLE_DIGITS | _AS_GPT2
 
 
 def begins_with_bos(cut: str) -> bool:

@@ -201,6 +201,8 @@ def _conversion(source: ModelSource) -> tuple[Job[Tensors], dict[str, Any]]:
             architecture=header.architecture,
             tensors=tuple(sorted(header.tensors)),
             rotary=gguf_rope.scaling(header),
+            vocabulary=str(header.metadata.get("tokenizer.ggml.model", "")),
+            cut=str(header.metadata.get("tokenizer.ggml.pre", "")),
         )
     else:
         job = ExtractText(source=source.path, copied=text_model.unchanged(hf_files(source.path)))

@@ -9,9 +9,10 @@ from device_runtime.tokenizer.files import chat_templates
 from packager import cache, console
 from packager.errors import ModelSourceError
 from packager.genai import odd_texts, tokenizer_files
-from packager.jobs import keys
+from packager.jobs import gguf_tokenizer, keys
 from packager.jobs.compare_tokenizers import ComparedTokenizers, CompareTokenizers
 from packager.jobs.harness import run_job
+from packager.models import gguf
 from packager.models.source import ModelSource, as_hf_folder
 
 _HINT = "Use the tokenizer that belongs to the model."
@@ -34,6 +35,8 @@ def check(source: ModelSource, *, trust_remote_code: bool = False) -> None:
             )
     else:
         folder = as_hf_folder(source, trust_remote_code=trust_remote_code)
+        if source.kind == "gguf":
+            _warn_of_unknown_cut(source)
         _warn(_compared(source, trust_remote_code=trust_remote_code))
     if not chat_templates(folder):
         console.warn(
@@ -61,6 +64,16 @@ def _compared(source: ModelSource, *, trust_remote_code: bool) -> ComparedTokeni
 
     stage = cache.stage("tokenizer", inputs, make)
     return msgspec.json.decode((stage / name).read_bytes(), type=ComparedTokenizers)
+
+
+def _warn_of_unknown_cut(source: ModelSource) -> None:
+    metadata = gguf.read(source.path).metadata
+    kind, cut = (str(metadata.get(f"tokenizer.ggml.{name}", "")) for name in ("model", "pre"))
+    if not gguf_tokenizer.is_known(kind, cut):
+        console.warn(
+            f"{source.path.name} cuts texts in a way that is not known here ({cut or 'unnamed'}): "
+            "some texts become other tokens than in training. Prefer the model's own folder."
+        )
 
 
 def _warn(compared: ComparedTokenizers) -> None:
