@@ -2,6 +2,7 @@
 
 STAGES = {
     "tensors": ["packager.jobs.compare_tensors"],
+    "tokenizer": ["packager.jobs.compare_tokenizers"],
     "hf": ["packager.jobs.convert_gguf"],
     "merged": ["packager.jobs.merge_adapter"],
     "text": ["packager.jobs.reference"],

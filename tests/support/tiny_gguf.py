@@ -17,6 +17,7 @@ def make_gguf(
     without: tuple[str, ...] = (),
     rope: "Mapping[str, str | float | int] | None" = None,
     more: "Mapping[str, NDArray[np.float32]] | None" = None,
+    cut: str = "gpt-2",
 ) -> Path:
     """Write a Hugging Face folder of `tiny_model` as fp32 GGUF; returns the file.
 
@@ -26,6 +27,7 @@ def make_gguf(
         without: beginnings of the names of tensors that are left out.
         rope: metadata below `llama.rope`.
         more: further tensors.
+        cut: name of the way in which texts are cut.
     """
     import numpy as np
     from gguf import GGUFWriter, TokenType
@@ -49,6 +51,7 @@ def make_gguf(
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(cut)
     writer.add_token_list(tokens)
     writer.add_token_types([TokenType.CONTROL if each else TokenType.NORMAL for each in special])
     writer.add_token_merges(["a b"])
