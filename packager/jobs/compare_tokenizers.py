@@ -95,7 +95,9 @@ def _differs(theirs: Any, ours: Tokenizer, text: str) -> bool:
 def _renders_otherwise(theirs: Any, templates: ChatTemplates, chat: dict[str, Any]) -> bool:
     """Compare a rendered conversation; one that the template itself refuses must be refused."""
     try:
-        expected = theirs.apply_chat_template(**chat, add_generation_prompt=True, tokenize=False)
+        expected = theirs.apply_chat_template(
+            chat["messages"], tools=chat.get("tools"), add_generation_prompt=True, tokenize=False
+        )
     except Exception:  # whatever the template raises
         expected = None
     try:
