@@ -17,7 +17,7 @@ Marker = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class Reasoning(Struct, frozen=True, kw_only=True):
-    """How a model's thoughts are switched, and what they stand between in its answers.
+    """The switch of a model's thoughts, and what they stand between in its answers.
 
     Attributes:
         begin: text before the thoughts.

@@ -63,7 +63,8 @@ def chat_templates(folder: Path) -> dict[str, str]:
     if isinstance(template, str):
         return {DEFAULT: template}
     listed = template if isinstance(template, list) else []
-    return {entry["name"]: entry["template"] for entry in listed}
+    named = [entry for entry in listed if isinstance(entry, dict)]
+    return {str(entry.get("name")): str(entry.get("template")) for entry in named}
 
 
 def template_for(templates: dict[str, str], *, tools: bool) -> str:

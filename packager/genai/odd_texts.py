@@ -176,10 +176,10 @@ def texts(tokens: Sequence[str], count: int = TEXTS) -> list[str]:
 def conversations(tokens: Sequence[str]) -> list[dict[str, Any]]:
     """Return conversations, as the arguments `messages` and perhaps `tools` of a chat template."""
     draw = _Draw(7)
-    made: list[dict[str, Any]] = []
+    chats: list[dict[str, Any]] = []
     odd = texts(tokens)
-    while len(made) < CONVERSATIONS:
-        number = len(made)
+    while len(chats) < CONVERSATIONS:
+        number = len(chats)
         turns: list[dict[str, Any]] = []
         if number % 4 == 1:
             turns.append({"role": "system", "content": draw.of(odd) if number % 8 == 1 else ""})
@@ -191,10 +191,10 @@ def conversations(tokens: Sequence[str]) -> list[dict[str, Any]]:
         if number % 5 == 4:
             with_calls = number % 10 == 9
             turns += [_CALLED, {**_RESULT, "content": draw.of(odd)}] if with_calls else []
-            made.append({"messages": turns, "tools": [_TOOL]})
+            chats.append({"messages": turns, "tools": [_TOOL]})
         else:
-            made.append({"messages": turns})
-    return made
+            chats.append({"messages": turns})
+    return chats
 
 
 def _all_texts(tokens: Sequence[str]) -> Iterator[str]:

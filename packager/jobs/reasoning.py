@@ -24,7 +24,7 @@ MARKERS = (
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
 )
-"""What thoughts stand between in the models of different publishers."""
+"""Texts that thoughts stand between in the models of different publishers."""
 
 SWITCHES: tuple[tuple[str, Value, Value], ...] = (
     ("enable_thinking", True, False),
