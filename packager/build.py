@@ -20,6 +20,7 @@ from packager.attest import files as attest
 from packager.errors import KitError
 from packager.genai.folder import component
 from packager.genai.weight_files import weight_files
+from packager.models import chat_template, tokenizers
 from packager.models.source import ModelSource, check_weights, resolve
 from packager.profile import DeviceProfile
 from packager.quantize.candidate import Candidate, builder_versions
@@ -44,6 +45,9 @@ def build(request: BuildRequest) -> BuildResult:
             source = adapter.merge(
                 source, request.adapter, trust_remote_code=request.trust_remote_code
             )
+    if request.chat_template is not None:
+        source = chat_template.given(source, request.chat_template)
+    tokenizers.check(source, trust_remote_code=request.trust_remote_code)
     with console.scheduled(Schedule()):
         return _bundle(request, source)
 

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import httpx
 import onnxruntime_genai as og
 
+from device_runtime.tokenizer.templates import ChatTemplates
+from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager import console, launch
 from packager.quantize import check
 from tests.support.serving import Serving
@@ -34,9 +36,8 @@ PAUSE_S = 1.0
 def bare(folder: Path) -> Iterator[float]:
     """Yield the decode throughput of a loop without a server, tokens/s."""
     model = og.Model(str(folder))
-    tokenizer = og.Tokenizer(model)
-    text = tokenizer.apply_chat_template(json.dumps(STORY), add_generation_prompt=True)
-    prompt = tokenizer.encode(text)
+    text = ChatTemplates.of(folder).render(STORY)
+    prompt = Tokenizer(folder).encode(text, special=False)
     while True:
         generator = check.generator(model, folder, len(prompt) + TOKENS)
         generator.append_tokens(prompt)

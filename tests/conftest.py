@@ -22,6 +22,7 @@ PACKAGES = {
     "sfdisk": "fdisk",
     "openssl": "openssl",
     "mosquitto": "mosquitto",
+    "npm": "npm",
     "sshd": "openssh-server",
     "sudo": "sudo",
     "qemu-aarch64-static": "qemu-user-static",

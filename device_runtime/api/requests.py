@@ -5,7 +5,7 @@ would change the answer is never ignored silently.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,18 +25,18 @@ from device_runtime.api.request_types import (
 )
 from device_runtime.api.served_model import ServedModel
 from device_runtime.api.tool_choice import check_tool_turns, read_tools
-from device_runtime.bundle.reasoning import with_arguments
+from device_runtime.bundle.reasoning import Value
 from device_runtime.errors import RequestError
-from device_runtime.inference.engine import GenerationRequest, Guidance, Message, place_of_nul
+from device_runtime.inference.engine import GenerationRequest, Guidance, Message
 from device_runtime.json_schema.document import UnsupportedSchemaError
 from device_runtime.json_schema.grammar import any_object_rules, rules
 from device_runtime.tools.definition import Tools
 from device_runtime.tools.grammar import grammar
 
 NO_TOOLS = Tools()
-_TEXTS = frozenset({"messages", "prompt", "tools", "stop"})
-"""Fields whose strings reach the engine unescaped; those of a schema are escaped in a grammar."""
-_OWN_ARGUMENTS = frozenset({"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"})
+_OWN_ARGUMENTS = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
+)
 
 B = TypeVar("B", bound=Sampling)
 
@@ -107,22 +107,19 @@ def parse_chat(data: bytes, served: ServedModel) -> ParsedRequest:
         )
     if tools.tools:
         guidance = Guidance(kind="lark_grammar", data=grammar(served.dialect, tools))
-    template = ""
+    dialect = served.dialect if tools.tools else served.dialect_without_tools
     if tools.tools or any(turn.tool_calls or turn.role == "tool" for turn in body.messages):
-        turns = served.dialect.messages(msgspec.to_builtins(messages), tools.tools)
+        turns = dialect.messages(msgspec.to_builtins(messages), tools.tools)
         messages = msgspec.convert(turns, list[Message])
-        template = served.dialect.template if served.dialect.native else ""
-    definitions = [tool.definition for tool in tools.tools] if template else []
-    if body.chat_template_kwargs and served.template:
-        _check_arguments(body.chat_template_kwargs)
-        template = with_arguments(template or served.template, body.chat_template_kwargs)
+    definitions = [tool.definition for tool in tools.tools] if dialect.native else []
+    _check_arguments(body.chat_template_kwargs or {})
     return _parsed(
         body,
         served,
         tools=tools,
         prompt=tuple(messages),
-        template=template,
         tool_definitions=msgspec.json.encode(definitions).decode() if definitions else "",
+        arguments=body.chat_template_kwargs,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         guidance=guidance,
@@ -188,8 +185,8 @@ def _parsed(
     max_tokens: int | None,
     logprobs: int | None,
     tools: Tools = NO_TOOLS,
-    template: str = "",
     tool_definitions: str = "",
+    arguments: Mapping[str, Value] | None = None,
     guidance: Guidance | None = None,
     echo: str = "",
 ) -> ParsedRequest:
@@ -212,7 +209,7 @@ def _parsed(
         generation=GenerationRequest(
             prompt=prompt,
             tools=tool_definitions,
-            template=template,
+            arguments=dict(arguments or {}),
             max_tokens=max_tokens or served.max_tokens,
             n=body.n or 1,
             temperature=temperature,
@@ -317,10 +314,6 @@ def _message(turn: Turn, number: int) -> Message:
 
 def _convert(fields: dict[str, Any], kind: type[B]) -> B:
     try:
-        body = msgspec.convert(fields, kind)
+        return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
         raise invalid_value(error) from None
-    for name, value in fields.items():
-        if name in _TEXTS and (place := place_of_nul(value, name)):
-            raise ApiError(f"{place} must not contain U+0000", param=place, code="invalid_value")
-    return body

@@ -1,15 +1,18 @@
 """The model that a release serves, read from its files."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.inference.engine import adapters
-from device_runtime.inference.tokenizer_file import special_tokens
+from device_runtime.tokenizer.files import (
+    chat_templates,
+    end_tokens,
+    special_tokens,
+    template_for,
+)
 from device_runtime.tools.dialect import Dialect
 
 
@@ -18,8 +21,9 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: name of the model.
-        dialect: form of the model's tool calls.
-        template: the model's chat template; empty without one.
+        dialect: form of the model's tool calls, for conversations with tools.
+        other_dialect: that of conversations without tools, where the model has another template for
+            them; None where it has not.
         max_tokens: length of an answer if the request sets none, tokens.
         adapters: names of the model's adapters.
         max_messages: maximum number of messages in a conversation.
@@ -29,7 +33,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     dialect: Dialect
     max_tokens: int
-    template: str = ""
+    other_dialect: Dialect | None = None
     adapters: tuple[str, ...] = ()
     max_messages: int = 1000
     system_prompt: str = ""
@@ -39,17 +43,14 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         cls, model: str, folder: Path, *, max_tokens: int, max_messages: int, system_prompt: str
     ) -> "ServedModel":
         """Read a model's dialect and adapters from its folder; other arguments are attributes."""
-        ends = _json(folder / "genai_config.json").get("model", {}).get("eos_token_id", ())
-        template = _chat_template(folder)
-        dialect = Dialect.of(
-            template,
-            special=special_tokens(folder / "tokenizer.json"),
-            end_tokens=(ends,) if isinstance(ends, int) else ends,
-        )
+        templates = chat_templates(folder)
+        special, ends = special_tokens(folder), end_tokens(folder)
+        with_tools, without = (template_for(templates, tools=tools) for tools in (True, False))
+        dialect = Dialect.of(with_tools, special=special, end_tokens=ends)
         return cls(
             model=model,
             dialect=dialect,
-            template=template,
+            other_dialect=None if with_tools == without else Dialect.of(without),
             adapters=tuple(adapters(folder)),
             max_tokens=max_tokens,
             max_messages=max_messages,
@@ -72,26 +73,11 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def dialect_without_tools(self) -> Dialect:
+        """Form of earlier tool calls in a conversation without tools."""
+        return self.other_dialect or self.dialect
+
+    @property
     def models(self) -> tuple[str, ...]:
         """All names that the field `model` of a request can have."""
         return (self.model, *(f"{self.model}:{adapter}" for adapter in self.adapters))
-
-
-def _chat_template(folder: Path) -> str:
-    """Read the template that ONNX Runtime GenAI uses: its own file, or the tokenizer's config."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8", errors="replace")
-    template = _json(folder / "tokenizer_config.json").get("chat_template") or ""
-    if isinstance(template, list):
-        by_name = {entry.get("name"): entry.get("template") for entry in template}
-        template = by_name.get("default") or ""
-    return str(template)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

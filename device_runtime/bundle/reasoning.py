@@ -1,7 +1,5 @@
 """The part of a manifest that describes how a model thinks, and arguments of chat templates."""
 
-import json
-from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta
@@ -42,15 +40,3 @@ class Reasoning(Struct, frozen=True, kw_only=True):
     on: Value | None = None
     off: Value | None = None
     default: bool = True
-
-
-def with_arguments(template: str, arguments: Mapping[str, Value]) -> str:
-    """Return a chat template that has some arguments; the engine has no other way to pass them."""
-    if not arguments:
-        return template
-    # JSON's numbers, texts and truth values are those of Jinja.
-    lines = "".join(
-        f"{{% set {name} = {json.dumps(value)} %}}" for name, value in arguments.items()
-    )
-    # Jinja drops a line break after a block, which may be the template's first character.
-    return lines + "{{ '' }}" + template

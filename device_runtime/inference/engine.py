@@ -56,8 +56,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         prompt: a conversation, which goes through the model's chat template, or raw text.
-        tools: JSON array of the tools, for templates that support tools; empty for none.
-        template: chat template that overrides the model's own; empty for the model's own.
+        tools: JSON array of the tools for the chat template; empty for none.
+        arguments: further arguments of the chat template, such as a switch for thinking.
         max_tokens: maximum length of an answer, tokens; the context length may end it earlier.
         n: number of answers; answer number i has seed + i.
         temperature: softmax temperature; 0 is greedy decoding.
@@ -82,7 +82,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: tuple[Message, ...] | str
     max_tokens: int
     tools: str = ""
-    template: str = ""
+    arguments: dict[str, Any] = {}
     n: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
@@ -231,26 +231,3 @@ def adapters(model_folder: Path) -> dict[str, Path]:
     """List the ONNX Runtime adapter files beside a model, by name."""
     paths = sorted((model_folder / "adapters").glob("*.onnx_adapter"))
     return {path.stem: path for path in paths}
-
-
-def place_of_nul(value: object, place: str) -> str | None:
-    """Find the first string with U+0000: ONNX Runtime GenAI takes C strings, which end there.
-
-    Args:
-        value: a value as decoded from JSON.
-        place: path of the value; the paths of its parts extend it.
-
-    Returns:
-        Path of the string, or of the object with such a key; None if there is no such string.
-    """
-    parts = [(place, value)]
-    for place, part in parts:
-        if isinstance(part, str) and "\0" in part:
-            return place
-        if isinstance(part, dict):
-            if any("\0" in name for name in part):
-                return place
-            parts += [(f"{place}.{name}".removeprefix("."), item) for name, item in part.items()]
-        elif isinstance(part, list | tuple):
-            parts += [(f"{place}[{number}]", item) for number, item in enumerate(part)]
-    return None

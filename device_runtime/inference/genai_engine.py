@@ -294,7 +294,7 @@ class GenAIEngine:
     def _decode(self, job: _Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate one answer token by token; return the reason it ended."""
         request, generator = job.request, job.slot.generator
-        stream = self._model.stream()
+        stream = self._model.stream(request)
         stops = StopStrings(request.stop)
         sampler = Sampler(request, job.prompt, index)
         shown = dict(request.shown)
@@ -322,7 +322,7 @@ class GenAIEngine:
                 reason = FinishReason.STOP
                 break
             # The tokenizer omits special tokens from its text.
-            text, stopped = stops.push(shown.get(token) or stream.decode(token))
+            text, stopped = stops.push(shown.get(token) or stream.push(token))
             if stopped:
                 reason = FinishReason.STOP
                 break
@@ -340,13 +340,13 @@ class GenAIEngine:
         if logits is None or request.logprobs is None:
             return ()
         logprobs = log_probabilities(logits)
-        names = self._model.token_bytes
+        name = self._model.tokenizer.bytes_of
         top = tuple(
-            (names[int(likely)], float(logprobs[likely]))
+            (name(int(likely)), float(logprobs[likely]))
             for likely in most_likely(logprobs, request.logprobs)
         )
         logprob = float(logprobs[token])
-        return (TokenLogprob(token=token, data=names[token], logprob=logprob, top=top),)
+        return (TokenLogprob(token=token, data=name(token), logprob=logprob, top=top),)
 
     def _beams(self, job: _Job) -> Iterator[GenerationChunk]:
         """Generate the best answer of a beam search, in a single chunk."""
@@ -367,7 +367,8 @@ class GenAIEngine:
         tokens = len(answer) + bool(ends)
         job.progress.add(tokens)
         stops = StopStrings(job.request.stop)
-        text, stopped = stops.push(self._model.decode(answer))
+        stream = self._model.stream(job.request)
+        text, stopped = stops.push("".join(map(stream.push, answer)))
         reason = FinishReason.STOP if ends or stopped else FinishReason.LENGTH
         yield _end(job, reason, text + stops.rest(), tokens)
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from device_runtime.inference.engine import (
     GenerationRequest,
     PromptTooLongError,
     adapters,
-    place_of_nul,
 )
 from device_runtime.inference.kv_cache import SlotKey, Tokens
-from device_runtime.inference.tokenizer_file import TokenBytes, normal_form
+from device_runtime.tokenizer.files import end_tokens
+from device_runtime.tokenizer.templates import ChatTemplates
+from device_runtime.tokenizer.tokenizer import TextStream, Tokenizer
 
 # Official packages send telemetry to their vendor unless disabled before the import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -48,7 +48,7 @@ class GenAIModel:
             snapshot of it if the model needs one.
         snapshots: True if the model rewinds only to where a snapshot of its state was taken.
         long_rope: True if the model has other rotary factors for long texts (LongRoPE).
-        token_bytes: bytes of each token, by id.
+        tokenizer: the model's tokenizer.
         vocabulary: size of the vocabulary, tokens.
     """
 
@@ -69,7 +69,6 @@ class GenAIModel:
                 options = {"intra_op_num_threads": threads}
                 config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
             self._model = og.Model(config)
-            self._tokenizer = og.Tokenizer(self._model)
             self._adapters = og.Adapters(self._model)
             self._adapter_names: set[str] = set()
             for name, path in adapters(folder).items():
@@ -86,10 +85,10 @@ class GenAIModel:
             if "cuda" in str(error).lower():
                 problem = "this model needs an NVIDIA GPU, and none is usable here"
             raise EngineError(f"{problem}: {first_line(error)}", hint=ENGINE_HINT) from None
-        self._normal_form = normal_form(folder / "tokenizer.json")
-        self.token_bytes = TokenBytes(folder / "tokenizer.json")
+        self.tokenizer = Tokenizer(folder)
+        self._templates = ChatTemplates.of(folder)
         self.long_rope = str(self._model.type).startswith("phi3")
-        self.end_tokens = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
+        self.end_tokens = frozenset(end_tokens(folder))
 
     def generator(self, capacity: int, key: SlotKey, num_beams: int = 1) -> Any:
         """Create a generator with a KV cache of its own: greedy, or a beam search.
@@ -122,21 +121,27 @@ class GenAIModel:
         """Encode the prompt into tokens, int32 [tokens].
 
         Raises:
-            RequestError: the chat template rejects the messages, the prompt is empty, or a text
-                of the request would be cut off.
+            RequestError: the chat template rejects the messages, or the prompt is empty or has a
+                token that the model does not know.
             PromptTooLongError: the prompt leaves no room for an answer.
         """
-        if place := place_of_nul(msgspec.to_builtins(request), ""):
-            raise RequestError(f"{place} must not contain U+0000", hint="Leave it out.")
-        # A chat template writes the BOS token itself.
-        raw = isinstance(request.prompt, str)
-        text = request.prompt if isinstance(request.prompt, str) else self._render(request)
-        if self._normal_form is not None:
-            text = unicodedata.normalize(self._normal_form, text)
-        self._tokenizer.update_options(add_special_tokens=str(raw).lower())
-        tokens = np.asarray(self._tokenizer.encode(text), np.int32)
-        if len(tokens) == 0:
+        if isinstance(request.prompt, str):
+            ids = self.tokenizer.encode(request.prompt, special=True)
+        else:
+            # A chat template writes the BOS token itself.
+            turns = msgspec.to_builtins(request.prompt)
+            tools = json.loads(request.tools) if request.tools else None
+            text = self._templates.render(turns, tools, request.arguments)
+            ids = self.tokenizer.encode(text, special=False)
+        if not ids:
             raise RequestError("the prompt must not be empty")
+        if (last := max(ids)) >= self.vocabulary:
+            raise RequestError(
+                f"the prompt has the token {self.tokenizer.bytes_of(last).decode()!r}, which the "
+                "tokenizer knows and the model does not",
+                hint="Leave it out.",
+            )
+        tokens = np.asarray(ids, np.int32)
         if len(tokens) >= self.context_length:
             raise PromptTooLongError(
                 f"the prompt has {len(tokens)} tokens; this model's context length is "
@@ -145,27 +150,9 @@ class GenAIModel:
             )
         return tokens
 
-    def stream(self) -> Any:
-        """Create a decoder that takes one token at a time and returns whole characters."""
-        return self._tokenizer.create_stream()
-
-    def decode(self, tokens: list[int]) -> str:
-        """Decode tokens into text."""
-        return str(self._tokenizer.decode(np.array(tokens, np.int32))) if tokens else ""
-
-    def _render(self, request: GenerationRequest) -> str:
-        options = {"tools": request.tools, "template_str": request.template}
-        options = {name: value for name, value in options.items() if value}
-        messages = msgspec.json.encode(request.prompt).decode()
-        try:
-            return str(
-                self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, **options)
-            )
-        except RuntimeError as error:
-            raise RequestError(
-                f"the model's chat template rejected the messages: {first_line(error)}",
-                hint="A model without a chat template takes raw prompts only.",
-            ) from None
+    def stream(self, request: GenerationRequest) -> TextStream:
+        """Create a decoder of an answer: one token at a time into whole characters."""
+        return self.tokenizer.stream(continues=isinstance(request.prompt, str))
 
     def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int, int]:
         """Measure vocabulary size, KV cache bytes per token and state bytes in a first run."""

@@ -31,7 +31,6 @@ class Dialect:
     Attributes:
         syntax: syntax of the model's calls.
         native: whether the template takes tools.
-        template: the template, for rendering turns with tools.
         system_turn: whether the template takes a system turn.
         special: ids of the markers that are special tokens of the model.
         end_tokens: ids of the tokens that end an answer.
@@ -39,7 +38,6 @@ class Dialect:
 
     syntax: Syntax
     native: bool
-    template: str
     system_turn: bool = True
     special: Mapping[str, int] = field(default_factory=dict)
     end_tokens: tuple[int, ...] = ()
@@ -68,9 +66,6 @@ class Dialect:
         return cls(
             syntax=syntax,
             native=native,
-            # ONNX Runtime GenAI rewrites tools (reducing their schemas to a flat list of types)
-            # unless the template contains these words.
-            template="{# tool.function #}" + template,
             system_turn=re.search(r"raise_exception\(\W*system role", template, re.I) is None,
             special={text: (special or {})[text] for text in MARKERS if text in (special or {})},
             end_tokens=tuple(end_tokens),

@@ -47,6 +47,12 @@ def _key_ids(
     metavar="DIR",
     help="Merge this LoRA adapter (PEFT) into the model first.",
 )
+@click.option(
+    "--chat-template",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Use this chat template (Jinja) instead of the model's own.",
+)
 @click.option("--model-only", is_flag=True, help="Leave out the runtime.")
 @click.option(
     "--recipe",
@@ -107,6 +113,7 @@ def build(
     model: str,
     output: Path | None,
     adapter: Path | None,
+    chat_template: Path | None,
     model_only: bool,
     recipe: str | None,
     eval_text: Path | None,
@@ -152,6 +159,7 @@ def build(
             model=model,
             output=output,
             adapter=adapter,
+            chat_template=chat_template,
             model_only=model_only,
             recipe=recipe,
             eval_text=eval_text,

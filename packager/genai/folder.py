@@ -17,6 +17,7 @@ TOKENIZER_FILES = (
     "vocab",
     "merges",
     "chat_template",
+    "additional_chat_templates",
     "special_tokens",
     "added_tokens",
 )

@@ -54,17 +54,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     calibrated: Path | None = None
 
 
-class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of a build.
-
-    Attributes:
-        warnings: warnings for the user.
-    """
-
-    warnings: tuple[str, ...]
-
-
-class BuildOnnx(Job[Built], frozen=True, kw_only=True):
+class BuildOnnx(Job[None], frozen=True, kw_only=True):
     """Build a model. Progress unit: layers.
 
     Attributes:
@@ -83,7 +73,7 @@ class BuildOnnx(Job[Built], frozen=True, kw_only=True):
     weights: Weights | None = None
     positions: int | None = None
 
-    def run(self, work: Work) -> Built:
+    def run(self, work: Work) -> None:
         """Run the builder, with the pass instead of its quantizers."""
         from onnxruntime_genai.models import builder
 
@@ -110,11 +100,8 @@ class BuildOnnx(Job[Built], frozen=True, kw_only=True):
             with _counted_layers(builder, work.advance):
                 builder.create_model(*place, **options)
         runtime_config.adapt(work.target, positions)
-        tokenizer_files.adapt(work.target)
-        trust = self.options.get("hf_remote") == "true"
-        differences = tokenizer_files.differences(self.source, work.target, trust_remote_code=trust)
-        warnings = (f"for {name}, {reason}" for name, reason in differences.items())
-        return Built(warnings=tuple(warnings))
+        rows = config.get_text_config().vocab_size
+        tokenizer_files.leave_out(work.target, rows)
 
 
 def _install_pass(builder: Any, options: dict[str, Any], weights: Weights) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from device_runtime.bundle.reasoning import Reasoning
+from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager.jobs import generation, probe, reasoning
 from packager.jobs.job import Job, Work
 from packager.jobs.probe import Continuation
@@ -92,14 +93,12 @@ class Check(Job[Checked], frozen=True, kw_only=True):
         Raises:
             JobRefusedError: the model's outputs are not numbers, or all the same.
         """
-        import onnxruntime_genai as og
-
         graph = msgspec.structs.asdict(inspect_graph(work.target))
         thoughts = reasoning.find(work.target)
         if self.prompt is None:
             return Checked(**graph, answer=None, probe=None, reasoning=thoughts)
         model = generation.load(work.target)
-        tokenizer = og.Tokenizer(model)
+        tokenizer = Tokenizer(work.target)
         answer = generation.respond(model, tokenizer, work.target, self.prompt, self.max_tokens)
         return Checked(
             **graph,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from packager.jobs import llama3_rope
+from packager.jobs import gguf_tokenizer, llama3_rope
 from packager.jobs.compare_tensors import Tensors, tensors
 from packager.jobs.job import Job, Work
 
@@ -18,6 +18,8 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
         file: the GGUF file.
         architecture: name of the architecture in the file.
         tensors: names of the tensors in the file.
+        vocabulary: kind of the vocabulary (`tokenizer.ggml.model`).
+        cut: name of the way in which texts are cut (`tokenizer.ggml.pre`); empty if unknown.
         rotary: RoPE scaling from the file's metadata, as transformers names its parameters.
         fields: fields of the configuration that transformers does not read from the file.
     """
@@ -27,6 +29,8 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
     tensors: tuple[str, ...]
     rotary: dict[str, str | float]
     fields: dict[str, Any]
+    vocabulary: str
+    cut: str
 
     def run(self, work: Work) -> Tensors:
         """Convert the file.
@@ -58,7 +62,12 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
         model.hf_quantizer = None
         model.config.__dict__.pop("quantization_config", None)
         model.save_pretrained(work.target)
-        AutoTokenizer.from_pretrained(**place).save_pretrained(work.target)
+        # llama.cpp begins plain texts of these models with the BOS token unless a file says no.
+        bos = {"add_bos_token": True} if gguf_tokenizer.begins_with_bos(self.cut) else {}
+        AutoTokenizer.from_pretrained(**place, **bos).save_pretrained(work.target)
+        gguf_tokenizer.complete(
+            work.target, architecture=self.architecture, kind=self.vocabulary, cut=self.cut
+        )
         return compared
 
     def _set_fields(self, config: Any) -> None:

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from packager.jobs import chat
+from device_runtime.tokenizer.files import chat_templates
 from packager.jobs.compare_tensors import CompareTensors, Tensors
 from packager.jobs.job import Job, JobRefusedError, Work
 from packager.weights import checkpoint, safetensors_file
@@ -79,7 +79,7 @@ class ExtractText(Job[Tensors], frozen=True, kw_only=True):
 def _take_template_of_processor(folder: Path) -> None:
     """Give the tokenizer the chat template that is in the processor's own file, if it has none."""
     path = folder / "chat_template.json"
-    if path.is_file() and not chat.has_template(folder):
+    if path.is_file() and not chat_templates(folder):
         template = json.loads(path.read_text())["chat_template"]
         (folder / "chat_template.jinja").write_text(template)
 

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from device_runtime.memory import kv_cache_length
-from packager.jobs import chat, logits
+from device_runtime.tokenizer.files import chat_templates
+from device_runtime.tokenizer.templates import ChatTemplates
+from device_runtime.tokenizer.tokenizer import Tokenizer
+from packager.jobs import logits
 
 
 def load(folder: Path) -> Any:
@@ -16,19 +19,17 @@ def load(folder: Path) -> Any:
     return og.Model(str(folder))
 
 
-def respond(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: int) -> str:
+def respond(model: Any, tokenizer: Tokenizer, folder: Path, prompt: str, max_tokens: int) -> str:
     """Answer a prompt with a loaded model, through its folder's chat template if it has one.
 
     Raises:
         JobRefusedError: the model's outputs are not numbers, or all the same.
     """
-    if chat.has_template(folder):
-        messages = json.dumps([{"role": "user", "content": prompt}])
-        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-    else:
-        # A template adds the start token; plain text needs it from the tokenizer.
-        tokenizer.update_options(add_special_tokens="true")
-    tokens = tokenizer.encode(prompt)
+    chat = bool(chat_templates(folder))
+    if chat:
+        prompt = ChatTemplates.of(folder).render([{"role": "user", "content": prompt}])
+    # A template adds the start token; plain text needs it from the tokenizer.
+    tokens = tokenizer.encode(prompt, special=not chat)
     runner = generator(model, folder, len(tokens) + max_tokens)
     runner.append_tokens(tokens)
     for _ in range(max_tokens):
@@ -36,7 +37,7 @@ def respond(model: Any, tokenizer: Any, folder: Path, prompt: str, max_tokens: i
             break
         logits.check(runner.get_logits()[0, -1])
         runner.generate_next_token()
-    return str(tokenizer.decode(runner.get_sequence(0)[len(tokens) :])).strip()
+    return tokenizer.decode(runner.get_sequence(0)[len(tokens) :].tolist()).strip()
 
 
 def generator(model: Any, folder: Path, tokens: int, **options: Any) -> Any:

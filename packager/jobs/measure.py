@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from device_runtime.memory import kv_cache_length
+from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager.jobs import generation
 from packager.jobs.job import Job, JobRefusedError, Work
 from packager.jobs.logits import check as check_logits
@@ -131,14 +132,12 @@ class AnswerPrompts(Job[tuple[Answer, ...]], frozen=True, kw_only=True):
         Raises:
             JobRefusedError: the model's tokenizer differs from the reference model's.
         """
-        import onnxruntime_genai as og
-
         model = generation.load(self.model)
-        tokenizer = og.Tokenizer(model)
+        tokenizer = Tokenizer(self.model)
         entries = json.loads((self.reference / "answers.json").read_text())
         for entry in entries:
             # The reference model's tokens of a prompt must decode to the same text here.
-            text = tokenizer.decode(np.array(entry["tokens"], np.int32))
+            text = tokenizer.decode(entry["tokens"])
             if text.strip() != entry["prompt"].strip():
                 raise JobRefusedError(
                     "the model's tokenizer differs from the reference model's", hint=HINT
@@ -177,13 +176,11 @@ class TimeDecoding(Job[tuple[float, ...]], frozen=True, kw_only=True):
         return tuple(speed for group in groups for speed in self._alternate(group))
 
     def _alternate(self, folders: tuple[Path, ...]) -> tuple[float, ...]:
-        import onnxruntime_genai as og
-
-        models = [(generation.load(folder), folder) for folder in folders]
+        models = [(generation.load(folder), folder, _prompt(folder)) for folder in folders]
         speeds: list[list[float]] = [[] for _ in models]
         for number in range(self.rounds + 1):
-            for (model, folder), measured in zip(models, speeds, strict=True):
-                speed = _decode(og.Tokenizer(model), model, folder, self.tokens)
+            for (model, folder, prompt), measured in zip(models, speeds, strict=True):
+                speed = _decode(model, folder, prompt, self.tokens)
                 if number > 0:  # the first round is a warm-up
                     measured.append(speed)
         return tuple(statistics.median(measured) for measured in speeds)
@@ -312,8 +309,11 @@ def compare(
     return {**values, "top1": logits.argmax(-1) == choices}
 
 
-def _decode(tokenizer: Any, model: Any, folder: Path, tokens: int) -> float:
-    prompt = tokenizer.encode("Once upon a time there was a")
+def _prompt(folder: Path) -> list[int]:
+    return Tokenizer(folder).encode("Once upon a time there was a", special=True)
+
+
+def _decode(model: Any, folder: Path, prompt: list[int], tokens: int) -> float:
     length = len(prompt) + tokens + 1
     # Suppress the end token, so that all models decode the same number of tokens.
     generator = generation.generator(model, folder, length, min_length=length)

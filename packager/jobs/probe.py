@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from device_runtime.tokenizer.files import end_tokens
 from packager.jobs import generation
 
 MARGIN = 2.0
@@ -43,19 +44,18 @@ def find(model: Any, tokenizer: Any, folder: Path) -> Continuation | None:
 
     Args:
         model: model loaded from the folder.
-        tokenizer: its tokenizer; adds special tokens to plain text afterwards.
+        tokenizer: its `Tokenizer`.
         folder: an ONNX GenAI folder.
 
     Returns:
         The continuation, up to `MAX_TOKENS`; None if no prompt has a certain first token.
     """
-    tokenizer.update_options(add_special_tokens="true")
-    ends = {int(token) for token in tokenizer.eos_token_ids}
+    ends = {*end_tokens(folder)}
     context = json.loads((folder / "genai_config.json").read_text())["model"]["context_length"]
     best = (False, 0)
     chosen = None
     for prompt in PROMPTS:
-        encoded = tokenizer.encode(prompt)
+        encoded = tokenizer.encode(prompt, special=True)
         if len(encoded) + LENGTH > context:
             continue
         tokens, goes_on = _certain(model, folder, encoded, ends)

@@ -4,13 +4,14 @@ Templates do not declare it: conversations are rendered with the arguments that 
 the engine that renders them on the device, and compared.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from device_runtime.bundle.reasoning import Reasoning, Value, with_arguments
-from packager.jobs import chat
+from device_runtime.bundle.reasoning import Reasoning, Value
+from device_runtime.errors import RequestError
+from device_runtime.tokenizer.files import chat_templates, template_for
+from device_runtime.tokenizer.templates import ChatTemplates
+from device_runtime.tokenizer.tokenizer import Tokenizer
 
 MARKERS = (
     ("<think>", "</think>"),
@@ -34,19 +35,17 @@ SWITCHES: tuple[tuple[str, Value, Value], ...] = (
 """Arguments of chat templates, with their values for thinking and for none."""
 
 _WORD = "unheard"
-_MESSAGES = json.dumps([{"role": "user", "content": "a"}])
+_MESSAGES = ({"role": "user", "content": "a"},)
 
 
 def find(folder: Path) -> Reasoning | None:
     """Describe the thoughts of the model in an ONNX GenAI folder; None if it has none."""
-    import onnxruntime_genai as og
-
-    template = chat.template(folder)
+    template = template_for(chat_templates(folder), tools=False)
     markers = next((pair for pair in MARKERS if _has(template, *pair)), None)
     if markers is None:
         return None
-    tokenizer = og.Tokenizer(str(folder))
-    plain = _render(tokenizer, template, {})
+    templates = ChatTemplates.of(folder)
+    plain = _render(templates, {})
     if plain is None:
         return None
     argument: str | None = None
@@ -54,21 +53,22 @@ def find(folder: Path) -> Reasoning | None:
     off: Value | None = None
     thinking, default = plain, True
     for name, yes, no in SWITCHES:
-        thoughtful, terse = (_render(tokenizer, template, {name: value}) for value in (yes, no))
+        thoughtful, terse = (_render(templates, {name: value}) for value in (yes, no))
         if thoughtful is None or terse is None or thoughtful == terse:
             continue
         # A template that takes any word for an effort leaves it to the model, which knows no none.
-        any_word = _render(tokenizer, template, {name: _WORD}) or ""
+        any_word = _render(templates, {name: _WORD}) or ""
         argument, on, thinking = name, yes, thoughtful
         off = None if _WORD in any_word else no
         default = off is None or plain != terse
         break
     begin, end = markers
+    tokenizer = Tokenizer(folder)
     return Reasoning(
         begin=begin,
         end=end,
-        begin_tokens=tuple(map(int, tokenizer.encode(begin))),
-        end_tokens=tuple(map(int, tokenizer.encode(end))),
+        begin_tokens=tuple(tokenizer.encode(begin, special=False)),
+        end_tokens=tuple(tokenizer.encode(end, special=False)),
         opened=thinking.rstrip().endswith(begin),
         argument=argument,
         on=on,
@@ -82,15 +82,9 @@ def _has(template: str, begin: str, end: str) -> bool:
     return begin in template or (end in template and "think" in end.lower())
 
 
-def _render(tokenizer: Any, template: str, arguments: Mapping[str, Value]) -> str | None:
-    """Render a question; None if the template refuses it or the engine cannot."""
+def _render(templates: ChatTemplates, arguments: Mapping[str, Value]) -> str | None:
+    """Render a question; None if the template refuses it."""
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                _MESSAGES,
-                template_str=with_arguments(template, arguments),
-                add_generation_prompt=True,
-            )
-        )
-    except RuntimeError:
+        return templates.render(_MESSAGES, arguments=arguments)
+    except RequestError:
         return None

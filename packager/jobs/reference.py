@@ -18,7 +18,8 @@ import msgspec
 import numpy as np
 
 from device_runtime.durable import written_aside
-from packager.jobs import chat, logits
+from device_runtime.tokenizer.files import chat_templates
+from packager.jobs import logits
 from packager.jobs.job import Job, JobRefusedError, Work
 from packager.weights import states
 from packager.weights.layerwise import ROWS, LayerwiseModel
@@ -296,7 +297,7 @@ class Reference:
     def encode(self, question: str) -> list[int]:
         """Return the token ids of a question, through the chat template if the model has one."""
         ids: list[int]
-        if not chat.has_template(self._folder):
+        if not chat_templates(self._folder):
             ids = self.tokenizer(question)["input_ids"]
             return ids
         messages = [{"role": "user", "content": question}]

@@ -12,7 +12,10 @@ from packager.models import stored_weights, text_model
 from packager.models.catalog import ARCHITECTURES, REFUSED
 from packager.models.stored_weights import listing
 
-HF_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py", "README.md")
+HF_FILES = (
+    *("*.json", "*.safetensors", "*.jinja", "additional_chat_templates/*.jinja", "*.model"),
+    *("*.txt", "*.py", "README.md"),
+)
 """Patterns of the files of a Hugging Face folder that belong to the model; others are not read."""
 
 SUPPORTED = (

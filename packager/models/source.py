@@ -60,6 +60,7 @@ class ModelSource:
         parameters: number of weights; 0 if unknown.
         quantization: name of the method that the weights of a Hugging Face folder are stored in,
             which are decoded first; empty for plain weights.
+        chat_template: template to use instead of the model's own; empty for its own.
     """
 
     kind: Literal["hf", "gguf", "onnx"]
@@ -71,6 +72,7 @@ class ModelSource:
     license: str
     parameters: int
     quantization: str = ""
+    chat_template: str = ""
 
 
 def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
@@ -143,8 +145,10 @@ def hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
     """
     check_original(source)
     if must_convert(source):
-        return cache.place("hf", _conversion(source, trust_remote_code)[1])
-    return tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+        folder = cache.place("hf", _conversion(source, trust_remote_code)[1])
+    else:
+        folder = tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+    return cache.place("hf", _with_template(source, folder)) if source.chat_template else folder
 
 
 def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
@@ -156,9 +160,30 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
     Raises:
         ModelSourceError: the source cannot be converted.
     """
-    if not must_convert(source):
-        return hf_folder(source, trust_remote_code=trust_remote_code)
     check_original(source)
+    if must_convert(source):
+        folder = _converted(source, trust_remote_code=trust_remote_code)
+    else:
+        folder = tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+    if not source.chat_template:
+        return folder
+
+    def link(target: Path) -> None:
+        for path in hf_files(folder):
+            if path.suffix != ".jinja":
+                (target / path.name).symlink_to(path.resolve())
+        (target / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
+
+    return cache.stage("hf", _with_template(source, folder), link)
+
+
+def _with_template(source: ModelSource, folder: Path) -> dict[str, Any]:
+    """Return the inputs of the folder of a model with another chat template."""
+    return {"folder": str(folder), "digest": source.digest}
+
+
+def _converted(source: ModelSource, *, trust_remote_code: bool) -> Path:
+    """Convert a GGUF file, or take the text model out of another (cached)."""
     job, inputs = _conversion(source, trust_remote_code)
 
     def make(folder: Path) -> None:
@@ -201,6 +226,8 @@ def _conversion(
             tensors=tuple(sorted(header.tensors)),
             rotary=gguf_rope.scaling(header),
             fields=gguf_config.fields(header),
+            vocabulary=str(header.metadata.get("tokenizer.ggml.model", "")),
+            cut=str(header.metadata.get("tokenizer.ggml.pre", "")),
         )
     elif source.quantization:
         others = (p for p in hf_files(source.path) if not p.name.endswith(checkpoint.ENDINGS))

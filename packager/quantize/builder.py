@@ -58,7 +58,7 @@ def build(job: BuildOnnx, target: Path) -> None:
     """
     layers = text_config(job.source).get("num_hidden_layers", 0)
     with console.progress("Reading layers", layers, "layers") as advance:
-        built = run_job(
+        run_job(
             job,
             target,
             what="Building the ONNX model",
@@ -66,7 +66,5 @@ def build(job: BuildOnnx, target: Path) -> None:
             hint=HINT,
             advance=advance,
         )
-    for warning in built.warnings:
-        console.warn(warning)
     if not (target / "genai_config.json").is_file():
         raise QuantizeError("the model builder reported success but wrote no model", hint=HINT)

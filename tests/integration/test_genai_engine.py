@@ -76,24 +76,35 @@ def test_empty_prompt_is_refused(engine: GenAIEngine) -> None:
         next(engine.generate(request(""), lambda: False))
 
 
-@pytest.mark.parametrize(
-    ("asked", "place"),
-    [
-        ({"prompt": "a\0b"}, "prompt"),
-        ({"prompt": (Message(role="user", content="a\0b"),)}, "prompt[0].content"),
-        (
-            {"prompt": (Message(role="user", content="", tool_calls=({"a": {"b\0": 1}},)),)},
-            "prompt[0].tool_calls[0].a",
-        ),
-        ({"template": "{{ messages[0].content }}\0"}, "template"),
-    ],
-)
-def test_text_that_would_be_cut_off_is_refused(
-    engine: GenAIEngine, asked: dict[str, object], place: str
+def test_text_with_null_characters_is_read_whole(engine: GenAIEngine) -> None:
+    _, last = answer(engine, request("a\0b" * 3))
+    assert usage(last).prompt_tokens == 9
+    system = Message(role="system", content="You speak French.\0")
+    turns = (system, Message(role="user", content="What is the capital of France?"))
+    without = (Message(role="system", content="You speak French."), turns[1])
+    counts = [
+        usage(answer(engine, GenerationRequest(prompt=prompt, max_tokens=2))[1]).prompt_tokens
+        for prompt in (turns, without)
+    ]
+    assert counts[0] == counts[1] + 1
+
+
+def test_text_with_a_token_that_the_model_does_not_know_is_refused(
+    tiny_onnx: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RequestError, match=r"must not contain U\+0000") as caught:
-        next(engine.generate(request(**asked), lambda: False))  # type: ignore[arg-type]
-    assert str(caught.value).startswith(f"{place} ")
+    folder = Path(shutil.copytree(tiny_onnx, tmp_path / "model"))
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    like = tokenizer["added_tokens"][0]
+    # The embedding has 288 rows, the vocabulary 259 tokens.
+    tokenizer["added_tokens"] += [
+        {**like, "content": f"<|{number}|>", "id": number} for number in range(259, 290)
+    ]
+    path.write_text(json.dumps(tokenizer))
+    larger = GenAIEngine(folder, context_length=CONTEXT, threads=1)
+    with pytest.raises(RequestError, match=r"'<\|289\|>', which the tokenizer knows"):
+        next(larger.generate(request("a<|289|>"), lambda: False))
+    answer(larger, request("a<|287|>"))
 
 
 def test_chat_template_is_used(engine: GenAIEngine) -> None:

@@ -21,11 +21,12 @@ def real(default_model: Path) -> ToolModel:
 def test_default_model_makes_right_calls_when_it_must(
     real: ToolModel, default_model: Path, named: bool
 ) -> None:
-    dialect = Dialect.of((default_model / "chat_template.jinja").read_text())
+    template = (default_model / "chat_template.jinja").read_text()
+    dialect = Dialect.of(template)
     tools = TOOLS[:1] if named else TOOLS
     rules = grammar(dialect, Tools(tools=tools, required=True, parallel=False))
     question = [{"role": "user", "content": "What is the weather in Paris, in C?"}]
-    prompt = real.render(dialect, question, tools)
+    prompt = real.render(template, question, tools)
     for seed in (None, *range(10)):
         pieces, ended = real.pieces(dialect, rules, prompt, seed=seed)
         assert ended
@@ -39,7 +40,8 @@ def test_default_model_makes_right_calls_when_it_must(
 def test_default_model_answers_with_the_result_it_is_given(
     real: ToolModel, default_model: Path
 ) -> None:
-    dialect = Dialect.of((default_model / "chat_template.jinja").read_text())
+    template = (default_model / "chat_template.jinja").read_text()
+    dialect = Dialect.of(template)
     question = [{"role": "user", "content": "What is the weather in Paris, in C?"}]
     made = {"id": "call_1", "type": "function", **CALL}
     later: list[dict[str, Any]] = [
@@ -47,7 +49,7 @@ def test_default_model_answers_with_the_result_it_is_given(
         {"role": "assistant", "content": None, "tool_calls": [made]},
         {"role": "tool", "tool_call_id": "call_1", "content": '{"temperature": 31}'},
     ]
-    prompt = real.render(dialect, later, TOOLS)
+    prompt = real.render(template, later, TOOLS)
     assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", ' in prompt
     assert '<tool_response>\n{"temperature": 31}\n</tool_response>' in prompt
     assert prompt.endswith("<|im_start|>assistant\n")

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from device_runtime.tools.dialect import Dialect
 from tests.support.families.templates import GEMMA, LLAMA2
 from tests.support.tool_model import TEMPLATES, TOOLS, WEATHER, ToolModel
 
@@ -45,8 +44,7 @@ families = pytest.mark.parametrize("family", TEMPLATES)
 
 @families
 def test_prompt_of_a_later_turn_has_tools_calls_and_results(tiny: ToolModel, family: str) -> None:
-    dialect = Dialect.of(TEMPLATES[family])
-    prompt = tiny.render(dialect, CONVERSATION, TOOLS)
+    prompt = tiny.render(TEMPLATES[family], CONVERSATION, TOOLS)
     described = WEATHER.definition["function"]
     shown = "".join(prompt.split())
     for part in (described["description"], described["parameters"]):
@@ -68,8 +66,7 @@ def test_prompt_of_a_later_turn_has_tools_calls_and_results(tiny: ToolModel, fam
 
 def test_families_write_calls_as_models_do(tiny: ToolModel) -> None:
     prompts = {
-        family: tiny.render(Dialect.of(template), CONVERSATION, TOOLS)
-        for family, template in TEMPLATES.items()
+        family: tiny.render(template, CONVERSATION, TOOLS) for family, template in TEMPLATES.items()
     }
     call = '{"name": "get_weather", "arguments": {"city": "Pâris"}'
     assert f"<tool_call>\n{call}}}\n</tool_call>" in prompts["hermes"]
@@ -82,7 +79,7 @@ def test_families_write_calls_as_models_do(tiny: ToolModel) -> None:
 
 
 def test_llama_gets_a_result_after_each_of_several_calls(tiny: ToolModel) -> None:
-    prompt = tiny.render(Dialect.of(TEMPLATES["llama"]), CONVERSATION, TOOLS)
+    prompt = tiny.render(TEMPLATES["llama"], CONVERSATION, TOOLS)
     parts = ['"get_weather", "parameters"', "2 h", '"clock-2", "parameters"', "noon"]
     places = [prompt.index(part) for part in parts]
     assert places == sorted(places)
@@ -93,7 +90,7 @@ def test_templates_that_want_alternating_turns_take_tools_and_results(
     tiny: ToolModel, template: str
 ) -> None:
     conversation = CONVERSATION if template is LLAMA2 else CONVERSATION[1:]
-    prompt = tiny.render(Dialect.of(template), conversation, TOOLS)
+    prompt = tiny.render(template, conversation, TOOLS)
     places = [
         prompt.index(part)
         for part in ("<tools>", "Weather in", '<tool_call>\n{"name": "clock-2"', "noon", "And tom")
@@ -103,6 +100,6 @@ def test_templates_that_want_alternating_turns_take_tools_and_results(
 
 @families
 def test_earlier_calls_are_shown_where_no_tools_are_given(tiny: ToolModel, family: str) -> None:
-    prompt = tiny.render(Dialect.of(TEMPLATES[family]), CONVERSATION, ())
+    prompt = tiny.render(TEMPLATES[family], CONVERSATION, ())
     assert "It's the weather" not in prompt
     assert '{"city": "Pâris"}' in prompt

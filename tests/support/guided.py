@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 
+from device_runtime.tokenizer.tokenizer import Tokenizer
 
-def generator(model: Any, tokenizer: Any, grammar: str, prompt: str, tokens: int) -> Any:
+
+def generator(model: Any, tokenizer: Tokenizer, grammar: str, prompt: str, tokens: int) -> Any:
     """One that has read the prompt and may say so many tokens."""
     import onnxruntime_genai as og
 
-    ids = tokenizer.encode(prompt)
+    ids = tokenizer.encode(prompt, special=True)
     params = og.GeneratorParams(model)
     params.set_search_options(max_length=len(ids) + tokens, do_sample=False)
     params.set_guidance("lark_grammar", grammar)

@@ -9,6 +9,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 
+from device_runtime.tokenizer.files import end_tokens
+from device_runtime.tokenizer.tokenizer import Tokenizer
 from tests.support import guided
 
 Json = Any
@@ -176,12 +178,9 @@ class GuidedModel:
     def __init__(self, folder: Path) -> None:
         import onnxruntime_genai as og
 
-        from device_runtime.inference.tokenizer_file import TokenBytes
-
         self._model = og.Model(str(folder))
-        self._tokenizer = og.Tokenizer(self._model)
-        self._ends = {int(token) for token in self._tokenizer.eos_token_ids}
-        self._bytes = TokenBytes(folder / "tokenizer.json")
+        self._tokenizer = Tokenizer(folder)
+        self._ends = {*end_tokens(folder)}
 
     def answer(
         self, rules: list[str], *, prompt: str = "a", seed: int | None = None, tokens: int = 400
@@ -196,7 +195,7 @@ class GuidedModel:
             token = guided.next_token(made, random)
             if token in self._ends:
                 return found, True
-            found += self._bytes[token]
+            found += self._tokenizer.bytes_of(token)
         return found, False
 
 

@@ -2,6 +2,7 @@
 
 STAGES = {
     "tensors": ["packager.jobs.compare_tensors"],
+    "tokenizer": ["packager.jobs.compare_tokenizers"],
     "hf": ["packager.jobs.convert_gguf", "packager.jobs.decode_weights"],
     "merged": ["packager.jobs.merge_adapter"],
     "text": ["packager.jobs.reference"],

@@ -19,6 +19,7 @@ def make_gguf(
     keys: "Mapping[str, str | float | int] | None" = None,
     more: "Mapping[str, NDArray[np.float32]] | None" = None,
     types: "Mapping[str, str] | None" = None,
+    cut: str = "gpt-2",
 ) -> Path:
     """Write a Hugging Face folder of `tiny_model` as fp32 GGUF; returns the file.
 
@@ -30,6 +31,7 @@ def make_gguf(
         keys: metadata below `llama`.
         more: further tensors.
         types: tensor types by a part of the tensor's name; F32 for the others.
+        cut: name of the way in which texts are cut.
     """
     import numpy as np
     from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quantize
@@ -53,6 +55,7 @@ def make_gguf(
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(cut)
     writer.add_token_list(tokens)
     writer.add_token_types([TokenType.CONTROL if each else TokenType.NORMAL for each in special])
     writer.add_token_merges(["a b"])

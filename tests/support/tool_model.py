@@ -7,6 +7,9 @@ from typing import Any
 import jsonschema
 import numpy as np
 
+from device_runtime.tokenizer.files import DEFAULT, end_tokens, named_tokens
+from device_runtime.tokenizer.templates import ChatTemplates
+from device_runtime.tokenizer.tokenizer import Tokenizer
 from device_runtime.tools.call_parser import CallArguments, CallStarted, Text, ToolCallParser
 from device_runtime.tools.definition import Tool
 from device_runtime.tools.dialect import Dialect
@@ -49,22 +52,16 @@ class ToolModel:
 
         self.og = og
         self.model = og.Model(str(folder))
-        self.tokenizer = og.Tokenizer(self.model)
-        self.end_tokens = [int(token) for token in self.tokenizer.eos_token_ids]
+        self.tokenizer = Tokenizer(folder)
+        self.tokens = named_tokens(folder)
+        self.end_tokens = end_tokens(folder)
 
-    def render(
-        self, dialect: Dialect, messages: list[dict[str, Any]], tools: tuple[Tool, ...]
-    ) -> str:
-        options = {}
-        if dialect.native and tools:
-            options["tools"] = json.dumps([tool.definition for tool in tools])
-        return str(
-            self.tokenizer.apply_chat_template(
-                json.dumps(dialect.messages(messages, tools)),
-                template_str=dialect.template,
-                add_generation_prompt=True,
-                **options,
-            )
+    def render(self, template: str, messages: list[dict[str, Any]], tools: tuple[Tool, ...]) -> str:
+        dialect = Dialect.of(template)
+        native = dialect.native and tools
+        return ChatTemplates({DEFAULT: template}, self.tokens).render(
+            dialect.messages(messages, tools),
+            [tool.definition for tool in tools] if native else None,
         )
 
     def generator(self, rules: str, prompt: str, tokens: int) -> Any:
@@ -76,14 +73,14 @@ class ToolModel:
         """The answer's pieces, and whether it came to its end."""
         generator = self.generator(rules, prompt, tokens)
         shown = dialect.shown
-        stream = self.tokenizer.create_stream()
+        stream = self.tokenizer.stream()
         random = None if seed is None else np.random.default_rng(seed)
         pieces = []
         token = -1
         while not generator.is_done():
             token = guided.next_token(generator, random)
             if token not in self.end_tokens:
-                pieces.append(shown[token] if token in shown else stream.decode(token))
+                pieces.append(shown[token] if token in shown else stream.push(token))
         return pieces, token in self.end_tokens
 
     def follows(self, rules: str, wanted: list[int]) -> list[int]:
@@ -124,6 +121,6 @@ def check(calls: list[tuple[str, str]]) -> None:
 
 def allowed(model: ToolModel, rules: str, text: str, end: int | None = None) -> bool:
     """Whether a grammar lets the model answer with a text, and end then."""
-    wanted = [int(token) for token in model.tokenizer.encode(text)]
+    wanted = model.tokenizer.encode(text, special=False)
     wanted.append(model.end_tokens[0] if end is None else end)
     return model.follows(rules, wanted) == wanted

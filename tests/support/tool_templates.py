@@ -65,7 +65,7 @@ MISTRAL = """\
 {{- bos_token }}{%- set state = namespace(told=false) %}
 {%- for message in messages %}
     {%- if message.role == 'user' %}
-        {%- if tools is defined and not state.told %}
+        {%- if tools and not state.told %}
             {%- set state.told = true %}
             {{- '[AVAILABLE_TOOLS] [' }}
             {%- for tool in tools %}

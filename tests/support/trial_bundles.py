@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from device_runtime.bundle.manifest import RUNTIME_ENTRY, Blob, Probe, Record
+from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager.jobs import generation, probe
 from tests.support import bundles
 
@@ -47,23 +48,21 @@ if "worker" in sys.orig_argv:
     from device_runtime.inference import genai_model
     stream = genai_model.GenAIModel.stream
     class Slow:
-        def __init__(self, model):
-            self.stream = stream(model)
-        def decode(self, token):
+        def __init__(self, model, request):
+            self.stream = stream(model, request)
+        def push(self, token):
             time.sleep(0.05)
-            return self.stream.decode(token)
-    genai_model.GenAIModel.stream = lambda model: Slow(model)
+            return self.stream.push(token)
+    genai_model.GenAIModel.stream = lambda model, request: Slow(model, request)
 """
 
 
 def find_probe(model: Path) -> Probe:
     """A probe of the tiny model, which is random and so never sure of a token."""
-    import onnxruntime_genai as og
-
     loaded = generation.load(model)
     margin, probe.MARGIN = probe.MARGIN, 0.0
     try:
-        certain = probe.find(loaded, og.Tokenizer(loaded), model)
+        certain = probe.find(loaded, Tokenizer(model), model)
     finally:
         probe.MARGIN = margin
     assert certain is not None

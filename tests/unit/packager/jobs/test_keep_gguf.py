@@ -45,8 +45,15 @@ def file(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def converted(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hf")
-    tensors = tuple(sorted(gguf.read(file).tensors))
-    ConvertGguf(file=file, architecture="llama", tensors=tensors, rotary={}).run(Work(folder))
+    ConvertGguf(
+        file=file,
+        architecture="llama",
+        tensors=tuple(sorted(gguf.read(file).tensors)),
+        rotary={},
+        fields={},
+        vocabulary="gpt2",
+        cut="gpt-2",
+    ).run(Work(folder))
     return folder
 
 

@@ -21,14 +21,11 @@ class Script:
 
     def __init__(self, answers: dict[str, list[tuple[int, float]]], monkeypatch: Any) -> None:
         self.answers = {prompt: answers.get(prompt, [(END, 9.0)]) for prompt in probe.PROMPTS}
-        self.eos_token_ids = [END]
         self.tried: list[str] = []
         monkeypatch.setattr(generation, "generator", lambda *_: self)
 
-    def update_options(self, *, add_special_tokens: str) -> None:
-        assert add_special_tokens == "true"
-
-    def encode(self, prompt: str) -> list[int]:
+    def encode(self, prompt: str, *, special: bool) -> list[int]:
+        assert special
         self.tried.append(prompt)
         self._rest = self.answers[prompt] + [(5, 9.0)] * probe.LENGTH
         return [1, 2, 3]
@@ -48,7 +45,8 @@ class Script:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    (tmp_path / "genai_config.json").write_text(json.dumps({"model": {"context_length": 64}}))
+    config = {"context_length": 64, "eos_token_id": END}
+    (tmp_path / "genai_config.json").write_text(json.dumps({"model": config}))
     return tmp_path
 
 

@@ -33,7 +33,8 @@ def fields(architecture: str, **keys: Any) -> dict[str, Any]:
     values = {**USUAL, **{key.replace("__", "."): value for key, value in keys.items()}}
     metadata = {f"{architecture}.{key}": value for key, value in values.items()}
     metadata["general.architecture"] = architecture
-    return gguf_config.fields(GgufFile(metadata=metadata, parameters=0, tensors=frozenset()))
+    header = GgufFile(metadata=metadata, parameters=0, tensors=frozenset(), types={})
+    return gguf_config.fields(header)
 
 
 FULL, SLIDING = "full_attention", "sliding_attention"

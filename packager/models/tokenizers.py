@@ -1,0 +1,91 @@
+"""Checks of tokenizers and chat templates, before anything is built."""
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from device_runtime.tokenizer.files import chat_templates
+from packager import cache, console
+from packager.errors import ModelSourceError
+from packager.genai import odd_texts, tokenizer_files
+from packager.jobs import gguf_tokenizer, keys
+from packager.jobs.compare_tokenizers import ComparedTokenizers, CompareTokenizers
+from packager.jobs.harness import run_job
+from packager.models import gguf
+from packager.models.source import ModelSource, as_hf_folder
+
+_HINT = "Use the tokenizer that belongs to the model."
+
+
+def check(source: ModelSource, *, trust_remote_code: bool = False) -> None:
+    """Check a model's tokenizer; warn about what its users must know.
+
+    Raises:
+        ModelSourceError: the tokenizer cannot be used with this model.
+    """
+    if source.kind == "onnx":
+        folder = source.path
+        rows = json.loads((folder / "genai_config.json").read_text())["model"].get("vocab_size")
+        if rows and (needed := tokenizer_files.needed_unknown(folder, rows)):
+            raise ModelSourceError(
+                f"{source.name} needs the tokens {', '.join(needed)}, and its embedding has no "
+                f"rows for them (it has {rows})",
+                hint=_HINT,
+            )
+    else:
+        folder = as_hf_folder(source, trust_remote_code=trust_remote_code)
+        if source.kind == "gguf":
+            _warn_of_unknown_cut(source)
+        _warn(_compared(source, trust_remote_code=trust_remote_code))
+    if not chat_templates(folder):
+        console.warn(
+            f"{source.name} has no chat template: it can continue texts (/v1/completions), and "
+            "refuses conversations. If it was trained for them, add --chat-template FILE."
+        )
+
+
+def _compared(source: ModelSource, *, trust_remote_code: bool) -> ComparedTokenizers:
+    """Compare the tokenizers on the fixed corpus (cached)."""
+    folder = as_hf_folder(source, trust_remote_code=trust_remote_code)
+    job = CompareTokenizers(folder=folder, trust_remote_code=trust_remote_code)
+    inputs = keys.inputs(job, content={source.path: source.digest})
+    name = "compared.json"
+
+    def make(target: Path) -> None:
+        with console.step("Comparing the tokenizer with that of transformers"):
+            compared = run_job(
+                job,
+                what=f"Loading the tokenizer of {source.name}",
+                error=ModelSourceError,
+                hint="The log shows what transformers cannot load.",
+            )
+        (target / name).write_bytes(msgspec.json.encode(compared))
+
+    stage = cache.stage("tokenizer", inputs, make)
+    return msgspec.json.decode((stage / name).read_bytes(), type=ComparedTokenizers)
+
+
+def _warn_of_unknown_cut(source: ModelSource) -> None:
+    metadata = gguf.read(source.path).metadata
+    kind, cut = (str(metadata.get(f"tokenizer.ggml.{name}", "")) for name in ("model", "pre"))
+    if not gguf_tokenizer.is_known(kind, cut):
+        console.warn(
+            f"{source.path.name} cuts texts in a way that is not known here ({cut or 'unnamed'}): "
+            "some texts become other tokens than in training. Prefer the model's own folder."
+        )
+
+
+def _warn(compared: ComparedTokenizers) -> None:
+    if compared.texts or compared.conversations:
+        console.warn(
+            f"the device reads {compared.texts} of {odd_texts.TEXTS} odd texts and "
+            f"{compared.conversations} of {odd_texts.CONVERSATIONS} odd conversations otherwise "
+            f"than transformers, for example {compared.example[:60]!r}"
+        )
+    if compared.unknown:
+        console.warn(
+            f"the tokenizer has {len(compared.unknown)} tokens that the model does not know "
+            f"({', '.join(compared.unknown[:3])}{', ...' if len(compared.unknown) > 3 else ''}); "
+            "the device reads them as plain text"
+        )
