@@ -23,6 +23,7 @@ def read(body: type[ChatBody | CompletionBody], fields: dict[str, Any]) -> Parse
 
 HELLO = [{"role": "user", "content": "Hello"}]
 OTHER_VALUES: dict[str, dict[str, Any]] = {
+    "chat_template_kwargs": {"chat_template_kwargs": {"enable_thinking": False}},
     "echo": {"echo": True},
     "frequency_penalty": {"frequency_penalty": 0.5},
     "logit_bias": {"logit_bias": {"7": 3}},
