@@ -20,12 +20,11 @@ MAX_RELATIVE_ERROR = 0.5
 """Squared error relative to the float weight above which a calibrated weight is not of that layer:
 4 bits give about 0.01, the weight of another layer 2."""
 
-
 _OUTER = {nodes.HEAD: (stored.HEAD,), nodes.EMBEDDING: (stored.EMBEDDING,)}
 
 
 class CalibratedWeights:
-    """The output of `calibrate` in a folder."""
+    """The output of `calibrate` or `keep_gguf` in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

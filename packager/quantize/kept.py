@@ -1,7 +1,6 @@
 """The codes of a GGUF file: whether they can be kept, and as a folder of quantized weights."""
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from packager.jobs.harness import run_job
 from packager.jobs.keep_gguf import KeepGguf
 from packager.models import gguf
 from packager.models.source import ModelSource
+from packager.models.text_model import text_config
 from packager.weights import gguf_codes
 
 LEAST = 0.5
@@ -35,10 +35,12 @@ def refusal(source: ModelSource | None) -> str:
     if source is None or source.kind != "gguf":
         return "only a GGUF file has codes to keep, and the model is not one"
     listed = types(source)
-    if _share(listed, kept=True) >= LEAST:
+    kept = sum(entry.weights for entry in listed if entry.kept)
+    if kept >= LEAST * sum(entry.weights for entry in listed):
         return ""
     return (
-        f"the codes of {source.name} cannot be kept: {describe(listed, kept=False)} of its weights"
+        f"the codes of {source.name} cannot be kept: {describe(listed, kept=False)} of its weights "
+        "have none, or none that fit"
     )
 
 
@@ -71,7 +73,7 @@ def folder(source: ModelSource, converted: Path, ready: Callable[[], None]) -> P
     """
     job = KeepGguf(file=source.path, folder=converted, architecture=_read(source.path).architecture)
     inputs = keys.inputs(job, content={source.path: source.digest})
-    layers = int(json.loads((converted / "config.json").read_text())["num_hidden_layers"])
+    layers = int(text_config(converted)["num_hidden_layers"])
 
     def make(target: Path) -> None:
         ready()
@@ -88,8 +90,3 @@ def folder(source: ModelSource, converted: Path, ready: Callable[[], None]) -> P
     console.note(f"weights of the file: {summary(types(source))}")
     with console.step("Reading the codes of the GGUF file"):
         return cache.stage("codes", inputs, make)
-
-
-def _share(listed: tuple[SourceType, ...], *, kept: bool) -> float:
-    total = sum(entry.weights for entry in listed)
-    return sum(entry.weights for entry in listed if entry.kept is kept) / max(total, 1)

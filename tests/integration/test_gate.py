@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from device_runtime.bundle.reader import open_bundle
 from tests.support import tiny_gguf
 from tests.support.commands import Outcome, edgepack
 
@@ -123,6 +124,17 @@ def test_a_gguf_file_keeps_its_codes(cache: Path, tiny_hf: Path, tmp_path: Path)
     assert found["operators"]["AveragePool"] == 8  # four inputs of linear layers, two layers
     assert "Calibrating" not in outcome.err
     assert "Weights of the GGUF file: Q4_1" in (tmp_path / "out.report.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_default_model_is_its_file_in_fewer_bytes(host_bundle: Path) -> None:
+    with open_bundle(host_bundle) as bundle:
+        found = bundle.manifest.quantization
+    assert [model.recipe for model in found.tried] == ["gguf"]
+    assert found.quality is not None
+    assert found.quality.kl < 0.01
+    assert found.tried[0].model_bytes < 98_400_000
+    assert {entry.type for entry in found.source_types} == {"Q4_1", "Q8_0"}
 
 
 def test_fp32_is_what_it_was(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
