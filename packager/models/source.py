@@ -44,6 +44,9 @@ from packager.suggest import suggest
 from packager.units import megabytes
 from packager.weights import checkpoint
 
+DECODED_FROM = " (decoded from "
+"""Beginning of what follows the origin of a model whose weights are decoded."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
@@ -307,7 +310,7 @@ def _folder_source(
 ) -> ModelSource:
     digests = {str(path.relative_to(folder)): cache.file_digest(path) for path in files}
     if facts.quantization:
-        origin += f" (decoded from {facts.quantization})"
+        origin += f"{DECODED_FROM}{facts.quantization})"
     return ModelSource(
         kind=kind,
         name=name,
