@@ -177,6 +177,8 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
             )
         tensors.refuse_gaps(compared, str(source.path))
         tensors.warn_unexpected(compared, source.path.name)
+        if compared.untied:
+            tensors.untie(folder / "config.json")
 
     if source.quantization:
         console.warn(
