@@ -24,7 +24,7 @@ from packager.genai.weight_files import model_bytes
 from packager.jobs.harness import run_job
 from packager.jobs.measure import Answer, AnswerPrompts, Measure, TimeDecoding, WindowMeans
 from packager.models.catalog import CATALOG, DEFAULT_MODEL
-from packager.models.source import ModelSource, resolve
+from packager.models.source import DECODED_FROM, ModelSource, resolve
 
 SPEED_TOKENS = 64
 SPEED_ROUNDS = 11
@@ -122,8 +122,8 @@ def compare(request: EvaluateRequest) -> Evaluation:
 
 def _reference_of(facts: ModelFacts, trust_remote_code: bool) -> ModelSource:
     """Return the source model named in a bundle, if it can still be found."""
-    kind, _, location = facts.source.partition(": ")
-    name = facts.name if facts.name in CATALOG else location.split()[0] if kind == "hub" else None
+    kind, _, location = facts.source.partition(DECODED_FROM)[0].partition(": ")
+    name = facts.name if facts.name in CATALOG else location if kind == "hub" else None
     if name is None:
         raise EvaluationError(
             f"the bundle's source model ({facts.source}) cannot be found by name",

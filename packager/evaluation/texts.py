@@ -213,7 +213,8 @@ def _need(source: ModelSource, *, floats: bool) -> Need:
         shape, written=calibration(source).windows * WINDOW, read=EVALUATION.windows, floats=floats
     )
     if must_convert(source):
-        convert = plan.converting if source.kind == "gguf" else plan.extracting
+        whole = source.kind == "gguf" or source.quantization
+        convert = plan.converting if whole else plan.extracting
         return running.then(convert(shape))
     return running
 

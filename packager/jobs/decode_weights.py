@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import msgspec
+
 from packager.jobs.compare_tensors import Tensors, tensors
 from packager.jobs.job import Job, Work
 
@@ -38,7 +40,10 @@ class DecodeWeights(Job[Tensors], frozen=True, kw_only=True):
             output_loading_info=True,
             trust_remote_code=self.trust_remote_code,
         )
-        compared = tensors(info)
+        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+        own = head is not None and head.weight is not embedding.weight
+        tied = getattr(model.config, "tie_word_embeddings", False)
+        compared = msgspec.structs.replace(tensors(info), untied=tied and own)
         if compared.missing:
             return compared
         model.hf_quantizer = None

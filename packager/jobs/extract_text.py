@@ -61,8 +61,7 @@ class ExtractText(Job[Tensors], frozen=True, kw_only=True):
         from transformers import AutoConfig
 
         config = _text_config(AutoConfig.from_pretrained(self.source))
-        path = work.target / "config.json"
-        path.write_text(json.dumps(config, indent=2))
+        (work.target / "config.json").write_text(json.dumps(config, indent=2))
         files = checkpoint.files(self.source)
         listed = (name for path in files for name in safetensors_file.tensors(path))
         names = {name: own for name in listed if (own := text_name(name))}
@@ -70,10 +69,7 @@ class ExtractText(Job[Tensors], frozen=True, kw_only=True):
         for file in self.copied:
             shutil.copyfile(file, work.target / file.name)
         _take_template_of_processor(work.target)
-        compared = CompareTensors(folder=work.target, trust_remote_code=False).run(work)
-        if compared.untied:
-            path.write_text(json.dumps({**config, "tie_word_embeddings": False}, indent=2))
-        return compared
+        return CompareTensors(folder=work.target, trust_remote_code=False).run(work)
 
 
 def _take_template_of_processor(folder: Path) -> None:

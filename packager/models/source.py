@@ -44,6 +44,9 @@ from packager.suggest import suggest
 from packager.units import megabytes
 from packager.weights import checkpoint
 
+DECODED_FROM = " (decoded from "
+"""Beginning of what follows the origin of a model whose weights are decoded."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
@@ -201,6 +204,7 @@ def _converted(source: ModelSource, *, trust_remote_code: bool) -> Path:
         tensors.warn_unexpected(compared, source.path.name)
         if compared.untied:
             tensors.warn_untied(source.path.name)
+            tensors.untie(folder / "config.json")
 
     if source.quantization:
         console.warn(
@@ -336,7 +340,7 @@ def _folder_source(
 ) -> ModelSource:
     digests = {str(path.relative_to(folder)): cache.file_digest(path) for path in files}
     if facts.quantization:
-        origin += f" (decoded from {facts.quantization})"
+        origin += f"{DECODED_FROM}{facts.quantization})"
     return ModelSource(
         kind=kind,
         name=name,

@@ -5,6 +5,7 @@ transformers and the model builder fill missing tensors with random numbers and 
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -60,12 +61,18 @@ def _untie(folder: Path, target: Path) -> None:
     """Fill a folder with links to a model's files, and its configuration without tied weights."""
     for path in {path for pattern in HF_FILES for path in folder.glob(pattern)}:
         (target / path.name).symlink_to(path)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (target / "config.json").unlink()
+    shutil.copyfile(folder / "config.json", target / "config.json")
+    untie(target / "config.json")
+
+
+def untie(path: Path) -> None:
+    """Let a configuration say that embedding and head are different weights."""
+    config = json.loads(path.read_text(encoding="utf-8"))
     for part in (config, config.get("text_config")):
         if isinstance(part, dict):
             part["tie_word_embeddings"] = False
-    (target / "config.json").unlink()
-    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def refuse_gaps(compared: Tensors, where: str) -> None:

@@ -3,12 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from device_runtime.bundle.manifest import ModelFacts
 from device_runtime.bundle.quantization import Quality
 from packager.errors import EvaluationError
 from packager.evaluation import evaluate, prompts, tasks
@@ -471,3 +473,23 @@ def test_decode_speed_of_several(tiny_onnx: Path) -> None:
     first, second = evaluate.decode_speed(evaluate.timing([tiny_onnx, tiny_onnx]))
     # How fast this machine is at the moment is nothing to assert.
     assert min(first, second) > 0
+
+
+def test_source_of_decoded_weights_is_found_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = ModelFacts(
+        name="a/b",
+        source="hub: a/b@c0ffee (decoded from FP8)",
+        source_sha256="0" * 64,
+        architecture="LlamaForCausalLM",
+        parameters=1,
+        license="",
+    )
+    asked: list[str] = []
+
+    def resolve(name: str, **_: bool) -> SimpleNamespace:
+        asked.append(name)
+        return SimpleNamespace(digest="0" * 64)
+
+    monkeypatch.setattr(evaluate, "resolve", resolve)
+    evaluate._reference_of(facts, False)
+    assert asked == ["a/b@c0ffee"]

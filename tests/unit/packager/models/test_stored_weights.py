@@ -164,6 +164,17 @@ def test_fp8_checkpoint_is_decoded(
     assert as_hf_folder(source) == decoded
 
 
+def test_fp8_checkpoint_keeps_a_head_of_its_own(tiny_hf: Path, tmp_path: Path) -> None:
+    folder = quantized.fp8(tiny_hf, tmp_path / "fp8", 32)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = -tensors["model.embed_tokens.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    decoded = as_hf_folder(resolve(str(folder)))
+    assert json.loads((decoded / "config.json").read_text())["tie_word_embeddings"] is False
+    stored = load_file(decoded / "model.safetensors")
+    assert torch.equal(stored["lm_head.weight"], -stored["model.embed_tokens.weight"])
+
+
 def test_mxfp4_checkpoint_is_decoded(tiny_hf: Path, tmp_path: Path) -> None:
     folder = quantized.mxfp4(tiny_hf, tmp_path / "mxfp4")
     decoded = as_hf_folder(resolve(str(folder)))
