@@ -31,8 +31,9 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(seeing: Path, tmp_path: Path) -> Path:
+def folder(seeing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the model, to be changed, and a cache of its own."""
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
     return Path(shutil.copytree(seeing, tmp_path / "model"))
 
 
