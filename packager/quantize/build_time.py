@@ -1,8 +1,8 @@
 """Forecast of the time that a build takes, stage by stage.
 
 Each stage is counted in products of weights and in bytes to read, at the pace of this machine,
-which is measured in a second. The factors were fitted to the processor time of single stages, for
-SmolLM2-135M and for layers of Phi-3.5-mini's shape.
+which is measured in a second. The factors come from the processor times of layers of Phi-3.5-mini's
+shape, and of single stages for SmolLM2-135M; a build reports at its end how close they were.
 """
 
 import math
@@ -83,7 +83,7 @@ class _Work:
         self._floats, self._bfloat16 = floats, bfloat16
 
     def writing(self, of: texts.WindowSet) -> float:
-        """Text that the model writes."""
+        """Forecast text that the model writes."""
         tokens = of.windows * WINDOW
         at_once = plan.at_once(self._of, len(of.prompts), tokens, floats=self._floats)
         batches = math.ceil(len(of.prompts) / at_once)
@@ -91,13 +91,13 @@ class _Work:
         return START_S + steps * self._step(at_once)
 
     def reading(self, windows: int) -> float:
-        """Probabilities of the reference model, and its answers."""
+        """Forecast the probabilities of the reference model, and its answers."""
         steps = sum(asked.max_tokens for asked in texts.QUESTIONS)
         prompts = sum(len(asked.prompts) for asked in texts.QUESTIONS) // len(texts.QUESTIONS)
         return 2 * START_S + self._forward(windows) + steps * self._step(prompts)
 
     def calibrating(self, windows: int) -> float:
-        """GPTQ: each layer runs twice, and the inputs' second moments are gathered."""
+        """Forecast GPTQ: each layer runs twice, and its inputs' second moments are gathered."""
         of = self._of
         inputs = (of.hidden, of.queries, of.hidden, of.intermediate)
         outputs = (of.queries + 2 * of.keys, of.hidden, 2 * of.intermediate, of.hidden)
@@ -113,15 +113,15 @@ class _Work:
         return START_S + 2 * forward + self._products(layers + head + searching)
 
     def differentiating(self) -> float:
-        """Costs of the layers: both models forwards, one of them again, and its gradients."""
+        """Forecast the costs of the layers: both models, one of them again, its gradients."""
         return START_S + 6 * self._forward(DIFFERENTIATED)
 
     def building(self) -> float:
-        """The graph, its check and the first answer."""
+        """Forecast the graph, its check and the first answer."""
         return 3 * START_S + self._products(7000 * self._of.parameters)
 
     def measuring(self, windows: int) -> float:
-        """Probabilities of a quantized model, and its answers."""
+        """Forecast the probabilities of a quantized model, and its answers."""
         answers = sum(len(asked.prompts) * asked.max_tokens for asked in texts.QUESTIONS)
         reading = answers * 0.7 * self._of.parameters / self._pace.bytes_s
         return 2 * START_S + self._forward(windows) / 2 + reading
