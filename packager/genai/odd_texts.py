@@ -159,22 +159,21 @@ _RESULT = {
 }
 
 
-def texts(tokens: Sequence[str], count: int = TEXTS) -> list[str]:
-    """Return different odd texts.
+def texts(tokens: Sequence[str]) -> list[str]:
+    """Return `TEXTS` different odd texts.
 
     Args:
         tokens: texts of the tokenizer's added tokens, which a user may write as well.
-        count: number of texts; those of a smaller number are among those of a larger one.
     """
     different: dict[str, None] = {}
     source = _all_texts(tokens)
-    while len(different) < count:
+    while len(different) < TEXTS:
         different[next(source)] = None
     return list(different)
 
 
 def conversations(tokens: Sequence[str]) -> list[dict[str, Any]]:
-    """Return conversations, as the arguments `messages` and perhaps `tools` of a chat template."""
+    """Return `CONVERSATIONS` conversations, as the arguments `messages` and perhaps `tools` of a chat template."""
     draw = _Draw(7)
     chats: list[dict[str, Any]] = []
     odd = texts(tokens)
