@@ -173,7 +173,7 @@ def texts(tokens: Sequence[str]) -> list[str]:
 
 
 def conversations(tokens: Sequence[str]) -> list[dict[str, Any]]:
-    """Return `CONVERSATIONS` conversations, as the arguments `messages` and perhaps `tools` of a chat template."""
+    """Return `CONVERSATIONS` conversations: `messages` and perhaps `tools` of a chat template."""
     draw = _Draw(7)
     chats: list[dict[str, Any]] = []
     odd = texts(tokens)
