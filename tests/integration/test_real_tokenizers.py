@@ -28,7 +28,7 @@ def test_blank_line_with_spaces_is_one_token(model: str) -> None:
 
 def test_runs_of_spaces_of_gemma_are_spaces() -> None:
     tokenizer = Tokenizer(real_tokenizers.fetch("gemma3"))
-    for token in range(138, 169):
+    for token in range(138, 168):
         text = tokenizer.decode([token])
         assert text == " " * len(text)
         assert tokenizer.bytes_of(token) == text.encode()

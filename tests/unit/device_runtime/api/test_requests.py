@@ -244,7 +244,6 @@ def test_beam_search_with_what_it_cannot_do_is_refused(fields: dict[str, Any]) -
 
 
 TURN = {"role": "user", "content": "Hi"}
-CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])

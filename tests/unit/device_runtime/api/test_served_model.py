@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from device_runtime.api.errors import ApiError
 from device_runtime.api.requests import parse_chat
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import GenerationRequest
@@ -41,3 +42,13 @@ def test_template_for_tools_is_for_conversations_with_tools(
     # The template without tools gets earlier calls as text.
     roles = [turn.role for turn in without.prompt if not isinstance(turn, str)]
     assert roles == ["user", "assistant", "user" if own_template else "tool"]
+
+
+def test_arguments_reach_the_template_and_never_replace_the_conversation(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text(PLAIN)
+    assert asked(tmp_path, chat_template_kwargs={"enable_thinking": False}).arguments == {
+        "enable_thinking": False
+    }
+    assert asked(tmp_path).arguments == {}
+    with pytest.raises(ApiError, match="chat_template_kwargs.documents is set by the server"):
+        asked(tmp_path, chat_template_kwargs={"documents": "x"})

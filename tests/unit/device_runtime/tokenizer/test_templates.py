@@ -114,3 +114,11 @@ def test_special_tokens_of_a_damaged_file(tmp_path: Path) -> None:
     assert special_tokens(tmp_path) == {}
     (tmp_path / "tokenizer.json").write_text("{")
     assert special_tokens(tmp_path) == {}
+
+
+def test_arguments_switch_and_never_replace_the_conversation() -> None:
+    template = "{{ enable_thinking is defined and not enable_thinking }}{{ messages[0].content }}"
+    templates = ChatTemplates({"default": template}, {})
+    assert templates.render(QUESTION) == "False Hi\u2028"
+    arguments = {"enable_thinking": False, "messages": []}
+    assert templates.render(QUESTION, arguments=arguments) == "True Hi\u2028"
