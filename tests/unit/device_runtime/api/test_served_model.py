@@ -50,5 +50,5 @@ def test_arguments_reach_the_template_and_never_replace_the_conversation(tmp_pat
         "enable_thinking": False
     }
     assert asked(tmp_path).arguments == {}
-    with pytest.raises(ApiError, match="chat_template_kwargs.documents is set by the server"):
+    with pytest.raises(ApiError, match="documents is set by the server"):
         asked(tmp_path, chat_template_kwargs={"documents": "x"})
