@@ -118,10 +118,11 @@ def build(model: Path, limit: int, recipe: str, scratch: Path) -> dict[str, Any]
     options = ["--recipe", "auto" if recipe == "ladder" else recipe]
     if recipe == "int4-rtn":
         options += ["--eval-text", str(README)]
+    options += ["--model-only", "--allow-quality-loss", "-o", str(scratch / "ours.epk")]
     ours, output = measure(
         [
-            *(sys.executable, "-m", "packager", "build", "--profile", profile, "--model", model),
-            *("--model-only", "--allow-quality-loss", "-o", scratch / "ours.epk", *options),
+            *(sys.executable, "-m", "packager", "build"),
+            *("--profile", str(profile), "--model", str(model), *options),
         ],
         limit,
     )

@@ -371,10 +371,7 @@ def test_wrong_fields_of_a_completion_are_named(fields: dict[str, Any], param: s
 
 def test_arguments_of_the_chat_template_reach_the_engine() -> None:
     arguments = {"enable_thinking": False, "reasoning_effort": "high", "thinking_budget": 512}
-    tool = {"type": "function", "function": {"name": "f"}}
-    for fields in ({}, {"tools": [tool]}):
-        generation = parse(chat_template_kwargs=arguments, **fields).generation
-        assert generation.arguments == arguments
+    assert parse(chat_template_kwargs=arguments).generation.arguments == arguments
 
 
 @pytest.mark.parametrize("arguments", [None, {}])
