@@ -49,7 +49,8 @@ class Shape:
         keys: total width of the key heads; values have the same width.
         vocabulary: number of tokens.
         stored: bytes per weight in the Hugging Face folder.
-        rotary: size of the tables of rotary embeddings in the graph in fp32, bytes.
+        positions: rows of the tables of rotary embeddings: the context length, tokens.
+        rotary: size of a row of these tables in the graph in fp32, bytes.
         dtype: type of the weights there, as transformers names it.
         codes: size of the codes of a GGUF file as they would be stored, bytes; 0 for a folder.
     """
@@ -62,9 +63,14 @@ class Shape:
     keys: int
     vocabulary: int
     stored: float
+    positions: int = 0
     rotary: int = 0
     dtype: str = "float32"
     codes: int = 0
+
+    def with_context(self, tokens: int) -> "Shape":
+        """Return the sizes of the model for a device with a limited context."""
+        return replace(self, positions=min(self.positions, table_rows(tokens)))
 
     @property
     def floats(self) -> int:
@@ -179,7 +185,8 @@ def shape_of(config: Mapping[str, Any], *, parameters: int, stored: float) -> Sh
         keys=size("num_key_value_heads", heads) * head,
         vocabulary=size("vocab_size", 128_000),
         stored=stored,
-        rotary=tables * 4 * head * size("max_position_embeddings", 0),
+        positions=size("max_position_embeddings", 0),
+        rotary=tables * 4 * head,
         dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
     )
 
@@ -343,15 +350,22 @@ def _joined(of: Shape) -> int:
     return int(of.layers * of.hidden * (of.queries + 2 * of.keys) * of.stored)
 
 
+def table_rows(context_length: int) -> int:
+    """Return how many positions a graph has tables for: those that a device uses, or that checking
+    and measuring the model take."""
+    return max(context_length, 2 * WINDOW)
+
+
 def model_bytes(of: Shape, recipe: Recipe, block_size: int = 32) -> int:
     """Estimate the size of the model that a recipe builds, bytes.
 
     A block of codes has a scale in half precision and, unless symmetric or of 8 bits, a zero point.
     """
+    tables = of.positions * of.rotary
     if recipe.name == KEEP:
-        return of.codes + of.rotary
+        return of.codes + tables
     if recipe.algorithm is None:
-        return of.floats // (2 if recipe.precision == "fp16" else 1) + of.rotary
+        return of.floats // (2 if recipe.precision == "fp16" else 1) + tables
 
     def bits(width: int) -> float:
         zero = 0 if recipe.symmetric or width == 8 else width
@@ -365,7 +379,7 @@ def model_bytes(of: Shape, recipe: Recipe, block_size: int = 32) -> int:
     else:
         head = bits(max(recipe.head_bits, recipe.embedding_bits))
         size = (of.parameters - outer) * body + outer * head
-    return int(size / 8) + of.rotary
+    return int(size / 8) + tables
 
 
 def _sensitive_share(of: Shape, recipe: Recipe) -> float:

@@ -36,8 +36,6 @@ from packager.schedule import Stages
 BLOCK_SIZE = 32
 PROMPT = "What is the capital of France?"
 MAX_TOKENS = 24
-FEWEST_POSITIONS = 512
-"""Positions that checking and measuring a model take, whatever the profile's context length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +121,7 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
 def need(source: ModelSource, profile: DeviceProfile, recipe: Recipe) -> Need:
     """Estimate the need of `make` for a model that is not ONNX, and of a bundle of it."""
     return plan.building(
-        plan.shape(source),
+        plan.shape(source).with_context(profile.context_length),
         recipe,
         windows=texts.calibration_windows(source),
         twice=profile.execution_provider != "cpu",
@@ -216,7 +214,7 @@ def _prepared(
         trust_remote_code=subject.trust_remote_code,
         weights=weights,
         # Only these providers keep tables of different lengths apart.
-        positions=max(subject.profile.context_length, FEWEST_POSITIONS)
+        positions=plan.table_rows(subject.profile.context_length)
         if provider in PASS_PROVIDERS
         else None,
     )

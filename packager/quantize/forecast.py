@@ -34,6 +34,7 @@ def forecast(model: CatalogModel, profile: DeviceProfile) -> Forecast:
     """Estimate the size and the memory of a catalog model on a device."""
     recipe = expected_recipe(profile)
     of = plan.shape_of(model.shape, parameters=model.parameters, stored=2.0)
+    of = of.with_context(profile.context_length)
     tokens = min(model.context, profile.context_length)
     size = plan.model_bytes(of, recipe, profile.quantization.get("block_size", BLOCK_SIZE))
     # Only on the CPU is the cache in fp32.
