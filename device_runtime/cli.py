@@ -31,7 +31,7 @@ def cli() -> None:
     \b
     Examples:
       edgepack-runtime serve
-      edgepack-runtime generate "What is the capital of France?"
+      edgepack-runtime generate "Name the capital of France."
       edgepack-runtime chat
       edgepack-runtime status
 

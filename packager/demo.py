@@ -27,7 +27,7 @@ from packager.errors import PackagerError, ResourceError
 from packager.models.catalog import DEFAULT_MODEL
 from packager.request import BuildRequest
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Name the capital of France."
 DEVICE_ID = "edgepack-demo"
 TOPIC = f"edgepack/v1/{DEVICE_ID}"
 PATIENCE_S = 60.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from packager import console, launch
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Name the capital of France."
 RUNS = 5
 
 

@@ -59,7 +59,7 @@ _RETRY_AFTER = {
 _GUARDED = (401, 403)
 _GENERATING = (400, 401, 403, 404, 413, 429, 500, 503, 504)
 _CHAT_EXAMPLES = {
-    "question": {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
+    "question": {"messages": [{"role": "user", "content": "Name the capital of France."}]},
     "streamed": {
         "messages": [
             {"role": "system", "content": "You are brief."},

@@ -56,7 +56,7 @@ def chat(
     Examples:
       edgepack-runtime chat
       edgepack-runtime chat --alone --system "Be brief." --temperature 0.7
-      echo "What is the capital of France?" | edgepack-runtime chat
+      echo "Name the capital of France." | edgepack-runtime chat
     """
     from device_runtime.chat.conversation import Chat, Conversation
 

@@ -38,7 +38,7 @@ def generate(
 
     \b
     Examples:
-      edgepack-runtime generate "What is the capital of France?"
+      edgepack-runtime generate "Name the capital of France."
       edgepack-runtime generate --raw --max-tokens 20 "Once upon a time"
     """
     from device_runtime.api.requests import own_request, parse_chat, parse_completion

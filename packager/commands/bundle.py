@@ -30,7 +30,7 @@ def run(
     \b
     Examples:
       edgepack run BUNDLE.epk --port 8080
-      edgepack run BUNDLE.epk --generate "What is the capital of France?" --max-tokens 16
+      edgepack run BUNDLE.epk --generate "Name the capital of France." --max-tokens 16
     """
     from packager import launch
 

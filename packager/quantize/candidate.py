@@ -34,7 +34,7 @@ from packager.recipes.recipes import KEEP, Recipe
 from packager.schedule import Stages
 
 BLOCK_SIZE = 32
-PROMPT = "What is the capital of France?"
+PROMPT = "Name the capital of France."
 MAX_TOKENS = 24
 
 

@@ -19,7 +19,7 @@ from tests.support import releases
 from tests.support.commands import environment
 from tests.support.serving import Serving
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Name the capital of France."
 LONG = "Write a long story about a lighthouse."
 SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 

@@ -29,7 +29,7 @@ def test_ask_read_ask_again_and_reload(server: Serving, page: Page) -> None:
     page.goto(server.url)
     expect(page.locator("#device")).to_contain_text("ready")
     expect(page.locator("#model")).to_have_text(server.get("/v1/status")["identity"]["model"])
-    send(page, "What is the capital of France?")
+    send(page, "Name the capital of France.")
     first = answers(page).first
     expect(first).to_contain_text("Paris")
     expect(first.locator("footer")).to_contain_text("tokens/s")
@@ -41,7 +41,7 @@ def test_ask_read_ask_again_and_reload(server: Serving, page: Page) -> None:
     page.get_by_role("button", name="New chat").click()
     expect(page.locator("article")).to_have_count(0)
     page.get_by_role("button", name="Chats").click()
-    page.get_by_role("button", name="What is the capital of France?", exact=True).click()
+    page.get_by_role("button", name="Name the capital of France.", exact=True).click()
     expect(page.locator("#log")).to_have_text(shown, use_inner_text=True)
     assert seen.trouble == []
     assert [url for url in seen.requests if not url.startswith(server.url)] == []

@@ -22,7 +22,7 @@ from tests.support.targets import ELF_X86_64, make_root
 
 pytestmark = pytest.mark.slow
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Name the capital of France."
 
 
 @pytest.fixture(scope="module")

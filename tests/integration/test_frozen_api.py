@@ -17,7 +17,7 @@ from tests.support.serving import Serving, eventually
 
 pytestmark = pytest.mark.slow
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Name the capital of France."
 CITY: dict[str, Any] = {
     "type": "object",
     "properties": {

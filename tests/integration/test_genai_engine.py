@@ -80,7 +80,7 @@ def test_text_with_null_characters_is_read_whole(engine: GenAIEngine) -> None:
     _, last = answer(engine, request("a\0b" * 3))
     assert usage(last).prompt_tokens == 9
     system = Message(role="system", content="You speak French.\0")
-    turns = (system, Message(role="user", content="What is the capital of France?"))
+    turns = (system, Message(role="user", content="Name the capital of France."))
     without = (Message(role="system", content="You speak French."), turns[1])
     counts = [
         usage(answer(engine, GenerationRequest(prompt=prompt, max_tokens=2))[1]).prompt_tokens
