@@ -78,7 +78,7 @@ def test_switch_and_markers_are_found(
         (tokenizers.QWEN2, templates.CHATML),
         (tokenizers.PHI4, templates.PHI4),
         (tokenizers.GEMMA, templates.GEMMA3),
-        (tokenizers.QWEN3, "{{ messages[0].content.swapcase() }} <think>"),
+        (tokenizers.QWEN3, "{{ raise_exception('no') }} <think>"),
     ],
 )
 def test_model_that_does_not_think_has_none(
