@@ -37,7 +37,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "stream": NOT_FLAGS,
     "stream_options": ("x", 1, [], {"include_usage": 1}, {"other": True}),
     "logit_bias": (1, "a", [], {"a": 1}, {"-1": 1}, {"1.5": 1}, {"1": 101}, {"1": "a"}, {"": 0}),
-    "stop": (*NOT_TEXTS, "", [""], [1], ["a", "b", "c", "d", "e"], "a\0b"),
+    "stop": (*NOT_TEXTS, "", [""], [1], ["a", "b", "c", "d", "e"]),
     "model": (*NOT_TEXTS, [], "gpt-unknown", "tiny:nobody", "a" * 5000, "\x00"),
 }
 WRONG_CHAT: dict[str, tuple[Any, ...]] = {
@@ -46,7 +46,6 @@ WRONG_CHAT: dict[str, tuple[Any, ...]] = {
         *([{"role": role, "content": "Hi"}] for role in NOT_ROLES),
         *([{"role": "user", "content": text}] for text in NOT_CONTENTS),
         [{"role": "user"}],
-        [{"role": "user", "content": "a\0b"}],
         [{"role": "user", "content": None}],
         [{"role": "user", "content": "Hi", "image": "x"}],
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
@@ -87,7 +86,7 @@ WRONG_CHAT: dict[str, tuple[Any, ...]] = {
     "audio": ({"voice": "a"}, 1),
 }
 WRONG_RAW: dict[str, tuple[Any, ...]] = {
-    "prompt": (*NOT_TEXTS, None, "", "a\0b", [], [""], ["a", "b"], [1], [[1, 2]], "long " * 2000),
+    "prompt": (*NOT_TEXTS, None, "", [], [""], ["a", "b"], [1], [[1, 2]], "long " * 2000),
     "echo": NOT_FLAGS,
     "logprobs": (*NOT_NUMBERS, -1, 21),
     "best_of": (*NOT_NUMBERS, 2),
