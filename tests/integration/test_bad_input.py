@@ -162,6 +162,10 @@ def test_disk_that_fills_up(tmp_path: Path, tiny_hf: Path) -> None:
     with small_disk(tmp_path / "small", "40m") as small:
         with started_build(tiny_hf, tmp_path / "o.epk", small / "cache") as process:
             said = messages_until(process, "Building int4-rtn")
+            # The space has been checked once the builder runs.
+            builder = ["pgrep", "-P", str(process.pid), "-f", "build_onnx"]
+            while process.poll() is None and subprocess.run(builder, check=False).returncode:
+                time.sleep(0.05)
             filler = small / "filler"
             subprocess.run(["dd", "if=/dev/zero", f"of={filler}"], capture_output=True, check=False)
             assert process.stderr is not None
