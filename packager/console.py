@@ -137,7 +137,7 @@ class _Left(rich.progress.ProgressColumn):
         if self._schedule is None or not self._schedule.stages:
             return Text("")
         part, left = self._schedule.part(), self._schedule.left()
-        return Text(f"Whole build: {100 * part:.0f} %, about {duration(left)} left", "bold")
+        return Text(f"Whole build: {100 * part:.0f} %, up to {duration(left)} left", "bold")
 
 
 def expect(seconds: Mapping[str, float]) -> None:
@@ -165,7 +165,7 @@ def stage(name: str) -> Iterator[None]:
         yield
     left = schedule.left()
     if left >= REPORTED_S and not _stderr.is_terminal:
-        note(f"about {duration(left)} left")
+        note(f"up to {duration(left)} left")
 
 
 def secret(prompt: str, *, confirm: bool = False) -> str:

@@ -28,7 +28,7 @@ def test_log_says_after_each_stage_how_much_is_left_and_at_the_end_what_was_seen
             clock.now += 300
             console.skip_rest()
     assert capsys.readouterr().err.splitlines() == [
-        "about 3 h 52 min left",
+        "up to 3 h 52 min left",
         "calibration: 15 min, forecast 10 min",
         "measuring: 5 min, forecast 5 min",
     ]
