@@ -16,7 +16,7 @@ from packager.models.text_model import text_config
 from packager.weights import gguf_codes
 
 LEAST = 0.5
-"""Share of the weights whose codes can be kept, below which there is no point in it."""
+"""Smallest share of weights with codes to keep for which the recipe is worth building."""
 
 _read = functools.cache(gguf.read)
 
