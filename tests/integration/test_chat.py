@@ -108,9 +108,9 @@ def test_conversation_in_a_terminal(frozen: Terminal, tmp_path: Path) -> None:
     assert "Paris" in frozen.until("tokens/s")
     frozen.until(">")
     frozen.send(f"{LONG}\r")
-    # First as it is typed, then in the answer.
-    frozen.until("lighthouse.")
-    frozen.until("house")
+    # Once the answer has begun: the prompt redraws what is typed, so its own words do not tell,
+    # and a Ctrl-C that comes while it still reads is a key for the next prompt.
+    frozen.until(" the ")
     frozen.send("\x03")
     frozen.until("stopped")
     frozen.until(">")
