@@ -33,7 +33,7 @@ from packager.recipes import recipes
 from packager.units import MEGA
 
 PROFILE = "cpu-x86_64"
-RECIPES = "int4-rtn,int4-gptq,int4-gptq-mixed"
+RECIPES = "int4-rtn,int4-gptq,int4-gptq-light,int4-gptq-mixed"
 TYPES = "Q4_0,IQ4_XS,Q4_K_S,Q4_K_M,Q5_K_M,Q6_K"
 ROUNDS = 5
 TOKENS = 64
@@ -124,6 +124,7 @@ def ours(model: str, text: Path, names: list[str]) -> tuple[Path, list[Row]]:
             lambda: texts.prepare(source, eval_text=text) / "calibration.npy"
         ),
         trust_remote_code=False,
+        output=text,
     )
     rows = []
     for name in names:

@@ -24,7 +24,11 @@ from device_runtime.commands.options import (
 @release
 @config_file
 @request_options
-@click.option("--raw", is_flag=True, help="Continue the text, without the chat template.")
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Continue the text, without the chat template. A model that has none always does.",
+)
 @as_json
 def generate(
     prompt: str,
@@ -44,12 +48,13 @@ def generate(
     from device_runtime.api.requests import own_request, parse_chat, parse_completion
     from device_runtime.api.served_model import ServedModel
     from device_runtime.commands.engine import load_engine
+    from device_runtime.tokenizer.files import chat_templates
 
     opened = open_or_own(release)
     config = resolve(opened, config_file).config
     served = ServedModel.of_release(opened, config)
     fields = without_none(options)
-    if raw:
+    if raw or not chat_templates(opened.model_folder):
         request = own_request(parse_completion, fields | {"prompt": prompt}, served)
     else:
         messages = [{"role": "user", "content": prompt}]

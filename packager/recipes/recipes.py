@@ -117,6 +117,13 @@ RECIPES = {
             sensitive="usual",
         ),
         Recipe(
+            name="int4-gptq-light",
+            description="calibrated 4 bits; what costs the model most has 8 bits, up to 6 %",
+            precision="int4",
+            algorithm="gptq",
+            sensitive=0.06,
+        ),
+        Recipe(
             name="int4-gptq-mixed",
             description="calibrated 4 bits; what costs the model most has 8 bits, up to 37 %",
             precision="int4",
@@ -150,10 +157,11 @@ RECIPES = {
 AUTO = "auto"
 """Try the ladder and take the smallest that passes the profile's limits."""
 
-LADDER = (KEEP, "int4-rtn", "int4-gptq", "int4-gptq-mixed", "int8")
+LADDER = (KEEP, "int4-rtn", "int4-gptq-light", "int4-gptq-mixed", "int8")
 """Recipes that `auto` tries: a GGUF file's own codes, where they can be kept, then the
 smallest first. The others are available by name: on the measured models, `int4-kquant` and
-`int4-mixed` lose to a recipe of their size in this list."""
+`int4-mixed` lose to a recipe of their size in this list, and `int4-gptq` saves 4 % of the bytes of
+`int4-gptq-light` for a KL divergence that is half as large again."""
 
 
 def find(name: str) -> Recipe:

@@ -75,7 +75,7 @@ def test_impossible_limit_shows_the_table_and_leaves_nothing(
     assert outcome.status == 11
     assert "Traceback" not in outcome.err
     assert "no recipe keeps the limits of mine" in outcome.err
-    for name in ("int4-rtn", "int4-gptq", "int4-gptq-mixed", "int8"):
+    for name in ("int4-rtn", "int4-gptq-light", "int4-gptq-mixed", "int8"):
         assert re.search(rf"^ +{name} .* MB +KL 0\.\d+ .*exceeds KL", outcome.err, re.MULTILINE)
     assert "--allow-quality-loss" in outcome.err
     assert list(tmp_path.iterdir()) == [mine]
@@ -93,6 +93,7 @@ def test_impossible_limit_shows_the_table_and_leaves_nothing(
         ("int4-kquant", {4}, {"UINT8"}),
         ("int4-gptq", {4}, {"UINT8"}),
         ("int4-mixed", {4, 8}, {"", "UINT8"}),
+        ("int4-gptq-light", {4, 8}, {"", "UINT8"}),
         ("int4-gptq-mixed", {4, 8}, {"", "UINT8"}),
         ("int8", {8}, {""}),
     ],

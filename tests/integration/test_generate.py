@@ -58,6 +58,17 @@ def test_a_seed_gives_the_text_of_the_service(
     assert continued["text"] == raw["choices"][0]["text"] != ""
 
 
+def test_a_model_without_a_chat_template_continues_the_text(
+    tiny_onnx: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_onnx, tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    release = releases.release(tmp_path / "release", base, context_length=512, max_tokens=20)
+    continued, raw = (generate(release, *options, "Once") for options in ((), ("--raw",)))
+    assert continued["text"] == raw["text"] != ""
+    assert continued["prompt_tokens"] == raw["prompt_tokens"]
+
+
 def test_the_system_prompt_begins_the_conversation(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from packager.quantize.quantize import QuantizeRequest
 from packager.recipes.recipes import AUTO, RECIPES
 from tests.support import tiny_gguf
 
-WHOLE = ["int4-rtn", "int4-gptq", "int4-gptq-mixed", "int8"]
+WHOLE = ["int4-rtn", "int4-gptq-light", "int4-gptq-mixed", "int8"]
 TEXT = Path("own.txt")
 PACKAGED = CATALOG[DEFAULT_MODEL].packaged
 assert PACKAGED is not None
