@@ -54,8 +54,8 @@ CODE = {
     "packager.jobs.logits": {"text", "reference", "onnx", "measured", "speed"},
     "packager.jobs.measure": {"measured", "speed"},
     "packager.jobs.probe": {"onnx"},
-    "device_runtime.bundle.fields": {"onnx"},
-    "device_runtime.bundle.quantization": {"onnx"},
+    "device_runtime.bundle.fields": {"onnx", "tokenizer"},
+    "device_runtime.bundle.quantization": {"onnx", "tokenizer"},
     "device_runtime.bundle.reasoning": {"onnx"},
     "device_runtime.errors": {"measured", "onnx", "speed", "tokenizer"},
     "device_runtime.tokenizer.files": {
