@@ -107,7 +107,13 @@ def check_onnx(folder: Path) -> FolderFacts:
         )
     for graph in weight_files.graphs(folder):
         _check_graph(folder, graph)
-    _check_tokenizer(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelSourceError(
+            f"{folder} has no tokenizer.json, which the device reads; it contains "
+            f"{listing(folder)}",
+            hint="Copy it from the model's publisher. transformers makes it of the other files of "
+            "a tokenizer: AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained(FOLDER).",
+        )
     return FolderFacts(architecture=str(model.get("type", "")))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from device_runtime.bundle.quantization import TokenizerComparison
+from device_runtime.errors import EngineError
 from device_runtime.tokenizer.files import chat_templates
 from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager import cache, console
@@ -33,7 +34,10 @@ def check(source: ModelSource, *, trust_remote_code: bool = False) -> TokenizerC
     if source.kind == "onnx":
         folder = source.path
         rows = json.loads((folder / "genai_config.json").read_text())["model"].get("vocab_size")
-        tokenizer = Tokenizer(folder)
+        try:
+            tokenizer = Tokenizer(folder)
+        except EngineError as error:
+            raise ModelSourceError(str(error), hint="Download the file again.") from None
         if rows and (needed := tokenizer_files.needed_unknown(tokenizer, folder, rows)):
             raise ModelSourceError(
                 f"{source.name} needs the tokens {', '.join(needed)}, and its embedding has no "

@@ -99,6 +99,14 @@ def test_gguf_file_that_cuts_texts_in_an_unknown_way_is_told(
         assert ("not known here (brand-new)" in capsys.readouterr().err) is told
 
 
+def test_onnx_folder_with_a_damaged_tokenizer_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_onnx, tmp_path / "onnx"))
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelSourceError, match=r"tokenizer\.json does not load") as caught:
+        tokenizers.check(resolve(str(folder)))
+    assert "Download" in caught.value.hint
+
+
 def test_onnx_folder_that_needs_a_token_without_a_row_is_refused(
     tiny_onnx: Path, tmp_path: Path
 ) -> None:

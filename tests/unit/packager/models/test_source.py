@@ -340,6 +340,15 @@ def test_spoilt_onnx_folder(tmp_path: Path, config: str, word: str) -> None:
     assert word in refused(tmp_path)
 
 
+def test_onnx_folder_without_the_tokenizer_of_the_device(tiny_onnx: Path, tmp_path: Path) -> None:
+    """transformers makes do with other files; the device reads this one alone."""
+    folder = Path(shutil.copytree(tiny_onnx, tmp_path / "onnx"))
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    message = refused(folder)
+    for word in ("no tokenizer.json", "tokenizer.model", "save_pretrained"):
+        assert word in message
+
+
 def test_onnx_folder_without_its_graph(tmp_path: Path) -> None:
     (tmp_path / "genai_config.json").write_text('{"model": {"decoder": {"filename": "m.onnx"}}}')
     assert "m.onnx is missing" in refused(tmp_path)
