@@ -1,6 +1,7 @@
 """The report page: what was measured is on it, and what was not measured is not made up."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from device_runtime.bundle.quantization import (
     TriedRecipe,
 )
 from device_runtime.bundle.reader import open_bundle
-from packager.report import page, tables
+from packager import profile
+from packager.report import build_report, page, tables
 from packager.report.page import ReportData
+from packager.request import BuildRequest
 from tests.support.bundles import draft
 
 QUALITY = Quality(
@@ -136,3 +139,13 @@ def test_differences_of_the_tokenizer_are_counted(
             tables.inspect_text(path, bundle)
         assert words in " ".join(capsys.readouterr().out.split())
     assert "odd texts" not in rendered(QUALITY)
+
+
+def test_command_builds_the_same_bundle_again() -> None:
+    request = BuildRequest(profile=profile.load("mobile"), model="m")
+    plain = "edgepack build --profile mobile --model m -o b.epk"
+    assert build_report.command(request, Path("/tmp/b.epk")) == plain
+    other = replace(request, chat_template=Path("t.jinja"), version="2.0.0", sequence=7)
+    again = build_report.command(other, Path("b.epk"))
+    for words in ("--chat-template t.jinja", "--bundle-version 2.0.0", "--sequence 7"):
+        assert words in again
