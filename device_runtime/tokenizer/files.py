@@ -9,8 +9,7 @@ import msgspec
 DEFAULT, TOOL_USE = "default", "tool_use"
 """Names of the templates that transformers chooses by itself."""
 
-# The variables of a template beside messages and tools, as in transformers.
-_NAMED_TOKENS = (
+NAMED_TOKENS = (
     "bos_token",
     "eos_token",
     "unk_token",
@@ -19,6 +18,7 @@ _NAMED_TOKENS = (
     "cls_token",
     "mask_token",
 )
+"""Variables of a template beside messages and tools, as in transformers."""
 
 
 class AddedToken(msgspec.Struct):
@@ -82,7 +82,7 @@ def named_tokens(folder: Path) -> dict[str, str]:
     """Read the tokens that a chat template knows by name, such as `bos_token`."""
     config = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
     named = {}
-    for name in _NAMED_TOKENS:
+    for name in NAMED_TOKENS:
         token = config.get(name)
         text = token.get("content") if isinstance(token, dict) else token
         if isinstance(text, str):

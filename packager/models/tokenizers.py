@@ -48,7 +48,7 @@ def check(source: ModelSource, *, trust_remote_code: bool = False) -> TokenizerC
         folder = as_hf_folder(source, trust_remote_code=trust_remote_code)
         if source.kind == "gguf":
             _warn_of_unknown_cut(source)
-        compared = _compared(source, trust_remote_code=trust_remote_code)
+        compared = _compared(source, folder, trust_remote_code=trust_remote_code)
         _warn(compared)
     if not chat_templates(folder):
         console.warn(
@@ -62,17 +62,15 @@ def describe(counts: TokenizerComparison) -> str:
     """Say in one line what the comparison with transformers found."""
     left_out = counts.tokens_left_out
     more = f"; {left_out} tokens that the model does not know are plain text" if left_out else ""
-    if _differs(counts):
-        return _differences(counts) + more
-    return (
+    equal = (
         f"reads {counts.texts} odd texts and {counts.conversations} conversations as transformers "
-        f"does{more}"
+        "does"
     )
+    return (_differences(counts) or equal) + more
 
 
-def _compared(source: ModelSource, *, trust_remote_code: bool) -> ComparedTokenizers:
+def _compared(source: ModelSource, folder: Path, *, trust_remote_code: bool) -> ComparedTokenizers:
     """Compare the tokenizers on the fixed corpus (cached)."""
-    folder = as_hf_folder(source, trust_remote_code=trust_remote_code)
     job = CompareTokenizers(folder=folder, trust_remote_code=trust_remote_code)
     inputs = keys.inputs(job, content={source.path: source.digest})
     name = "compared.json"
@@ -101,11 +99,10 @@ def _warn_of_unknown_cut(source: ModelSource) -> None:
         )
 
 
-def _differs(counts: TokenizerComparison) -> bool:
-    return counts.texts_differing + counts.conversations_differing > 0
-
-
 def _differences(counts: TokenizerComparison) -> str:
+    """Say what differs; empty if nothing does."""
+    if counts.texts_differing == counts.conversations_differing == 0:
+        return ""
     return (
         f"reads {counts.texts_differing} of {counts.texts} odd texts and "
         f"{counts.conversations_differing} of {counts.conversations} conversations otherwise than "
@@ -114,9 +111,8 @@ def _differences(counts: TokenizerComparison) -> str:
 
 
 def _warn(compared: ComparedTokenizers) -> None:
-    if _differs(compared.counts):
-        example = compared.example[:60]
-        console.warn(f"the device {_differences(compared.counts)}, for example {example!r}")
+    if differences := _differences(compared.counts):
+        console.warn(f"the device {differences}, for example {compared.example[:60]!r}")
     if left_out := compared.left_out:
         console.warn(
             f"the tokenizer has {len(left_out)} tokens that the model does not know "

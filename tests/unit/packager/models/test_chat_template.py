@@ -44,6 +44,11 @@ def test_template_takes_the_place_of_the_models_own(tiny_hf: Path, file: Path) -
     assert ChatTemplates.of(as_hf_folder(source)).render(QUESTION) != "[user] Hi\n"
 
 
+def test_template_may_name_tokens_of_the_model(tiny_hf: Path, file: Path) -> None:
+    file.write_text("{{ bos_token + messages[0].content + eos_token }}")
+    chat_template.given(resolve(str(tiny_hf)), file)
+
+
 def test_gguf_file_stays_one(bare: Path, tiny_hf: Path, file: Path, tmp_path: Path) -> None:
     gguf = tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf")
     changed = chat_template.given(resolve(str(gguf)), file)

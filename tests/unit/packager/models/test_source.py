@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from device_runtime.tokenizer.files import chat_templates
 from packager.errors import ModelSourceError
 from packager.jobs.compare_tensors import CompareTensors
 from packager.jobs.job import Work
@@ -283,6 +284,8 @@ def logits(folder: Path) -> Any:
 def test_head_of_the_file_is_used_although_the_configuration_ties_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tool_use.jinja").write_text("{{ tools }}")
     source = resolve(str(rewrite(folder, with_head(-2.0))))
     given = json.loads((folder / "config.json").read_text())
     corrected = as_hf_folder(source)
@@ -292,6 +295,7 @@ def test_head_of_the_file_is_used_although_the_configuration_ties_it(
         "tie_word_embeddings": False,
     }
     assert {path.name for path in corrected.iterdir()} == {path.name for path in folder.iterdir()}
+    assert chat_templates(corrected) == chat_templates(folder)
     assert json.loads((folder / "config.json").read_text()) == given
     assert "has a head of its own" in capsys.readouterr().err
     assert (logits(corrected) == logits(folder)).all()
