@@ -1,4 +1,4 @@
-"""Memory of the machine within this process's limits, and the length of a KV cache."""
+"""Memory of the machine within this process's limits; sizes of what the engine allocates."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 _MEMINFO = Path("/proc/meminfo")
+
+PROMPT_STEP = 128
+"""Size of a prefill chunk, tokens: cancellation takes effect between two chunks, and on a CPU
+smaller chunks are slower while larger ones are not faster."""
 
 
 def parse_meminfo(text: str) -> tuple[int, int]:

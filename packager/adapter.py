@@ -10,7 +10,7 @@ from packager.errors import ModelSourceError
 from packager.jobs import keys
 from packager.jobs.harness import run_job
 from packager.jobs.merge_adapter import MergeAdapter
-from packager.models.folder import HF_FILES, check_hf, readme_license
+from packager.models.folder import check_hf, hf_files, readme_license
 from packager.models.source import ModelSource, as_hf_folder
 from packager.models.stored_weights import PICKLED, listing
 from packager.weights import checkpoint, safetensors_file
@@ -19,9 +19,9 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 _TOKENIZER = (
-    *("tokenizer*.json", "tokenizer.model", "vocab.*", "merges.txt", "added_tokens.json"),
-    *("special_tokens_map.json", "chat_template.*"),
-)
+    "tokenizer*.json", "tokenizer.model", "vocab.*", "merges.txt", "added_tokens.json",
+    "special_tokens_map.json", "chat_template.*",
+)  # fmt: skip
 
 
 def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False) -> ModelSource:
@@ -74,6 +74,7 @@ def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False)
         path=merged,
         digest=cache.key(inputs),
         architecture=facts.architecture,
+        quantization="",
         license=" AND ".join(dict.fromkeys(licenses)),
     )
 
@@ -128,9 +129,5 @@ def _beside_weights(base: Path, adapter: Path) -> tuple[Path, ...]:
     """Tokenizer, chat template and model card; a tokenizer beside the adapter is taken whole."""
     own = tokenizer_files(adapter)
     replaced = tokenizer_files(base) if own else []
-    rest = [path for pattern in HF_FILES for path in base.glob(pattern) if path not in replaced]
-    return tuple(
-        path
-        for path in (*own, *sorted(set(rest)))
-        if path.is_file() and not path.name.endswith(checkpoint.ENDINGS)
-    )
+    rest = [path for path in hf_files(base) if path not in replaced]
+    return tuple(path for path in (*own, *rest) if not path.name.endswith(checkpoint.ENDINGS))

@@ -4,6 +4,8 @@ import platform
 import re
 from pathlib import Path
 
+import msgspec
+
 import device_runtime
 from device_runtime.bundle import manifest as schema
 from device_runtime.bundle.manifest import (
@@ -14,6 +16,7 @@ from device_runtime.bundle.manifest import (
     Probe,
     Settings,
 )
+from device_runtime.bundle.quantization import TokenizerComparison
 from packager import adapter, bundle, cache, console, kit, plan, sbom
 from packager.aside import check_writable
 from packager.attest import files as attest
@@ -47,13 +50,15 @@ def build(request: BuildRequest) -> BuildResult:
             )
     if request.chat_template is not None:
         source = chat_template.given(source, request.chat_template)
-    tokenizers.check(source, trust_remote_code=request.trust_remote_code)
+    tokenizer = tokenizers.check(source, trust_remote_code=request.trust_remote_code)
     with console.scheduled(Schedule()):
-        return _bundle(request, source)
+        return _bundle(request, source, tokenizer)
 
 
-def _bundle(request: BuildRequest, source: ModelSource) -> BuildResult:
-    """Build the bundle of a source model."""
+def _bundle(
+    request: BuildRequest, source: ModelSource, tokenizer: TokenizerComparison | None
+) -> BuildResult:
+    """Build the bundle of a source model whose tokenizer was compared."""
     profile = request.profile
     identity = f"{_slug(source.name)}-{_slug(profile.name)}"
     output = request.output or Path(
@@ -97,7 +102,7 @@ def _bundle(request: BuildRequest, source: ModelSource) -> BuildResult:
         compatible=tuple(profile.compatible),
         kit=runtime.facts if runtime else None,
         model=facts,
-        quantization=quantized.facts,
+        quantization=msgspec.structs.replace(quantized.facts, tokenizer=tokenizer),
         context_length=model.context_length,
         memory_bytes=model.memory_bytes,
         settings=_settings(profile, model),

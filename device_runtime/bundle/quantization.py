@@ -112,6 +112,24 @@ class SourceType(Struct, frozen=True, kw_only=True):
     kept: bool
 
 
+class TokenizerComparison(Struct, frozen=True, kw_only=True):
+    """The device's tokenizer and chat template against those of transformers, on odd texts.
+
+    Attributes:
+        texts: number of texts.
+        texts_differing: texts of these with other tokens, or whose tokens give another text.
+        conversations: number of conversations; 0 for a model without a chat template.
+        conversations_differing: conversations of these that the template renders otherwise.
+        tokens_left_out: tokens that the model does not know; their text is plain text.
+    """
+
+    texts: Count
+    texts_differing: Count
+    conversations: Count
+    conversations_differing: Count
+    tokens_left_out: Count
+
+
 class QuantizationFacts(Struct, frozen=True, kw_only=True):
     """The quantization of the weights, and the measured result.
 
@@ -129,6 +147,7 @@ class QuantizationFacts(Struct, frozen=True, kw_only=True):
         quality_loss_allowed: True if the model exceeds the profile's limits and the user
             allowed it.
         source_types: tensor types of the GGUF file whose codes were kept; empty for other recipes.
+        tokenizer: comparison of the tokenizer; None for a model that came as ONNX.
     """
 
     recipe: Line
@@ -142,3 +161,4 @@ class QuantizationFacts(Struct, frozen=True, kw_only=True):
     tried: Annotated[tuple[TriedRecipe, ...], Meta(max_length=32)] = ()
     quality_loss_allowed: bool = False
     source_types: Annotated[tuple[SourceType, ...], Meta(max_length=64)] = ()
+    tokenizer: TokenizerComparison | None = None

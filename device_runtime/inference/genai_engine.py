@@ -32,12 +32,9 @@ from device_runtime.inference.sampling import (
 )
 from device_runtime.inference.stop_strings import StopStrings
 from device_runtime.logs import event
+from device_runtime.memory import PROMPT_STEP
 
 log = logging.getLogger(__name__)
-
-PROMPT_STEP = 128
-"""Size of a prefill chunk, tokens: cancellation takes effect between two chunks, and on a CPU
-smaller chunks are slower while larger ones are not faster."""
 
 LONG_ROPE_FROM = 4096
 """Tokens beyond which Phi-3.5 uses its long rotary factors, for earlier positions as well: a

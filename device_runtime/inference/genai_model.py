@@ -136,9 +136,10 @@ class GenAIModel:
         if not ids:
             raise RequestError("the prompt must not be empty")
         if (last := max(ids)) >= self.vocabulary:
+            text = self.tokenizer.bytes_of(last).decode(errors="replace")
             raise RequestError(
-                f"the prompt has the token {self.tokenizer.bytes_of(last).decode()!r}, which the "
-                "tokenizer knows and the model does not",
+                f"the prompt has the token {text!r}, which the tokenizer knows and the model does "
+                "not",
                 hint="Leave it out.",
             )
         tokens = np.asarray(ids, np.int32)

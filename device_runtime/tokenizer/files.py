@@ -9,8 +9,7 @@ import msgspec
 DEFAULT, TOOL_USE = "default", "tool_use"
 """Names of the templates that transformers chooses by itself."""
 
-# The variables of a template beside messages and tools, as in transformers.
-_NAMED_TOKENS = (
+NAMED_TOKENS = (
     "bos_token",
     "eos_token",
     "unk_token",
@@ -19,9 +18,12 @@ _NAMED_TOKENS = (
     "cls_token",
     "mask_token",
 )
+"""Variables of a template beside messages and tools, as in transformers."""
 
 
-class _AddedToken(msgspec.Struct):
+class AddedToken(msgspec.Struct):
+    """A token beside the vocabulary: its id, its text, and whether decoding omits it."""
+
     id: int
     content: str
     special: bool = False
@@ -30,17 +32,21 @@ class _AddedToken(msgspec.Struct):
 class _Tokenizer(msgspec.Struct):
     """All but the vocabulary, which is slow to parse."""
 
-    added_tokens: tuple[_AddedToken, ...] = ()
+    added_tokens: tuple[AddedToken, ...] = ()
+
+
+def added_tokens(folder: Path) -> tuple[AddedToken, ...]:
+    """Read the tokens beside the vocabulary; none of a file that is missing or damaged."""
+    try:
+        content = (folder / "tokenizer.json").read_bytes()
+        return msgspec.json.decode(content, type=_Tokenizer).added_tokens
+    except (OSError, msgspec.DecodeError):
+        return ()
 
 
 def special_tokens(folder: Path) -> dict[str, int]:
     """Read text and id of the special tokens, which decoding omits."""
-    try:
-        content = (folder / "tokenizer.json").read_bytes()
-        tokens = msgspec.json.decode(content, type=_Tokenizer).added_tokens
-    except (OSError, msgspec.DecodeError):
-        return {}
-    return {token.content: token.id for token in tokens if token.special}
+    return {token.content: token.id for token in added_tokens(folder) if token.special}
 
 
 def end_tokens(folder: Path) -> tuple[int, ...]:
@@ -76,7 +82,7 @@ def named_tokens(folder: Path) -> dict[str, str]:
     """Read the tokens that a chat template knows by name, such as `bos_token`."""
     config = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
     named = {}
-    for name in _NAMED_TOKENS:
+    for name in NAMED_TOKENS:
         token = config.get(name)
         text = token.get("content") if isinstance(token, dict) else token
         if isinstance(text, str):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_runtime.memory import kv_cache_length
+from device_runtime.memory import PROMPT_STEP, kv_cache_length
 from packager.genai.weight_files import model_bytes
 
 if TYPE_CHECKING:
@@ -22,9 +22,22 @@ TOKENIZER_FILES = (
     "added_tokens",
 )
 
-# Resident memory beyond weights and KV cache: the program, its libraries and the activations of a
-# prefill chunk. Measured with SmolLM2-135M.
-BASE_BYTES = 200 << 20
+BASE_BYTES = 146 << 20
+"""Resident memory of the program and its libraries: what SmolLM2-135M takes, without its weights,
+KV cache, tokenizer and logits."""
+
+TOKENIZER_FACTOR = 9
+"""Memory of a loaded tokenizer, relative to the size of its tokenizer.json: 8.4 (Llama 3.1, 128,256
+tokens, 137 MiB) to 9.1 (Llama 2, SmolLM2), 8.8 for Gemma 3 (262,145 tokens, 279 MiB). From
+
+    import psutil; from pathlib import Path
+    from device_runtime.tokenizer.tokenizer import Tokenizer
+    rss = lambda: psutil.Process().memory_info().rss
+    before = rss(); tokenizer = Tokenizer(Path(FOLDER)); print(rss() - before)
+"""
+
+TOKENIZER_BYTES = 130
+"""Size of tokenizer.json for a token of the vocabulary; 72 (SmolLM2) to 139 (gpt-oss)."""
 
 
 def memory_bytes(
@@ -39,19 +52,32 @@ def memory_bytes(
         cache_bytes: size of the KV cache of one token.
         state_bytes: size of the states of layers that have one instead of a KV cache.
     """
-    length = kv_cache_length(config["model"]["decoder"], tokens)
-    return serving_bytes(model_bytes(folder) + state_bytes, cache_bytes=cache_bytes, tokens=length)
+    return serving_bytes(
+        model_bytes(folder) + state_bytes,
+        cache_bytes=cache_bytes,
+        tokens=kv_cache_length(config["model"]["decoder"], tokens),
+        vocabulary=config["model"].get("vocab_size", 0),
+        tokenizer=(folder / "tokenizer.json").stat().st_size,
+    )
 
 
-def serving_bytes(weights: int, *, cache_bytes: int, tokens: int) -> int:
-    """Estimate the resident memory while serving, bytes: weights, KV cache and `BASE_BYTES`.
+def serving_bytes(
+    weights: int, *, cache_bytes: int, tokens: int, vocabulary: int, tokenizer: int | None = None
+) -> int:
+    """Estimate the resident memory while serving, bytes.
 
     Args:
         weights: size of graph and weights, bytes.
         cache_bytes: size of the KV cache of one token.
         tokens: length of the KV cache, which is allocated in full.
+        vocabulary: number of tokens that the model knows.
+        tokenizer: size of tokenizer.json, bytes; None if it is not known yet.
     """
-    return weights + cache_bytes * tokens + BASE_BYTES
+    if tokenizer is None:
+        tokenizer = TOKENIZER_BYTES * vocabulary
+    # The graph computes the logits of each token of a chunk, in fp32.
+    logits = 4 * PROMPT_STEP * vocabulary
+    return weights + cache_bytes * tokens + TOKENIZER_FACTOR * tokenizer + logits + BASE_BYTES
 
 
 def component(path: str) -> Component:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from device_runtime.errors import RequestError
-from device_runtime.tokenizer.files import named_tokens
+from device_runtime.tokenizer.files import added_tokens, named_tokens
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import Tokenizer
 
@@ -30,25 +30,25 @@ def leave_out(folder: Path, rows: int) -> tuple[str, ...]:
     Returns:
         The tokens that were left out.
     """
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    added = tokenizer["added_tokens"]
-    unknown = tuple(token["content"] for token in added if token["id"] >= rows)
+    unknown = tuple(token.content for token in added_tokens(folder) if token.id >= rows)
     if unknown:
-        tokenizer["added_tokens"] = [token for token in added if token["id"] < rows]
+        path = folder / "tokenizer.json"
+        tokenizer = json.loads(path.read_text(encoding="utf-8"))
+        known = [token for token in tokenizer["added_tokens"] if token["id"] < rows]
+        tokenizer["added_tokens"] = known
         path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
     return unknown
 
 
-def needed_unknown(folder: Path, rows: int) -> tuple[str, ...]:
+def needed_unknown(tokenizer: Tokenizer, folder: Path, rows: int) -> tuple[str, ...]:
     """List the tokens that the model does not know, and that each of its chats or texts needs.
 
     Args:
-        folder: the tokenizer as the model's publisher made it.
+        tokenizer: the tokenizer of the folder.
+        folder: the files of the model's publisher.
         rows: number of rows of the embedding.
     """
-    tokenizer, templates = Tokenizer(folder), ChatTemplates.of(folder)
-    named = named_tokens(folder)
+    templates, named = ChatTemplates.of(folder), named_tokens(folder)
     texts = [named[name] for name in ("bos_token", "eos_token") if name in named]
     for chat in _CHATS:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from device_runtime.bundle.quantization import TokenizerComparison
 from device_runtime.errors import RequestError
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import Tokenizer
@@ -18,16 +19,14 @@ class ComparedTokenizers(msgspec.Struct, frozen=True, kw_only=True):
     """Result of the comparison.
 
     Attributes:
-        texts: number of odd texts with other tokens, or whose tokens give another text.
-        conversations: number of conversations that the template renders otherwise.
-        example: one of these texts, or the beginning of such a conversation; empty without any.
-        unknown: tokens that the model does not know.
+        counts: number of texts and conversations, and of those that differ.
+        example: a text that differs, or the beginning of such a conversation; empty without any.
+        left_out: tokens that the model does not know.
     """
 
-    texts: int
-    conversations: int
+    counts: TokenizerComparison
     example: str
-    unknown: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 class CompareTokenizers(Job[ComparedTokenizers], frozen=True, kw_only=True):
@@ -61,25 +60,33 @@ class CompareTokenizers(Job[ComparedTokenizers], frozen=True, kw_only=True):
                     f"the tokenizer of {self.folder.name} exists only as Python code",
                     hint="Use a model with a tokenizer.json, or convert its tokenizer to one.",
                 )
-            if needed := tokenizer_files.needed_unknown(saved, rows):
+            ours, templates = Tokenizer(saved), ChatTemplates.of(saved)
+            if needed := tokenizer_files.needed_unknown(ours, saved, rows):
                 raise JobRefusedError(
                     f"{self.folder.name} needs the tokens {', '.join(needed)}, and its embedding "
                     f"has no rows for them (it has {rows})",
                     hint="Use the tokenizer that belongs to the model.",
                 )
-            unknown = tokenizer_files.leave_out(saved, rows)
-            ours, templates = Tokenizer(saved), ChatTemplates.of(saved)
+            left_out = tokenizer_files.leave_out(saved, rows)
+            if left_out:
+                ours = Tokenizer(saved)
         added = [token.content for token in theirs.added_tokens_decoder.values()]
-        odd = [token for token in added if token not in unknown]
-        texts = [text for text in odd_texts.texts(odd) if _differs(theirs, ours, text)]
+        odd = [token for token in added if token not in left_out]
+        texts = odd_texts.texts(odd)
         chats = odd_texts.conversations(odd) if theirs.chat_template else []
-        differing = [chat for chat in chats if _renders_otherwise(theirs, templates, chat)]
-        examples = [*texts, *(chat["messages"][0]["content"] for chat in differing)]
+        other_texts = [text for text in texts if _differs(theirs, ours, text)]
+        other_chats = [chat for chat in chats if _renders_otherwise(theirs, templates, chat)]
+        examples = [*other_texts, *(chat["messages"][0]["content"] for chat in other_chats)]
         return ComparedTokenizers(
-            texts=len(texts),
-            conversations=len(differing),
+            counts=TokenizerComparison(
+                texts=len(texts),
+                texts_differing=len(other_texts),
+                conversations=len(chats),
+                conversations_differing=len(other_chats),
+                tokens_left_out=len(left_out),
+            ),
             example=examples[0] if examples else "",
-            unknown=unknown,
+            left_out=left_out,
         )
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from packager.jobs.compare_tensors import Tensors, tensors
 from packager.jobs.job import Job, Work
+from packager.weights import checkpoint
 
 
 class DecodeWeights(Job[Tensors], frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class DecodeWeights(Job[Tensors], frozen=True, kw_only=True):
         # In its original format, the model would be quantized again.
         model.save_pretrained(work.target, save_original_format=False)
         for path in self.copied:
-            if not (work.target / path.name).exists():
-                shutil.copyfile(path, work.target / path.name)
+            target = checkpoint.place(path, self.source, work.target)
+            if not target.exists():
+                shutil.copyfile(path, target)
         return compared

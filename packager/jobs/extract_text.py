@@ -67,7 +67,7 @@ class ExtractText(Job[Tensors], frozen=True, kw_only=True):
         names = {name: own for name in listed if (own := text_name(name))}
         safetensors_file.copy(files, work.target / "model.safetensors", names)
         for file in self.copied:
-            shutil.copyfile(file, work.target / file.name)
+            shutil.copyfile(file, checkpoint.place(file, self.source, work.target))
         _take_template_of_processor(work.target)
         return CompareTensors(folder=work.target, trust_remote_code=False).run(work)
 

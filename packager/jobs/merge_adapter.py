@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packager.jobs.job import Job, JobRefusedError, Work
+from packager.weights import checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +56,10 @@ class MergeAdapter(Job[None], frozen=True, kw_only=True):
         merged = combined.merge_and_unload(safe_merge=True)
         merged.save_pretrained(work.target)
         for path in self.copied:
-            if not (work.target / path.name).exists():
-                shutil.copyfile(path, work.target / path.name)
+            folder = self.base if path.is_relative_to(self.base) else self.adapter
+            target = checkpoint.place(path, folder, work.target)
+            if not target.exists():
+                shutil.copyfile(path, target)
         del model, combined, merged
         logits = _logits(_load(work.target, self.trust_remote_code), tokens)
         difference = (logits - expected).abs().max() / expected.abs().max()

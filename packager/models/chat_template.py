@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_runtime.errors import RequestError
-from device_runtime.tokenizer.files import DEFAULT
+from device_runtime.tokenizer.files import DEFAULT, NAMED_TOKENS
 from device_runtime.tokenizer.templates import ChatTemplates
 from packager import cache
 from packager.errors import ModelSourceError
@@ -28,9 +28,9 @@ def given(source: ModelSource, file: Path) -> ModelSource:
             hint="Pass a text file in UTF-8 with a Jinja template.",
         ) from None
     try:
-        rendered = ChatTemplates({DEFAULT: text}, {}).render(
-            [{"role": "user", "content": _QUESTION}]
-        )
+        # The model's own tokens are not known yet where its folder must be converted first.
+        templates = ChatTemplates({DEFAULT: text}, dict.fromkeys(NAMED_TOKENS, ""))
+        rendered = templates.render([{"role": "user", "content": _QUESTION}])
     except RequestError as error:
         raise ModelSourceError(
             f"the chat template {file} does not render a question: {error}",

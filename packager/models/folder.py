@@ -1,10 +1,9 @@
 """Checks of model folders."""
 
-import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packager.errors import ModelSourceError
 from packager.genai import weight_files
@@ -13,9 +12,9 @@ from packager.models.catalog import ARCHITECTURES, REFUSED
 from packager.models.stored_weights import listing
 
 HF_FILES = (
-    *("*.json", "*.safetensors", "*.jinja", "additional_chat_templates/*.jinja", "*.model"),
-    *("*.txt", "*.py", "README.md"),
-)
+    "*.json", "*.safetensors", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.txt",
+    "*.py", "README.md",
+)  # fmt: skip
 """Patterns of the files of a Hugging Face folder that belong to the model; others are not read."""
 
 SUPPORTED = (
@@ -79,7 +78,7 @@ def check_config(folder: Path, where: Path | str, *, trust_remote_code: bool) ->
     Raises:
         ModelSourceError: the configuration is missing, damaged or not supported.
     """
-    config = _json(folder / "config.json")
+    config = text_model.json_object(folder / "config.json")
     architecture = str(next(iter(config.get("architectures") or ()), ""))
     check_architecture(architecture, where, ARCHITECTURES)
     if architecture in _REMOTE_CODE and not trust_remote_code:
@@ -97,7 +96,7 @@ def check_onnx(folder: Path) -> FolderFacts:
     Raises:
         ModelSourceError: something is missing or damaged.
     """
-    model = _json(folder / "genai_config.json").get("model")
+    model = text_model.json_object(folder / "genai_config.json").get("model")
     decoder = model.get("decoder") if isinstance(model, dict) else None
     name = decoder.get("filename") if isinstance(decoder, dict) else None
     if not isinstance(model, dict) or not isinstance(name, str):
@@ -107,12 +106,23 @@ def check_onnx(folder: Path) -> FolderFacts:
         )
     for graph in weight_files.graphs(folder):
         _check_graph(folder, graph)
-    _check_tokenizer(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelSourceError(
+            f"{folder} has no tokenizer.json, which the device reads; it contains "
+            f"{listing(folder)}",
+            hint="Copy it from the model's publisher. transformers makes it of the other files of "
+            "a tokenizer: AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained(FOLDER).",
+        )
     return FolderFacts(architecture=str(model.get("type", "")))
 
 
 def _check_graph(folder: Path, graph: Path) -> None:
-    """Refuse a graph without all of its weights."""
+    """Refuse a graph that is outside its folder, or without all of its weights."""
+    if not _is_inside(graph, folder):
+        raise ModelSourceError(
+            f"the genai_config.json of {folder} names the graph {graph.name} outside its folder",
+            hint="Export the model again, with its graph in the folder.",
+        )
     if not graph.is_file():
         raise ModelSourceError(
             f"{folder} is incomplete: its graph {graph.name} is missing",
@@ -126,7 +136,7 @@ def _check_graph(folder: Path, graph: Path) -> None:
         ) from None
     for name, size in needed.items():
         path = graph.parent / name
-        if not name or not path.resolve().is_relative_to(folder.resolve()):
+        if not name or not _is_inside(path, folder):
             raise ModelSourceError(
                 f"the graph {graph.name} takes weights from {name!r}, outside its folder",
                 hint="Export the model again, with its weights beside the graph.",
@@ -141,6 +151,11 @@ def _check_graph(folder: Path, graph: Path) -> None:
                 f"{path} is truncated: {path.stat().st_size} of at least {size} bytes",
                 hint="Download the file again.",
             )
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Judge a path by its name: files of the hub's own cache are links to elsewhere."""
+    return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
 
 
 def check_architecture(architecture: str, where: Path | str, supported: tuple[str, ...]) -> None:
@@ -171,18 +186,6 @@ def spdx(license: str) -> str:
         return str(canonicalize_license_expression(license)) if license else ""
     except InvalidLicenseExpression:
         return license
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelSourceError(
-            f"{path} cannot be read: {error}", hint="Download the model again."
-        ) from None
-    if not isinstance(value, dict):
-        raise ModelSourceError(f"{path} is not a JSON object", hint="Download the model again.")
-    return value
 
 
 def _check_tokenizer(folder: Path) -> None:

@@ -94,9 +94,7 @@ def fetch(wanted: HubId, *, trust_remote_code: bool) -> tuple[Path, str]:
         chosen = [
             file
             for file in files
-            # Other formats of the same model live in subfolders.
-            if file.path == gguf
-            or (gguf is None and "/" not in file.path and _matches(file.path, patterns))
+            if file.path == gguf or (gguf is None and _matches(file.path, patterns))
         ]
         folder = home / commit
         if unreached is not None and missing(chosen, folder):
@@ -117,7 +115,11 @@ def _weights(file: HubFile) -> bool:
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+    """Compare a path with patterns of its depth: other formats of a model live in subfolders."""
+    return any(
+        fnmatch.fnmatchcase(path, pattern) and path.count("/") == pattern.count("/")
+        for pattern in patterns
+    )
 
 
 class _LargeFile(msgspec.Struct, frozen=True):

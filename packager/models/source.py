@@ -131,7 +131,7 @@ def check_weights(source: ModelSource, *, trust_remote_code: bool = False) -> No
         ModelSourceError: tensors are missing.
     """
     if source.kind == "hf" and not must_convert(source):
-        tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+        _checked(source, trust_remote_code)
 
 
 def must_convert(source: ModelSource) -> bool:
@@ -150,7 +150,7 @@ def hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:
     if must_convert(source):
         folder = cache.place("hf", _conversion(source, trust_remote_code)[1])
     else:
-        folder = tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+        folder = _checked(source, trust_remote_code)
     return cache.place("hf", _with_template(source, folder)) if source.chat_template else folder
 
 
@@ -167,17 +167,22 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
     if must_convert(source):
         folder = _converted(source, trust_remote_code=trust_remote_code)
     else:
-        folder = tensors.checked(source.path, source.digest, trust_remote_code=trust_remote_code)
+        folder = _checked(source, trust_remote_code)
     if not source.chat_template:
         return folder
 
     def link(target: Path) -> None:
         for path in hf_files(folder):
             if path.suffix != ".jinja":
-                (target / path.name).symlink_to(path.resolve())
+                checkpoint.place(path, folder, target).symlink_to(path.resolve())
         (target / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
 
     return cache.stage("hf", _with_template(source, folder), link)
+
+
+def _checked(source: ModelSource, trust_remote_code: bool) -> Path:
+    """Check that all tensors are there; return the folder, with a corrected configuration."""
+    return tensors.checked(source.path, source.name, source.digest, trust_remote_code)
 
 
 def _with_template(source: ModelSource, folder: Path) -> dict[str, Any]:
@@ -192,25 +197,20 @@ def _converted(source: ModelSource, *, trust_remote_code: bool) -> Path:
     def make(folder: Path) -> None:
         if source.architecture in WITH_TEXT_MODEL:
             _say_what_is_left_out(source)
-        with console.step(f"Converting {source.path.name}"):
+        with console.step(f"Converting {source.name}"):
             compared = run_job(
                 job,
                 folder,
-                what=f"Converting {source.path.name}",
+                what=f"Converting {source.name}",
                 error=ModelSourceError,
                 hint="Use the Hugging Face folder of the original, or a GGUF file of another kind.",
             )
         tensors.refuse_gaps(compared, str(source.path))
-        tensors.warn_unexpected(compared, source.path.name)
+        tensors.warn_unexpected(compared, source.name)
         if compared.untied:
-            tensors.warn_untied(source.path.name)
+            tensors.warn_untied(source.name)
             tensors.untie(folder / "config.json")
 
-    if source.quantization:
-        console.warn(
-            f"{source.path.name} is quantized ({source.quantization}): its weights are decoded to "
-            "bf16, and what they lost before stays lost"
-        )
     folder = cache.stage("hf", inputs, make)
     check_hf(folder, trust_remote_code=trust_remote_code)
     return folder
@@ -340,6 +340,10 @@ def _folder_source(
 ) -> ModelSource:
     digests = {str(path.relative_to(folder)): cache.file_digest(path) for path in files}
     if facts.quantization:
+        console.warn(
+            f"{name} is quantized ({facts.quantization}): its weights are decoded to bf16, and "
+            "what they lost before stays lost"
+        )
         origin += f"{DECODED_FROM}{facts.quantization})"
     return ModelSource(
         kind=kind,

@@ -15,15 +15,17 @@ from packager.errors import ModelSourceError
 from packager.jobs import keys
 from packager.jobs.compare_tensors import CompareTensors, Tensors
 from packager.jobs.harness import run_job
-from packager.models.folder import HF_FILES
+from packager.models.folder import hf_files
+from packager.weights import checkpoint
 
 
 @functools.cache
-def checked(folder: Path, digest: str, *, trust_remote_code: bool) -> Path:
+def checked(folder: Path, name: str, digest: str, trust_remote_code: bool) -> Path:
     """Check that a Hugging Face folder has all tensors that its config.json calls for.
 
     Args:
         folder: folder that `check_hf` accepts.
+        name: name of the model for messages: a folder of the hub's cache is named by its commit.
         digest: digest of the folder's files, which are compared once (cached).
         trust_remote_code: run Python code that comes with the model.
 
@@ -40,7 +42,7 @@ def checked(folder: Path, digest: str, *, trust_remote_code: bool) -> Path:
         with console.step("Comparing the tensors with those of the model"):
             compared = run_job(
                 job,
-                what=f"Loading {folder.name}",
+                what=f"Loading {name}",
                 error=ModelSourceError,
                 hint="Download the model again; the log shows what transformers cannot load.",
             )
@@ -49,19 +51,19 @@ def checked(folder: Path, digest: str, *, trust_remote_code: bool) -> Path:
     stage = cache.stage("tensors", keys.inputs(job, content={folder: digest}), make)
     compared = msgspec.json.decode((stage / "tensors.json").read_bytes(), type=Tensors)
     refuse_gaps(compared, str(folder))
-    warn_unexpected(compared, folder.name)
+    warn_unexpected(compared, name)
     if not compared.untied:
         return folder
-    warn_untied(folder.name)
+    warn_untied(name)
     inputs = {"untied": digest, "folder": str(folder)}
     return cache.stage("hf", inputs, lambda target: _untie(folder, target))
 
 
 def _untie(folder: Path, target: Path) -> None:
     """Fill a folder with links to a model's files, and its configuration without tied weights."""
-    for path in {path for pattern in HF_FILES for path in folder.glob(pattern)}:
-        (target / path.name).symlink_to(path)
-    (target / "config.json").unlink()
+    for path in hf_files(folder):
+        if path.name != "config.json":
+            checkpoint.place(path, folder, target).symlink_to(path)
     shutil.copyfile(folder / "config.json", target / "config.json")
     untie(target / "config.json")
 

@@ -32,17 +32,26 @@ def text_config(folder: Path) -> dict[str, Any]:
     Raises:
         ModelSourceError: config.json is missing or not a JSON object.
     """
-    path = folder / "config.json"
+    config = json_object(folder / "config.json")
+    nested = config.get("text_config")
+    return {**config, **nested} if isinstance(nested, dict) else config
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Read a configuration.
+
+    Raises:
+        ModelSourceError: the file is missing or not a JSON object.
+    """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelSourceError(
             f"{path} cannot be read: {error}", hint="Download the model again."
         ) from None
-    if not isinstance(config, dict):
+    if not isinstance(value, dict):
         raise ModelSourceError(f"{path} is not a JSON object", hint="Download the model again.")
-    nested = config.get("text_config")
-    return {**config, **nested} if isinstance(nested, dict) else config
+    return value
 
 
 def tensors(folder: Path, architecture: str) -> Iterator[tuple[Tensor, bool]]:

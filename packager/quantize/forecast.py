@@ -1,6 +1,6 @@
 """Forecast of a catalog model on a device: its size and memory, before anything is fetched."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packager import plan
 from packager.genai.folder import serving_bytes
@@ -8,7 +8,11 @@ from packager.models.catalog import CatalogModel
 from packager.profile import DeviceProfile
 from packager.quantize.candidate import BLOCK_SIZE
 from packager.quantize.gate import exceeded_sizes, recipes
-from packager.recipes.recipes import Recipe
+from packager.recipes.recipes import KEEP, RECIPES, Recipe
+from packager.weights import gguf_codes
+
+USUAL_TYPE = "Q4_K"
+"""Tensor type that is assumed for a GGUF file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +38,15 @@ def forecast(model: CatalogModel, profile: DeviceProfile) -> Forecast:
     """Estimate the size and the memory of a catalog model on a device."""
     recipe = expected_recipe(profile)
     of = plan.shape_of(model.shape, parameters=model.parameters, stored=2.0)
-    of = of.with_context(profile.context_length)
+    # The codes of a file are as many bits as its types have; this is the usual one.
+    codes = int(model.parameters * gguf_codes.stored_bits(USUAL_TYPE) / 8)
+    of = replace(of.with_context(profile.context_length), codes=codes)
     tokens = min(model.context, profile.context_length)
     size = plan.model_bytes(of, recipe, profile.quantization.get("block_size", BLOCK_SIZE))
     # Only on the CPU is the cache in fp32.
     element = 4 if profile.execution_provider == "cpu" else 2
     cache_bytes = 2 * of.layers * of.keys * element
-    memory = serving_bytes(size, cache_bytes=cache_bytes, tokens=tokens)
+    memory = serving_bytes(size, cache_bytes=cache_bytes, tokens=tokens, vocabulary=of.vocabulary)
     return Forecast(
         recipe=recipe.name,
         context_length=tokens,
@@ -56,6 +62,8 @@ def expected_recipe(profile: DeviceProfile) -> Recipe:
     Only measuring tells which recipe passes the gate. The last one of 4 bits keeps most, and models
     of all sizes that were measured passed with it or an earlier, smaller one.
     """
+    if profile.recipe == KEEP:
+        return RECIPES[KEEP]
     candidates = recipes(profile.recipe, profile.execution_provider)
     narrow = [recipe for recipe in candidates if recipe.algorithm and recipe.body_bits == 4]
     return narrow[-1] if narrow else candidates[0]

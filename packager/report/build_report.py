@@ -44,7 +44,7 @@ def write(
         limits={name: value for name, value in limits.items() if value is not None},
         text=request.eval_text.name if request.eval_text else "",
         layer_errors=_layer_errors(choice),
-        command=_command(request, result.path),
+        command=command(request, result.path),
         host=_host(),
     )
     page.write(path, data)
@@ -76,17 +76,20 @@ def _layer_errors(choice: Choice) -> list[LayerError]:
     return [LayerError(**layer) for layer in calibrated[-1].layers] if calibrated else []
 
 
-def _command(request: BuildRequest, path: Path) -> str:
+def command(request: BuildRequest, path: Path) -> str:
+    """Return the command line that builds a bundle again."""
     parts = ["edgepack", "build", "--profile", request.profile.name, "--model", request.model]
-    if request.recipe is not None:
-        parts += ["--recipe", request.recipe]
-    for option, file in (
-        ("--adapter", request.adapter),
-        ("--eval-text", request.eval_text),
-        ("--calibration-text", request.calibration_text),
+    for option, value, usual in (
+        ("--recipe", request.recipe, None),
+        ("--adapter", request.adapter, None),
+        ("--chat-template", request.chat_template, None),
+        ("--eval-text", request.eval_text, None),
+        ("--calibration-text", request.calibration_text, None),
+        ("--bundle-version", request.version, type(request).version),
+        ("--sequence", request.sequence, type(request).sequence),
     ):
-        if file is not None:
-            parts += [option, str(file)]
+        if value != usual:
+            parts += [option, str(value)]
     flags = {
         "--model-only": request.model_only,
         "--allow-quality-loss": request.allow_quality_loss,

@@ -10,7 +10,8 @@ from packager import console
 from packager.models.catalog import ARCHITECTURES, CATALOG, CatalogModel
 from packager.models.search import HubModel
 from packager.profile import DeviceProfile
-from packager.quantize.forecast import expected_recipe, forecast
+from packager.quantize.forecast import USUAL_TYPE, expected_recipe, forecast
+from packager.recipes.recipes import KEEP
 from packager.units import GIGA, MEGA, megabytes
 
 OTHER_FORMS = (
@@ -38,8 +39,10 @@ def catalog_text(profile: DeviceProfile | None) -> None:
         console.table("", list(FACTS), [facts(model) for model in models])
         console.result(OTHER_FORMS)
         return
+    recipe = expected_recipe(profile).name
+    file = f", for a GGUF file with {USUAL_TYPE}" if recipe == KEEP else ""
     console.table(
-        f"Estimates for {profile.name} with {expected_recipe(profile).name}",
+        f"Estimates for {profile.name} with {recipe}{file}",
         ["model", "weights", "size", "memory", "context", "fits"],
         [_estimate(model, profile) for model in models],
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from device_runtime.bundle.manifest import Manifest
 from packager.aside import written_aside
+from packager.models import tokenizers
 from packager.quantize import kept
 from packager.units import MEGA, parameters
 
@@ -97,6 +98,7 @@ def render(data: ReportData) -> str:
         facts=facts,
         mega=MEGA,
         kept=kept.summary(facts.source_types) if facts.source_types else "",
+        tokenizer=tokenizers.describe(facts.tokenizer) if facts.tokenizer else "",
         parameters=parameters(data.manifest.model.parameters),
         pareto=_svg(_pareto(data)) if any(model.quality for model in facts.tried) else "",
         layers=_svg(_layers(data)) if data.layer_errors else "",

@@ -16,6 +16,7 @@ from packager import console, keys
 from packager.evaluation.evaluate import Evaluation
 from packager.keys import StoredKey
 from packager.kit import Kit
+from packager.models import tokenizers
 from packager.profile import DeviceProfile, descriptions
 from packager.quantize import kept
 from packager.recipes.recipes import LADDER, RECIPES
@@ -124,6 +125,8 @@ def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
     yield ["quantization", f"{quantization.recipe} for {quantization.execution_provider}"]
     if quantization.source_types:
         yield ["weights of the file", kept.summary(quantization.source_types)]
+    if quantization.tokenizer is not None:
+        yield ["tokenizer", tokenizers.describe(quantization.tokenizer)]
     if manifest.reasoning is not None:
         yield ["thinking", thinking_text(manifest.reasoning)]
     yield ["context", f"{manifest.context_length} tokens"]

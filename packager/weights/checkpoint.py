@@ -1,4 +1,4 @@
-"""Files of a Hugging Face folder's weights, as transformers chooses them."""
+"""Files of a Hugging Face folder: its weights, as transformers chooses them, and their places."""
 
 import json
 from pathlib import Path
@@ -21,6 +21,13 @@ def files(folder: Path) -> list[Path]:
     if (folder / WHOLE).is_file() or not (folder / INDEX).is_file():
         return [folder / WHOLE]
     return [folder / name for name in sorted(set(index(folder).values()))]
+
+
+def place(path: Path, folder: Path, target: Path) -> Path:
+    """Return the place of a folder's file in another folder; make the folder around it."""
+    there = target / path.relative_to(folder)
+    there.parent.mkdir(exist_ok=True)
+    return there
 
 
 def index(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from packager import adapter, cache
 from packager.errors import ModelSourceError
 from packager.models import source
-from tests.support import tiny_adapter, tiny_model
+from tests.support import quantized, tiny_adapter, tiny_model
 from tests.support.commands import edgepack, refused
 
 PROMPT = "Once upon a time"
@@ -111,6 +111,12 @@ def test_merged_source_is_named_and_has_a_digest_of_its_own(
     assert again == merged
     other = tiny_adapter.make(tiny_hf, tmp_path / "polite", lora_alpha=16)
     assert len({base.digest, merged.digest, adapter.merge(base, other).digest}) == 3
+
+
+def test_base_model_with_quantized_weights(tiny_hf: Path, lora: Path, tmp_path: Path) -> None:
+    base = quantized.fp8(tiny_hf, tmp_path / "fp8", 32)
+    merged = adapter.merge(source.resolve(str(base)), lora)
+    assert source.as_hf_folder(merged) == merged.path
 
 
 def test_tokenizer_and_license_beside_the_adapter_are_taken(

@@ -225,7 +225,10 @@ def test_inspect_and_verify(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
     assert shown.status == 0
     for word in (digest[:20], "LlamaForCausalLM", "int4", "tokenizer", "capital of France"):
         assert word in shown.out
-    assert json.loads(edgepack("inspect", path, "--json").out)["digest"] == digest
+    told = json.loads(edgepack("inspect", path, "--json").out)
+    assert told["digest"] == digest
+    compared = told["manifest"]["quantization"]["tokenizer"]
+    assert (compared["texts"], compared["texts_differing"]) == (2000, 0)
     verified = edgepack("verify", path)
     assert verified.status == 0
     assert digest in verified.out

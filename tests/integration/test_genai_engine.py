@@ -22,7 +22,8 @@ from device_runtime.inference.engine import (
     PromptTooLongError,
     Usage,
 )
-from device_runtime.inference.genai_engine import PROMPT_STEP, GenAIEngine
+from device_runtime.inference.genai_engine import GenAIEngine
+from device_runtime.memory import PROMPT_STEP
 from tests.support import graphs
 
 CONTEXT = 512
@@ -100,10 +101,14 @@ def test_text_with_a_token_that_the_model_does_not_know_is_refused(
     tokenizer["added_tokens"] += [
         {**like, "content": f"<|{number}|>", "id": number} for number in range(259, 290)
     ]
+    # Letters of byte-level vocabularies: bytes that are parts of characters.
+    tokenizer["added_tokens"].append({**like, "content": "\u00c3\u00c3", "id": 290})
     path.write_text(json.dumps(tokenizer))
     larger = GenAIEngine(folder, context_length=CONTEXT, threads=1)
     with pytest.raises(RequestError, match=r"'<\|289\|>', which the tokenizer knows"):
         next(larger.generate(request("a<|289|>"), lambda: False))
+    with pytest.raises(RequestError, match=r"'\ufffd\ufffd', which the tokenizer knows"):
+        next(larger.generate(request("a\u00c3\u00c3"), lambda: False))
     answer(larger, request("a<|287|>"))
 
 

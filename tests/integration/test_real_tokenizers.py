@@ -3,7 +3,8 @@
 import pytest
 
 from device_runtime.tokenizer.tokenizer import Tokenizer
-from packager.jobs.compare_tokenizers import ComparedTokenizers, CompareTokenizers
+from packager.genai import odd_texts
+from packager.jobs.compare_tokenizers import CompareTokenizers
 from packager.jobs.job import Work
 from tests.support import real_tokenizers
 
@@ -15,7 +16,11 @@ LINES = "def f():\n    a = 1\n    \n    return a\n"
 @pytest.mark.parametrize("model", real_tokenizers.MODELS)
 def test_odd_texts_and_conversations_are_read_as_transformers_reads_them(model: str) -> None:
     job = CompareTokenizers(folder=real_tokenizers.fetch(model), trust_remote_code=False)
-    assert job.run(Work()) == ComparedTokenizers(texts=0, conversations=0, example="", unknown=())
+    compared = job.run(Work())
+    counts = compared.counts
+    assert (counts.texts, counts.texts_differing) == (odd_texts.TEXTS, 0)
+    assert counts.conversations_differing == 0
+    assert (compared.example, compared.left_out) == ("", ())
 
 
 @pytest.mark.parametrize("model", ["qwen3", "llama3", "llama3_1", "deepseek_v3"])

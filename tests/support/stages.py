@@ -3,7 +3,11 @@
 STAGES = {
     "tensors": ["packager.jobs.compare_tensors"],
     "tokenizer": ["packager.jobs.compare_tokenizers"],
-    "hf": ["packager.jobs.convert_gguf", "packager.jobs.decode_weights"],
+    "hf": [
+        "packager.jobs.convert_gguf",
+        "packager.jobs.decode_weights",
+        "packager.jobs.extract_text",
+    ],
     "merged": ["packager.jobs.merge_adapter"],
     "text": ["packager.jobs.reference"],
     "reference": ["packager.jobs.reference"],

@@ -276,9 +276,9 @@ def test_header_is_the_one_tarfile_writes_for_the_same_member() -> None:
     assert (header.name, header.mode, header.uid, header.mtime) == ("edgepack-bundle", 0o644, 0, 0)
 
 
-def test_manifest_of_an_earlier_build_lacks_the_worst_tokens_and_the_tasks() -> None:
+def test_manifest_of_an_earlier_build_lacks_the_newer_figures() -> None:
     raw = json.loads(schema.encode(draft().manifest))
-    del raw["quantization"]["tasks"]
+    del raw["quantization"]["tasks"], raw["quantization"]["tokenizer"]
     raw["quantization"]["quality"] = {
         **{"kl": 0.1, "kl_interval": [0.1, 0.1], "top1": 0.9, "top1_interval": [0.9, 0.9]},
         **{"perplexity": 9.0, "reference_perplexity": 9.0, "tokens": 10},
@@ -289,4 +289,4 @@ def test_manifest_of_an_earlier_build_lacks_the_worst_tokens_and_the_tasks() -> 
     facts = schema.decode(json.dumps(raw).encode()).quantization
     assert facts.quality is not None
     assert (facts.quality.kl_tail, facts.quality.kl_max, facts.quality.tasks) == (None, None, None)
-    assert (facts.tasks, facts.tried[0].excused) == ((), ())
+    assert (facts.tasks, facts.tried[0].excused, facts.tokenizer) == ((), (), None)

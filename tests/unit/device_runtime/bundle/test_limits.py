@@ -72,6 +72,13 @@ TRIED = {"recipe": "r", "model_bytes": 1, "memory_bytes": 1, "quality": None, "e
 CUDA = {"version": "13", "jetpack": "7", "libraries": [], "gpus": ["8.9"]}
 TASK = {"prompt": "p", "right": "1", "reference": "1", "quantized": "1"}
 TASKS = {"tasks": 1, "compared": 1, "agreed": 1, "reference_right": 1, "quantized_right": 1}
+TOKENIZER = {
+    "texts": 9,
+    "texts_differing": 1,
+    "conversations": 9,
+    "conversations_differing": 0,
+    "tokens_left_out": 0,
+}
 ANSWER = {"prompt": "p", "reference": "r", "quantized": "q"}
 
 
@@ -132,6 +139,8 @@ ANSWER = {"prompt": "p", "reference": "r", "quantized": "q"}
         ("quantization.tried", [{**TRIED, "excused": ["a\nb"]}]),
         ("quantization.tried", [{**TRIED, "memory_bytes": -1}]),
         ("quantization.tried", [{**TRIED, "exceeded": ["x"] * 33}]),
+        ("quantization.tokenizer", {**TOKENIZER, "texts_differing": -1}),
+        ("quantization.tokenizer", {"texts": 1}),
         ("context_length", 0),
         ("context_length", 2**62),
         ("memory_bytes", -1),

@@ -9,6 +9,7 @@ import pytest
 
 from packager.genai import weight_files
 from packager.genai.folder import memory_bytes
+from packager.models.source import resolve
 from tests.support import graphs
 from tests.support.sources import refused
 
@@ -61,6 +62,24 @@ def test_truncated_external_data_is_refused(folder: Path) -> None:
 def test_external_data_outside_the_folder_is_refused(folder: Path, location: str) -> None:
     graphs.point_data_to(folder, location)
     assert "outside its folder" in refused(folder)
+
+
+def test_graph_outside_the_folder_is_refused(folder: Path) -> None:
+    path = folder / "genai_config.json"
+    config = json.loads(path.read_text())
+    config["model"]["decoder"]["filename"] = "../model.onnx"
+    path.write_text(json.dumps(config))
+    onnx.save(onnx.load(str(folder / "model.onnx")), str(folder.parent / "model.onnx"))
+    assert "outside its folder" in refused(folder)
+
+
+def test_folder_of_links_is_taken(folder: Path, tmp_path: Path) -> None:
+    """As huggingface_hub's cache has them."""
+    blobs = Path(shutil.copytree(folder, tmp_path / "blobs"))
+    for path in folder.iterdir():
+        path.unlink()
+        path.symlink_to(blobs / path.name)
+    assert resolve(str(folder)).kind == "onnx"
 
 
 @pytest.mark.parametrize("data", [b"", b"no graph at all"])

@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from device_runtime.bundle.quantization import TokenizerComparison
 from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager.genai import odd_texts, tokenizer_files
 from packager.jobs.compare_tokenizers import CompareTokenizers
@@ -14,6 +16,13 @@ from packager.jobs.job import JobRefusedError, Work
 
 ROWS = 288
 """Of the tiny model's embedding; its tokenizer has 259 tokens."""
+EQUAL = TokenizerComparison(
+    texts=odd_texts.TEXTS,
+    texts_differing=0,
+    conversations=odd_texts.CONVERSATIONS,
+    conversations_differing=0,
+    tokens_left_out=0,
+)
 
 
 def compare(folder: Path) -> Any:
@@ -62,8 +71,8 @@ def test_corpus_is_fixed_and_has_what_is_odd() -> None:
 
 def test_nothing_differs(tiny_hf: Path) -> None:
     compared = compare(tiny_hf)
-    assert (compared.texts, compared.conversations) == (0, 0)
-    assert (compared.example, compared.unknown) == ("", ())
+    assert compared.counts == EQUAL
+    assert (compared.example, compared.left_out) == ("", ())
 
 
 def test_difference_is_counted_with_an_example(
@@ -76,14 +85,14 @@ def test_difference_is_counted_with_an_example(
 
     monkeypatch.setattr(Tokenizer, "encode", encode)
     compared = compare(tiny_hf)
-    assert 0 < compared.texts < 200
+    assert 0 < compared.counts.texts_differing < 200
     assert "世" in compared.example
 
 
 def test_tokens_without_a_row_are_left_out(larger: Path) -> None:
     compared = compare(larger)
-    assert compared.unknown == ("<|288|>", "<|289|>")
-    assert (compared.texts, compared.conversations) == (0, 0)
+    assert compared.left_out == ("<|288|>", "<|289|>")
+    assert compared.counts == msgspec.structs.replace(EQUAL, tokens_left_out=2)
     assert tokenizer_files.leave_out(larger, ROWS) == ("<|288|>", "<|289|>")
     tokenizer = Tokenizer(larger)
     assert tokenizer.encode("<|287|>", special=False) == [287]

@@ -44,6 +44,11 @@ def test_template_takes_the_place_of_the_models_own(tiny_hf: Path, file: Path) -
     assert ChatTemplates.of(as_hf_folder(source)).render(QUESTION) != "[user] Hi\n"
 
 
+def test_template_may_name_tokens_of_the_model(tiny_hf: Path, file: Path) -> None:
+    file.write_text("{{ bos_token + messages[0].content + eos_token }}")
+    chat_template.given(resolve(str(tiny_hf)), file)
+
+
 def test_gguf_file_stays_one(bare: Path, tiny_hf: Path, file: Path, tmp_path: Path) -> None:
     gguf = tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf")
     changed = chat_template.given(resolve(str(gguf)), file)
@@ -97,6 +102,14 @@ def test_gguf_file_that_cuts_texts_in_an_unknown_way_is_told(
         path = tiny_gguf.make_gguf(tiny_hf, tmp_path / f"{cut}.gguf", cut=cut)
         tokenizers.check(resolve(str(path)))
         assert ("not known here (brand-new)" in capsys.readouterr().err) is told
+
+
+def test_onnx_folder_with_a_damaged_tokenizer_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_onnx, tmp_path / "onnx"))
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelSourceError, match=r"tokenizer\.json does not load") as caught:
+        tokenizers.check(resolve(str(folder)))
+    assert "Download" in caught.value.hint
 
 
 def test_onnx_folder_that_needs_a_token_without_a_row_is_refused(

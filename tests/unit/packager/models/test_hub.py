@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime.tokenizer.files import chat_templates
 from packager import cache
 from packager.models.source import resolve
 from tests.support import hub, tiny_gguf
@@ -57,6 +58,11 @@ def test_hub_model_is_fetched_once(fake_hub: hub.FakeHub, tiny_hf: Path) -> None
 def _fetched(fake_hub: hub.FakeHub) -> int:
     """How many files were asked for."""
     return sum(request.startswith("GET /tiny") for request in fake_hub.requests)
+
+
+def test_templates_with_names_are_fetched(fake_hub: hub.FakeHub) -> None:
+    fake_hub.files["additional_chat_templates/tool_use.jinja"] = b"{{ tools }}"
+    assert chat_templates(resolve("tiny/llama").path)["tool_use"] == "{{ tools }}"
 
 
 def test_a_commit_in_the_cache_needs_no_request(fake_hub: hub.FakeHub) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from device_runtime.tokenizer.files import chat_templates
 from packager.errors import ModelSourceError
 from packager.jobs.compare_tensors import CompareTensors
 from packager.jobs.job import Work
@@ -283,6 +284,8 @@ def logits(folder: Path) -> Any:
 def test_head_of_the_file_is_used_although_the_configuration_ties_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tool_use.jinja").write_text("{{ tools }}")
     source = resolve(str(rewrite(folder, with_head(-2.0))))
     given = json.loads((folder / "config.json").read_text())
     corrected = as_hf_folder(source)
@@ -292,6 +295,7 @@ def test_head_of_the_file_is_used_although_the_configuration_ties_it(
         "tie_word_embeddings": False,
     }
     assert {path.name for path in corrected.iterdir()} == {path.name for path in folder.iterdir()}
+    assert chat_templates(corrected) == chat_templates(folder)
     assert json.loads((folder / "config.json").read_text()) == given
     assert "has a head of its own" in capsys.readouterr().err
     assert (logits(corrected) == logits(folder)).all()
@@ -338,6 +342,15 @@ def test_tensors_in_several_files_are_seen(folder: Path) -> None:
 def test_spoilt_onnx_folder(tmp_path: Path, config: str, word: str) -> None:
     (tmp_path / "genai_config.json").write_text(config)
     assert word in refused(tmp_path)
+
+
+def test_onnx_folder_without_the_tokenizer_of_the_device(tiny_onnx: Path, tmp_path: Path) -> None:
+    """transformers makes do with other files; the device reads this one alone."""
+    folder = Path(shutil.copytree(tiny_onnx, tmp_path / "onnx"))
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    message = refused(folder)
+    for word in ("no tokenizer.json", "tokenizer.model", "save_pretrained"):
+        assert word in message
 
 
 def test_onnx_folder_without_its_graph(tmp_path: Path) -> None:

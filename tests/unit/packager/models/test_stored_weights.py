@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from device_runtime.tokenizer.files import chat_templates
 from packager import plan
 from packager.models.source import as_hf_folder, resolve
 from packager.weights.layerwise import LayerwiseModel
@@ -147,21 +148,24 @@ def test_quantized_checkpoint_is_refused_by_name_at_once(
 def test_fp8_checkpoint_is_decoded(
     tiny_hf: Path, tmp_path: Path, block: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = resolve(str(quantized.fp8(tiny_hf, tmp_path / "fp8", block)))
+    folder = quantized.fp8(tiny_hf, tmp_path / "fp8", block)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tool_use.jinja").write_text("{{ tools }}")
+    source = resolve(str(folder))
     assert source.quantization == "FP8"
     assert source.origin == "folder: fp8 (decoded from FP8)"
     assert plan.shape(source).stored == 2
     decoded = as_hf_folder(source)
     assert "quantization_config" not in json.loads((decoded / "config.json").read_text())
     assert (decoded / "tokenizer.json").is_file()
-    assert (decoded / "chat_template.jinja").is_file()
+    assert chat_templates(decoded) == chat_templates(folder)
     stored = load_file(decoded / "model.safetensors")
     for name, weight in load_file(tiny_hf / "model.safetensors").items():
         assert stored[name].dtype == torch.bfloat16
         difference = (stored[name].float() - weight).abs().max()
         assert 0 <= difference < 0.05 * weight.abs().max()
-    assert "FP8" in capsys.readouterr().err
     assert as_hf_folder(source) == decoded
+    assert capsys.readouterr().err.count("is quantized (FP8)") == 1
 
 
 def test_fp8_checkpoint_keeps_a_head_of_its_own(tiny_hf: Path, tmp_path: Path) -> None:

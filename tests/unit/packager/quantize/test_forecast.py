@@ -1,6 +1,7 @@
 """What a model of the catalog needs on a device, before it is built."""
 
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -48,15 +49,34 @@ def test_the_memory_is_that_of_a_folder_of_this_size(
     estimate = forecast(model, PI)
     monkeypatch.setattr(folder, "model_bytes", lambda _: estimate.model_bytes)
     shape = model.shape
+    (tmp_path / "tokenizer.json").touch()
+    os.truncate(tmp_path / "tokenizer.json", folder.TOKENIZER_BYTES * shape["vocab_size"])
     keys = shape["num_key_value_heads"] * shape["head_dim"]
     memory = memory_bytes(
         tmp_path,
-        {"model": {"decoder": {}}},
+        {"model": {"decoder": {}, "vocab_size": shape["vocab_size"]}},
         PI.context_length,
         cache_bytes=2 * 4 * shape["num_hidden_layers"] * keys,
         state_bytes=0,
     )
     assert memory == estimate.memory_bytes
+
+
+def test_a_large_vocabulary_takes_memory() -> None:
+    """Of Gemma 3 270M: its tokenizer takes 279 MiB, the logits of a prefill chunk 128."""
+    estimate = forecast(CATALOG["gemma3-270m"], PI)
+    assert estimate.memory_bytes - estimate.model_bytes > (279 + 128 + 150) << 20
+
+
+def test_a_profile_that_keeps_codes_is_estimated_for_a_usual_file(tmp_path: Path) -> None:
+    path = tmp_path / "keeping.toml"
+    path.write_text('name = "keeping"\nextends = "raspberry-pi"\nrecipe = "gguf"\n')
+    keeping = profile.load(str(path))
+    # Llama 3.2 1B in Q4_K_M is a file of 808 MB.
+    assert forecast(CATALOG["llama3.2-1b"], keeping).model_bytes == pytest.approx(808e6, rel=0.1)
+    outcome = edgepack("models", "--profile", path)
+    assert outcome.status == 0, outcome.err
+    assert "with gguf, for a GGUF file with Q4_K" in outcome.out
 
 
 def test_a_model_that_does_not_fit_says_why() -> None:

@@ -1,9 +1,12 @@
 """The report page: what was measured is on it, and what was not measured is not made up."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from device_runtime.bundle.quantization import (
     Quality,
@@ -11,10 +14,14 @@ from device_runtime.bundle.quantization import (
     SourceType,
     TaskAnswer,
     TaskCounts,
+    TokenizerComparison,
     TriedRecipe,
 )
-from packager.report import page
+from device_runtime.bundle.reader import open_bundle
+from packager import profile
+from packager.report import build_report, page, tables
 from packager.report.page import ReportData
+from packager.request import BuildRequest
 from tests.support.bundles import draft
 
 QUALITY = Quality(
@@ -40,6 +47,7 @@ def rendered(
     tasks: tuple[TaskAnswer, ...] = (),
     text: str = "",
     types: tuple[SourceType, ...] = (),
+    tokenizer: TokenizerComparison | None = None,
     **tried: Any,
 ) -> str:
     fields = {"model_bytes": 98_800_000, "memory_bytes": 1, "quality": quality, "exceeded": ()}
@@ -50,6 +58,7 @@ def rendered(
         quality=quality,
         tasks=tasks,
         source_types=types,
+        tokenizer=tokenizer,
         tried=(TriedRecipe(recipe="int4-gptq", **{**fields, **tried}),),
     )
     html = page.render(
@@ -104,3 +113,39 @@ def test_what_was_kept_of_a_gguf_file_is_said() -> None:
     )
     assert "Q4_K 90.0 % kept; IQ2_XS 10.0 % rounded again" in rendered(QUALITY, types=types)
     assert "Weights of the GGUF file" not in rendered(QUALITY)
+
+
+def test_differences_of_the_tokenizer_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = TokenizerComparison(
+        texts=2000,
+        texts_differing=0,
+        conversations=200,
+        conversations_differing=0,
+        tokens_left_out=0,
+    )
+    equal = "reads 2000 odd texts and 200 conversations as transformers does"
+    for changes, words in (
+        ({}, equal),
+        ({"tokens_left_out": 3}, f"{equal}; 3 tokens that the model does not know are plain text"),
+        ({"texts_differing": 4}, "reads 4 of 2000 odd texts and 0 of 200 conversations otherwise"),
+    ):
+        compared = msgspec.structs.replace(counts, **changes)
+        assert words in rendered(QUALITY, tokenizer=compared)
+        facts = msgspec.structs.replace(draft().manifest.quantization, tokenizer=compared)
+        path = draft().replaced(quantization=facts).write(tmp_path / "b.epk")
+        with open_bundle(path) as bundle:
+            tables.inspect_text(path, bundle)
+        assert words in " ".join(capsys.readouterr().out.split())
+    assert "odd texts" not in rendered(QUALITY)
+
+
+def test_command_builds_the_same_bundle_again() -> None:
+    request = BuildRequest(profile=profile.load("mobile"), model="m")
+    plain = "edgepack build --profile mobile --model m -o b.epk"
+    assert build_report.command(request, Path("/tmp/b.epk")) == plain
+    other = replace(request, chat_template=Path("t.jinja"), version="2.0.0", sequence=7)
+    again = build_report.command(other, Path("b.epk"))
+    for words in ("--chat-template t.jinja", "--bundle-version 2.0.0", "--sequence 7"):
+        assert words in again
