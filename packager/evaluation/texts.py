@@ -258,9 +258,9 @@ class _ReferenceModel:
 
         def make(target: Path) -> None:
             self._ready()
-            with cache.unfinished(inputs) as folder:
-                run(job, folder, "Writing text", of.windows * WINDOW)
-                (folder / "windows.npy").rename(target / "windows.npy")
+            folder = cache.unfinished(inputs)
+            run(job, folder, "Writing text", of.windows * WINDOW)
+            (target / "windows.npy").hardlink_to(folder / "windows.npy")
 
         return cache.stage("text", inputs, make) / "windows.npy"
 
@@ -293,10 +293,10 @@ class _ReferenceModel:
             self._ready()
             shutil.copyfile(windows, target / "evaluation.npy")
             answers = sum(len(asked.prompts) * asked.max_tokens for asked in QUESTIONS)
-            with cache.unfinished(inputs) as folder:
-                run(job, folder, "Reading text", np.load(windows).size + answers)
-                for name in ("logprobs.npy", "top1.npy", "answers.json"):
-                    (folder / name).rename(target / name)
+            folder = cache.unfinished(inputs)
+            run(job, folder, "Reading text", np.load(windows).size + answers)
+            for name in ("logprobs.npy", "top1.npy", "answers.json"):
+                (target / name).hardlink_to(folder / name)
 
         return cache.stage("reference", inputs, make)
 

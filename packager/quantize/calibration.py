@@ -122,19 +122,16 @@ def _costs(
 
     def make(target: Path) -> None:
         ready()
-        with (
-            cache.unfinished(inputs) as folder,
-            console.progress("Differentiating", 2 * layers, "layers") as advance,
-        ):
+        with console.progress("Differentiating", 2 * layers, "layers") as advance:
             costs = run_job(
                 job,
-                folder,
+                cache.unfinished(inputs),
                 what="Finding the sensitive layers",
                 error=QuantizeError,
                 hint="Try a recipe that does not need them, for instance int4-gptq.",
                 advance=advance,
             )
-            (target / "costs.json").write_bytes(msgspec.json.encode(costs))
+        (target / "costs.json").write_bytes(msgspec.json.encode(costs))
 
     with console.step("Finding the sensitive layers"), console.stage(Stages.SENSITIVITY):
         folder = cache.stage("sensitivity", inputs, make)
@@ -158,13 +155,8 @@ def _calibrated(
 
     def make(target: Path) -> None:
         ready()
-        with (
-            cache.unfinished(inputs) as folder,
-            console.progress("Calibrating", layers, "layers") as advance,
-        ):
-            done = len(list(folder.glob("layer-*")))
-            if done:
-                console.note(f"resuming at layer {done + 1} of {layers}")
+        folder = cache.unfinished(inputs)
+        with console.progress("Calibrating", layers, "layers") as advance:
             run_job(
                 job,
                 folder,
@@ -173,8 +165,8 @@ def _calibrated(
                 hint="Try a recipe without calibration, for instance int4-kquant.",
                 advance=advance,
             )
-            for path in stored.files(folder):
-                path.rename(target / path.name)
+        for path in stored.files(folder):
+            (target / path.name).hardlink_to(path)
 
     with console.step("Calibrating (GPTQ)"), console.stage(Stages.CALIBRATION):
         return cache.stage("gptq", inputs, make)
