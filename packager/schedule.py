@@ -8,6 +8,9 @@ from dataclasses import dataclass
 NEGLIGIBLE = 0.05
 """Part of the expected time below which a stage was taken from the cache: it tells nothing of this
 machine's pace."""
+TRUSTED = 0.1
+"""Part of the whole expected time that counts as seen at the expected pace: what the first short
+stage took says little of stages of another kind."""
 EARLY = 0.1
 """Part of a stage below which its own progress does not tell yet how long it takes."""
 
@@ -62,7 +65,7 @@ class Schedule:
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Add stages with their forecasts, seconds."""
-        self.stages |= {name: Stage(expected=time) for name, time in seconds.items()}
+        self.stages |= {name: Stage(expected=expected) for name, expected in seconds.items()}
 
     def skip_rest(self) -> None:
         """Remove the stages that have not begun: they will not be needed."""
@@ -70,14 +73,14 @@ class Schedule:
         self.stages = {name: stage for name, stage in self.stages.items() if stage.seen}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Run the clock of a stage, which need not be expected, while a block runs."""
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Run the clock of a stage, which need not be expected, while a block runs; yield it."""
         self._tick()
         stage = self.stages.setdefault(name, Stage(expected=0.0))
         stage.part = 0.0
         self._running.append(stage)
         try:
-            yield
+            yield stage
             stage.part = 1.0
         finally:
             self._tick()
@@ -94,8 +97,9 @@ class Schedule:
         self._tick()
         done = [stage for stage in self.stages.values() if stage.part == 1]
         telling = [stage for stage in done if stage.seen > NEGLIGIBLE * stage.expected > 0]
-        expected = sum(stage.expected for stage in telling)
-        pace = sum(stage.seen for stage in telling) / expected if expected else 1.0
+        trusted = TRUSTED * sum(stage.expected for stage in self.stages.values())
+        expected = trusted + sum(stage.expected for stage in telling)
+        pace = (trusted + sum(stage.seen for stage in telling)) / expected if expected else 1.0
         return sum(_left(stage, pace) for stage in self.stages.values() if stage.part < 1)
 
     def part(self) -> float:

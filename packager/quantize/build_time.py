@@ -64,15 +64,16 @@ def stages(
 
 def announce(expected: dict[str, float], recipes: Sequence[Recipe]) -> None:
     """Report how long a build takes, at least and at most."""
-    names = list(expected)
-    first = sum(
-        expected[name] for name in names[: names.index(Stages.measuring(recipes[0].name)) + 1]
-    )
-    whole = sum(expected.values())
-    text = f"takes about {duration(first)} if {recipes[0].name} is good enough"
+    whole = duration(sum(expected.values()))
     if len(recipes) > 1:
-        text += f", {duration(whole)} if all recipes are tried"
-    console.note(f"{text} (less if cached)")
+        names = list(expected)
+        until = names.index(Stages.measuring(recipes[0].name)) + 1
+        first = duration(sum(expected[name] for name in names[:until]))
+        whole = (
+            f"{first} if the first recipe, {recipes[0].name}, keeps the quality limits, up to "
+            f"{whole} if all {len(recipes)} are tried"
+        )
+    console.note(f"takes about {whole} (less if cached)")
 
 
 class _Work:

@@ -36,8 +36,11 @@ def test_before_it_starts_the_forecast_is_left(schedule: Schedule, clock: Clock)
 def test_a_slower_machine_is_noticed(schedule: Schedule, clock: Clock) -> None:
     with schedule.stage("text"):
         clock.now += 20
-    assert schedule.left() == pytest.approx(180)
-    assert schedule.part() == pytest.approx(0.1)
+    assert schedule.left() == pytest.approx(1.5 * 90), "a short stage says little of the others"
+    with schedule.stage("build"):
+        clock.now += 120
+    assert schedule.left() == pytest.approx(150 / 80 * 30)
+    assert schedule.part() == pytest.approx(140 / (140 + 56.25))
 
 
 def test_what_was_in_the_cache_tells_nothing_of_the_pace(schedule: Schedule, clock: Clock) -> None:

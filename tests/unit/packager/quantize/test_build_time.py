@@ -112,8 +112,11 @@ def test_announced(
         {**expected, "building int8": 3900.0}, [RECIPES["int4-rtn"], RECIPES["int8"]]
     )
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "takes about 3 min if int4-rtn is good enough (less if cached)"
-    assert "3 min if int4-rtn is good enough, 1 h 8 min if all recipes are tried" in second
+    assert first == "takes about 3 min (less if cached)"
+    assert second == (
+        "takes about 3 min if the first recipe, int4-rtn, keeps the quality limits, "
+        "up to 1 h 8 min if all 2 are tried (less if cached)"
+    )
 
 
 def test_pace_of_this_machine() -> None:
