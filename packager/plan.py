@@ -15,11 +15,13 @@ from typing import Any
 
 from packager import cache, console, machine
 from packager.errors import ResourceError
+from packager.jobs import sensitivity
 from packager.models import gguf, text_model
 from packager.models.source import ModelSource, check_original
 from packager.recipes.recipes import KEEP, Recipe, usually_sensitive
 from packager.units import gigabytes
 from packager.weights import gguf_codes
+from packager.weights.layerwise import AT_A_TIME
 
 WINDOW = 256
 """Tokens in a window of the calibration set and of the evaluation text."""
@@ -27,9 +29,6 @@ WINDOW = 256
 CACHED = 5_000_000_000
 """Limit of the KV cache while the reference model generates text, bytes: for a large model, a step
 with many prompts takes hardly longer than one with few."""
-
-BATCH, DIFFERENTIATED = 4, 4
-"""Windows that pass through a layer together, and windows that are differentiated (`jobs`)."""
 
 _PROGRAM = 200_000_000  # this process
 _TORCH = 380_000_000  # a child with torch and transformers
@@ -266,7 +265,7 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:
         disk += hidden
         if recipe.sensitive:
             # A layer and its quantized form; the states of both models at each layer are stored.
-            kept = 4 * DIFFERENTIATED * WINDOW * of.hidden
+            kept = 4 * sensitivity.WINDOWS * WINDOW * of.hidden
             steps.append(_TORCH + max(of.head, 2 * of.layer + _activations(of)) + 4 * kept)
             disk += 3 * (of.layers + 1) * kept
     return Need(memory=_PROGRAM + max(steps), disk=disk, bundle=model)
@@ -342,7 +341,7 @@ def _cached(of: Shape, tokens: int, floats: bool) -> int:
 def _activations(of: Shape) -> int:
     """Size of the activations of a batch of windows in a layer, in fp32, bytes."""
     widths = 4 * of.intermediate + 6 * of.hidden + 4 * of.queries
-    return 4 * BATCH * WINDOW * widths
+    return 4 * AT_A_TIME * WINDOW * widths
 
 
 def _joined(of: Shape) -> int:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from packager import console, plan
 from packager.evaluation import texts
+from packager.jobs import sensitivity
 from packager.machine import Pace
 from packager.models.source import ModelSource
-from packager.plan import DIFFERENTIATED, WINDOW, Shape
+from packager.plan import WINDOW, Shape
 from packager.recipes.recipes import Recipe
 from packager.schedule import Stages
 from packager.units import duration
@@ -115,7 +116,7 @@ class _Work:
 
     def differentiating(self) -> float:
         """Forecast the costs of the layers: both models, one of them again, its gradients."""
-        return START_S + 6 * self._forward(DIFFERENTIATED)
+        return START_S + 6 * self._forward(sensitivity.WINDOWS)
 
     def building(self) -> float:
         """Forecast the graph, its check and the first answer."""

@@ -22,7 +22,7 @@ from packager.jobs import keys
 from packager.jobs.build_onnx import BuildOnnx, Weights
 from packager.jobs.check import Check, Checked, Graph
 from packager.jobs.harness import run_job
-from packager.jobs.measure import Answer, Measure, WindowMeans
+from packager.jobs.measure import Answer, AnswerPrompts, Measure, WindowMeans
 from packager.models.source import ModelSource, as_hf_folder
 from packager.plan import Need
 from packager.profile import DeviceProfile
@@ -273,7 +273,7 @@ class _Measured(msgspec.Struct, frozen=True):
 def _measure(stage: Path, text: Path) -> tuple[Quality, tuple[Answer, ...]]:
     """Measure the model in a stage; return its metrics and answers."""
     measure = Measure(model=stage / "model", reference=text)
-    answer = evaluate.answering(stage / "model", text)
+    answer = AnswerPrompts(model=stage / "model", reference=text)
 
     def make(target: Path) -> None:
         measured = _Measured(evaluate.measure(measure), evaluate.answer(answer))
