@@ -1,5 +1,6 @@
-"""What is taken from the cache: of an older edgepack, nothing that this one would make otherwise; of a
-killed one, all that it had done."""
+"""What is taken from the cache: of an older edgepack's work, what this one would make as well; of a
+killed build's, all that it had done.
+"""
 
 import json
 import os
