@@ -239,7 +239,7 @@ def extracting(of: Shape) -> Need:
     return Need(memory=_PROGRAM + _TORCH, disk=int(of.stored * of.parameters))
 
 
-def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:
+def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool, block_size: int = 32) -> Need:
     """Forecast a build: quantize with a recipe, run and measure the result, write the bundle.
 
     Args:
@@ -247,8 +247,9 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:
         recipe: recipe to build with.
         windows: number of windows to calibrate with.
         twice: build for the CPU too, to measure it.
+        block_size: weights that share a scale.
     """
-    model = model_bytes(of, recipe)
+    model = model_bytes(of, recipe, block_size)
     steps = [
         # The model builder keeps fused query, key and value; the pass keeps its quantized weights.
         _TORCH + _joined(of) + model + 3 * of.head // 4,
