@@ -115,7 +115,9 @@ def scheduled(schedule: Schedule | None) -> Iterator[None]:
     """
     before = _schedule.set(schedule)
     shown = schedule is not None and _stderr.is_terminal
-    line = rich.progress.Progress(_Left(schedule), console=_stderr, disable=not shown)
+    line = rich.progress.Progress(
+        _Left(schedule), console=_stderr, transient=True, disable=not shown
+    )
     try:
         with line:
             line.add_task("")

@@ -1,5 +1,6 @@
 """The stages of long work: how long each is expected to take, how long it took, what is left."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ class Schedule:
         self._clock = clock
         self._running: list[Stage] = []
         self._since = clock()
+        # The line on a terminal is drawn in a thread of its own.
+        self._lock = threading.Lock()
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Add stages with their forecasts, seconds."""
@@ -95,24 +98,26 @@ class Schedule:
     def left(self) -> float:
         """Estimate the time that all stages together still take, seconds."""
         self._tick()
-        done = [stage for stage in self.stages.values() if stage.part == 1]
+        stages = list(self.stages.values())
+        done = [stage for stage in stages if stage.part == 1]
         telling = [stage for stage in done if stage.seen > NEGLIGIBLE * stage.expected > 0]
-        trusted = TRUSTED * sum(stage.expected for stage in self.stages.values())
+        trusted = TRUSTED * sum(stage.expected for stage in stages)
         expected = trusted + sum(stage.expected for stage in telling)
         pace = (trusted + sum(stage.seen for stage in telling)) / expected if expected else 1.0
-        return sum(_left(stage, pace) for stage in self.stages.values() if stage.part < 1)
+        return sum(_left(stage, pace) for stage in stages if stage.part < 1)
 
     def part(self) -> float:
         """Estimate which part of the whole time has passed, from 0 to 1."""
         left = self.left()
-        seen = sum(stage.seen for stage in self.stages.values())
+        seen = sum(stage.seen for stage in list(self.stages.values()))
         return seen / (seen + left) if seen else 0.0
 
     def _tick(self) -> None:
-        now = self._clock()
-        if self._running:
-            self._running[-1].seen += now - self._since
-        self._since = now
+        with self._lock:
+            now = self._clock()
+            if self._running:
+                self._running[-1].seen += now - self._since
+            self._since = now
 
 
 def _left(stage: Stage, pace: float) -> float:
