@@ -12,8 +12,9 @@ machine's pace."""
 TRUSTED = 0.1
 """Part of the whole expected time that counts as seen at the expected pace: what the first short
 stage took says little of stages of another kind."""
-EARLY = 0.1
-"""Part of a stage below which its own progress does not tell yet how long it takes."""
+EARLY, LATE = 0.1, 0.95
+"""Parts of a stage: below the first, progress does not tell yet how long it takes; the second is
+not exceeded before the end, since the head comes after the layers."""
 
 
 class Stages:
@@ -93,7 +94,7 @@ class Schedule:
         """Note which part of the innermost stage is done."""
         if self._running:
             self._tick()
-            self._running[-1].part = part
+            self._running[-1].part = min(part, LATE)
 
     def left(self) -> float:
         """Estimate the time that all stages together still take, seconds."""

@@ -59,6 +59,15 @@ def test_progress_inside_a_stage_counts_more_than_its_forecast(
         assert schedule.left() == pytest.approx(60 + 90)
 
 
+def test_a_stage_is_not_done_with_its_progress(schedule: Schedule, clock: Clock) -> None:
+    with schedule.stage("build"):
+        clock.now += 19
+        schedule.advance(1.0)
+        assert schedule.left() == pytest.approx(10 + 1 + 30)
+        clock.now += 40
+    assert schedule.left() == pytest.approx((10 + 59) / (10 + 60) * 40)
+
+
 def test_a_stage_inside_another_has_its_own_time(schedule: Schedule, clock: Clock) -> None:
     with schedule.stage("build"):
         clock.now += 30
