@@ -2,7 +2,7 @@
 
 The forecast for a step is the sum of what it holds in memory: weights in its dtype, KV cache, and
 activations of a batch. The factors were fitted to measured peaks of anonymous memory, for
-SmolLM2-135M and models of Phi-3.5-mini's shape with 4 and 32 layers; `python -m
+SmolLM2-135M and models of Phi-3.5-mini's shape with 1, 4 and 32 layers; `python -m
 scripts.build_memory` compares. Mapped files are not counted: the kernel drops their pages when it
 needs the memory.
 """
@@ -30,9 +30,9 @@ CACHED = 5_000_000_000
 """Limit of the KV cache while the reference model generates text, bytes: for a large model, a step
 with many prompts takes hardly longer than one with few."""
 
-_PROGRAM = 200_000_000  # this process
-_TORCH = 380_000_000  # a child with torch and transformers
-_ONNX = 100_000_000  # a child with ONNX Runtime
+_PROGRAM = 100_000_000  # this process
+_TORCH = 280_000_000  # a child with torch and transformers
+_ONNX = 150_000_000  # a child with ONNX Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +252,7 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool, block_size
     model = model_bytes(of, recipe, block_size)
     steps = [
         # The model builder keeps fused query, key and value; the pass keeps its quantized weights.
-        _TORCH + _joined(of) + model + 3 * of.head // 4,
+        _TORCH + _joined(of) + model + 5 * of.head // 4,
         _ONNX + 6 * model // 5 + 3 * of.logits,
     ]
     disk = (3 if twice else 2) * model
@@ -341,7 +341,7 @@ def _cached(of: Shape, tokens: int, floats: bool) -> int:
 
 def _activations(of: Shape) -> int:
     """Size of the activations of a batch of windows in a layer, in fp32, bytes."""
-    widths = 4 * of.intermediate + 6 * of.hidden + 4 * of.queries
+    widths = 4 * of.intermediate + 3 * of.hidden
     return 4 * AT_A_TIME * WINDOW * widths
 
 
