@@ -32,9 +32,9 @@ MOMENTS = (
     ("AnswerPrompts", 0),
     ("Write", 2),
     ("Calibrate", 1),
-    ("BuildOnnx", 1),
     ("Differentiate", 1),
     ("Differentiate", 3),
+    ("BuildOnnx", 1),
     ("TimeDecoding", 0),
 )
 """Jobs and steps, in the order of a build that tries all recipes."""
