@@ -1,10 +1,9 @@
 """Forecast of the memory and disk that a build needs, checked against the machine before it starts.
 
 The forecast for a step is the sum of what it holds in memory: weights in its dtype, KV cache, and
-activations of a batch. The factors were fitted to measured peaks of anonymous memory, for
-SmolLM2-135M and models of Phi-3.5-mini's shape with 1, 4 and 32 layers; `python -m
-scripts.build_memory` compares. Mapped files are not counted: the kernel drops their pages when it
-needs the memory.
+activations of a batch. The factors were fitted to measured peaks of anonymous memory, for a tiny
+model and models of Phi-3.5-mini's shape with 1 and 32 layers; `python -m scripts.build_memory`
+compares. Mapped files are not counted: the kernel drops their pages when it needs the memory.
 """
 
 import functools
