@@ -63,33 +63,39 @@ def stage(kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) ->
     with locked(parent / f".{digest}.lock"):
         if final.is_dir():
             console.note(f"{kind}: taken from the cache ({digest[:12]})")
-            return final
-        for abandoned in parent.glob(f".{digest}-*"):
-            shutil.rmtree(abandoned)
-        aside = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=parent))
-        try:
-            make(aside)
-            aside.chmod(0o755)
-            _flush(aside)
-            aside.rename(final)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            for abandoned in parent.glob(f".{digest}-*"):
+                shutil.rmtree(abandoned)
+            aside = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=parent))
+            try:
+                make(aside)
+                aside.chmod(0o755)
+                _flush(aside)
+                aside.rename(final)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(_unfinished(digest), ignore_errors=True)
     return final
 
 
-@contextmanager
-def unfinished(inputs: Mapping[str, Any]) -> Iterator[Path]:
-    """Return a folder for what is done of a stage; it is removed when the block ends.
+def unfinished(inputs: Mapping[str, Any]) -> Path:
+    """Return a folder for what is done of a stage, which stays until the stage is there.
 
-    If the block raises or this process is killed, it stays, and the next attempt gets it.
+    If `make` raises or this process is killed, the next attempt gets it. So files are linked from
+    there into the stage, not moved.
 
     Args:
         inputs: those of the stage, which must be the one being made.
     """
-    folder = root() / "unfinished" / key(inputs)
+    folder = _unfinished(key(inputs))
     folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    shutil.rmtree(folder)
+    if any(folder.iterdir()):
+        console.note("continuing what an interrupted build has left")
+    return folder
+
+
+def _unfinished(digest: str) -> Path:
+    return root() / "unfinished" / digest
 
 
 @contextmanager

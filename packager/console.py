@@ -22,8 +22,9 @@ from packager.units import duration
 
 _stderr = Console(stderr=True, highlight=False)
 _stdout = Console(highlight=False)
-REPORTED_S = 60
-"""Time below which it is not worth a line of a log that so much is left."""
+REPORTED_S, SHORT_S = 60, 10
+"""Times from which on it is worth a line of a log what is left: what is left itself, and the stage
+before it, which may have been in the cache."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # Work beside other work is indented on its own.
 _depth = ContextVar("depth", default=0)
@@ -114,7 +115,9 @@ def scheduled(schedule: Schedule | None) -> Iterator[None]:
     """
     before = _schedule.set(schedule)
     shown = schedule is not None and _stderr.is_terminal
-    line = rich.progress.Progress(_Left(schedule), console=_stderr, disable=not shown)
+    line = rich.progress.Progress(
+        _Left(schedule), console=_stderr, transient=True, disable=not shown
+    )
     try:
         with line:
             line.add_task("")
@@ -123,7 +126,7 @@ def scheduled(schedule: Schedule | None) -> Iterator[None]:
         _schedule.reset(before)
     for name, stage in schedule.stages.items() if schedule is not None else ():
         if stage.expected and stage.seen >= 1:
-            note(f"{name}: {duration(stage.seen)}, forecast {duration(stage.expected)}")
+            note(f"{name}: took {duration(stage.seen)}, forecast {duration(stage.expected)}")
 
 
 class _Left(rich.progress.ProgressColumn):
@@ -137,6 +140,8 @@ class _Left(rich.progress.ProgressColumn):
         if self._schedule is None or not self._schedule.stages:
             return Text("")
         part, left = self._schedule.part(), self._schedule.left()
+        if left < 1:  # what follows the stages, or a stage that takes longer than forecast
+            return Text("Whole build: nearly done", "bold")
         return Text(f"Whole build: {100 * part:.0f} %, up to {duration(left)} left", "bold")
 
 
@@ -161,10 +166,11 @@ def stage(name: str) -> Iterator[None]:
     if schedule is None:
         yield
         return
-    with schedule.stage(name):
+    with schedule.stage(name) as stage:
+        before = stage.seen
         yield
     left = schedule.left()
-    if left >= REPORTED_S and not _stderr.is_terminal:
+    if left >= REPORTED_S and stage.seen - before >= SHORT_S and not _stderr.is_terminal:
         note(f"up to {duration(left)} left")
 
 

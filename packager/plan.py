@@ -1,10 +1,9 @@
 """Forecast of the memory and disk that a build needs, checked against the machine before it starts.
 
 The forecast for a step is the sum of what it holds in memory: weights in its dtype, KV cache, and
-activations of a batch. The factors were fitted to measured peaks of anonymous memory, for
-SmolLM2-135M and models of Phi-3.5-mini's shape with 4 and 32 layers; `python -m
-scripts.build_memory` compares. Mapped files are not counted: the kernel drops their pages when it
-needs the memory.
+activations of a batch. The factors were fitted to measured peaks of anonymous memory, for a tiny
+model and models of Phi-3.5-mini's shape with 1 and 32 layers; `python -m scripts.build_memory`
+compares. Mapped files are not counted: the kernel drops their pages when it needs the memory.
 """
 
 import functools
@@ -15,11 +14,13 @@ from typing import Any
 
 from packager import cache, console, machine
 from packager.errors import ResourceError
+from packager.jobs import sensitivity
 from packager.models import gguf, text_model
 from packager.models.source import ModelSource, check_original
 from packager.recipes.recipes import KEEP, Recipe, usually_sensitive
 from packager.units import gigabytes
 from packager.weights import gguf_codes
+from packager.weights.layerwise import AT_A_TIME
 
 WINDOW = 256
 """Tokens in a window of the calibration set and of the evaluation text."""
@@ -28,12 +29,9 @@ CACHED = 5_000_000_000
 """Limit of the KV cache while the reference model generates text, bytes: for a large model, a step
 with many prompts takes hardly longer than one with few."""
 
-BATCH, DIFFERENTIATED = 4, 4
-"""Windows that pass through a layer together, and windows that are differentiated (`jobs`)."""
-
-_PROGRAM = 200_000_000  # this process
-_TORCH = 380_000_000  # a child with torch and transformers
-_ONNX = 100_000_000  # a child with ONNX Runtime
+_PROGRAM = 100_000_000  # this process
+_TORCH = 280_000_000  # a child with torch and transformers
+_ONNX = 150_000_000  # a child with ONNX Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +238,7 @@ def extracting(of: Shape) -> Need:
     return Need(memory=_PROGRAM + _TORCH, disk=int(of.stored * of.parameters))
 
 
-def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:
+def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool, block_size: int = 32) -> Need:
     """Forecast a build: quantize with a recipe, run and measure the result, write the bundle.
 
     Args:
@@ -248,11 +246,12 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:
         recipe: recipe to build with.
         windows: number of windows to calibrate with.
         twice: build for the CPU too, to measure it.
+        block_size: weights that share a scale.
     """
-    model = model_bytes(of, recipe)
+    model = model_bytes(of, recipe, block_size)
     steps = [
         # The model builder keeps fused query, key and value; the pass keeps its quantized weights.
-        _TORCH + _joined(of) + model + 3 * of.head // 4,
+        _TORCH + _joined(of) + model + 5 * of.head // 4,
         _ONNX + 6 * model // 5 + 3 * of.logits,
     ]
     disk = (3 if twice else 2) * model
@@ -266,7 +265,7 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool) -> Need:
         disk += hidden
         if recipe.sensitive:
             # A layer and its quantized form; the states of both models at each layer are stored.
-            kept = 4 * DIFFERENTIATED * WINDOW * of.hidden
+            kept = 4 * sensitivity.WINDOWS * WINDOW * of.hidden
             steps.append(_TORCH + max(of.head, 2 * of.layer + _activations(of)) + 4 * kept)
             disk += 3 * (of.layers + 1) * kept
     return Need(memory=_PROGRAM + max(steps), disk=disk, bundle=model)
@@ -341,8 +340,8 @@ def _cached(of: Shape, tokens: int, floats: bool) -> int:
 
 def _activations(of: Shape) -> int:
     """Size of the activations of a batch of windows in a layer, in fp32, bytes."""
-    widths = 4 * of.intermediate + 6 * of.hidden + 4 * of.queries
-    return 4 * BATCH * WINDOW * widths
+    widths = 4 * of.intermediate + 3 * of.hidden
+    return 4 * AT_A_TIME * WINDOW * widths
 
 
 def _joined(of: Shape) -> int:

@@ -178,6 +178,11 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0.0
 
+    @property
+    def block_size(self) -> int:
+        """Weights that share one scale; the model builder's default if it is not given."""
+        return self.quantization.get("block_size", 32)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON types, without those that are None."""
         values: dict[str, Any] = msgspec.to_builtins(self)

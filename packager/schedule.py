@@ -1,5 +1,6 @@
 """The stages of long work: how long each is expected to take, how long it took, what is left."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,8 +9,12 @@ from dataclasses import dataclass
 NEGLIGIBLE = 0.05
 """Part of the expected time below which a stage was taken from the cache: it tells nothing of this
 machine's pace."""
-EARLY = 0.1
-"""Part of a stage below which its own progress does not tell yet how long it takes."""
+TRUSTED = 0.1
+"""Part of the whole expected time that counts as seen at the expected pace: what the first short
+stage took says little of stages of another kind."""
+EARLY, LATE = 0.1, 0.95
+"""Parts of a stage: below the first, progress does not tell yet how long it takes; the second is
+not exceeded before the end, since the head comes after the layers."""
 
 
 class Stages:
@@ -59,10 +64,12 @@ class Schedule:
         self._clock = clock
         self._running: list[Stage] = []
         self._since = clock()
+        # The line on a terminal is drawn in a thread of its own.
+        self._lock = threading.Lock()
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Add stages with their forecasts, seconds."""
-        self.stages |= {name: Stage(expected=time) for name, time in seconds.items()}
+        self.stages |= {name: Stage(expected=expected) for name, expected in seconds.items()}
 
     def skip_rest(self) -> None:
         """Remove the stages that have not begun: they will not be needed."""
@@ -70,14 +77,14 @@ class Schedule:
         self.stages = {name: stage for name, stage in self.stages.items() if stage.seen}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Run the clock of a stage, which need not be expected, while a block runs."""
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Run the clock of a stage, which need not be expected, while a block runs; yield it."""
         self._tick()
         stage = self.stages.setdefault(name, Stage(expected=0.0))
         stage.part = 0.0
         self._running.append(stage)
         try:
-            yield
+            yield stage
             stage.part = 1.0
         finally:
             self._tick()
@@ -87,28 +94,31 @@ class Schedule:
         """Note which part of the innermost stage is done."""
         if self._running:
             self._tick()
-            self._running[-1].part = part
+            self._running[-1].part = min(part, LATE)
 
     def left(self) -> float:
         """Estimate the time that all stages together still take, seconds."""
         self._tick()
-        done = [stage for stage in self.stages.values() if stage.part == 1]
+        stages = list(self.stages.values())
+        done = [stage for stage in stages if stage.part == 1]
         telling = [stage for stage in done if stage.seen > NEGLIGIBLE * stage.expected > 0]
-        expected = sum(stage.expected for stage in telling)
-        pace = sum(stage.seen for stage in telling) / expected if expected else 1.0
-        return sum(_left(stage, pace) for stage in self.stages.values() if stage.part < 1)
+        trusted = TRUSTED * sum(stage.expected for stage in stages)
+        expected = trusted + sum(stage.expected for stage in telling)
+        pace = (trusted + sum(stage.seen for stage in telling)) / expected if expected else 1.0
+        return sum(_left(stage, pace) for stage in stages if stage.part < 1)
 
     def part(self) -> float:
         """Estimate which part of the whole time has passed, from 0 to 1."""
         left = self.left()
-        seen = sum(stage.seen for stage in self.stages.values())
+        seen = sum(stage.seen for stage in list(self.stages.values()))
         return seen / (seen + left) if seen else 0.0
 
     def _tick(self) -> None:
-        now = self._clock()
-        if self._running:
-            self._running[-1].seen += now - self._since
-        self._since = now
+        with self._lock:
+            now = self._clock()
+            if self._running:
+                self._running[-1].seen += now - self._since
+            self._since = now
 
 
 def _left(stage: Stage, pace: float) -> float:

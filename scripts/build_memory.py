@@ -7,8 +7,8 @@ and compared with onnxruntime-genai's own builder; another one; or `ladder`: all
 with no limit that one of them keeps, on text that the model writes. Runs `edgepack build
 --model-only` in a control group with LIMIT_GB of memory (default: 12; needs root). Prints one JSON
 object: wall time and peak anonymous memory, the forecasts of both, the time and the forecast of
-each stage, and the peak resident memory of each job. Except in that last figure, mapped files are
-not counted: the kernel drops their pages under memory pressure.
+each stage, and the peak while a job of each type ran. Mapped files are not counted: the kernel
+drops their pages under memory pressure.
 
     python -m scripts.build_memory --picture FILE.svg RESULT.json...
 
@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,14 @@ class ControlGroup:
 
     def run(self, argv: Sequence[str | Path]) -> tuple[dict[str, Any], str]:
         """Run a program to its end; return status, time and peak memory, and its output."""
-        peak, ended = 0, threading.Event()
+        peaks, ended = {"": 0}, threading.Event()
 
         def watch() -> None:
-            nonlocal peak
             while not ended.wait(SAMPLE_S):
                 stat = (self._folder / "memory.stat").read_text()
                 counters = dict(line.split() for line in stat.splitlines())
-                peak = max(peak, int(counters[self._anonymous]))
+                job = self._job()
+                peaks[job] = max(peaks.get(job, 0), int(counters[self._anonymous]))
 
         watcher = threading.Thread(target=watch)
         started = time.monotonic()
@@ -82,9 +83,19 @@ class ControlGroup:
         figures = {
             "status": process.returncode,
             "wall_s": round(seconds, 1),
-            "peak_anonymous_gb": round(peak / 1e9, 2),
+            "peak_anonymous_gb": round(max(peaks.values()) / 1e9, 2),
+            "jobs_gb": {job: round(peak / 1e9, 2) for job, peak in peaks.items()},
         }
         return figures, output
+
+    def _job(self) -> str:
+        """Return the type of the job that runs in the group; empty without one."""
+        for process in (self._folder / "cgroup.procs").read_text().split():
+            with suppress(OSError):  # it has ended
+                argv = Path("/proc", process, "cmdline").read_text().split("\0")
+                if "packager.jobs" in argv:
+                    return argv[argv.index("packager.jobs") + 2]
+        return ""
 
     def remove(self) -> None:
         """Remove the control group; all its processes must have ended."""
@@ -135,11 +146,7 @@ def build(model: Path, limit: int, recipe: str, scratch: Path) -> dict[str, Any]
         "forecast": re.findall(r"takes about (.*) \(less if cached\)", output)[0],
         "limit_gb": limit / 1e9,
         "steps_s": {title: float(seconds) for title, seconds in steps},
-        "stages": dict(re.findall(r"^ *(.*): (.*, forecast .*)$", output, re.M)),
-        "resident_gb": {
-            title: float(peak)
-            for title, peak in re.findall(r"^ *(.*): peak resident memory (.*) GB$", output, re.M)
-        },
+        "stages": dict(re.findall(r"^ *(.*): took (.*, forecast .*)$", output, re.M)),
     }
 
 

@@ -108,7 +108,7 @@ def compare(request: EvaluateRequest) -> Evaluation:
             original, eval_text=request.eval_text, calibrate=False, trust_remote_code=trust
         )
     with console.step("Generating answers"):
-        answered = answers(folder, reference)
+        answered = answer(AnswerPrompts(model=folder, reference=reference))
     values = tasks.values(answered)
     with console.step("Measuring the model"):
         means = measure(Measure(model=folder, reference=reference))
@@ -192,27 +192,13 @@ def interval(windows: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def answers(model: Path, reference: Path) -> tuple[Answer, ...]:
+def answer(job: AnswerPrompts) -> tuple[Answer, ...]:
     """Return the greedy answers of both models to the fixed prompts and the tasks.
-
-    Args:
-        model: ONNX GenAI folder for the CPU.
-        reference: folder written by `texts.prepare`.
 
     Raises:
         EvaluationError: the model does not run, or its tokenizer differs from the reference
             model's.
     """
-    return answer(answering(model, reference))
-
-
-def answering(model: Path, reference: Path) -> AnswerPrompts:
-    """Make the job that `answer` runs."""
-    return AnswerPrompts(model=model, reference=reference)
-
-
-def answer(job: AnswerPrompts) -> tuple[Answer, ...]:
-    """Answer the prompts of a reference with a model; errors as for `answers`."""
     return run_job(job, what="Generating answers", error=EvaluationError, hint=HINT)
 
 

@@ -8,9 +8,6 @@ several languages, documentation and code, which a chat model's answers have lit
 """
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +36,10 @@ MAX_TEXT_BYTES = 10_000_000
 tokenizer."""
 RUN = 32
 """Tokens in a row that make a passage in common of two texts, rather than a phrase."""
-ESTIMATE_AFTER_S = 5.0
+OVERLAP_HINT = (
+    "Results on the text that a model was fitted to say nothing of other text: give two different "
+    "texts, or leave one of them to the model."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ def run(job: Cut | Write | Refer, target: Path, title: str, tokens: int) -> None
         title: of the progress.
         tokens: number of tokens that go through the model.
     """
-    with _progress(title, tokens) as advance:
+    with console.progress(title, tokens, "tokens") as advance:
         run_job(
             job,
             target,
@@ -258,9 +258,9 @@ class _ReferenceModel:
 
         def make(target: Path) -> None:
             self._ready()
-            with cache.unfinished(inputs) as folder:
-                run(job, folder, "Writing text", of.windows * WINDOW)
-                (folder / "windows.npy").rename(target / "windows.npy")
+            folder = cache.unfinished(inputs)
+            run(job, folder, "Writing text", of.windows * WINDOW)
+            (target / "windows.npy").hardlink_to(folder / "windows.npy")
 
         return cache.stage("text", inputs, make) / "windows.npy"
 
@@ -293,41 +293,12 @@ class _ReferenceModel:
             self._ready()
             shutil.copyfile(windows, target / "evaluation.npy")
             answers = sum(len(asked.prompts) * asked.max_tokens for asked in QUESTIONS)
-            with cache.unfinished(inputs) as folder:
-                run(job, folder, "Reading text", np.load(windows).size + answers)
-                for name in ("logprobs.npy", "top1.npy", "answers.json"):
-                    (folder / name).rename(target / name)
+            folder = cache.unfinished(inputs)
+            run(job, folder, "Reading text", np.load(windows).size + answers)
+            for name in ("logprobs.npy", "top1.npy", "answers.json"):
+                (target / name).hardlink_to(folder / name)
 
         return cache.stage("reference", inputs, make)
-
-
-OVERLAP_HINT = (
-    "Results on the text that a model was fitted to say nothing of other text: give two different "
-    "texts, or leave one of them to the model."
-)
-
-
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar over the tokens that go through the model, and estimate the time once."""
-    done, estimated = 0, False
-    started: float | None = None
-    with console.progress(title, total, "tokens") as advance:
-
-        def count(tokens: int) -> None:
-            nonlocal done, started, estimated
-            advance(tokens)
-            # The first step reads the weights from disk: it is not typical of the others.
-            if started is None:
-                started = time.monotonic()
-                return
-            done += tokens
-            elapsed = time.monotonic() - started
-            if not estimated and elapsed > ESTIMATE_AFTER_S:
-                estimated = True
-                console.note(f"{title}: up to {elapsed / done * total / 60:.1f} min")
-
-        yield count
 
 
 def _checked(path: Path) -> str:

@@ -6,8 +6,10 @@ MODULE and TYPE name the job's class, stdin carries its fields as JSON, DESCRIPT
 the `messages`, and FOLDER receives the job's files.
 """
 
+import ctypes
 import importlib
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -17,9 +19,13 @@ import msgspec
 from packager.jobs import job, messages
 from packager.jobs.messages import Done, Message, Progress, Refused
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 
 def main(module: str, name: str, descriptor: str, *folder: str) -> int:
     """Run the job that stdin describes and return the exit status."""
+    # If the parent is killed, the next build may be at the same files before this job is done.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Processes that the job spawns must not keep the pipe open after the job has ended.
     os.set_inheritable(int(descriptor), False)
     pipe = os.fdopen(int(descriptor), "wb")

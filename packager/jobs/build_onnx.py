@@ -55,7 +55,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildOnnx(Job[None], frozen=True, kw_only=True):
-    """Build a model. Progress unit: layers.
+    """Build a model. Progress unit: layers, each once read and, in the pass, once quantized.
 
     Attributes:
         source: Hugging Face folder.
@@ -89,7 +89,7 @@ class BuildOnnx(Job[None], frozen=True, kw_only=True):
             )
             options = builder.parse_extra_options(*place, pairs)
             if self.weights is not None:
-                _install_pass(builder, options, self.weights)
+                _install_pass(builder, options, self.weights, work.advance)
             config = options["hf_details"]["hf_config"]
             corrections.correct(builder, config)
             positions = self.positions
@@ -104,7 +104,9 @@ class BuildOnnx(Job[None], frozen=True, kw_only=True):
         tokenizer_files.leave_out(work.target, rows)
 
 
-def _install_pass(builder: Any, options: dict[str, Any], weights: Weights) -> None:
+def _install_pass(
+    builder: Any, options: dict[str, Any], weights: Weights, advance: Callable[[int], None]
+) -> None:
     """Replace the builder's quantizers with the pass."""
     tied = (
         bool(getattr(options["hf_details"]["hf_config"], "tie_word_embeddings", False))
@@ -118,10 +120,19 @@ def _install_pass(builder: Any, options: dict[str, Any], weights: Weights) -> No
     # The embedding stays a float Gather until the pass reaches it.
     options["shared_embeddings"] = False
 
+    layers: set[int] = set()
+
+    def quantized(node: str, weight: Tensor) -> list[Blocks] | None:
+        place = layer_and_name(node)
+        if place and place[0] not in layers:
+            layers.add(place[0])
+            advance(1)
+        return quantize(weights, calibrated, node, weight)
+
     def to_nbits(self: Any) -> ir.Model:
         nbits.quantize_graph(
             self.model,
-            lambda name, weight: quantize(weights, calibrated, name, weight),
+            quantized,
             tied=tied,
             accuracy_level=weights.accuracy_level,
         )

@@ -156,6 +156,7 @@ class Reference:
 
         self._folder, self._trust = job.source, job.trust_remote_code
         self._floats, self._work = job.floats, work
+        self._batches = itertools.count()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             self._folder, trust_remote_code=self._trust
         )
@@ -230,12 +231,11 @@ class Reference:
         tokens: list[int] = []
         questions = job.prompts
         torch.manual_seed(job.seed)
-        batches = itertools.count()
         while len(tokens) < needed:
             turns = [
                 turn
                 for at in range(0, len(questions), job.at_once)
-                for turn in self._kept(next(batches), questions[at : at + job.at_once], length)
+                for turn in self.answer(questions[at : at + job.at_once], length, sample=True)
             ]
             tokens += [token for prompt, answer in turns for token in prompt + answer]
             # Answers that ended early leave a gap: repeat as many prompts as fill it.
@@ -243,18 +243,21 @@ class Reference:
             questions = job.prompts[: max(math.ceil(missing), 1)]
         return self._windows(tokens[:needed], job.windows, width)
 
-    def _kept(self, batch: int, questions: tuple[str, ...], length: int) -> list[Turn]:
-        """Answer a batch of questions; a job that is started again takes the answers it has."""
+    def answer(self, questions: tuple[str, ...], length: int, *, sample: bool) -> list[Turn]:
+        """Return the token ids of each encoded question and of its answer, end token included.
+
+        They are stored: a job that is started again takes those that it has.
+        """
         import torch
 
-        path = self._work.target / f"batch-{batch:03}.json"
+        path = self._work.target / f"batch-{next(self._batches):03}.json"
         if path.exists():
             kept = json.loads(path.read_text())
             torch.set_rng_state(torch.tensor(kept["random"], dtype=torch.uint8))
             turns = [(question, answer) for question, answer in kept["turns"]]
             self._work.advance(sum(len(answer) for _, answer in turns))
             return turns
-        turns = self.answer(questions, length, sample=True)
+        turns = self._generate(questions, length, sample=sample)
         kept = {"turns": turns, "random": torch.get_rng_state().tolist()}
         with written_aside(path) as file:
             file.write(json.dumps(kept).encode())
@@ -264,8 +267,7 @@ class Reference:
         starts = [number * (len(tokens) // count) for number in range(count)]
         return np.array([self.start + tokens[at : at + width] for at in starts], np.int64)
 
-    def answer(self, questions: tuple[str, ...], length: int, *, sample: bool) -> list[Turn]:
-        """Return the token ids of each encoded question and of its answer, end token included."""
+    def _generate(self, questions: tuple[str, ...], length: int, *, sample: bool) -> list[Turn]:
         import torch
         from transformers import GenerationConfig
 

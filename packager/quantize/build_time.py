@@ -11,9 +11,10 @@ from pathlib import Path
 
 from packager import console, plan
 from packager.evaluation import texts
+from packager.jobs import sensitivity
 from packager.machine import Pace
 from packager.models.source import ModelSource
-from packager.plan import DIFFERENTIATED, WINDOW, Shape
+from packager.plan import WINDOW, Shape
 from packager.recipes.recipes import Recipe
 from packager.schedule import Stages
 from packager.units import duration
@@ -64,15 +65,16 @@ def stages(
 
 def announce(expected: dict[str, float], recipes: Sequence[Recipe]) -> None:
     """Report how long a build takes, at least and at most."""
-    names = list(expected)
-    first = sum(
-        expected[name] for name in names[: names.index(Stages.measuring(recipes[0].name)) + 1]
-    )
-    whole = sum(expected.values())
-    text = f"takes about {duration(first)} if {recipes[0].name} is good enough"
+    whole = duration(sum(expected.values()))
     if len(recipes) > 1:
-        text += f", {duration(whole)} if all recipes are tried"
-    console.note(f"{text} (less if cached)")
+        names = list(expected)
+        until = names.index(Stages.measuring(recipes[0].name)) + 1
+        first = duration(sum(expected[name] for name in names[:until]))
+        whole = (
+            f"{first} if the first recipe, {recipes[0].name}, keeps the quality limits, up to "
+            f"{whole} if all {len(recipes)} are tried"
+        )
+    console.note(f"takes about {whole} (less if cached)")
 
 
 class _Work:
@@ -114,7 +116,7 @@ class _Work:
 
     def differentiating(self) -> float:
         """Forecast the costs of the layers: both models, one of them again, its gradients."""
-        return START_S + 6 * self._forward(DIFFERENTIATED)
+        return START_S + 6 * self._forward(sensitivity.WINDOWS)
 
     def building(self) -> float:
         """Forecast the graph, its check and the first answer."""

@@ -57,7 +57,8 @@ def build(job: BuildOnnx, target: Path) -> None:
         ResourceError: memory or disk space ran out.
     """
     layers = text_config(job.source).get("num_hidden_layers", 0)
-    with console.progress("Reading layers", layers, "layers") as advance:
+    passes = 2 if job.weights is not None else 1
+    with console.progress("Building", passes * layers, "layers") as advance:
         run_job(
             job,
             target,

@@ -37,16 +37,13 @@ class Prepared:
     layers: list[dict[str, Any]] = field(default_factory=list)
 
 
-def prepare(
-    subject: Subject, recipe: Recipe, source: Path, block_size: int, ready: Callable[[], None]
-) -> Prepared:
+def prepare(subject: Subject, recipe: Recipe, source: Path, ready: Callable[[], None]) -> Prepared:
     """Calibrate, if the recipe requires it, and choose the sensitive layers.
 
     Args:
         subject: model, device and text.
         recipe: recipe to prepare for.
         source: the model as a Hugging Face folder.
-        block_size: inputs that share a scale.
         ready: called before any work whose result is not in the cache.
     """
     if recipe.name == KEEP:
@@ -54,7 +51,7 @@ def prepare(
     layers = int(text_config(source)["num_hidden_layers"])
     if not recipe.calibrated:
         return Prepared(sensitive=usually_sensitive(layers) if recipe.sensitive else ())
-    folder = _calibrated(subject, source, layers, block_size, ready)
+    folder = _calibrated(subject, source, layers, ready)
     errors = stored.errors(folder)
     sensitive: tuple[str, ...] = ()
     if recipe.sensitive:
@@ -122,19 +119,16 @@ def _costs(
 
     def make(target: Path) -> None:
         ready()
-        with (
-            cache.unfinished(inputs) as folder,
-            console.progress("Differentiating", 2 * layers, "layers") as advance,
-        ):
+        with console.progress("Differentiating", 2 * layers, "layers") as advance:
             costs = run_job(
                 job,
-                folder,
+                cache.unfinished(inputs),
                 what="Finding the sensitive layers",
                 error=QuantizeError,
                 hint="Try a recipe that does not need them, for instance int4-gptq.",
                 advance=advance,
             )
-            (target / "costs.json").write_bytes(msgspec.json.encode(costs))
+        (target / "costs.json").write_bytes(msgspec.json.encode(costs))
 
     with console.step("Finding the sensitive layers"), console.stage(Stages.SENSITIVITY):
         folder = cache.stage("sensitivity", inputs, make)
@@ -142,15 +136,13 @@ def _costs(
     return {(cost.layer, cost.name): cost.cost for cost in listed}
 
 
-def _calibrated(
-    subject: Subject, source: Path, layers: int, block_size: int, ready: Callable[[], None]
-) -> Path:
+def _calibrated(subject: Subject, source: Path, layers: int, ready: Callable[[], None]) -> Path:
     """Run GPTQ, resuming an interrupted run, or take its result from the cache."""
     windows = subject.calibration()
     job = Calibrate(
         source=source,
         windows=windows,
-        block_size=block_size,
+        block_size=subject.profile.block_size,
         bfloat16=texts.calibrated_in_bfloat16(subject.source),
     )
     # Keyed by content: the path of the windows depends on the evaluation text, the windows do not.
@@ -158,13 +150,8 @@ def _calibrated(
 
     def make(target: Path) -> None:
         ready()
-        with (
-            cache.unfinished(inputs) as folder,
-            console.progress("Calibrating", layers, "layers") as advance,
-        ):
-            done = len(list(folder.glob("layer-*")))
-            if done:
-                console.note(f"resuming at layer {done + 1} of {layers}")
+        folder = cache.unfinished(inputs)
+        with console.progress("Calibrating", layers, "layers") as advance:
             run_job(
                 job,
                 folder,
@@ -173,8 +160,8 @@ def _calibrated(
                 hint="Try a recipe without calibration, for instance int4-kquant.",
                 advance=advance,
             )
-            for path in stored.files(folder):
-                path.rename(target / path.name)
+        for path in stored.files(folder):
+            (target / path.name).hardlink_to(path)
 
     with console.step("Calibrating (GPTQ)"), console.stage(Stages.CALIBRATION):
         return cache.stage("gptq", inputs, make)

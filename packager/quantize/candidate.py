@@ -22,7 +22,7 @@ from packager.jobs import keys
 from packager.jobs.build_onnx import BuildOnnx, Weights
 from packager.jobs.check import Check, Checked, Graph
 from packager.jobs.harness import run_job
-from packager.jobs.measure import Answer, Measure, WindowMeans
+from packager.jobs.measure import Answer, AnswerPrompts, Measure, WindowMeans
 from packager.models.source import ModelSource, as_hf_folder
 from packager.plan import Need
 from packager.profile import DeviceProfile
@@ -33,7 +33,6 @@ from packager.recipes.providers import PASS_PROVIDERS, refusal
 from packager.recipes.recipes import KEEP, Recipe
 from packager.schedule import Stages
 
-BLOCK_SIZE = 32
 PROMPT = "Name the capital of France."
 MAX_TOKENS = 24
 
@@ -123,6 +122,7 @@ def need(source: ModelSource, profile: DeviceProfile, recipe: Recipe) -> Need:
     return plan.building(
         plan.shape(source).with_context(profile.context_length),
         recipe,
+        block_size=profile.block_size,
         windows=texts.calibration_windows(source),
         twice=profile.execution_provider != "cpu",
     )
@@ -190,17 +190,16 @@ def _prepared(
 ) -> tuple[BuildOnnx, list[dict[str, Any]]]:
     """Calibrate if required; return the build job and the errors of the layers."""
     options = {name: _text(value) for name, value in subject.profile.quantization.items()}
-    block_size = int(options.get("block_size", BLOCK_SIZE))
     source = as_hf_folder(subject.source, trust_remote_code=subject.trust_remote_code)
     weights, prepared = None, Prepared()
     if recipe.algorithm is not None and provider in PASS_PROVIDERS:
-        prepared = calibration.prepare(subject, recipe, source, block_size, ready)
+        prepared = calibration.prepare(subject, recipe, source, ready)
         weights = Weights(
             algorithm=recipe.algorithm,
             body_bits=recipe.body_bits,
             head_bits=recipe.head_bits,
             embedding_bits=recipe.embedding_bits,
-            block_size=block_size,
+            block_size=subject.profile.block_size,
             symmetric=recipe.symmetric,
             accuracy_level=int(options.get("accuracy_level", 0)),
             sensitive=prepared.sensitive,
@@ -244,7 +243,7 @@ def _verify(graph: Checked, subject: Subject, recipe: Recipe | None, provider: s
 def graph_problems(recipe: Recipe, profile: DeviceProfile, graph: Graph) -> list[str]:
     """List the differences of a built graph from its recipe, one phrase each."""
     level = int(profile.quantization.get("accuracy_level", 0))
-    block_size = int(profile.quantization.get("block_size", BLOCK_SIZE))
+    block_size = profile.block_size
     keeps = recipe.name == KEEP
     problems = [f"{node} has large float weights" for node in graph.large_floats]
     for weight in graph.quantized:
@@ -273,7 +272,7 @@ class _Measured(msgspec.Struct, frozen=True):
 def _measure(stage: Path, text: Path) -> tuple[Quality, tuple[Answer, ...]]:
     """Measure the model in a stage; return its metrics and answers."""
     measure = Measure(model=stage / "model", reference=text)
-    answer = evaluate.answering(stage / "model", text)
+    answer = AnswerPrompts(model=stage / "model", reference=text)
 
     def make(target: Path) -> None:
         measured = _Measured(evaluate.measure(measure), evaluate.answer(answer))

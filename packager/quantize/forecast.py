@@ -6,7 +6,6 @@ from packager import plan
 from packager.genai.folder import serving_bytes
 from packager.models.catalog import CatalogModel
 from packager.profile import DeviceProfile
-from packager.quantize.candidate import BLOCK_SIZE
 from packager.quantize.gate import exceeded_sizes, recipes
 from packager.recipes.recipes import KEEP, RECIPES, Recipe
 from packager.weights import gguf_codes
@@ -42,7 +41,7 @@ def forecast(model: CatalogModel, profile: DeviceProfile) -> Forecast:
     codes = int(model.parameters * gguf_codes.stored_bits(USUAL_TYPE) / 8)
     of = replace(of.with_context(profile.context_length), codes=codes)
     tokens = min(model.context, profile.context_length)
-    size = plan.model_bytes(of, recipe, profile.quantization.get("block_size", BLOCK_SIZE))
+    size = plan.model_bytes(of, recipe, profile.block_size)
     # Only on the CPU is the cache in fp32.
     element = 4 if profile.execution_provider == "cpu" else 2
     cache_bytes = 2 * of.layers * of.keys * element

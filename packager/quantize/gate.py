@@ -10,7 +10,7 @@ from packager.models.catalog import MeasuredLoss
 from packager.models.source import ModelSource
 from packager.profile import DeviceProfile, Limits
 from packager.quantize import candidate, kept
-from packager.quantize.candidate import BLOCK_SIZE, Candidate
+from packager.quantize.candidate import Candidate
 from packager.quantize.subject import Subject
 from packager.recipes.providers import PASS_PROVIDERS, refusal
 from packager.recipes.recipes import AUTO, KEEP, LADDER, RECIPES, Recipe, find
@@ -96,8 +96,9 @@ def without_known_failures(
         parameters: number of the model's weights.
     """
     limit = profile.limits.kl(parameters)
-    block_size = profile.quantization.get("block_size", BLOCK_SIZE)
-    comparable = block_size == measured.block_size and profile.execution_provider in PASS_PROVIDERS
+    comparable = (
+        profile.block_size == measured.block_size and profile.execution_provider in PASS_PROVIDERS
+    )
     if limit is None or not comparable:
         return list(candidates)
     skipped = {

@@ -26,9 +26,8 @@ def test_forecast_and_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found["status"] == 0, output
     # Too little for fp32, enough for the type that the model is stored in.
     assert "generates in its stored dtype" in output
-    # A forecast that is too high refuses less than one that is too low breaks.
     assert number(r"needs up to (.*) GB RAM", output) == pytest.approx(
-        found["peak_anonymous_gb"], rel=0.3
+        found["peak_anonymous_gb"], rel=0.2
     )
     assert (tmp_path / "out.epk").is_file()
 
@@ -39,5 +38,5 @@ def test_too_little_memory(tmp_path: Path, tiny_hf: Path, monkeypatch: pytest.Mo
     output = tmp_path / "out.epk"
     build = ("-m", "packager", "build", "--profile", "mobile", "--model", tiny_hf, "-o", output)
     found, said = measure((sys.executable, *build), 400_000_000)
-    refused(Outcome(found["status"], "", said), 9, "the build needs 0.6 GB of memory", "smaller")
+    refused(Outcome(found["status"], "", said), 9, "the build needs 0.4 GB of memory", "smaller")
     assert list(tmp_path.glob("*.epk")) == []

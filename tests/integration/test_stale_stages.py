@@ -1,4 +1,6 @@
-"""What an older edgepack left in the cache is not taken for what this one would make."""
+"""What is taken from the cache: of an older edgepack's work, what this one would make as well; of a
+killed build's, all that it had done.
+"""
 
 import json
 import os
@@ -18,19 +20,33 @@ from packager.request import BuildRequest
 from packager.weights import gptq
 from tests.support import tiny_adapter, tiny_gguf
 from tests.support.commands import environment
+from tests.support.killed_builds import resumed
 from tests.support.stages import STAGES
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of edgepack's own sources, to be edited."""
-    folder = tmp_path / "program"
+    folder = tmp_path_factory.mktemp("program")
     for name in ("packager", "device_runtime", "profiles"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(ROOT / "constraints.txt", folder / "constraints.txt")
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a build: texts, bundle and cache."""
+    return tmp_path_factory.mktemp("build")
+
+
+@pytest.fixture(scope="module")
+def first(program: Path, tiny_hf: Path, folder: Path) -> str:
+    """The digest of a bundle that is built with an empty cache."""
+    digest, _ = built(program, tiny_hf, folder)
+    return digest
 
 
 def text(file: Path, factor: int) -> Path:
@@ -39,15 +55,20 @@ def text(file: Path, factor: int) -> Path:
     return file
 
 
+def command(model: Path, folder: Path, *, factor: int = 7) -> list[Any]:
+    """The arguments of a build with calibration."""
+    return [
+        *("build", "--profile", "mobile", "--model", model, "-o", folder / "model.epk"),
+        *("--recipe", "int4-gptq", "--allow-quality-loss"),
+        *("--eval-text", text(folder / "eval.txt", factor)),
+        *("--calibration-text", text(folder / "calibration.txt", 11)),
+    ]
+
+
 def built(program: Path, model: Path, folder: Path, *, factor: int = 7) -> tuple[str, str]:
     """Digest of a calibrated bundle, and what building it printed."""
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "packager", "build", "--profile", "mobile", "--json"),
-            *("--model", model, "-o", folder / "model.epk", "--recipe", "int4-gptq"),
-            *("--allow-quality-loss", "--eval-text", text(folder / "eval.txt", factor)),
-            *("--calibration-text", text(folder / "calibration.txt", 11)),
-        ],
+        [sys.executable, "-m", "packager", *command(model, folder, factor=factor), "--json"],
         capture_output=True,
         text=True,
         check=False,
@@ -59,12 +80,22 @@ def built(program: Path, model: Path, folder: Path, *, factor: int = 7) -> tuple
 
 
 @pytest.mark.slow
-def test_another_solver_gives_another_model(program: Path, tiny_hf: Path, tmp_path: Path) -> None:
-    first, _ = built(program, tiny_hf, tmp_path)
-    again, said = built(program, tiny_hf, tmp_path)
+def test_killed_build_does_nothing_twice(tiny_hf: Path, folder: Path, first: str) -> None:
+    """A sample; `make soak` kills builds in every stage."""
+    for kind in ("gptq", "onnx", "measured"):
+        shutil.rmtree(folder / "cache" / kind)
+    moments = [("Calibrate", 1), ("BuildOnnx", 1)]
+    assert resumed(command(tiny_hf, folder), folder / "cache", moments) == first
+
+
+@pytest.mark.slow
+def test_another_solver_gives_another_model(
+    program: Path, tiny_hf: Path, folder: Path, first: str
+) -> None:
+    again, said = built(program, tiny_hf, folder)
     assert again == first
     assert "onnx: taken from the cache" in said
-    _, said = built(program, tiny_hf, tmp_path, factor=8)
+    _, said = built(program, tiny_hf, folder, factor=8)
     # What is measured on does not change what is built.
     assert "gptq: taken from the cache" in said
     assert "onnx: taken from the cache" in said
@@ -72,7 +103,7 @@ def test_another_solver_gives_another_model(program: Path, tiny_hf: Path, tmp_pa
     source = solver.read_text()
     assert "SWEEPS = 2" in source
     solver.write_text(source.replace("SWEEPS = 2", "SWEEPS = 0"))
-    other, said = built(program, tiny_hf, tmp_path)
+    other, said = built(program, tiny_hf, folder)
     assert other != first
     # What does not depend on the solver stays.
     assert "reference: taken from the cache" in said

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -119,3 +120,13 @@ def main() -> None:
         run_job(Eat(), what="Eating", error=QuantizeError, hint="")
     except Exception as error:
         print(type(error).__name__, error)
+
+
+def wait_to_be_killed() -> None:
+    """Run `Wait` for the folder in the arguments, and end by SIGKILL once it runs."""
+
+    def end(_amount: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    folder = Path(sys.argv[1])
+    run_job(Wait(), folder, what="Waiting", error=QuantizeError, hint="", advance=end)

@@ -1,5 +1,6 @@
 """A stage of the cache is there whole or not at all."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -36,15 +37,35 @@ def test_failure_leaves_nothing(own_cache: Path, error: BaseException) -> None:
     assert [path for path in (own_cache / "s").iterdir() if path.is_dir()] == []
 
 
-def test_what_is_done_of_a_stage_outlives_its_failure(own_cache: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), cache.unfinished({"a": 1}) as folder:
-        (folder / "layer-000").write_text("x")
+@pytest.mark.parametrize("moment", ["layer-001", "fsync", "rename"])
+def test_what_is_done_of_a_stage_outlives_an_interruption(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    made: list[str] = []
+
+    def make(target: Path) -> None:
+        folder = cache.unfinished({"a": 1})
+        for name in ("layer-000", "layer-001"):
+            if not (folder / name).exists():
+                if name == moment and not made.count("interrupted"):
+                    made.append("interrupted")
+                    raise KeyboardInterrupt
+                made.append(name)
+                (folder / name).write_text(name)
+            (target / name).hardlink_to(folder / name)
+
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
-    with cache.unfinished({"a": 2}) as other:
-        assert list(other.iterdir()) == []
-    with cache.unfinished({"a": 1}) as again:
-        assert (again / "layer-000").read_text() == "x"
-    assert list((own_cache / "unfinished").iterdir()) == []
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if hasattr(os, moment):
+            patch.setattr(os, moment, interrupt)
+        cache.stage("s", {"a": 1}, make)
+    assert list(cache.unfinished({"a": 2}).iterdir()) == []
+    stage = cache.stage("s", {"a": 1}, make)
+    assert sorted(path.name for path in stage.iterdir()) == ["layer-000", "layer-001"]
+    assert [made.count(name) for name in ("layer-000", "layer-001")] == [1, 1]
+    assert not (own_cache / "unfinished" / stage.name).exists()
 
 
 def test_leftover_of_a_killed_process_is_removed(own_cache: Path) -> None:

@@ -20,7 +20,11 @@ def test_log_says_after_each_stage_how_much_is_left_and_at_the_end_what_was_seen
 ) -> None:
     clock = Clock()
     with console.scheduled(Schedule(clock)):
-        console.expect({"calibration": 600.0, "measuring": 300.0, "other recipes": 9000.0})
+        console.expect(
+            {"text": 60.0, "calibration": 600.0, "measuring": 300.0, "other recipes": 9000.0}
+        )
+        with console.stage("text"):
+            clock.now += 0.5  # it is in the cache
         with console.stage("calibration"), console.progress("Calibrating", 4, "layers") as advance:
             clock.now += 900
             advance(4)
@@ -28,9 +32,9 @@ def test_log_says_after_each_stage_how_much_is_left_and_at_the_end_what_was_seen
             clock.now += 300
             console.skip_rest()
     assert capsys.readouterr().err.splitlines() == [
-        "up to 3 h 52 min left",
-        "calibration: 15 min, forecast 10 min",
-        "measuring: 5 min, forecast 5 min",
+        "up to 3 h 4 min left",
+        "calibration: took 15 min, forecast 10 min",
+        "measuring: took 5 min, forecast 5 min",
     ]
 
 

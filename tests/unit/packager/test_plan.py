@@ -12,7 +12,7 @@ from packager.errors import ResourceError
 from packager.models.source import resolve
 from packager.plan import Need
 from packager.recipes.recipes import RECIPES
-from tests.support import tiny_gguf, tiny_model
+from tests.support import shapes, tiny_gguf, tiny_model
 
 GIB = 1 << 30
 
@@ -120,19 +120,8 @@ def test_processor_that_multiplies_bfloat16(line: str, fast: bool, tmp_path: Pat
     assert machine.multiplies_bfloat16(cpu) == fast
 
 
-def test_sensitive_layers_take_one_layer_not_the_model(tiny_hf: Path) -> None:
-    of = dataclasses.replace(
-        plan.shape(resolve(str(tiny_hf))),
-        parameters=3_821_079_552,
-        layers=32,
-        hidden=3072,
-        intermediate=8192,
-        queries=3072,
-        keys=3072,
-        vocabulary=32064,
-        stored=2.0,
-        dtype="bfloat16",
-    )
+def test_sensitive_layers_take_one_layer_not_the_model() -> None:
+    of = shapes.of(shapes.LARGE)
     need = plan.building(of, RECIPES["int4-gptq-mixed"], windows=32, twice=False)
     assert need.memory < 8e9
     asking = plan.asking(of, written=8192, read=12, floats=False)

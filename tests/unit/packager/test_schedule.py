@@ -36,8 +36,11 @@ def test_before_it_starts_the_forecast_is_left(schedule: Schedule, clock: Clock)
 def test_a_slower_machine_is_noticed(schedule: Schedule, clock: Clock) -> None:
     with schedule.stage("text"):
         clock.now += 20
-    assert schedule.left() == pytest.approx(180)
-    assert schedule.part() == pytest.approx(0.1)
+    assert schedule.left() == pytest.approx(1.5 * 90), "a short stage says little of the others"
+    with schedule.stage("build"):
+        clock.now += 120
+    assert schedule.left() == pytest.approx(150 / 80 * 30)
+    assert schedule.part() == pytest.approx(140 / (140 + 56.25))
 
 
 def test_what_was_in_the_cache_tells_nothing_of_the_pace(schedule: Schedule, clock: Clock) -> None:
@@ -54,6 +57,15 @@ def test_progress_inside_a_stage_counts_more_than_its_forecast(
         assert schedule.left() == pytest.approx(90), "late already: nothing is left of it"
         schedule.advance(0.25)
         assert schedule.left() == pytest.approx(60 + 90)
+
+
+def test_a_stage_is_not_done_with_its_progress(schedule: Schedule, clock: Clock) -> None:
+    with schedule.stage("build"):
+        clock.now += 19
+        schedule.advance(1.0)
+        assert schedule.left() == pytest.approx(10 + 1 + 30)
+        clock.now += 40
+    assert schedule.left() == pytest.approx((10 + 59) / (10 + 60) * 40)
 
 
 def test_a_stage_inside_another_has_its_own_time(schedule: Schedule, clock: Clock) -> None:

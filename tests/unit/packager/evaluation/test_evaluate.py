@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,19 +22,11 @@ from packager.evaluation.texts import (
     check_disjoint,
 )
 from packager.jobs.job import JobRefusedError, Work
-from packager.jobs.measure import Measure, TimeDecoding
-from packager.jobs.reference import (
-    Cut,
-    Questions,
-    Refer,
-    Reference,
-    Write,
-    save_log_probabilities,
-)
+from packager.jobs.measure import AnswerPrompts, Measure, TimeDecoding
+from packager.jobs.reference import Cut, Questions, Refer, Write
 from packager.models.source import resolve
 from packager.plan import WINDOW
 from packager.quantize import builder
-from packager.weights.layerwise import LayerwiseModel
 from tests.support import tiny_model
 
 
@@ -55,14 +46,14 @@ def reference(own_cache: None, tiny_hf: Path) -> Path:
     return evaluation_text.prepare(resolve(str(tiny_hf)))
 
 
-def written(folder: Path, target: Path, seed: int = 0, at_once: int = 2) -> NDArray[np.int64]:
+def written(folder: Path, target: Path, seed: int = 0) -> NDArray[np.int64]:
     """What a model writes, two windows of 64 tokens."""
     job = Write(
         source=folder,
         floats=True,
         trust_remote_code=False,
         prompts=("Good morning", "Where is it?"),
-        at_once=at_once,
+        at_once=2,
         seed=seed,
         windows=2,
         window=64,
@@ -143,63 +134,6 @@ def test_the_same_seed_gives_the_same_text(tiny_hf: Path, tmp_path: Path) -> Non
     assert (first != other).any()
 
 
-class _StopError(Exception):
-    pass
-
-
-def test_interrupted_writing_gives_the_same_text(
-    tiny_hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir()
-    parts.mkdir()
-    expected = written(tiny_hf, whole, at_once=1)
-    answer = Reference.answer
-    asked: list[tuple[str, ...]] = []
-
-    def second_fails(self: Reference, questions: tuple[str, ...], *rest: Any, **more: Any) -> Any:
-        if len(asked) == 1:
-            raise _StopError
-        asked.append(questions)
-        return answer(self, questions, *rest, **more)
-
-    monkeypatch.setattr(Reference, "answer", second_fails)
-    with pytest.raises(_StopError):
-        written(tiny_hf, parts, at_once=1)
-    asked += [()]
-    assert (written(tiny_hf, parts, at_once=1) == expected).all()
-    assert asked[0] == ("Good morning",)
-    assert asked[2] == ("Where is it?",), "the answer that was there is kept"
-
-
-def test_interrupted_reading_continues_at_its_layer(
-    tiny_hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    windows = np.random.default_rng(0).integers(10, 40, (3, 70))
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir()
-    parts.mkdir()
-    tokens: list[int] = []
-    save_log_probabilities(LayerwiseModel(tiny_hf), windows, Work(whole, tokens.append))
-    assert sum(tokens) == windows.size
-    layer = LayerwiseModel.layer
-    loaded: list[int] = []
-
-    def second_fails(self: LayerwiseModel, index: int) -> Any:
-        loaded.append(index)
-        if loaded == [0, 1]:
-            raise _StopError
-        return layer(self, index)
-
-    monkeypatch.setattr(LayerwiseModel, "layer", second_fails)
-    with pytest.raises(_StopError):
-        save_log_probabilities(LayerwiseModel(tiny_hf), windows, Work(parts))
-    save_log_probabilities(LayerwiseModel(tiny_hf), windows, Work(parts))
-    assert loaded == [0, 1, 1]
-    for name in ("logprobs.npy", "top1.npy"):
-        assert (parts / name).read_bytes() == (whole / name).read_bytes()
-
-
 def test_calibration_is_the_same_whatever_is_measured_on(
     reference: Path, tiny_hf: Path, tmp_path: Path
 ) -> None:
@@ -235,8 +169,10 @@ def test_prompts_answered_in_batches_get_the_same_answers(
             ),
             at_once=at_once,
         )
-        job.run(Work(tmp_path))
-        answers.append(json.loads((tmp_path / "answers.json").read_text()))
+        folder = tmp_path / str(at_once)
+        folder.mkdir()
+        job.run(Work(folder))
+        answers.append(json.loads((folder / "answers.json").read_text()))
     assert answers[0] == answers[1] == answers[2]
     assert [(entry["prompt"], len(entry["answer"])) for entry in answers[0]] == [
         *(("Hello", 4), ("Is it?", 4), ("No", 4), ("Why?", 7)),
@@ -371,7 +307,7 @@ def test_a_model_against_itself(reference: Path, tiny_onnx: Path) -> None:
     assert quality.kl_tail is not None
     assert quality.kl_max is not None
     assert 0 <= quality.kl <= quality.kl_tail <= quality.kl_max < 1e-4
-    answers = evaluate.answers(tiny_onnx, reference)
+    answers = evaluate.answer(AnswerPrompts(model=tiny_onnx, reference=reference))
     assert len(answers) == len(prompts.SHOWN) + len(tasks.TASKS)
     for answer in answers:
         assert answer.reference
@@ -428,7 +364,7 @@ def test_another_tokenizer_is_refused(reference: Path, tiny_onnx: Path, tmp_path
     vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
     path.write_text(json.dumps(tokenizer))
     with pytest.raises(EvaluationError, match="tokenizer differs from"):
-        evaluate.answers(folder, reference)
+        evaluate.answer(AnswerPrompts(model=folder, reference=reference))
 
 
 def test_damaged_model_is_refused(reference: Path, tiny_onnx: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Jobs in processes of their own: how each may end, and what is made of it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -111,11 +112,27 @@ def test_interrupt_ends_the_process_and_what_it_started(tmp_path: Path) -> None:
         run_job(
             jobs.Wait(), tmp_path, what="Trying", error=QuantizeError, hint="", advance=interrupt
         )
-    deadline = time.monotonic() + 10
     for process in (tmp_path / "processes").read_text().split():
-        while alive(process):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for_end(process)
+
+
+def test_process_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """The next build may be at the same files before long."""
+    program = "from tests.support import jobs; jobs.wait_to_be_killed()"
+    parent = subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
+    assert parent.returncode == -signal.SIGKILL
+    process, started = (tmp_path / "processes").read_text().split()
+    try:
+        wait_for_end(process)
+    finally:
+        os.kill(int(started), signal.SIGKILL)
+
+
+def wait_for_end(process: str) -> None:
+    deadline = time.monotonic() + 10
+    while alive(process):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def alive(process: str) -> bool:

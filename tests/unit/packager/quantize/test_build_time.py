@@ -12,43 +12,9 @@ from packager.plan import Shape
 from packager.quantize import build_time
 from packager.recipes.recipes import LADDER, RECIPES
 from packager.schedule import Stages
+from tests.support import shapes
 
 PACE = Pace(products_s=180e9, bytes_s=20e9)
-SIZES = {
-    "135M": Shape(
-        parameters=134_515_008,
-        layers=30,
-        hidden=576,
-        intermediate=1536,
-        queries=576,
-        keys=192,
-        vocabulary=49152,
-        stored=4.0,
-    ),
-    "0.5B": Shape(
-        parameters=494_032_768,
-        layers=24,
-        hidden=896,
-        intermediate=4864,
-        queries=896,
-        keys=128,
-        vocabulary=151936,
-        stored=2.0,
-        dtype="bfloat16",
-    ),
-    "3.8B": Shape(
-        parameters=3_821_079_552,
-        layers=32,
-        hidden=3072,
-        intermediate=8192,
-        queries=3072,
-        keys=3072,
-        vocabulary=32064,
-        stored=2.0,
-        dtype="bfloat16",
-    ),
-}
-"""Shapes of SmolLM2-135M, Qwen2.5-0.5B and Phi-3.5-mini."""
 
 
 def stages(
@@ -73,7 +39,7 @@ def source(tiny_hf: Path) -> ModelSource:
 def test_only_what_a_recipe_needs_is_expected(
     source: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = SIZES["135M"]
+    of = shapes.of(shapes.SMALL)
     plain = stages(source, of, monkeypatch, "int4-rtn", eval_text=tmp_path)
     assert list(plain) == [Stages.REFERENCE, "building int4-rtn", "measuring int4-rtn"]
     assert list(stages(source, of, monkeypatch, "int4-gptq")) == [
@@ -91,7 +57,8 @@ def test_time_grows_no_faster_than_the_number_of_weights(
     source: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, middle, large = (
-        sum(stages(source, of, monkeypatch).values()) / of.parameters for of in SIZES.values()
+        sum(stages(source, of, monkeypatch).values()) / of.parameters
+        for of in map(shapes.of, (shapes.SMALL, shapes.MIDDLE, shapes.LARGE))
     )
     assert small > middle
     assert small > large
@@ -99,7 +66,9 @@ def test_time_grows_no_faster_than_the_number_of_weights(
 
 def test_slower_machine_takes_longer(source: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     half = Pace(products_s=PACE.products_s / 2, bytes_s=PACE.bytes_s / 2)
-    fast, slow = (stages(source, SIZES["3.8B"], monkeypatch, pace=of) for of in (PACE, half))
+    fast, slow = (
+        stages(source, shapes.of(shapes.LARGE), monkeypatch, pace=of) for of in (PACE, half)
+    )
     assert 1.8 < sum(slow.values()) / sum(fast.values()) < 2
 
 
@@ -112,8 +81,11 @@ def test_announced(
         {**expected, "building int8": 3900.0}, [RECIPES["int4-rtn"], RECIPES["int8"]]
     )
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "takes about 3 min if int4-rtn is good enough (less if cached)"
-    assert "3 min if int4-rtn is good enough, 1 h 8 min if all recipes are tried" in second
+    assert first == "takes about 3 min (less if cached)"
+    assert second == (
+        "takes about 3 min if the first recipe, int4-rtn, keeps the quality limits, "
+        "up to 1 h 8 min if all 2 are tried (less if cached)"
+    )
 
 
 def test_pace_of_this_machine() -> None:

@@ -11,6 +11,8 @@ from packager import plan, profile
 from packager.genai import folder
 from packager.genai.folder import memory_bytes
 from packager.models.catalog import CATALOG
+from packager.models.source import resolve
+from packager.quantize import candidate
 from packager.quantize.forecast import expected_recipe, forecast
 from packager.recipes.recipes import RECIPES
 from packager.units import MEGA
@@ -40,6 +42,15 @@ def test_larger_blocks_give_a_smaller_model() -> None:
     coarse = msgspec.structs.replace(PI, quantization={**PI.quantization, "block_size": 128})
     model = CATALOG["qwen3-0.6b"]
     assert forecast(model, coarse).model_bytes < 0.95 * forecast(model, PI).model_bytes
+
+
+def test_smaller_blocks_need_a_larger_bundle(tiny_hf: Path) -> None:
+    fine = msgspec.structs.replace(PI, quantization={**PI.quantization, "block_size": 16})
+    small, large = (
+        candidate.need(resolve(str(tiny_hf)), profile, RECIPES["int4-rtn"]).bundle
+        for profile in (PI, fine)
+    )
+    assert large > small
 
 
 def test_the_memory_is_that_of_a_folder_of_this_size(
