@@ -11,8 +11,11 @@ help:
 demo: .venv/ready
 	.venv/bin/edgepack demo
 
+# Two at once, a file of tests each: so a file's fixtures are made once, and what its tests do to the
+# machine (control groups, loop devices) they do one after the other. Files are taken in order, the
+# long ones first: those of few tests, too.
 test: .venv/ready
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/ready
 	.venv/bin/python -m tests.power_cuts

@@ -18,8 +18,8 @@ from device_runtime.bundle.manifest import RUNTIME_ENTRY
 from tests.support.commands import environment
 
 
-def eventually(check: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """The first true result of a check."""
+def eventually(check: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """The first true result of a check; the time is for a busy machine."""
     deadline = time.monotonic() + seconds
     while True:
         result = check()
