@@ -45,14 +45,12 @@ def test_kit_holds_the_runtime_and_nothing_of_the_host() -> None:
 def test_freezing_twice_gives_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contents = []
-    for name in ("one", "two-and-longer"):
-        monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / name))
-        (tmp_path / name).mkdir()
-        made = kit.ensure(HOST)
-        contents.append((made.facts.digest, made.description.contents))
-        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["kit", "wheels"]
-    assert contents[0] == contents[1]
+    before = kit.ensure(HOST).description
+    folder = tmp_path / "another-folder"
+    folder.mkdir()
+    monkeypatch.setenv("EDGEPACK_CACHE", str(folder))
+    assert kit.ensure(HOST).description == before
+    assert sorted(path.name for path in folder.iterdir()) == ["kit", "wheels"]
 
 
 @pytest.mark.slow
