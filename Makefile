@@ -11,9 +11,9 @@ help:
 demo: .venv/ready
 	.venv/bin/edgepack demo
 
-# Two at once, a file of tests each: so a file's fixtures are made once, and what its tests do to the
-# machine (control groups, loop devices) they do one after the other. Files are taken in order, the
-# long ones first: those of few tests, too.
+# Two at once, a file of tests each: so the fixtures of a file are made once, and what its tests do to
+# the machine (control groups, loop devices) they do one after the other. Files are taken in their
+# order, which has the long ones first; xdist would go by the number of their tests.
 test: .venv/ready
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

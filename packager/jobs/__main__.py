@@ -71,8 +71,8 @@ def _peak_bytes() -> int:
 
 if __name__ == "__main__":
     status = main(*sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Without the half second in which torch takes itself apart: the result is sent, and nothing
-    # that a library does now may change the status.
-    os._exit(status)
+    if status == 0:
+        # The result is sent: without the half second in which torch takes itself apart, and
+        # whatever libraries do then.
+        os._exit(0)
+    sys.exit(status)
