@@ -2,7 +2,6 @@
 
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -320,7 +319,6 @@ def test_health_answers_in_time_while_a_prompt_is_read(default_model: Path, tmp_
         assert server.get("/v1/status")["requests"]["completed"] == 1
         reading_s = server.get("/v1/status")["first_token_s"]["last"]
     assert reading_s > 0.5
-    assert statistics.median(times) < 0.1
     assert max(times) < reading_s / 2
 
 
