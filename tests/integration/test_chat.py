@@ -68,7 +68,7 @@ class Terminal:
     def send(self, text: str) -> None:
         os.write(self._side, text.encode())
 
-    def until(self, text: str, seconds: float = 60) -> str:
+    def until(self, text: str, seconds: float = 180) -> str:
         """What is shown up to a text; what comes after it is for the next call."""
         deadline = time.monotonic() + seconds
         while text not in self._shown:
