@@ -11,8 +11,11 @@ help:
 demo: .venv/ready
 	.venv/bin/edgepack demo
 
+# Two at once, a file of tests each: so the fixtures of a file are made once, and what its tests do to
+# the machine (control groups, loop devices) they do one after the other. Files are taken in their
+# order, which has the long ones first; xdist would go by the number of their tests.
 test: .venv/ready
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/ready
 	.venv/bin/python -m tests.power_cuts

@@ -10,7 +10,8 @@ import pytest
 
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import Release
-from tests.support import tiny_model
+from packager.jobs import harness
+from tests.support import jobs, tiny_model
 from tests.support.commands import edgepack
 
 PACKAGES = {
@@ -31,6 +32,9 @@ PACKAGES = {
     "docker-registry": "docker-registry",
 }
 
+
+# The tests share the processors with others, where busy-waiting threads multiply the time.
+os.environ.setdefault("OMP_WAIT_POLICY", harness.OFFLINE["OMP_WAIT_POLICY"])
 
 # A shell starts its background jobs with SIGINT ignored, and what is ignored stays so in the
 # programs that the tests start and interrupt.
@@ -70,6 +74,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of edgepack for one test alone; nothing has made the folder yet."""
     monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs run in the process of the tests: one of their own imports torch and transformers anew.
+
+    How they do in processes of their own is in `test_harness.py` and in whatever runs `edgepack`.
+    """
+    monkeypatch.setattr(harness, "_process", jobs.here)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ the `messages`, and FOLDER receives the job's files.
 """
 
 import ctypes
+import gc
 import importlib
 import os
 import signal
@@ -16,10 +17,13 @@ from pathlib import Path
 
 import msgspec
 
-from packager.jobs import job, messages
+from packager.jobs import job, keys, messages
 from packager.jobs.messages import Done, Message, Progress, Refused
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_LARGE = {"torch": "torch", "transformers": "transformers.models.auto.tokenization_auto"}
+"""Modules that take seconds to import, by the packages that a job imports."""
 
 
 def main(module: str, name: str, descriptor: str, *folder: str) -> int:
@@ -29,6 +33,7 @@ def main(module: str, name: str, descriptor: str, *folder: str) -> int:
     # Processes that the job spawns must not keep the pipe open after the job has ended.
     os.set_inheritable(int(descriptor), False)
     pipe = os.fdopen(int(descriptor), "wb")
+    _import_large(module)
 
     def send(message: Message) -> None:
         pipe.write(msgspec.json.encode(message) + b"\n")
@@ -48,6 +53,20 @@ def main(module: str, name: str, descriptor: str, *folder: str) -> int:
     return 0
 
 
+def _import_large(module: str) -> None:
+    """Import the large packages that a job's module needs, ahead of their first use.
+
+    They create a million objects that stay. The search for unreachable ones would go through them
+    again and again: a fourth of the time of a short job.
+    """
+    _, packages = keys.sources([module])
+    gc.disable()
+    for package in packages.keys() & _LARGE:
+        importlib.import_module(_LARGE[package])
+    gc.freeze()
+    gc.enable()
+
+
 def _peak_bytes() -> int:
     """Return the peak resident memory of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -57,4 +76,9 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    status = main(*sys.argv[1:])
+    if status == 0:
+        # The result is sent: without the half second in which torch takes itself apart, and
+        # whatever libraries do then.
+        os._exit(0)
+    sys.exit(status)

@@ -10,7 +10,7 @@ import functools
 import importlib.metadata
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def sources(modules: Iterable[str], root: Path = ROOT) -> tuple[dict[str, str], 
         path = _file(module, root)
         assert path is not None, f"no such module: {module}"
         digests[module] = cache.file_digest(path)
-        for name in _imports(ast.parse(path.read_bytes()), module, path.name == "__init__.py"):
+        for name in _imports(path.read_bytes(), module, path.name == "__init__.py"):
             top = name.partition(".")[0]
             if top not in PROJECT:
                 packages.add(top)
@@ -114,26 +114,29 @@ def _by_content(content: Mapping[Path, str]) -> Callable[[Any], str]:
     return encode
 
 
-def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[str]:
-    """List the names of everything a module imports at run time, inside functions too.
+@functools.cache  # each module is part of several stages
+def _imports(source: bytes, module: str, is_package: bool) -> frozenset[str]:
+    """Return the names of everything a module imports at run time, inside functions too.
 
     The packages that contain a module are not included: they hold only a docstring, and the
     version, which would invalidate the cache at every release.
     """
     package = module.split(".") if is_package else module.split(".")[:-1]
-    pending: list[ast.AST] = [tree]
+    names: set[str] = set()
+    pending: list[ast.AST] = [ast.parse(source)]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.If) and _for_types_only(node.test):
             pending += node.orelse
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            names |= {f"{base}.{alias.name}" for alias in node.names}
         else:
             pending += ast.iter_child_nodes(node)
+    return frozenset(names)
 
 
 def _for_types_only(test: ast.expr) -> bool:

@@ -195,13 +195,16 @@ def register_emulator(cross: Cross) -> None:
     """
     if _registered(cross):
         return
-    if not (_BINFMT / "register").exists():
-        run(
-            ["mount", "-t", "binfmt_misc", "binfmt_misc", _BINFMT],
-            what="Preparing emulation",
-        )
-    if not _registered(cross):
-        (_BINFMT / "register").write_text(_rule(cross).read_text().strip())
+    cache.root().mkdir(parents=True, exist_ok=True)
+    # The kernel refuses to mount or to register anything twice.
+    with cache.locked(cache.root() / ".emulator.lock"):
+        if not (_BINFMT / "register").exists():
+            run(
+                ["mount", "-t", "binfmt_misc", "binfmt_misc", _BINFMT],
+                what="Preparing emulation",
+            )
+        if not _registered(cross):
+            (_BINFMT / "register").write_text(_rule(cross).read_text().strip())
 
 
 def _registered(cross: Cross) -> bool:

@@ -1,7 +1,8 @@
-"""Clients of the service: OpenAI's, and Chromium for the tests of the chat page."""
+"""A cache for builds; clients of the service: OpenAI's, and Chromium for the chat page."""
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
@@ -11,6 +12,12 @@ from tests.support.serving import Serving
 
 PATIENCE_MS = 30_000
 """A slow machine writes the longest answer of these tests within it."""
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for builds of the tiny model: what does not differ between them is made once."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")

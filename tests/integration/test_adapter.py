@@ -14,6 +14,8 @@ from packager.models import source
 from tests.support import quantized, tiny_adapter, tiny_model
 from tests.support.commands import edgepack, refused
 
+pytestmark = pytest.mark.usefixtures("jobs_here")
+
 PROMPT = "Once upon a time"
 TOKENS = 24
 

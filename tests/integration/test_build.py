@@ -19,11 +19,6 @@ from tests.support.commands import edgepack
 from tests.support.graphs import linear_bits
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 def build(cache: Path, model: Path, profile: str, output: Path, *more: str) -> dict[str, Any]:
     arguments: list[str | Path] = ["build", "--profile", profile, "--model", model, "-o", output]
     outcome = edgepack(*arguments, "--json", *more, cache=cache)

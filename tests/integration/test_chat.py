@@ -68,7 +68,7 @@ class Terminal:
     def send(self, text: str) -> None:
         os.write(self._side, text.encode())
 
-    def until(self, text: str, seconds: float = 60) -> str:
+    def until(self, text: str, seconds: float = 180) -> str:
         """What is shown up to a text; what comes after it is for the next call."""
         deadline = time.monotonic() + seconds
         while text not in self._shown:
@@ -128,7 +128,7 @@ def test_conversation_in_a_terminal(frozen: Terminal, tmp_path: Path) -> None:
     assert children == []
     frozen.until(">")
     frozen.send("\x04")
-    assert frozen.process.wait(timeout=20) == 0
+    assert frozen.process.wait(timeout=60) == 0
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def test_a_service_that_goes_away(release: Release) -> None:
         assert server.url in process.stderr.readline()
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
-    _, err = process.communicate("Hi\n", timeout=30)
+    _, err = process.communicate("Hi\n", timeout=60)
     assert process.returncode == 13
     assert "does not answer" in err
     assert "Traceback" not in err

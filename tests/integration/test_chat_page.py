@@ -224,7 +224,7 @@ def test_a_device_that_goes_away_and_comes_back(host_release: Release, page: Pag
         send(page, "Name a colour.")
         expect(answers(page).locator("footer")).to_contain_text("tokens/s")
         server.process.terminate()
-        server.process.wait(timeout=20)
+        server.process.wait(timeout=60)
         send(page, "Are you there?")
         expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
         expect(page.get_by_label("Your message")).to_have_value("Are you there?")

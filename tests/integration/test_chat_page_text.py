@@ -42,10 +42,10 @@ def echo_url() -> Iterator[str]:
     listening = bind("127.0.0.1:0")
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     yield url_of(listening, tls=False)
     server.should_exit = True
-    thread.join(timeout=20)
+    thread.join(timeout=60)
     listening.close()
 
 

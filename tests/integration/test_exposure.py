@@ -76,7 +76,7 @@ def test_tls(release: Release, tmp_path: Path) -> None:
 def test_slow_client_is_let_go(release: Release, sent: bytes) -> None:
     with Serving(release.folder, "--client-timeout", "1") as server:
         host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as slow:
+        with socket.create_connection((host, int(port)), timeout=60) as slow:
             slow.sendall(sent)
             while slow.recv(4096):
                 pass

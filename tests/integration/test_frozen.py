@@ -30,7 +30,7 @@ def server(host_release: Release) -> Iterator[Serving]:
     with Serving(host_release.folder) as serving:
         yield serving
         serving.process.terminate()
-        assert serving.process.wait(30) == 0
+        assert serving.process.wait(60) == 0
 
 
 def test_openai_client_gets_an_answer(client: openai.OpenAI) -> None:

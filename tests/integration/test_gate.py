@@ -12,11 +12,6 @@ from tests.support import tiny_gguf
 from tests.support.commands import Outcome, edgepack
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 def profile(folder: Path, limits: str) -> Path:
     path = folder / "mine.toml"
     path.write_text(f'extends = "mobile"\nname = "mine"\n[limits]\n{limits}\n')

@@ -24,7 +24,7 @@ from tests.support.serving import eventually
 
 START_S, PROBATION_S = 20.0, 3.0
 RULES = f"start_timeout_s = {START_S}\nprobation_s = {PROBATION_S}\n"
-SLACK_S = 10.0
+SLACK_S = 30.0
 """Time beyond the bounds for the start of processes on a busy machine."""
 
 
@@ -92,7 +92,7 @@ def test_good_release_is_committed_with_its_speed(trials: Trials) -> None:
     assert release.on_trial
     assert trials.state() == "on trial"
     assert trials.device.update.version == "2.0.0"
-    assert trials.device.wait_for_verdict(START_S + PROBATION_S).good
+    assert trials.device.wait_for_verdict(START_S + PROBATION_S + SLACK_S).good
     assert trials.device.judged_s >= PROBATION_S
     assert trials.device.current == release.digest
     assert trials.state() == "committed"
@@ -211,7 +211,7 @@ def test_interrupt_ends_the_waiting_and_not_the_trial(
     monkeypatch.setattr(waiting, "wait", interrupted)
     assert command(trials.bundle(2)) == 130
     assert "the trial goes on" in capsys.readouterr().err
-    assert trials.device.wait_for_verdict(START_S + PROBATION_S).good
+    assert trials.device.wait_for_verdict(START_S + PROBATION_S + SLACK_S).good
 
 
 def test_power_cut_during_a_trial_ends_in_a_verdict_after_the_boot(trials: Trials) -> None:
@@ -220,7 +220,7 @@ def test_power_cut_during_a_trial_ends_in_a_verdict_after_the_boot(trials: Trial
     trials.device.power_cut()
     assert trials.state() == "on trial"
     trials.device.boot()
-    assert trials.device.wait_for_verdict(START_S + PROBATION_S).good
+    assert trials.device.wait_for_verdict(START_S + PROBATION_S + SLACK_S).good
     assert trials.state() == "committed"
 
 
@@ -231,7 +231,7 @@ def test_four_boots_without_a_verdict_go_back(trials: Trials) -> None:
         trials.device.power_cut()
         assert trials.state() == "on trial"
         trials.device.boot()
-    verdict = trials.device.wait_for_verdict(5)
+    verdict = trials.device.wait_for_verdict(SLACK_S)
     assert verdict.reason == "no verdict after 3 starts"
     assert trials.state() == "rolled back"
     eventually(lambda: trials.device.serves(trials.good.digest))
@@ -245,7 +245,7 @@ def test_first_release_that_fails_stays_and_says_so(
     try:
         path = trial_bundles.bundle(tmp_path, tiny_onnx, 1, probe=wrong)
         release = install(path, device.root, services=device)
-        assert not device.wait_for_verdict(START_S).good
+        assert not device.wait_for_verdict(START_S + SLACK_S).good
         assert device.current == release.digest
         assert (device.update.state, device.update.version) == ("failed", "1.0.0")
         assert device.serves(release.digest)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -181,6 +182,7 @@ class FakeRegistry:
         blobs: contents by digest.
         manifests: contents by tag or digest, with their types.
         uploads: the bytes of unfinished uploads.
+        locks: held while a request works on an upload.
         answer: called with each request first; returns True if it has responded itself.
         requests: method, path and Authorization field of each request.
     """
@@ -189,6 +191,7 @@ class FakeRegistry:
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     uploads: dict[str, bytearray] = field(default_factory=dict)
+    locks: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
     answer: Callable[["Request"], bool] = lambda _: False
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
 
@@ -265,6 +268,12 @@ class Request(BaseHTTPRequestHandler):
             identity = f"u{len(self.registry.requests)}"
             uploads[identity] = bytearray()
             return self.respond(202, Location=f"/v2/team/bundle/blobs/uploads/{identity}?state=1")
+        # What arrived before a cut is taken before the next request is answered.
+        with self.registry.locks[identity]:
+            return self._go_on(identity, name, parse_qs(url.query))
+
+    def _go_on(self, identity: str, name: str, query: dict[str, list[str]]) -> None:
+        uploads = self.registry.uploads
         if identity not in uploads:
             return self.respond(404)
         stored = uploads[identity]
@@ -280,7 +289,7 @@ class Request(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return None
         if self.command == "PUT":
-            digest = parse_qs(url.query)["digest"][0]
+            digest = query["digest"][0]
             if digest != f"sha256:{hashlib.sha256(stored).hexdigest()}":
                 return self.respond(400)
             self.registry.blobs[digest] = bytes(uploads.pop(identity))

@@ -18,8 +18,8 @@ from device_runtime.bundle.manifest import RUNTIME_ENTRY
 from tests.support.commands import environment
 
 
-def eventually(check: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """The first true result of a check."""
+def eventually(check: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """The first true result of a check; the time is for a busy machine."""
     deadline = time.monotonic() + seconds
     while True:
         result = check()
@@ -51,7 +51,7 @@ class Serving:
         assert self.process.stdout is not None
         self.url = json.loads(self.process.stdout.readline())["url"]
         ready = f"{self.url}/readyz"
-        eventually(lambda: httpx.get(ready, verify=self.verify).status_code == 200)
+        eventually(lambda: httpx.get(ready, verify=self.verify, timeout=60).status_code == 200)
         return self
 
     def __exit__(
@@ -71,7 +71,7 @@ class Serving:
         return int(child.pid)
 
     def get(self, path: str) -> dict[str, Any]:
-        result: dict[str, Any] = httpx.get(f"{self.url}{path}").json()
+        result: dict[str, Any] = httpx.get(f"{self.url}{path}", timeout=60).json()
         return result
 
     def openai(self) -> openai.OpenAI:

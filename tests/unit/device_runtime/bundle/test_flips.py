@@ -204,11 +204,11 @@ def sparse(path: Path, size: int) -> int:
 @pytest.mark.slow
 def test_byte_beyond_two_and_four_gib(tmp_path: Path) -> None:
     path = tmp_path / "big.epk"
-    start = sparse(path, 4 * GIB + GIB // 2)
+    start = sparse(path, 4 * GIB + CHUNK)
     assert path.stat().st_blocks * 512 < 1 << 20
     with open_bundle(path) as bundle:
         bundle.verify()
-    for place in (2 * GIB + 12345, 4 * GIB + 12345):
+    for place in (2 * GIB + 12345, 4 * GIB + 123):
         with path.open("r+b") as file:
             file.seek(start + place)
             file.write(b"\1")

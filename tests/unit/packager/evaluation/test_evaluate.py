@@ -35,13 +35,16 @@ def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+pytestmark = pytest.mark.usefixtures("jobs_here")
+
+
 @pytest.fixture(autouse=True)
 def own_cache(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEPACK_CACHE", str(cache_root))
 
 
 @pytest.fixture
-def reference(own_cache: None, tiny_hf: Path) -> Path:
+def reference(own_cache: None, jobs_here: None, tiny_hf: Path) -> Path:
     """The tiny model's own text; made once, then from the cache."""
     return evaluation_text.prepare(resolve(str(tiny_hf)))
 

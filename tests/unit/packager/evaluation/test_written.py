@@ -23,6 +23,8 @@ PACKAGED = CATALOG[DEFAULT_MODEL].packaged
 assert PACKAGED is not None
 DIGEST = PACKAGED.sha256
 
+pytestmark = pytest.mark.usefixtures("jobs_here")
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

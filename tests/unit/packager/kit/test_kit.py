@@ -7,7 +7,9 @@ import re
 import shutil
 import struct
 import tarfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -185,6 +187,34 @@ def test_emulation_needs_qemu_and_its_registration(
     (tmp_path / "qemu-aarch64-static").touch(mode=0o755)
     (tmp_path / "binfmt.d" / "qemu-aarch64.conf").touch()
     kit.check(NAME)
+
+
+def test_two_builds_at_once_register_the_emulator_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cross = kit.PLATFORMS[NAME].cross
+    assert cross is not None
+    register = tmp_path / "binfmt_misc/register"
+    mounted = []
+
+    def written() -> str:
+        return register.read_text() if register.exists() else ""
+
+    def mount(argv: Sequence[object], what: str) -> None:
+        mounted.append(argv)
+        time.sleep(0.2)  # the time for the other to see that nothing is mounted
+        register.parent.mkdir(exist_ok=True)
+        register.touch()
+
+    monkeypatch.setattr(rootfs, "run", mount)
+    monkeypatch.setattr(rootfs, "_BINFMT", register.parent)
+    monkeypatch.setattr(rootfs, "_RULES", tmp_path)
+    monkeypatch.setattr(rootfs, "_registered", lambda _: "the rule" in written())
+    (tmp_path / f"{cross.emulator}.conf").write_text("the rule\n")
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(rootfs.register_emulator, [cross, cross]))
+    assert len(mounted) == 1
+    assert written() == "the rule"
 
 
 def test_export_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from packager.models import chat_template, tokenizers
 from packager.models.source import as_hf_folder, hf_folder, resolve
 from tests.support import tiny_gguf
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("own_cache", "jobs_here")
 
 TEMPLATE = "{% for turn in messages %}[{{ turn.role }}] {{ turn.content }}\n{% endfor %}"
 QUESTION = [{"role": "user", "content": "Hi"}]

@@ -14,7 +14,7 @@ from packager.models.source import as_hf_folder, resolve
 from tests.support import tiny_gguf
 from tests.support.sources import refused
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("own_cache", "jobs_here")
 
 USUAL: dict[str, Any] = {
     "attention.head_count": 4,

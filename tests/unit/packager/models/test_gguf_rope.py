@@ -23,7 +23,7 @@ LLAMA3 = {
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("own_cache", "jobs_here")
 
 
 def divisors(size: int, theta: float, parameters: dict[str, Any]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from packager.weights.layerwise import LayerwiseModel
 from tests.support import quantized
 from tests.support.sources import refused
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("own_cache", "jobs_here")
 
 NORM = "model.norm.weight"
 

@@ -24,6 +24,8 @@ from tests.support.families.models import FAMILIES
 GEMMA = FAMILIES["Gemma 3, with vision"]
 Tensors = dict[str, Any]
 
+pytestmark = pytest.mark.usefixtures("jobs_here")
+
 
 @pytest.fixture(scope="module")
 def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
