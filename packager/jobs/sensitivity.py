@@ -5,7 +5,8 @@ attention propagates, one in the gate may vanish. So the KL divergence L of the 
 the reference model is differentiated. If d is the change that quantization made to a weight, the
 inner product of d and dL/dw is twice the layer's share of L, where L is quadratic in d and the
 errors of the layers are uncorrelated. It is computed on the layer's outputs, so that no gradient of
-a weight is ever held. The share of the head is the divergence that its own quantization adds.
+a weight is ever held. The share of the head is the divergence that its own quantization adds, and
+if the embedding shares its weight, the share of that.
 
 One decoder layer is in memory at a time. On the way up, the inputs of each are stored; on the way
 down, each layer is run again on them, and differentiated (Chen et al., "Training Deep Nets with
@@ -91,9 +92,11 @@ class _Walk:
         """Store the inputs of each layer in both models, `[windows, length, hidden]`."""
         import torch
 
+        quantized = self._model.start(windows, self._head()) if self._model.tied else None
         first = self._model.start(windows)
         if not self._inputs(0).exists():
-            states.save(self._inputs(0), {"float": first, "quantized": first.clone()})
+            quantized = first.clone() if quantized is None else quantized
+            states.save(self._inputs(0), {"float": first, "quantized": quantized})
         for index in range(self._model.count):
             if not self._inputs(index + 1).exists():
                 inputs = states.load(self._inputs(index))
@@ -119,7 +122,8 @@ class _Walk:
                     yield Cost(layer=index, name=name, cost=float(share))
             above = path
             self._work.advance(1)
-        yield Cost(layer=-1, name=stored.HEAD, cost=self._of_the_head())
+        cost = self._of_the_head() + self._of_the_embedding(states.load(above)["gradient"])
+        yield Cost(layer=-1, name=stored.HEAD, cost=cost)
 
     def _inputs(self, index: int) -> Path:
         return self._work.target / f"inputs-{index:03}.safetensors"
@@ -167,7 +171,7 @@ class _Walk:
         import torch
 
         outputs = states.load(self._inputs(self._model.count))["quantized"]
-        weight = stored.load(self._calibrated, None, stored.HEAD).dequantize()
+        weight = self._head()
         total = 0.0
         for hidden in outputs[:, :-1]:
             with torch.no_grad(), self._model.head() as logits:
@@ -176,6 +180,15 @@ class _Walk:
                 q = torch.log_softmax(logits(hidden), -1)
             total += float((p.exp() * (p - q)).sum(-1).mean())
         return total / len(outputs)
+
+    def _of_the_embedding(self, gradient: Tensor) -> float:
+        """Compute the share of the embedding: 0 if its weight is not that of the head."""
+        inputs = states.load(self._inputs(0))
+        return float((gradient * (inputs["quantized"] - inputs["float"])).sum() / 2)
+
+    def _head(self) -> Tensor:
+        """Return the quantized weight of the head."""
+        return stored.load(self._calibrated, None, stored.HEAD).dequantize()
 
     def _through(self, index: int, above: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Differentiate a layer.

@@ -33,6 +33,7 @@ class LayerwiseModel:
 
     Attributes:
         count: number of decoder layers.
+        tied: embedding and head share their weight.
     """
 
     def __init__(
@@ -63,16 +64,18 @@ class LayerwiseModel:
         self._weights = Weights(source, self._model.all_tied_weights_keys)
         self._layers: Any = self._model.get_decoder().layers
         self.count = len(self._layers)
+        self.tied: bool = config.get_text_config().tie_word_embeddings
         self._names = {module: name for name, module in self._model.named_modules()}
         self._calls: list[dict[str, Any]] = []
 
-    def start(self, windows: Tensor) -> Tensor:
+    def start(self, windows: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Compute the first layer's inputs `[windows, length, hidden]` for token ids.
 
         Also records the other arguments of each layer.
 
         Args:
             windows: token ids `[windows, length]`.
+            embedding: weight of the embedding to compute with instead of its own.
         """
         import torch
 
@@ -81,6 +84,9 @@ class LayerwiseModel:
         ]
         for module in outside:
             self._fill(module, recurse=False)
+        embedded = self._model.get_input_embeddings()
+        if embedding is not None:
+            embedded.weight.data = embedding
         calls: list[dict[str, Any]] = [{} for _ in range(self.count)]
         first: list[Tensor] = []
 
@@ -96,7 +102,8 @@ class LayerwiseModel:
             for window in windows:
                 self._forward(input_ids=window[None])
         self._calls = calls
-        self._model.get_input_embeddings().to("meta")
+        # The weight alone: other tensors of an embedding are not in the files.
+        embedded.weight = torch.nn.Parameter(embedded.weight.to("meta"), requires_grad=False)
         return torch.cat(first)
 
     def run(self, index: int, hidden: Tensor) -> Iterator[Tensor]:
