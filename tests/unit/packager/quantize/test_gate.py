@@ -59,14 +59,13 @@ def _names(device: DeviceProfile, source: ModelSource | None = None, **more: Any
 @pytest.mark.parametrize(
     ("max_kl", "tried"),
     [
-        (0.1, ["int4-gptq-mixed", "int8"]),
-        (0.05, ["int8"]),
+        (0.1, ["int4-gptq-light", "int4-gptq-mixed", "int8"]),
+        (0.05, ["int4-gptq-mixed", "int8"]),
         # The last one is built whatever is known, and its figures are shown.
         (0.0, ["int8"]),
-        (0.3, ["int4-gptq", "int4-gptq-mixed", "int8"]),
         # Too near to what is known: another processor may be within the limit, or the tasks agree.
-        (0.16, ["int4-gptq", "int4-gptq-mixed", "int8"]),
-        (0.2, ["int4-gptq", "int4-gptq-mixed", "int8"]),
+        (0.07, ["int4-gptq-light", "int4-gptq-mixed", "int8"]),
+        (0.42, WHOLE),
         (0.6, WHOLE),
         (None, WHOLE),
     ],
@@ -80,7 +79,7 @@ def test_recipes_that_exceed_the_limit_for_sure_are_skipped(
 def test_what_is_skipped_is_reported_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     _names(_profile())
     line = " ".join(capsys.readouterr().err.split())
-    assert "skipping int4-rtn (0.563), int4-gptq (0.212)" in line
+    assert "skipping int4-rtn (0.567): KL known" in line
     assert "limit 0.1" in line
 
 
@@ -100,7 +99,7 @@ def test_whatever_is_not_the_same_is_tried(change: Mapping[str, Any]) -> None:
 
 
 def test_a_gpu_that_gets_the_same_weights_skips_the_same() -> None:
-    assert _names(_profile(provider="cuda")) == ["int4-gptq-mixed", "int8", "fp16"]
+    assert _names(_profile(provider="cuda")) == [*WHOLE[1:], "fp16"]
     assert _names(_profile(provider="dml"))[0] == "int4-rtn"
 
 
