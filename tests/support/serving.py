@@ -80,7 +80,7 @@ class Serving:
 
     def chat(self, content: str = "Hi", **fields: Any) -> httpx.Response:
         return httpx.post(
-            f"{self.url}/v1/chat/completions", json=chat_body(content, **fields), timeout=60
+            f"{self.url}/v1/chat/completions", json=chat_body(content, **fields), timeout=180
         )
 
 
