@@ -264,9 +264,9 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool, block_size
         disk += int(1.2 * of.parameters)  # a byte per code, and the scales
         disk += hidden
         if recipe.sensitive:
-            # A layer and its quantized form; the states of both models at each layer are stored.
+            # A layer, or the head, and its quantized form; the states of both models are stored.
             kept = 4 * sensitivity.WINDOWS * WINDOW * of.hidden
-            steps.append(_TORCH + max(of.head, 2 * of.layer + _activations(of)) + 4 * kept)
+            steps.append(_TORCH + max(2 * of.head, 2 * of.layer + _activations(of)) + 4 * kept)
             disk += 3 * (of.layers + 1) * kept
     return Need(memory=_PROGRAM + max(steps), disk=disk, bundle=model)
 
