@@ -208,7 +208,7 @@ def _need(source: ModelSource | None, own: DeviceProfile | None) -> Need | None:
     """Forecast the need of a build of a model for this machine; None if unknown."""
     if source is None or own is None:
         return None
-    recipes = gate.recipes(own.recipe, own.execution_provider, source)
+    recipes = gate.recipes(own.recipe, own, source)
     needs = (candidate.need(source, own, recipe) for recipe in recipes)
     return texts.need(source).then(*needs)
 

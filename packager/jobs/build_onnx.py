@@ -43,7 +43,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
         calibrated: output folder of `calibrate`; None for the other algorithms.
     """
 
-    algorithm: Literal["nearest", "kquant", "gptq", "gguf"]
+    algorithm: Literal["nearest", "own", "kquant", "gptq", "gguf"]
     body_bits: int
     head_bits: int
     embedding_bits: int
@@ -184,9 +184,9 @@ def quantize(
             return parts
     if bits == 8 or _name(node) in weights.sensitive:
         return [blocks.eight_bits(weight, block_size=size)]
-    if weights.algorithm == "nearest":
-        symmetric = weights.symmetric
-        return [blocks.nearest(weight, bits=bits, block_size=size, symmetric=symmetric)]
+    if weights.algorithm in ("nearest", "own"):
+        own, symmetric = weights.algorithm == "own", weights.symmetric
+        return [blocks.nearest(weight, bits=bits, block_size=size, symmetric=symmetric, own=own)]
     return [kquant.fit(weight, bits=bits, block_size=size)]
 
 

@@ -7,7 +7,7 @@ from packager.genai.folder import serving_bytes
 from packager.models.catalog import CatalogModel
 from packager.profile import DeviceProfile
 from packager.quantize.gate import exceeded_sizes, recipes
-from packager.recipes.recipes import KEEP, RECIPES, Recipe
+from packager.recipes.recipes import KEEP, OWN_GRID, RECIPES, Recipe
 from packager.weights import gguf_codes
 
 USUAL_TYPE = "Q4_K"
@@ -61,8 +61,8 @@ def expected_recipe(profile: DeviceProfile) -> Recipe:
     Only measuring tells which recipe passes the gate. The last one of 4 bits keeps most, and models
     of all sizes that were measured passed with it or an earlier, smaller one.
     """
-    if profile.recipe == KEEP:
-        return RECIPES[KEEP]
-    candidates = recipes(profile.recipe, profile.execution_provider)
+    if profile.recipe in (KEEP, OWN_GRID):
+        return RECIPES[profile.recipe]
+    candidates = recipes(profile.recipe, profile)
     narrow = [recipe for recipe in candidates if recipe.algorithm and recipe.body_bits == 4]
     return narrow[-1] if narrow else candidates[0]

@@ -13,7 +13,7 @@ from packager.quantize import candidate, kept
 from packager.quantize.candidate import Candidate
 from packager.quantize.subject import Subject
 from packager.recipes.providers import PASS_PROVIDERS, refusal
-from packager.recipes.recipes import AUTO, KEEP, LADDER, RECIPES, Recipe, find
+from packager.recipes.recipes import AUTO, KEEP, LADDER, OWN_GRID, RECIPES, Recipe, find
 from packager.units import MEGA, megabytes
 
 GRACE = 1.25
@@ -56,22 +56,26 @@ class Choice:
     quality_loss_allowed: bool
 
 
-def recipes(name: str, provider: str, source: ModelSource | None = None) -> list[Recipe]:
+def recipes(name: str, profile: DeviceProfile, source: ModelSource | None = None) -> list[Recipe]:
     """Return the recipes to try for `--recipe NAME`, in order.
 
     Args:
         name: name of a recipe, or `auto`.
-        provider: execution provider.
-        source: the model; None if it is not known yet, and no GGUF file.
+        profile: the device.
+        source: the model; None if it is not known yet.
 
     Raises:
-        QuantizeError: there is no such recipe.
+        QuantizeError: there is no such recipe, or the weights cannot be read.
         QualityError: the recipe cannot be built for this execution provider, or of this model.
     """
 
     def unfit(recipe: Recipe) -> str:
-        reason = refusal(recipe, provider)
-        return reason if reason or recipe.name != KEEP else kept.refusal(source)
+        reason = refusal(recipe, profile.execution_provider)
+        if not reason and recipe.name == KEEP:
+            return kept.refusal(source)
+        if not reason and recipe.name == OWN_GRID:
+            return kept.grid_refusal(source, profile.block_size)
+        return reason
 
     if name == AUTO:
         ladder = [RECIPES[step] for step in (*LADDER, "fp16")]

@@ -1,6 +1,10 @@
-"""The codes of a GGUF file: whether they can be kept, and as a folder of quantized weights."""
+"""What a model brings of its own: the codes of a GGUF file, or a grid that float weights lie on.
+
+Whether they can be kept, and the codes as a folder of quantized weights.
+"""
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,15 +12,20 @@ from device_runtime.bundle.quantization import SourceType
 from packager import cache, console
 from packager.errors import QuantizeError
 from packager.jobs import keys
+from packager.jobs.find_grid import FindGrid
 from packager.jobs.harness import run_job
 from packager.jobs.keep_gguf import KeepGguf
 from packager.models import gguf
+from packager.models.catalog import WITH_TEXT_MODEL
 from packager.models.source import ModelSource
 from packager.models.text_model import text_config
 from packager.weights import gguf_codes
 
 LEAST = 0.5
 """Smallest share of weights with codes to keep for which the recipe is worth building."""
+
+LEAST_ON_GRID = 0.99
+"""Smallest share of blocks on a grid for which a model was trained for it, or quantized before."""
 
 _read = functools.cache(gguf.read)
 
@@ -42,6 +51,37 @@ def refusal(source: ModelSource | None) -> str:
         f"the codes of {source.name} cannot be kept: {describe(listed, kept=False)} of its weights "
         "have none, or none that fit"
     )
+
+
+def grid_refusal(source: ModelSource | None, block_size: int) -> str:
+    """Return why a source's weights have no grid to keep; empty if they lie on one.
+
+    Args:
+        source: the model; None if it is not known yet.
+        block_size: inputs that share a scale.
+    """
+    if source is None or source.kind != "hf" or source.quantization:
+        return "only float weights can lie on a grid, and the model has none"
+    job = FindGrid(
+        folder=source.path,
+        block_size=block_size,
+        with_others=source.architecture in WITH_TEXT_MODEL,
+    )
+
+    def make(target: Path) -> None:
+        share = run_job(
+            job,
+            what=f"Looking at the weights of {source.name}",
+            error=QuantizeError,
+            hint="Download the model again.",
+        )
+        (target / "share.json").write_text(json.dumps(share))
+
+    stage = cache.stage("grid", keys.inputs(job, content={source.path: source.digest}), make)
+    share = float(json.loads((stage / "share.json").read_text()))
+    if share >= LEAST_ON_GRID:
+        return ""
+    return f"{100 * share:.0f} % of the weights of {source.name} lie on a grid of 4 bits"
 
 
 def summary(listed: tuple[SourceType, ...]) -> str:

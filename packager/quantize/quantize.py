@@ -125,7 +125,7 @@ def candidates(request: QuantizeRequest) -> list[Recipe]:
 
     What is known holds for the texts that the model writes itself, and for no others.
     """
-    recipes = gate.recipes(request.recipe, request.profile.execution_provider, request.source)
+    recipes = gate.recipes(request.recipe, request.profile, request.source)
     measured = measured_loss(request.source.digest)
     if measured is None or request.eval_text is not None or request.calibration_text is not None:
         return recipes

@@ -11,7 +11,7 @@ from packager.errors import QuantizeError
 from packager.recipes.nodes import EMBEDDING, HEAD
 from packager.suggest import suggest
 
-Algorithm = Literal["nearest", "kquant", "gptq", "gguf"]
+Algorithm = Literal["nearest", "own", "kquant", "gptq", "gguf"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,9 @@ class Recipe:
         name: name for `--recipe`.
         description: human-readable description, one line.
         precision: the model builder's name of the dtype.
-        algorithm: how the codes of the body are found: rounded to the nearest, fitted by weighted
-            least squares, calibrated (GPTQ), or those of the model's GGUF file. None for float
-            weights.
+        algorithm: how the codes of the body are found: rounded to the nearest, on the grid that
+            the weights lie on already, fitted by weighted least squares, calibrated (GPTQ), or
+            those of the model's GGUF file. None for float weights.
         body_bits: of the decoder layers' MatMuls.
         head_bits: of the language modelling head.
         embedding_bits: of the embedding; a model with tied embeddings stores one weight for both
@@ -85,6 +85,9 @@ class Recipe:
 KEEP = "gguf"
 """Keep the codes of a GGUF file."""
 
+OWN_GRID = "int4-own"
+"""Keep the grid that float weights lie on."""
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -93,6 +96,15 @@ RECIPES = {
             description="4 bits, symmetric, rounded to the nearest",
             precision="int4",
             algorithm="nearest",
+            symmetric=True,
+        ),
+        Recipe(
+            name=OWN_GRID,
+            description="4 bits, on the grid that the model was trained for; head 8 bits",
+            precision="int4",
+            algorithm="own",
+            head_bits=8,
+            embedding_bits=8,
             symmetric=True,
         ),
         Recipe(
@@ -157,11 +169,11 @@ RECIPES = {
 AUTO = "auto"
 """Try the ladder and take the smallest that passes the profile's limits."""
 
-LADDER = (KEEP, "int4-rtn", "int4-gptq-light", "int4-gptq-mixed", "int8")
-"""Recipes that `auto` tries: a GGUF file's own codes, where they can be kept, then the
-smallest first. The others are available by name: on the measured models, `int4-kquant` and
-`int4-mixed` lose to a recipe of their size in this list, and `int4-gptq` saves 5 % of the bytes of
-`int4-gptq-light` for a KL divergence that is half as large again."""
+LADDER = (KEEP, OWN_GRID, "int4-rtn", "int4-gptq-light", "int4-gptq-mixed", "int8")
+"""Recipes that `auto` tries: a GGUF file's own codes, or a model's own grid, where they can be
+kept, then the smallest first. The others are available by name: on the measured models,
+`int4-kquant` and `int4-mixed` lose to a recipe of their size in this list, and `int4-gptq` saves
+5 % of the bytes of `int4-gptq-light` for a KL divergence that is half as large again."""
 
 
 def find(name: str) -> Recipe:

@@ -25,6 +25,9 @@ AT_A_TIME = 1 << 18
 """Elements processed together: few enough to fit the processor's cache, which is several times as
 fast, and to need negligible memory."""
 
+QUOTIENT_ERROR = 2**-7
+"""Largest relative error of the quotient of two numbers that were rounded to bfloat16."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
@@ -49,12 +52,23 @@ class Blocks:
 
     def dequantize(self) -> Tensor:
         """Return the float32 weight `[out, in]` that the codes represent."""
-        width = self.codes.shape[1]
-        scales = self.scales.repeat_interleave(self.block_size, 1)[:, :width]
-        zeros = self.zeros.repeat_interleave(self.block_size, 1)[:, :width]
-        weight = (self.codes.float() - zeros.float()) * scales
-        if self.offsets is not None:
-            weight += self.offsets.dequantize().repeat_interleave(self.block_size, 1)
+        import torch
+
+        out, width = self.codes.shape
+        weight = torch.empty((out, width))
+        offsets = self.offsets.dequantize() if self.offsets is not None else None
+
+        def wide(part: Tensor) -> Tensor:
+            """Repeat the numbers of some rows' blocks for each of their elements."""
+            return part.repeat_interleave(self.block_size, 1)[:, :width]
+
+        step = max(1, AT_A_TIME // width)
+        for row in range(0, out, step):
+            rows = slice(row, row + step)
+            strip = torch.sub(self.codes[rows], wide(self.zeros[rows].float()), out=weight[rows])
+            strip.mul_(wide(self.scales[rows]))
+            if offsets is not None:
+                strip.add_(wide(offsets[rows]))
         return weight
 
     def form(self) -> tuple[int, int, bool]:
@@ -97,7 +111,9 @@ def joined(parts: Sequence[Blocks]) -> Blocks:
     )
 
 
-def nearest(weight: Tensor, *, bits: int, block_size: int, symmetric: bool) -> Blocks:
+def nearest(
+    weight: Tensor, *, bits: int, block_size: int, symmetric: bool, own: bool = False
+) -> Blocks:
     """Round a weight to the nearest codes (RTN), with the best scale of `grid` for each block.
 
     Args:
@@ -105,6 +121,7 @@ def nearest(weight: Tensor, *, bits: int, block_size: int, symmetric: bool) -> B
         bits: bits of a code, 4 or 8.
         block_size: inputs that share a scale.
         symmetric: fix the zero point at the midpoint of the codes.
+        own: take the scale of `own_scale` for blocks that have one; 4 bits, symmetric.
     """
     import torch
 
@@ -119,6 +136,9 @@ def nearest(weight: Tensor, *, bits: int, block_size: int, symmetric: bool) -> B
         padded = torch.nn.functional.pad(weight[rows].float(), (0, count * block_size - width))
         blocks = padded.reshape(-1, count, block_size)
         scale, zero = grid(blocks, bits=bits, symmetric=symmetric)
+        if own:
+            found = own_scale(blocks)
+            scale = torch.where(found != 0, found, scale)
         codes[rows] = encode(blocks, scale, zero, bits=bits).flatten(1)[:, :width]
         scales[rows] = scale.squeeze(-1)
         zeros[rows] = zero.squeeze(-1)
@@ -135,6 +155,34 @@ def encode(blocks: Tensor, scales: Tensor, zeros: Tensor, *, bits: int) -> Tenso
     import torch
 
     return (blocks / scales + zeros).round_().clamp_(0, 2**bits - 1).to(torch.uint8)
+
+
+def own_scale(blocks: Tensor) -> Tensor:
+    """Find the scale of the 4-bit grid that a block already lies on, symmetric as in llama.cpp's
+    Q4_0: of weights that were trained for a grid, or quantized before and decoded to floats.
+
+    `grid` would find another one, and round what needs no rounding. The block's own is found from
+    its largest weight, which is the scale times an integer up to 8.
+
+    Args:
+        blocks: weights, float32 `[..., block]`, that may have been rounded to bfloat16.
+
+    Returns:
+        Scales, float32 `[..., 1]`; 0 for a block that lies on no grid.
+    """
+    import torch
+
+    largest = torch.gather(blocks, -1, blocks.abs().argmax(-1, keepdim=True))
+    found = torch.zeros_like(largest)
+    for level in range(8, 0, -1):
+        # The largest gets the code 8 - level: only on this side there are 8.
+        scale = torch.where(largest == 0, torch.ones_like(largest), largest / -level)
+        quotients = blocks / scale
+        levels = quotients.round()
+        exact = (quotients - levels).abs() <= QUOTIENT_ERROR * levels.abs()
+        fits = (exact & (levels <= 7)).all(-1, keepdim=True)
+        found = torch.where(fits, scale, found)
+    return found
 
 
 def grid(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from device_runtime.bundle.reader import open_bundle
-from tests.support import tiny_gguf
+from tests.support import tiny_gguf, tiny_model
 from tests.support.commands import Outcome, edgepack
 
 
@@ -120,6 +120,15 @@ def test_a_gguf_file_keeps_its_codes(cache: Path, tiny_hf: Path, tmp_path: Path)
     assert found["operators"]["AveragePool"] == 8  # four inputs of linear layers, two layers
     assert "Calibrating" not in outcome.err
     assert "Weights of the GGUF file: Q4_1" in (tmp_path / "out.report.html").read_text()
+
+
+def test_a_model_trained_for_4_bits_keeps_its_grid(
+    cache: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    trained = tiny_model.round_to_q4_0(tiny_hf, tmp_path / "trained")
+    found = facts(build(cache, trained, "mobile", tmp_path))
+    assert [one["recipe"] for one in found["tried"]] == [found["recipe"]] == ["int4-own"]
+    assert found["quality"]["kl"] < 0.001
 
 
 @pytest.mark.slow

@@ -66,6 +66,31 @@ def make_hf(folder: Path, *, seed: int = 0, sure: float = 1.0) -> Path:
     return folder
 
 
+def round_to_q4_0(hf_folder: Path, folder: Path) -> Path:
+    """Copy a Hugging Face folder, its linear layers as quantization-aware training leaves them.
+
+    Their weights are those that llama.cpp's Q4_0 stands for, in bfloat16.
+    """
+    import shutil
+
+    import torch
+    from gguf import GGMLQuantizationType, dequantize, quantize
+    from safetensors.torch import load_file, save_file
+
+    def rounded(weight: torch.Tensor) -> torch.Tensor:
+        q4_0 = GGMLQuantizationType.Q4_0
+        return torch.from_numpy(dequantize(quantize(weight.float().numpy(), q4_0), q4_0))
+
+    shutil.copytree(hf_folder, folder)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    for name, weight in tensors.items():
+        if "_proj" in name:
+            tensors[name] = rounded(weight).bfloat16()
+    save_file(tensors, file, metadata={"format": "pt"})
+    return folder
+
+
 def make_onnx(hf_folder: Path, folder: Path, work: Path, precision: str = "fp32") -> Path:
     """Build the ONNX GenAI folder of a Hugging Face folder with the model builder; returns it."""
     import subprocess

@@ -15,7 +15,7 @@ from packager.profile import DeviceProfile
 from packager.quantize import quantize
 from packager.quantize.quantize import QuantizeRequest
 from packager.recipes.recipes import AUTO, RECIPES
-from tests.support import tiny_gguf
+from tests.support import tiny_gguf, tiny_model
 
 WHOLE = ["int4-rtn", "int4-gptq-light", "int4-gptq-mixed", "int8"]
 TEXT = Path("own.txt")
@@ -46,6 +46,7 @@ def _source(digest: str = DIGEST) -> ModelSource:
         architecture="LlamaForCausalLM",
         license="",
         parameters=134_515_008,
+        quantization="FP8",  # its weights are not looked at
     )
 
 
@@ -129,6 +130,18 @@ def test_auto_keeps_the_codes_of_a_gguf_file_that_has_them(
     source = resolve(str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf", types=types)))
     assert _names(_profile(), source) == [*kept, *WHOLE]
     assert _names(_profile(provider="dml"), source)[0] == "int4-rtn"
+
+
+def test_auto_keeps_the_grid_that_weights_lie_on(tiny_hf: Path, tmp_path: Path) -> None:
+    trained = resolve(str(tiny_model.round_to_q4_0(tiny_hf, tmp_path / "trained")))
+    assert _names(_profile(), trained) == ["int4-own", *WHOLE]
+    # Its blocks are of 32 weights.
+    assert _names(_profile(block_size=64), trained) == WHOLE
+    assert _names(_profile(provider="dml"), trained)[0] == "int4-rtn"
+    ordinary = resolve(str(tiny_hf))
+    assert _names(_profile(), ordinary) == WHOLE
+    with pytest.raises(QualityError, match=r"0 % of the weights of .* lie on a grid of 4 bits"):
+        _names(_profile(), ordinary, recipe="int4-own")
 
 
 def test_codes_that_are_not_there_are_not_kept(tiny_hf: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType, dequantize, quantize
 
 from packager.weights import blocks
 from packager.weights.blocks import Blocks, nearest
@@ -67,12 +68,55 @@ def test_the_last_block_may_be_shorter() -> None:
     assert torch.equal(made.dequantize()[:, 32:], alone.dequantize())
 
 
+def _q4_0(weight: torch.Tensor) -> torch.Tensor:
+    kind = GGMLQuantizationType.Q4_0
+    return torch.from_numpy(dequantize(quantize(weight.numpy(), kind), kind))
+
+
+def test_a_grid_that_the_weights_lie_on_is_found_and_kept() -> None:
+    weight = _q4_0(_weight(24, 128))
+    found = blocks.own_scale(weight.reshape(24, 4, 32))
+    assert (found != 0).all()
+    own = nearest(weight, bits=4, block_size=32, symmetric=True, own=True)
+    torch.testing.assert_close(own.dequantize(), weight, rtol=1e-6, atol=0)
+
+
+def test_a_grid_is_found_after_rounding_to_bfloat16() -> None:
+    weight = _q4_0(_weight(64, 128))
+    own = nearest(weight.bfloat16(), bits=4, block_size=32, symmetric=True, own=True)
+    exact = nearest(weight, bits=4, block_size=32, symmetric=True, own=True)
+    assert torch.equal(own.codes, exact.codes)
+
+
+@pytest.mark.parametrize("levels", [range(-7, 8), range(-8, 8), range(-3, 3)])
+def test_a_grid_of_a_whole_row_is_one_of_its_blocks(levels: range) -> None:
+    # A block need not have the row's largest weight, as with one scale for each channel.
+    chosen = torch.randint(levels.start, levels.stop, (16, 128), generator=torch.manual_seed(0))
+    weight = chosen * torch.linspace(0.01, 0.3, 16)[:, None]
+    own = nearest(weight, bits=4, block_size=32, symmetric=True, own=True)
+    torch.testing.assert_close(own.dequantize(), weight, rtol=1e-6, atol=0)
+    searched = nearest(weight, bits=4, block_size=32, symmetric=True)
+    assert (searched.dequantize() - weight).norm() > 0.005 * weight.norm()
+
+
+def test_other_weights_lie_on_no_grid() -> None:
+    assert (blocks.own_scale(_weight(1000, 32).bfloat16().float()) == 0).all()
+    # One step too many: 17 levels.
+    levels = torch.arange(-8.0, 9).repeat(2)[None, :32]
+    assert (blocks.own_scale(levels) == 0).all()
+    weight = _weight(8, 64)
+    own = nearest(weight, bits=4, block_size=32, symmetric=True, own=True)
+    assert torch.equal(own.codes, nearest(weight, bits=4, block_size=32, symmetric=True).codes)
+
+
 def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = _weight(50, 96)
     whole = nearest(weight, bits=4, block_size=32, symmetric=False)
+    dequantized = whole.dequantize()
     monkeypatch.setattr(blocks, "AT_A_TIME", 7 * 96)
     pieces = nearest(weight, bits=4, block_size=32, symmetric=False)
     assert torch.equal(whole.codes, pieces.codes)
+    assert torch.equal(whole.dequantize(), dequantized)
     assert torch.equal(whole.scales, pieces.scales)
 
 
