@@ -260,7 +260,7 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool, block_size
         steps.append(_TORCH + 3 * of.head)
     if recipe.calibrated:
         hidden = 4 * windows * WINDOW * of.hidden
-        steps.append(_TORCH + 3 * hidden + 9 * of.head)
+        steps.append(_TORCH + 3 * hidden + max(6 * of.head, 9 * of.layer))
         disk += int(1.2 * of.parameters)  # a byte per code, and the scales
         disk += hidden
         if recipe.sensitive:

@@ -116,7 +116,7 @@ class _Work:
 
     def differentiating(self) -> float:
         """Forecast the costs of the layers: both models, one of them again, its gradients."""
-        return START_S + 6 * self._forward(sensitivity.WINDOWS)
+        return START_S + 8 * self._forward(sensitivity.WINDOWS)
 
     def building(self) -> float:
         """Forecast the graph, its check and the first answer."""
@@ -125,7 +125,8 @@ class _Work:
     def measuring(self, windows: int) -> float:
         """Forecast the probabilities of a quantized model, and its answers."""
         answers = sum(len(asked.prompts) * asked.max_tokens for asked in texts.QUESTIONS)
-        reading = answers * 0.7 * self._of.parameters / self._pace.bytes_s
+        # At most: a model that ends its answers early is done sooner.
+        reading = answers * 2.4 * self._of.parameters / self._pace.bytes_s
         return 2 * START_S + self._forward(windows) / 2 + reading
 
     def _forward(self, windows: int) -> float:
@@ -135,7 +136,7 @@ class _Work:
         """Return the time of a step that decodes some texts together."""
         of = self._of
         width = 4.0 if self._floats else of.stored
-        products = 2 * of.parameters * at_once / (0.4 if self._floats else 0.8)
+        products = 2 * of.parameters * at_once / 0.4
         # The processor waits for weights, or for products; and for some hundred small operations.
         waiting = max(of.parameters * width / self._pace.bytes_s, self._products(products))
         return waiting + 4e-4 * of.layers + 2e-8 * at_once * of.vocabulary
