@@ -14,13 +14,15 @@ from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import DeviceError, ServiceError
 from device_runtime.logs import event
+from device_runtime.mqtt.address import Broker, broker
+from device_runtime.mqtt.reporter import Reporter
+from device_runtime.mqtt.spool import Spool
 from device_runtime.server import page
 from device_runtime.server.access_log import AccessLog
 from device_runtime.server.api_keys import KeyRing
 from device_runtime.server.auth import OPEN_PATHS, protect
 from device_runtime.server.listener import Server, bind, is_loopback, tls_context, url_of
-from device_runtime.status import device_id, heartbeat, mqtt
-from device_runtime.status.mqtt import MqttReporter
+from device_runtime.status import board, device_id, heartbeat
 from device_runtime.status.report import (
     BOOT_ID,
     Identity,
@@ -28,7 +30,6 @@ from device_runtime.status.report import (
     RuntimeStatus,
     now,
     resident_bytes,
-    temperature_c,
     uptime_s,
 )
 from device_runtime.update.outcome import LatestUpdate
@@ -62,7 +63,8 @@ class Service:
         self._config = config
         self._announce = announce
         self._device_id = device_id.device_id(config.device_id)
-        self._broker = mqtt.broker(config.mqtt, config.mqtt_password_file) if config.mqtt else None
+        self._folder = release.folder
+        self._broker = _broker(config)
         self._keys = KeyRing(config.api_keys_file) if config.api_keys_file else None
         self._tls = tls_context(config.tls_certificate, config.tls_key)
         self._stats = RequestStats()
@@ -89,6 +91,7 @@ class Service:
             system_prompt=served.system_prompt,
             probe=manifest.probe,
         )
+        self._reporter: Reporter | None = None
         self._api = Api(
             self._supervisor,
             self._stats,
@@ -99,7 +102,6 @@ class Service:
         )
         self._server: Server | None = None
         self._socket: socket.socket | None = None
-        self._reporter: MqttReporter | None = None
         self._reporting: asyncio.Future[None]
         self._beating: asyncio.Task[None] | None = None
 
@@ -143,10 +145,11 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         if self._broker is not None:
-            self._reporter = MqttReporter(
+            self._reporter = Reporter(
                 self._broker,
                 device_id=self._device_id,
                 interval_s=self._config.status_interval,
+                spool=Spool(self._config.state_folder or heartbeat.state_folder()),
                 snapshot=self.status,
                 on_failure=lambda error: loop.call_soon_threadsafe(
                     self._reporting.set_exception, error
@@ -232,13 +235,15 @@ class Service:
             requests=requests,
             tokens_per_s=tokens_per_s,
             first_token_s=first_token_s,
+            worker_ends=self._supervisor.ends,
             worker_restarts=self._supervisor.restarts,
             last_error=self._supervisor.last_error,
             self_check=self._supervisor.self_check,
             update=self._update.read(),
             memory_bytes=worker_bytes + resident_bytes(os.getpid()),
             worker_memory_bytes=worker_bytes,
-            temperature_c=temperature_c(),
+            board=board.measure(self._folder),
+            mqtt=self._reporter.state if self._reporter is not None else None,
         )
 
     def _on_started(self) -> None:
@@ -252,6 +257,23 @@ class Service:
         wait_s = 0 if self._server.should_exit else DRAIN_S
         asyncio.get_running_loop().call_later(wait_s, self._supervisor.refuse)
         self._server.should_exit = True
+
+
+def _broker(config: RuntimeConfig) -> Broker | None:
+    """Return the broker of a configuration; None without one.
+
+    Raises:
+        ServiceError: its URL is invalid, or a file cannot be used.
+    """
+    if config.mqtt is None:
+        return None
+    return broker(
+        config.mqtt,
+        password_file=config.mqtt_password_file,
+        ca_file=config.mqtt_ca_file,
+        certificate=config.mqtt_certificate,
+        key=config.mqtt_key,
+    )
 
 
 def _unexpected_end(name: str, part: asyncio.Future[None]) -> DeviceError:

@@ -1,4 +1,4 @@
-"""Generate the tables of docs/families.md, models.md and precisions.md from the code's data:
+"""Generate what docs/ has from the code's data: tables, and the AsyncAPI document:
 
 python -m scripts.tables
 """
@@ -6,14 +6,17 @@ python -m scripts.tables
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from device_runtime.mqtt.contract import CHANNELS
 from packager.models.catalog import CATALOG
 from packager.recipes.providers import NOT_MADE
 from packager.report.models import FACTS, facts
+from scripts import asyncapi
 from tests.support.families.models import FAMILIES
 from tests.support.families.variants import OTHERS, VARIANTS
 from tests.support.provider_builds import CASES, MADE, expected
 
 DOCS = Path(__file__).parent.parent / "docs"
+ASYNCAPI = "mqtt-asyncapi.json"
 BEGIN, END = "<!-- {} -->", "<!-- end -->"
 
 
@@ -86,6 +89,20 @@ def models() -> str:
     return _table(FACTS, [facts(model) for model in CATALOG.values()])
 
 
+def topics() -> str:
+    """Render the MQTT topics."""
+    rows = [
+        (
+            f"`{topic.replace('{type}', '<type>')}`",
+            str(channel.qos),
+            "yes" if channel.retained else "no",
+            channel.when,
+        )
+        for topic, channel in CHANNELS.items()
+    ]
+    return _table(("topic", "QoS", "retained", "published"), rows)
+
+
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     heads = tuple(heads)
     lines = [heads, ("---",) * len(heads), *rows]
@@ -95,6 +112,7 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "families.md": {"families": families, "others": others, "variants": variants},
     "models.md": {"models": models},
+    "mqtt.md": {"topics": topics},
     "precisions.md": {"precisions": precisions},
 }
 
@@ -110,5 +128,6 @@ def current(name: str) -> str:
 
 
 if __name__ == "__main__":
+    (DOCS / ASYNCAPI).write_text(asyncapi.document(), encoding="utf-8")
     for document in TABLES:
         (DOCS / document).write_text(current(document), encoding="utf-8")

@@ -65,8 +65,12 @@ def _readable(status: dict[str, Any]) -> str:
         lines["update"] = f"{name} {update['state']}{reason}"
     if status["self_check"] is not None:
         lines["self-check"] = status["self_check"]["detail"]
-    if status["temperature_c"] is not None:
-        lines["temperature"] = f"{status['temperature_c']:.0f} °C"
+    if status["board"]["temperature_c"] is not None:
+        lines["temperature"] = f"{status['board']['temperature_c']:.0f} °C"
+    if status["mqtt"] is not None:
+        mqtt = status["mqtt"]
+        state = "connected to" if mqtt["connected"] else "not connected to"
+        lines["mqtt"] = f"{state} {mqtt['broker']}: {mqtt['detail']}"
     return "\n".join(f"{name + ':':<13}{value}" for name, value in lines.items())
 
 

@@ -124,12 +124,30 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     mqtt: Annotated[
         str | None,
         Meta(
-            description="Report to this broker: mqtt://[USER@]HOST[:PORT], mqtts:// for TLS.",
+            description="Report to this broker: mqtt://[USER@]HOST[:PORT], mqtts:// for TLS, "
+            "ws:// and wss:// for websockets.",
             extra={"metavar": "URL", "check": check_broker},
         ),
     ] = None
     mqtt_password_file: Annotated[
         Path | None, Meta(description="File with the password for the broker.")
+    ] = None
+    mqtt_ca_file: Annotated[
+        Path | None,
+        Meta(description="Certificates (PEM) to check the broker's with; default: the system's."),
+    ] = None
+    mqtt_certificate: Annotated[
+        Path | None, Meta(description="Certificate (PEM) to show the broker.")
+    ] = None
+    mqtt_key: Annotated[
+        Path | None, Meta(description="Private key of that certificate (PEM, not encrypted).")
+    ] = None
+    state_folder: Annotated[
+        Path | None,
+        Meta(
+            description="Folder for events that wait for the broker; default: systemd's state "
+            "folder, or memory."
+        ),
     ] = None
     device_id: Annotated[
         str | None,

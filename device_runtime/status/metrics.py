@@ -102,11 +102,11 @@ class _Status(Collector):
         }
         for name, (about, value) in gauges.items():
             yield GaugeMetricFamily(f"edgepack_{name}", about, value=value)
-        if status.temperature_c is not None:
+        if status.board.temperature_c is not None:
             yield GaugeMetricFamily(
                 "edgepack_temperature_celsius",
                 "Temperature of the hottest sensor.",
-                value=status.temperature_c,
+                value=status.board.temperature_c,
             )
         health = GaugeMetricFamily(
             "edgepack_health", "1 for the service's current state.", labels=("health",)

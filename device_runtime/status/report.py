@@ -4,7 +4,7 @@ import os
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ import msgspec
 
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import Usage
+from device_runtime.status.board import Board
 from device_runtime.update.outcome import UpdateState
 from device_runtime.worker.health import Health
 
@@ -25,20 +26,50 @@ boot_id, messages are ordered by `seq`, not by `ts`."""
 
 _STARTED = time.monotonic()
 _AVERAGE_WEIGHT = 0.2
-_THERMAL = Path("/sys/class/thermal")
+_RECENT = 200
+"""Answers that medians are of."""
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """A measured quantity: of the last answer, and its running average; None before the first."""
+    """A measured quantity; null before the first answer.
+
+    Attributes:
+        last: of the last answer.
+        average: running average, in which recent answers count more.
+        p50: median of recent answers.
+        p95: 95th percentile of recent answers.
+    """
 
     last: float | None = None
     average: float | None = None
+    p50: float | None = None
+    p95: float | None = None
 
-    def with_value(self, value: float) -> "Figure":
-        """Return the figure after one more measurement."""
-        previous = value if self.average is None else self.average
-        average = previous + _AVERAGE_WEIGHT * (value - previous)
-        return Figure(last=round(value, 4), average=round(average, 4))
+
+class Series:
+    """The measurements that a figure is of."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._average = 0.0
+
+    def add(self, value: float) -> None:
+        """Add a measurement."""
+        previous = self._average if self._recent else value
+        self._average = previous + _AVERAGE_WEIGHT * (value - previous)
+        self._recent.append(value)
+
+    def figure(self) -> Figure:
+        """Return the figure of the measurements so far."""
+        if not self._recent:
+            return Figure()
+        ordered = sorted(self._recent)
+        return Figure(
+            last=round(self._recent[-1], 4),
+            average=round(self._average, 4),
+            p50=round(ordered[len(ordered) // 2], 4),
+            p95=round(ordered[int(0.95 * (len(ordered) - 1) + 0.5)], 4),
+        )
 
 
 class Outcome(StrEnum):
@@ -86,6 +117,20 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
 
 
+class MqttState(msgspec.Struct, frozen=True, kw_only=True):
+    """The connection to the broker at one moment.
+
+    Attributes:
+        broker: URL of the broker.
+        connected: whether there is a connection.
+        detail: version of the protocol, or why there is no connection.
+    """
+
+    broker: str
+    connected: bool
+    detail: str
+
+
 class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The status at one moment.
 
@@ -96,6 +141,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         running: number of requests being answered.
         tokens_per_s: decode speed.
         first_token_s: seconds from the start of work on a request to its first token.
+        worker_ends: how often the inference process has ended, or could not be started.
         worker_restarts: number of restarts of the inference process.
         last_error: reason why the inference process last ended; empty if it never did.
         self_check: result of the check before the service was ready; null before its end, and for
@@ -103,8 +149,8 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         update: the latest update of the device.
         memory_bytes: resident memory of both processes.
         worker_memory_bytes: resident memory of the inference process alone.
-        temperature_c: temperature of the hottest sensor, degrees Celsius; None if none can be
-            read.
+        board: measurements of the machine.
+        mqtt: the connection to the broker; null without one in the configuration.
     """
 
     schema: int = SCHEMA
@@ -119,13 +165,15 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     requests: Requests
     tokens_per_s: Figure
     first_token_s: Figure
+    worker_ends: int
     worker_restarts: int
     last_error: str
     self_check: SelfCheck | None
     update: UpdateState
     memory_bytes: int
     worker_memory_bytes: int
-    temperature_c: float | None
+    board: Board
+    mqtt: MqttState | None
 
 
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,8 +194,8 @@ class RequestStats:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._outcomes: Counter[Outcome] = Counter()
-        self._tokens_per_s = Figure()
-        self._first_token_s = Figure()
+        self._tokens_per_s = Series()
+        self._first_token_s = Series()
 
     def count(self, outcome: Outcome) -> None:
         """Count a request by its outcome."""
@@ -157,9 +205,9 @@ class RequestStats:
     def measure(self, usage: Usage) -> None:
         """Add the speeds of an answer to the averages."""
         with self._lock:
-            self._first_token_s = self._first_token_s.with_value(usage.first_token_s)
+            self._first_token_s.add(usage.first_token_s)
             if usage.tokens_per_s is not None:
-                self._tokens_per_s = self._tokens_per_s.with_value(usage.tokens_per_s)
+                self._tokens_per_s.add(usage.tokens_per_s)
 
     def snapshot(self) -> tuple[Requests, Figure, Figure]:
         """Return counts, tokens per second and seconds to first token, all at one moment."""
@@ -170,7 +218,7 @@ class RequestStats:
                 rejected=self._outcomes[Outcome.REJECTED],
                 failed=self._outcomes[Outcome.FAILED],
             )
-            return requests, self._tokens_per_s, self._first_token_s
+            return requests, self._tokens_per_s.figure(), self._first_token_s.figure()
 
 
 def now() -> str:
@@ -191,17 +239,3 @@ def resident_bytes(pid: int | None) -> int:
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def temperature_c(thermal: Path = _THERMAL) -> float | None:
-    """Return the temperature of the hottest thermal zone, degrees Celsius; None without one."""
-    temperatures = []
-    for zone in thermal.glob("thermal_zone*/temp"):
-        try:
-            degrees = int(zone.read_text()) / 1000
-        except (OSError, ValueError):
-            continue
-        # A sensor that is switched off reports absurd values.
-        if -50 < degrees < 200:
-            temperatures.append(degrees)
-    return max(temperatures, default=None)

@@ -110,6 +110,7 @@ class Supervisor:
 
     Attributes:
         self_check: result of that check; None before its end.
+        ends: number of processes that ended, or could not be started.
         restarts: number of processes that were started to replace one that had ended.
         last_error: reason the last process ended; empty if none has ended.
     """
@@ -126,6 +127,7 @@ class Supervisor:
     ) -> None:
         self._health = Health.STARTING
         self.self_check: SelfCheck | None = None
+        self.ends = 0
         self.restarts = 0
         self.last_error = ""
         self._command = command
@@ -319,6 +321,7 @@ class Supervisor:
         while True:
             error = await self._run_child()
             self._failures += 1
+            self.ends += 1
             self.last_error = str(error)
             event(log, logging.ERROR, "worker_ended", failures=self._failures, error=error)
             if not self._first_load.done():

@@ -35,7 +35,7 @@ _EXCLUDED = (
     "torch", "transformers", "onnx", "onnx_ir", "packager", "pip", "setuptools",
     # Optional imports that the runtime does not need. readline is GPL as well.
     "zstandard._cffi", "zstandard.backend_cffi", "numpy.f2py", "numpy.testing", "readline",
-    "tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "sqlite3", "lib2to3",
+    "tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "lib2to3",
     "xmlrpc", "ensurepip",
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ import onnxruntime_genai.models
 import pytest
 
 from packager.recipes.providers import NOT_MADE, PRECISIONS
-from scripts import tables
+from scripts import asyncapi, tables
 from tests.support.commands import edgepack, make_offline, refused
 from tests.support.graphs import linear_bits
 from tests.support.provider_builds import ASKED, CASES, MADE, expected
@@ -172,3 +172,8 @@ def test_table_asks_for_the_precisions_there_are() -> None:
 def test_tables_of_the_documents_are_current(document: str) -> None:
     written = (tables.DOCS / document).read_text(encoding="utf-8")
     assert written == tables.current(document), "run: python -m scripts.tables"
+
+
+def test_the_contract_over_mqtt_is_current() -> None:
+    written = (tables.DOCS / tables.ASYNCAPI).read_text(encoding="utf-8")
+    assert written == asyncapi.document(), "run: python -m scripts.tables"

@@ -25,10 +25,10 @@ from device_runtime.inference.engine import (
     TokenLogprob,
     Usage,
 )
-from device_runtime.status.report import Identity, RequestStats, RuntimeStatus
-from device_runtime.update.outcome import UpdateState
+from device_runtime.status.report import RequestStats, RuntimeStatus
 from device_runtime.worker import process
 from device_runtime.worker.health import Health
+from tests.support import statuses
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,27 +121,13 @@ class FakeGenerator:
 
 def runtime_status(stats: RequestStats, health: Health = Health.READY) -> RuntimeStatus:
     requests, tokens_per_s, first_token_s = stats.snapshot()
-    return RuntimeStatus(
-        ts="",
-        boot_id="",
-        device_id="",
+    return statuses.status(
         health=health,
-        uptime_s=1,
-        identity=Identity(
-            model="tiny", release="abc", version="1", profile="cpu", kit=None, runtime="0"
-        ),
-        queue_length=0,
         running=1,
         requests=requests,
         tokens_per_s=tokens_per_s,
         first_token_s=first_token_s,
         worker_restarts=2,
-        last_error="",
-        self_check=None,
-        update=UpdateState(state="none"),
-        memory_bytes=0,
-        worker_memory_bytes=0,
-        temperature_c=None,
     )
 
 

@@ -38,13 +38,13 @@ function show(text, health) {
 }
 
 function summary(status) {
-  const { health, running, queue_length, tokens_per_s, memory_bytes, temperature_c } = status;
+  const { health, running, queue_length, tokens_per_s, memory_bytes, board } = status;
   return [
     health,
     running + queue_length > 1 && `${running} running, ${queue_length} waiting`,
     tokens_per_s.last !== null && `${tokens_per_s.last.toFixed(1)} tokens/s`,
     `${Math.round(memory_bytes / 2 ** 20)} MiB`,
-    temperature_c !== null && `${Math.round(temperature_c)} °C`,
+    board.temperature_c !== null && `${Math.round(board.temperature_c)} °C`,
   ]
     .filter(Boolean)
     .join(" · ");

@@ -59,7 +59,7 @@ def test_whole_answer(app: App) -> None:
     assert answer["usage"]["completion_tokens"] == 3
     requests, tokens_per_s, _ = app.stats.snapshot()
     assert requests.completed == 1
-    assert tokens_per_s == Figure(last=20.0, average=20.0)
+    assert tokens_per_s == Figure(last=20.0, average=20.0, p50=20.0, p95=20.0)
 
 
 def test_streamed_answer(app: App) -> None:

@@ -34,7 +34,7 @@ async def test_it_says_who_runs_what_and_how_it_is(
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
     beat = read((tmp_path / FILE_NAME).read_bytes())
     assert beat is not None
-    assert (beat.pid, beat.release, beat.health) == (os.getpid(), "abc", "ready")
+    assert (beat.pid, beat.release, beat.health) == (os.getpid(), "0" * 64, "ready")
     assert (beat.worker_restarts, beat.self_check) == (2, None)
     assert beat.beat > 1
 

@@ -1,10 +1,9 @@
 """Statistics of requests, and what is read from the system."""
 
 import os
-from pathlib import Path
 
 from device_runtime.inference.engine import Usage
-from device_runtime.status.report import Outcome, RequestStats, resident_bytes, temperature_c
+from device_runtime.status.report import Outcome, RequestStats, Series, resident_bytes
 
 
 def usage(first_token_s: float, tokens: int) -> Usage:
@@ -40,10 +39,13 @@ def test_resident_memory() -> None:
     assert resident_bytes(2**30) == 0
 
 
-def test_temperature_is_that_of_the_hottest_sensor_that_works(tmp_path: Path) -> None:
-    assert temperature_c(tmp_path) is None
-    for number, value in enumerate(["41500\n", "52250\n", "-274000\n", "broken"]):
-        zone = tmp_path / f"thermal_zone{number}"
-        zone.mkdir()
-        (zone / "temp").write_text(value)
-    assert temperature_c(tmp_path) == 52.25
+def test_figures_of_a_series() -> None:
+    series = Series()
+    assert series.figure().p50 is None
+    for value in range(1, 101):
+        series.add(value)
+    figure = series.figure()
+    assert (figure.last, figure.p50, figure.p95) == (100, 51, 95)
+    for _ in range(1000):
+        series.add(7.0)
+    assert (series.figure().p50, series.figure().p95) == (7, 7)

@@ -13,6 +13,8 @@ from tests.support.bundles import draft
 from tests.support.targets import ELF_X86_64, make_root
 
 UNITS = "etc/systemd/system"
+LATER = ("RuntimeDirectory", "StateDirectory")
+"""Settings that the units of the first version did not have."""
 WANTED = f"{UNITS}/multi-user.target.wants/edgepack.service"
 
 
@@ -92,7 +94,7 @@ def test_unedited_unit_of_an_earlier_version_is_replaced(root: Path, tmp_path: P
     unit = root / UNITS / "edgepack.service"
     new = unit.read_text()
     lines = new.splitlines(keepends=True)[1:]
-    unit.write_text("".join(line for line in lines if not line.startswith("RuntimeDirectory")))
+    unit.write_text("".join(line for line in lines if not line.startswith(LATER)))
     assert install(bundle(tmp_path, 2), root).notes == ()
     assert unit.read_text() == new
 

@@ -1,0 +1,1 @@
+"""MQTT: reports to a broker, and commands from it."""

@@ -1,0 +1,211 @@
+"""What is published: topics and payloads. docs/mqtt.md is made of these structs.
+
+All topics are below `edgepack/v1/<device>/`. Payloads are JSON objects. Fields may be added without
+raising `schema`, and readers must ignore those that they do not know.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from device_runtime.heartbeat import SelfCheck
+from device_runtime.status.board import Board
+from device_runtime.status.report import Figure, Identity, Requests
+from device_runtime.update.outcome import UpdateState
+from device_runtime.worker.health import Health
+
+SCHEMA = 1
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+def root(device_id: str) -> str:
+    """Return the beginning of a device's topics."""
+    return f"edgepack/v1/{device_id}/"
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """What all payloads have.
+
+    Attributes:
+        schema: version of the payload.
+        ts: time of the message, RFC 3339 in UTC. The clock of a device may be wrong after a power
+            cut: within a boot_id, `seq` orders messages.
+        boot_id: identifier of this run of the service.
+        seq: number of the message in this run.
+    """
+
+    schema: int = SCHEMA
+    ts: str
+    boot_id: str
+    seq: Count
+
+
+class Status(Payload, frozen=True, kw_only=True):
+    """Whether the device is connected. Retained; the broker publishes `offline` by itself (the
+    will) if the connection is lost.
+
+    Attributes:
+        state: `online` or `offline`.
+        session: number of the connection; of two messages, that of the higher session is right.
+    """
+
+    state: Literal["online", "offline"]
+    session: Count
+
+
+class Info(Payload, frozen=True, kw_only=True):
+    """What the device is. Retained; published for each connection.
+
+    Attributes:
+        identity: the running release and program.
+        commands: verbs that the device carries out.
+    """
+
+    identity: Identity
+    commands: tuple[str, ...] = ()
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Result of a check.
+
+    Attributes:
+        status: `failed` keeps the device from answering, `degraded` may, or hides what it does.
+        detail: what was found; empty if that is `ok`.
+    """
+
+    status: Literal["ok", "degraded", "failed"]
+    detail: str = ""
+
+
+class DeviceHealth(Payload, frozen=True, kw_only=True):
+    """How the device is. Retained; published on each change and every minute.
+
+    Attributes:
+        health: the worst of all checks.
+        checks: the checks by name.
+    """
+
+    health: Literal["ok", "degraded", "failed"]
+    checks: dict[str, Finding]
+
+
+class Update(Payload, frozen=True, kw_only=True):
+    """The latest update of the device. Retained; published on each change.
+
+    Attributes:
+        update: the update.
+    """
+
+    update: UpdateState
+
+
+class SpoolState(msgspec.Struct, frozen=True, kw_only=True):
+    """Events that wait for the broker.
+
+    Attributes:
+        depth: number of events that wait.
+        dropped: number of events that were dropped since the spool was made, as it was full.
+    """
+
+    depth: Count
+    dropped: Count
+
+
+class Telemetry(Payload, frozen=True, kw_only=True):
+    """Measurements, every `status_interval_s` seconds. Not retained, QoS 0.
+
+    Attributes:
+        health: state of the inference process.
+        uptime_s: seconds since the service started.
+        queue_length: number of requests in the queue.
+        running: number of requests being answered.
+        requests: number of requests since the start, by outcome.
+        tokens_per_s: decode speed.
+        first_token_s: seconds from the start of work on a request to its first token.
+        worker_restarts: number of restarts of the inference process.
+        last_error: reason why the inference process last ended; empty if it never did.
+        self_check: result of the check before the service was ready.
+        memory_bytes: resident memory of both processes.
+        worker_memory_bytes: resident memory of the inference process alone.
+        board: measurements of the machine.
+        spool: events that wait for the broker.
+    """
+
+    health: Health
+    uptime_s: float
+    queue_length: Count
+    running: Count
+    requests: Requests
+    tokens_per_s: Figure
+    first_token_s: Figure
+    worker_restarts: Count
+    last_error: str
+    self_check: SelfCheck | None
+    memory_bytes: Count
+    worker_memory_bytes: Count
+    board: Board
+    spool: SpoolState
+
+
+EventType = Literal[
+    "start", "ready", "stop", "worker_ended", "update", "throttled", "under_voltage"
+]
+
+
+class Event(Payload, frozen=True, kw_only=True):
+    """Something that happened, in the topic `event/<type>`. QoS 1, not retained; kept until the
+    broker has acknowledged it, and published again where it is not known whether it has arrived.
+
+    Attributes:
+        id: identifier of the event: of several messages with the same, all but one are copies.
+        type: what happened.
+        uptime_s: seconds since the service started.
+        historical: it arrives late, since the broker or the device was away.
+        detail: more about it; the fields depend on the type.
+    """
+
+    id: str
+    type: EventType
+    uptime_s: float
+    historical: bool = False
+    detail: dict[str, Any] = {}
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """A topic.
+
+    Attributes:
+        payload: what is published there.
+        qos: quality of service.
+        retained: new subscribers get the last message.
+        when: when a message is published.
+    """
+
+    payload: type[Payload]
+    qos: Literal[0, 1]
+    retained: bool
+    when: str
+
+
+CHANNELS = {
+    "status": Channel(
+        payload=Status,
+        qos=1,
+        retained=True,
+        when="`online` on connecting; `offline` when the service stops, or by the broker's will",
+    ),
+    "info": Channel(payload=Info, qos=1, retained=True, when="on connecting"),
+    "health": Channel(
+        payload=DeviceHealth, qos=1, retained=True, when="on each change, and every minute"
+    ),
+    "update": Channel(payload=Update, qos=1, retained=True, when="on connecting, on each change"),
+    "telemetry": Channel(
+        payload=Telemetry, qos=0, retained=False, when="every `status_interval` seconds"
+    ),
+    "event/{type}": Channel(
+        payload=Event, qos=1, retained=False, when="as it happens, or once the broker is back"
+    ),
+}
+"""All topics, below the device's root."""

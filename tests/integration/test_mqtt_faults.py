@@ -1,0 +1,241 @@
+"""The reporter against a real mosquitto, when something is wrong with broker, network or device."""
+
+import gc
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from device_runtime.mqtt import backoff, connection, session
+from device_runtime.mqtt.address import Broker, broker
+from device_runtime.mqtt.contract import Status
+from device_runtime.mqtt.payloads import payload
+from device_runtime.mqtt.reporter import Reporter
+from device_runtime.mqtt.spool import Spool
+from tests.support import certificates
+from tests.support.mosquitto import DEVICE, TOPIC, Mosquitto, publish, retained, subscribed
+from tests.support.serving import eventually
+from tests.support.statuses import status
+
+pytestmark = pytest.mark.requires("mosquitto")
+
+
+class Device:
+    """A device whose status the test sets.
+
+    Attributes:
+        status: what the device's service would report.
+        spool: events that wait for the broker.
+        reporter: the reporter.
+    """
+
+    def __init__(self, address: Broker, folder: Path | None = None) -> None:
+        self.status = status()
+        self.spool = Spool(folder)
+        self.failures: list[BaseException] = []
+        self.reporter = Reporter(
+            address,
+            device_id=DEVICE,
+            interval_s=0.2,
+            spool=self.spool,
+            snapshot=lambda: self.status,
+            on_failure=self.failures.append,
+        )
+
+
+@contextmanager
+def reporting(address: Broker, folder: Path | None = None) -> Iterator[Device]:
+    device = Device(address, folder)
+    device.reporter.start()
+    try:
+        yield device
+    finally:
+        device.reporter.stop()
+    assert device.failures == []
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[Mosquitto]:
+    mosquitto = Mosquitto(folder, *options)
+    mosquitto.start()
+    try:
+        yield mosquitto
+    finally:
+        mosquitto.stop()
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    with running(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "FIRST_S", 0.2)
+
+
+def waits(device: Device, number: int) -> bool:
+    return device.spool.state().depth == number
+
+
+def test_events_of_an_outage_arrive_once_it_is_over_and_in_order(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _quick: None
+) -> None:
+    monkeypatch.setattr(session, "LATE_S", 1.0)
+    with reporting(broker(mosquitto.url), tmp_path) as device:
+        with subscribed(mosquitto.port) as messages:
+            live, _ = messages.next("event/start")
+        mosquitto.stop()
+        eventually(lambda: not device.reporter.state.connected)
+        for number in range(1, 4):
+            device.status = status(worker_ends=number, last_error=f"crash {number}")
+            eventually(partial(waits, device, number))
+        mosquitto.start()
+        with subscribed(mosquitto.port) as messages:
+            ended = [messages.next("event/worker_ended")[0] for _ in range(3)]
+        assert [one["detail"]["reason"] for one in ended] == ["crash 1", "crash 2", "crash 3"]
+        assert ended[0]["historical"]
+        assert not live["historical"]
+        assert len({one["id"] for one in ended}) == 3
+        eventually(lambda: device.spool.state().depth == 0)
+
+
+def test_events_of_a_device_that_was_switched_off_arrive_on_its_next_start(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    mosquitto.stop()
+    with reporting(broker(mosquitto.url), tmp_path):
+        pass
+    mosquitto.start()
+    with subscribed(mosquitto.port) as messages, reporting(broker(mosquitto.url), tmp_path):
+        first, _ = messages.next("event/start")
+        messages.next("event/stop")
+        second, _ = messages.next("event/start")
+        assert first["seq"] < second["seq"]
+
+
+def test_a_late_will_does_not_leave_a_device_offline(mosquitto: Mosquitto) -> None:
+    with reporting(broker(mosquitto.url)):
+        eventually(lambda: retained(mosquitto.port, "status")["state"] == "online")
+        late = payload(Status, state="offline", session=0)
+        publish(mosquitto.port, "status", late, retain=True)
+        eventually(lambda: retained(mosquitto.port, "status")["state"] == "online")
+
+
+SECOND = """
+import sys, time
+from device_runtime.mqtt.address import broker
+from tests.integration.test_mqtt_faults import reporting
+
+with reporting(broker(sys.argv[1])):
+    time.sleep(60)
+"""
+
+
+def test_a_second_device_of_the_same_id_is_noticed_and_avoided(mosquitto: Mosquitto) -> None:
+    with reporting(broker(mosquitto.url)), subscribed(mosquitto.port) as messages:
+        messages.next("status", state="online")
+        second = subprocess.Popen([sys.executable, "-c", SECOND, mosquitto.url])
+        try:
+            while "broker" not in (report := messages.next("health")[0])["checks"] or (
+                report["checks"]["broker"]["status"] == "ok"
+            ):
+                pass
+            assert "same device_id" in report["checks"]["broker"]["detail"]
+            # Each now waits for half a minute before it takes the id back.
+            time.sleep(3)
+            before = mosquitto.log.count("New client connected")
+            time.sleep(8)
+            assert mosquitto.log.count("New client connected") - before <= 1
+        finally:
+            second.kill()
+            second.wait()
+
+
+@pytest.mark.parametrize("versions", [connection.VERSIONS, connection.VERSIONS[1:]])
+def test_what_the_broker_refuses_is_part_of_the_health(
+    tmp_path: Path, versions: tuple[MQTTProtocolVersion, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "VERSIONS", versions)
+    rules = tmp_path / "acl"
+    rules.write_text(f"topic write {TOPIC}health\ntopic read {TOPIC}#\n")
+    options = ("allow_anonymous true", f"acl_file {rules}")
+    with running(tmp_path, *options) as mosquitto, reporting(broker(mosquitto.url)):
+        with subscribed(mosquitto.port) as messages:
+            report, _ = messages.next("health", health="degraded")
+        assert f"{TOPIC}status" in report["checks"]["broker"]["detail"]
+        assert report["checks"]["model"]["status"] == "ok"
+
+
+def test_a_corrected_password_needs_no_restart(tmp_path: Path, _quick: None) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, DEVICE, "right"], check=True)
+    passwords.chmod(0o644)
+    own = tmp_path / "own"
+    own.write_text("wrong\n")
+    with running(tmp_path, "allow_anonymous false", f"password_file {passwords}") as mosquitto:
+        address = broker(mosquitto.url.replace("://", f"://{DEVICE}@"), password_file=own)
+        with reporting(address) as device:
+            eventually(lambda: "Not authorized" in device.reporter.state.detail)
+            own.write_text("right\n")
+            eventually(lambda: device.reporter.state.connected)
+
+
+def tls(folder: Path, *more: str) -> tuple[certificates.Certificate, list[str]]:
+    """Return a certificate and what mosquitto needs to serve with it."""
+    made = certificates.make(folder)
+    made.key.chmod(0o644)
+    return made, [
+        "allow_anonymous true",
+        f"certfile {made.certificate}",
+        f"keyfile {made.key}",
+        *more,
+    ]
+
+
+def secure(mosquitto: Mosquitto, **files: Path) -> Broker:
+    return broker(mosquitto.url.replace("mqtt://127.0.0.1", "mqtts://localhost"), **files)
+
+
+# paho leaves it to the garbage collector to close a socket whose certificate is refused.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_tls_with_a_private_authority(tmp_path: Path) -> None:
+    made, options = tls(tmp_path)
+    with running(tmp_path, *options) as mosquitto:
+        with reporting(secure(mosquitto, ca_file=made.certificate)) as device:
+            eventually(lambda: device.reporter.state.connected)
+        with reporting(secure(mosquitto)) as device:
+            eventually(lambda: "certificate is refused" in device.reporter.state.detail)
+    gc.collect()
+
+
+def test_a_broker_that_wants_a_certificate(tmp_path: Path) -> None:
+    made, options = tls(tmp_path)
+    options += ["require_certificate true", f"cafile {made.certificate}"]
+    with running(tmp_path, *options) as mosquitto:
+        with reporting(secure(mosquitto, ca_file=made.certificate)) as device:
+            eventually(lambda: "certificate required" in device.reporter.state.detail.lower())
+            assert "version" not in device.reporter.state.detail
+        files = {"certificate": made.certificate, "key": made.key}
+        with reporting(secure(mosquitto, ca_file=made.certificate, **files)) as device:
+            eventually(lambda: device.reporter.state.connected)
+
+
+def test_a_certificate_that_expires_soon_is_part_of_the_health(tmp_path: Path) -> None:
+    made, options = tls(tmp_path)  # valid for two days
+    plain = Mosquitto(tmp_path)
+    listener = [f"listener {plain.port} 127.0.0.1"]
+    with (
+        running(tmp_path, *options, *listener) as mosquitto,
+        reporting(secure(mosquitto, ca_file=made.certificate)),
+        subscribed(plain.port) as messages,
+    ):
+        report, _ = messages.next("health", health="degraded")
+        assert "expires on 20" in report["checks"]["certificates"]["detail"]
