@@ -58,7 +58,7 @@ class Reporter:
         self._state = MqttState(broker=broker.url, connected=False, detail="not yet connected")
         self._stopping = threading.Event()
         self._noted_all = threading.Event()
-        self._first = True
+        self._announced = False
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
             for name, work in (("events", self._keep_watching), ("mqtt", self._keep_connected))
@@ -149,10 +149,12 @@ class Reporter:
             spool=self._spool,
             snapshot=self._snapshot,
             backoff=self._backoff,
-            first=self._first,
+            announced=self._announced,
         )
-        self._first = False
-        session.run(lambda: not self._noted_all.is_set())
+        try:
+            session.run(lambda: not self._noted_all.is_set())
+        finally:
+            self._announced = session.announced
 
     def _became(self, *, connected: bool, detail: str) -> None:
         """Keep the state; log it unless it repeats the last one: not every attempt gets a line."""

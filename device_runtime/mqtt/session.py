@@ -48,7 +48,10 @@ class Session:
         spool: events that wait for the broker.
         snapshot: returns the current status.
         backoff: takes notice of another client with the same id.
-        first: the connection is the first of this run.
+        announced: this run has been `online` before.
+
+    Attributes:
+        announced: this run has been `online`.
     """
 
     def __init__(
@@ -61,8 +64,9 @@ class Session:
         spool: Spool,
         snapshot: Callable[[], RuntimeStatus],
         backoff: Backoff,
-        first: bool,
+        announced: bool,
     ) -> None:
+        self.announced = announced
         self._connection = connection
         self._root = root
         self._number = number
@@ -70,7 +74,6 @@ class Session:
         self._spool = spool
         self._snapshot = snapshot
         self._backoff = backoff
-        self._first = first
         self._opened = time.monotonic()
         self._heard = False
         self._sent = 0
@@ -115,9 +118,11 @@ class Session:
             status = None
         own = status is not None and status.boot_id == BOOT_ID
         if retained:
-            if not own and not self._first:
+            if not own and self.announced:
                 self._backoff.notice_conflict()
-        elif not own or (status is not None and status.session != self._number):
+            return
+        self.announced |= own
+        if not own or (status is not None and status.session != self._number):
             self._state("online")
 
     def _state(self, state: str) -> None:

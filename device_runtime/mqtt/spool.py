@@ -94,10 +94,14 @@ class Spool:
     def state(self) -> SpoolState:
         """Count the events that wait, and those that were dropped."""
         with self._lock:
-            query = "SELECT count(*) FROM events"
-            written = self._do(lambda db: int(db.execute(query).fetchone()[0])) or 0
-            dropped = self._do(lambda db: _add(db, "dropped", 0)) or 0
-            return SpoolState(depth=written + len(self._unwritten), dropped=dropped + self._lost)
+            query = (
+                "SELECT (SELECT count(*) FROM events), "
+                "(SELECT value FROM counters WHERE name = 'dropped')"
+            )
+            written, dropped = self._do(lambda db: db.execute(query).fetchone()) or (0, 0)
+            return SpoolState(
+                depth=written + len(self._unwritten), dropped=(dropped or 0) + self._lost
+            )
 
     def close(self) -> None:
         """Close the database."""
