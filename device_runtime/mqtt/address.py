@@ -22,7 +22,7 @@ _HINT = (
 
 
 class Broker(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the broker is, and how to connect.
+    """Address of the broker, and what is needed to connect.
 
     Attributes:
         host: name or address.

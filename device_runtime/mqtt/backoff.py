@@ -1,4 +1,4 @@
-"""How long to wait before the next connection to the broker."""
+"""Waits before the next connection to the broker."""
 
 import random
 

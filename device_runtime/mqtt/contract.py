@@ -1,4 +1,4 @@
-"""What is published: topics and payloads. docs/mqtt.md is made of these structs.
+"""Topics and payloads of the reports. docs/mqtt.md is made of these structs.
 
 All topics are below `edgepack/v1/<device>/`. Payloads are JSON objects. Fields may be added without
 raising `schema`, and readers must ignore those that they do not know.
@@ -26,7 +26,7 @@ def root(device_id: str) -> str:
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
-    """What all payloads have.
+    """Head of all payloads.
 
     Attributes:
         schema: version of the payload.
@@ -43,7 +43,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(Payload, frozen=True, kw_only=True):
-    """Whether the device is connected. Retained; the broker publishes `offline` by itself (the
+    """Presence of the device. Retained; the broker publishes `offline` by itself (the
     will) if the connection is lost.
 
     Attributes:
@@ -56,7 +56,7 @@ class Status(Payload, frozen=True, kw_only=True):
 
 
 class Info(Payload, frozen=True, kw_only=True):
-    """What the device is. Retained; published for each connection.
+    """Identity of the device. Retained; published for each connection.
 
     Attributes:
         identity: the running release and program.
@@ -80,7 +80,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceHealth(Payload, frozen=True, kw_only=True):
-    """How the device is. Retained; published on each change and every minute.
+    """Health of the device. Retained; published on each change and every minute.
 
     Attributes:
         health: the worst of all checks.

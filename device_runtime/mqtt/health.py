@@ -1,4 +1,4 @@
-"""What the device's health consists of: named checks, of which the worst counts."""
+"""Named checks that the device's health consists of; the worst of them counts."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -37,21 +37,21 @@ def link(
         expires: end of the validity of the first certificate to expire; None without TLS.
         spool: reason why events are not on the disk; empty if they are.
     """
-    found = {"broker": Finding(status="ok"), "spool": Finding(status="ok")}
+    checks = {"broker": Finding(status="ok"), "spool": Finding(status="ok")}
     if refused:
         what = ", ".join(f"{topic} ({reason})" for topic, reason in sorted(refused.items()))
-        found["broker"] = Finding(status="degraded", detail=f"the broker refuses {what}")
+        checks["broker"] = Finding(status="degraded", detail=f"the broker refuses {what}")
     if conflict:
         detail = "another device has the same device_id: each disconnects the other"
-        found["broker"] = Finding(status="degraded", detail=detail)
+        checks["broker"] = Finding(status="degraded", detail=detail)
     if spool:
         detail = f"events do not survive a power cut: {spool}"
-        found["spool"] = Finding(status="degraded", detail=detail)
+        checks["spool"] = Finding(status="degraded", detail=detail)
     if expires is not None:
         late = expires - datetime.now(UTC) < SOON
         detail = f"a certificate expires on {expires:%Y-%m-%d}" if late else ""
-        found["certificates"] = Finding(status="degraded" if late else "ok", detail=detail)
-    return found
+        checks["certificates"] = Finding(status="degraded" if late else "ok", detail=detail)
+    return checks
 
 
 def worst(checks: Mapping[str, Finding]) -> Literal["ok", "degraded", "failed"]:
@@ -85,7 +85,7 @@ def _update(status: RuntimeStatus) -> Finding:
 
 def _board(board: Board) -> dict[str, Finding]:
     """Judge what the machine can measure; a check is missing where it cannot."""
-    found = {}
+    checks = {}
     for name, bad, detail in (
         ("power", board.under_voltage, "the power supply is too weak"),
         ("throttling", board.throttled, "the processor is slowed down"),
@@ -97,5 +97,5 @@ def _board(board: Board) -> dict[str, Finding]:
     ):
         if bad is not None:
             status: Literal["ok", "degraded"] = "degraded" if bad else "ok"
-            found[name] = Finding(status=status, detail=detail if bad else "")
-    return found
+            checks[name] = Finding(status=status, detail=detail if bad else "")
+    return checks

@@ -1,4 +1,4 @@
-"""What is published over one connection to the broker, from `online` to `offline`."""
+"""Messages over one connection to the broker, from `online` to `offline`."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -60,7 +60,7 @@ def temperature_c(thermal: Path) -> float | None:
     """Return the temperature of the hottest thermal zone, degrees Celsius; None without one."""
     degrees = [number / 1000 for number in _numbers(thermal.glob("thermal_zone*/temp"))]
     # A sensor that is switched off reports absurd values.
-    return max((each for each in degrees if -50 < each < 200), default=None)
+    return max((value for value in degrees if -50 < value < 200), default=None)
 
 
 def _memory_available(proc: Path) -> int | None:
@@ -79,8 +79,8 @@ def _disk_free(folder: Path) -> int | None:
 
 def _firmware(sys: Path) -> int | None:
     """Return the bits of the Raspberry Pi's firmware."""
-    found = sys.glob("devices/platform/soc*/soc*:firmware/get_throttled")
-    return next(_numbers(found, base=16), None)
+    files = sys.glob("devices/platform/soc*/soc*:firmware/get_throttled")
+    return next(_numbers(files, base=16), None)
 
 
 def _throttled(sys: Path, firmware: int | None) -> bool | None:

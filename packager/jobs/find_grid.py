@@ -32,7 +32,7 @@ class FindGrid(Job[float], frozen=True, kw_only=True):
         import torch
         from safetensors import safe_open
 
-        found = []
+        on_grid = []
         for path, name in self._matrices():
             with safe_open(path, framework="pt") as file:
                 stored = file.get_slice(name)
@@ -40,8 +40,8 @@ class FindGrid(Job[float], frozen=True, kw_only=True):
                 if width % self.block_size == 0:
                     rows = [stored[row : row + 1] for row in range(0, out, -(-out // ROWS))]
                     blocks = torch.cat(rows).float().reshape(len(rows), -1, self.block_size)
-                    found.append(own_scale(blocks).flatten() != 0)
-        return float(torch.cat(found).float().mean()) if found else 0.0
+                    on_grid.append(own_scale(blocks).flatten() != 0)
+        return float(torch.cat(on_grid).float().mean()) if on_grid else 0.0
 
     def _matrices(self) -> list[tuple[Path, str]]:
         """Choose the weights to look at, each with its file."""

@@ -1,4 +1,4 @@
-"""What a model brings of its own: the codes of a GGUF file, or a grid that float weights lie on.
+"""Quantization that a model brings along: codes of a GGUF file, or a grid of its float weights.
 
 Whether they can be kept, and the codes as a folder of quantized weights.
 """

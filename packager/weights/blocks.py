@@ -137,8 +137,8 @@ def nearest(
         blocks = padded.reshape(-1, count, block_size)
         scale, zero = grid(blocks, bits=bits, symmetric=symmetric)
         if own:
-            found = own_scale(blocks)
-            scale = torch.where(found != 0, found, scale)
+            own_scales = own_scale(blocks)
+            scale = torch.where(own_scales != 0, own_scales, scale)
         codes[rows] = encode(blocks, scale, zero, bits=bits).flatten(1)[:, :width]
         scales[rows] = scale.squeeze(-1)
         zeros[rows] = zero.squeeze(-1)
@@ -173,7 +173,7 @@ def own_scale(blocks: Tensor) -> Tensor:
     import torch
 
     largest = torch.gather(blocks, -1, blocks.abs().argmax(-1, keepdim=True))
-    found = torch.zeros_like(largest)
+    scales = torch.zeros_like(largest)
     for level in range(8, 0, -1):
         # The largest gets the code 8 - level: only on this side there are 8.
         scale = torch.where(largest == 0, torch.ones_like(largest), largest / -level)
@@ -181,8 +181,8 @@ def own_scale(blocks: Tensor) -> Tensor:
         levels = quotients.round()
         exact = (quotients - levels).abs() <= QUOTIENT_ERROR * levels.abs()
         fits = (exact & (levels <= 7)).all(-1, keepdim=True)
-        found = torch.where(fits, scale, found)
-    return found
+        scales = torch.where(fits, scale, scales)
+    return scales
 
 
 def grid(

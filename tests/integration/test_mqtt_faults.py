@@ -232,10 +232,11 @@ def test_a_certificate_that_expires_soon_is_part_of_the_health(tmp_path: Path) -
     made, options = tls(tmp_path)  # valid for two days
     plain = Mosquitto(tmp_path)
     listener = [f"listener {plain.port} 127.0.0.1"]
-    with (
-        running(tmp_path, *options, *listener) as mosquitto,
-        reporting(secure(mosquitto, ca_file=made.certificate)),
-        subscribed(plain.port) as messages,
-    ):
-        report, _ = messages.next("health", health="degraded")
+    with running(tmp_path, *options, *listener) as mosquitto:
+        eventually(plain.listens)
+        with (
+            reporting(secure(mosquitto, ca_file=made.certificate)),
+            subscribed(plain.port) as messages,
+        ):
+            report, _ = messages.next("health", health="degraded")
         assert "expires on 20" in report["checks"]["certificates"]["detail"]

@@ -234,8 +234,8 @@ def test_model_that_does_not_load_ends_the_service(tiny_onnx: Path, tmp_path: Pa
         ),
         (
             "MQTT reports",
-            "from device_runtime.status.mqtt import MqttReporter as It; "
-            "It._attempt = lambda self: 1 / 0",
+            "from device_runtime.mqtt.reporter import Reporter as It; "
+            "It._keep_connected = lambda self: 1 / 0",
         ),
         (
             "HTTP server",

@@ -47,7 +47,7 @@ class Mosquitto:
             self._process = subprocess.Popen(
                 ["mosquitto", "-v", "-c", self._config], stdout=log, stderr=log
             )
-        eventually(self._listens)
+        eventually(self.listens)
 
     def stop(self) -> None:
         """Stop it; what it retained is lost."""
@@ -61,7 +61,8 @@ class Mosquitto:
         """Its log so far."""
         return self._log.read_text()
 
-    def _listens(self) -> bool:
+    def listens(self) -> bool:
+        """Whether its port accepts connections."""
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
