@@ -1,6 +1,11 @@
 """Waits before the next connection to the broker."""
 
+import logging
 import random
+
+from device_runtime.logs import event
+
+log = logging.getLogger(__name__)
 
 FIRST_S = 1.0
 LONGEST_S = 30.0
@@ -28,6 +33,7 @@ class Backoff:
         """Take notice of another client with the same id."""
         if not self.conflict:
             self.conflict, self._wait_s = True, CONFLICT_FIRST_S
+            event(log, logging.WARNING, "device_id_taken", hint="another device has the same")
 
     def next_s(self, lasted_s: float) -> float:
         """Return how long to wait, seconds, with jitter: a site's devices return one by one.
