@@ -1,6 +1,5 @@
 """The reporter against a real mosquitto, when something is wrong with broker, network or device."""
 
-import gc
 import subprocess
 import sys
 import time
@@ -23,7 +22,11 @@ from tests.support.mosquitto import DEVICE, TOPIC, Mosquitto, publish, retained,
 from tests.support.serving import eventually
 from tests.support.statuses import status
 
-pytestmark = pytest.mark.requires("mosquitto")
+pytestmark = [
+    pytest.mark.requires("mosquitto"),
+    # paho leaves it to the garbage collector to close a socket whose certificate is refused.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 class Device:
@@ -204,8 +207,6 @@ def secure(mosquitto: Mosquitto, **files: Path) -> Broker:
     return broker(mosquitto.url.replace("mqtt://127.0.0.1", "mqtts://localhost"), **files)
 
 
-# paho leaves it to the garbage collector to close a socket whose certificate is refused.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_tls_with_a_private_authority(tmp_path: Path) -> None:
     made, options = tls(tmp_path)
     with running(tmp_path, *options) as mosquitto:
@@ -213,7 +214,6 @@ def test_tls_with_a_private_authority(tmp_path: Path) -> None:
             eventually(lambda: device.reporter.state.connected)
         with reporting(secure(mosquitto)) as device:
             eventually(lambda: "certificate is refused" in device.reporter.state.detail)
-    gc.collect()
 
 
 def test_a_broker_that_wants_a_certificate(tmp_path: Path) -> None:
