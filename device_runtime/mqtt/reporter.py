@@ -129,7 +129,7 @@ class Reporter:
         """Connect, and report until `stop`.
 
         Raises:
-            ConnectionLostError: there is no connection, or it has ended.
+            ConnectionLostError: the broker cannot be reached, or the connection has ended.
             ServiceError: a file with credentials cannot be used.
         """
         number = self._spool.next_session()

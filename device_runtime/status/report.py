@@ -123,7 +123,7 @@ class MqttState(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         broker: URL of the broker.
         connected: whether there is a connection.
-        detail: version of the protocol, or why there is no connection.
+        detail: version of the protocol, or the reason for not being connected.
     """
 
     broker: str

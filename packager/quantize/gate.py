@@ -65,7 +65,7 @@ def recipes(name: str, profile: DeviceProfile, source: ModelSource | None = None
         source: the model; None if it is not known yet.
 
     Raises:
-        QuantizeError: there is no such recipe, or the weights cannot be read.
+        QuantizeError: no such recipe, or the weights cannot be read.
         QualityError: the recipe cannot be built for this execution provider, or of this model.
     """
 
