@@ -87,10 +87,8 @@ class Connection:
                 raise ConnectionLostError("stopped")
             if self._answer is not None and self._answer != _UNSUPPORTED_VERSION:
                 break
-            if self._broker.tls and self._trouble:
-                break  # a broker that rejects a certificate does so at the first message
         if self._answer is None:
-            raise ConnectionLostError(self._trouble or "no response to MQTT 5 or 3.1.1")
+            raise ConnectionLostError(self._silence())
         if self._answer.is_failure:
             raise ConnectionLostError(f"the broker refuses the connection: {self._answer}")
         self.version = "5" if version == MQTTProtocolVersion.MQTTv5 else "3.1.1"
@@ -161,6 +159,17 @@ class Connection:
             if self._client.loop(TICK_S) != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return
 
+    def _silence(self) -> str:
+        """Return why the broker may not have answered.
+
+        With TLS 1.3 a broker learns only after the handshake that there is no certificate. Its
+        reason is lost if it is slower to close the connection than this client is to write.
+        """
+        reason = self._trouble or "no response to MQTT 5 or 3.1.1"
+        if self._trouble and self._broker.tls and self._broker.certificate is None:
+            reason += "; the broker may want a client certificate: set mqtt_certificate"
+        return reason
+
     def _made(self, version: MQTTProtocolVersion) -> mqtt.Client:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
@@ -223,8 +232,8 @@ class Connection:
         self._on_message(message.topic, bytes(message.payload), message.retain)
 
     def _on_log(self, _client: Any, _data: Any, level: int, message: str) -> None:
-        if level == LogLevel.MQTT_LOG_ERR:
-            self._trouble = message
+        if level == LogLevel.MQTT_LOG_ERR and not self._trouble:
+            self._trouble = message  # later ones only say that there is no connection
 
     def _expiry(self) -> datetime | None:
         socket = self._client.socket()
