@@ -22,7 +22,14 @@ from packager.errors import EvaluationError
 from packager.evaluation import prompts, tasks, texts
 from packager.genai.weight_files import model_bytes
 from packager.jobs.harness import run_job
-from packager.jobs.measure import Answer, AnswerPrompts, Measure, TimeDecoding, WindowMeans
+from packager.jobs.measure import (
+    Answer,
+    AnswerPrompts,
+    Measure,
+    TimeDecoding,
+    WindowMeans,
+    interval,
+)
 from packager.models.catalog import CATALOG, DEFAULT_MODEL
 from packager.models.source import DECODED_FROM, ModelSource, resolve
 
@@ -37,9 +44,6 @@ memory than building them."""
 LARGE_SPEED = (16, 3)
 """Tokens and rounds of such models: their steps are long, and differ little."""
 HINT = "See whether `edgepack run` or onnxruntime-genai can use the model."
-
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
-"""Quantiles 0.975 of Student's t distribution for 1, 2, ... degrees of freedom."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +162,7 @@ def measure(job: Measure) -> WindowMeans:
         )
 
 
-def quality(means: WindowMeans, counts: TaskCounts) -> Quality:
+def quality(means: WindowMeans, counts: TaskCounts | None) -> Quality:
     """Compute the metrics over all windows from the means of each; add the results of the tasks."""
     kl, top1 = statistics.fmean(means.kl), statistics.fmean(means.top1)
     kl_low, kl_high = interval(means.kl)
@@ -175,21 +179,6 @@ def quality(means: WindowMeans, counts: TaskCounts) -> Quality:
         kl_max=means.kl_max,
         tasks=counts,
     )
-
-
-def interval(windows: Sequence[float]) -> tuple[float, float]:
-    """Compute the 95 % confidence interval of the mean, from the means of two or more windows.
-
-    Student's t over windows. The tokens of a window are correlated (they share their context, and
-    often their prompt), so the window is the sample, and a normal distribution or a bootstrap over
-    single tokens would give intervals that are too narrow. So would a bootstrap over a dozen
-    windows: its percentiles are too narrow for so few samples, while Student's t has the right
-    width for the nearly normal means of 255 tokens, and needs no random numbers.
-    """
-    mean = statistics.fmean(windows)
-    freedom = min(len(windows) - 1, len(T_975))
-    half = T_975[freedom - 1] * statistics.stdev(windows) / math.sqrt(len(windows))
-    return mean - half, mean + half
 
 
 def answer(job: AnswerPrompts) -> tuple[Answer, ...]:

@@ -7,6 +7,7 @@ A reference is a folder written by `texts.prepare`.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ from packager.jobs.job import Job, JobRefusedError, Work
 from packager.jobs.logits import check as check_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
@@ -35,8 +38,15 @@ HINT = (
 )
 
 
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)
+"""Quantiles 0.975 of Student's t distribution for 1, 2, ... degrees of freedom."""
+
 TAIL = 0.999
 """Quantile of the KL divergences of all tokens: damage to a few tokens hardly moves the mean."""
+
+
+FEWEST = 4
+"""Windows after which the interval of the mean is narrow enough to end early."""
 
 
 class WindowMeans(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,10 +77,13 @@ class Measure(Job[WindowMeans], frozen=True, kw_only=True):
     Attributes:
         model: ONNX GenAI folder for the CPU.
         reference: reference folder.
+        most: KL divergence above which a model is not wanted: the measurement ends once the mean
+            is known to be above. None measures all windows.
     """
 
     model: Path
     reference: Path
+    most: float | None = None
 
     def run(self, work: Work) -> WindowMeans:
         """Measure the model.
@@ -93,6 +106,8 @@ class Measure(Job[WindowMeans], frozen=True, kw_only=True):
                 means[name].append(float(values.mean(dtype=np.float64)))
             kl.append(tokens["kl"])
             work.advance(1)
+            if exceeds(means["kl"], self.most):
+                break
         if not np.isfinite(means["kl"]).all():
             raise JobRefusedError(
                 "the model rules out tokens that the reference model does not: the KL divergence "
@@ -101,7 +116,7 @@ class Measure(Job[WindowMeans], frozen=True, kw_only=True):
             )
         return WindowMeans(
             **{name: tuple(values) for name, values in means.items()},
-            tokens=int(top1.size),
+            tokens=int(np.size(kl)),
             kl_tail=float(np.quantile(kl, TAIL)),
             kl_max=float(np.max(kl)),
         )
@@ -244,6 +259,26 @@ TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
 }
+
+
+def interval(windows: Sequence[float]) -> tuple[float, float]:
+    """Compute the 95 % confidence interval of the mean, from the means of two or more windows.
+
+    Student's t over windows. The tokens of a window are correlated (they share their context, and
+    often their prompt), so the window is the sample, and a normal distribution or a bootstrap over
+    single tokens would give intervals that are too narrow. So would a bootstrap over a dozen
+    windows: its percentiles are too narrow for so few samples, while Student's t has the right
+    width for the nearly normal means of 255 tokens, and needs no random numbers.
+    """
+    mean = statistics.fmean(windows)
+    freedom = min(len(windows) - 1, len(T_975))
+    half = T_975[freedom - 1] * statistics.stdev(windows) / math.sqrt(len(windows))
+    return mean - half, mean + half
+
+
+def exceeds(kl: Sequence[float], most: float | None) -> bool:
+    """Return whether a mean is known to be above a limit, from the means of some windows."""
+    return most is not None and len(kl) >= FEWEST and interval(kl)[0] > most
 
 
 def log_softmax(logits: Floats) -> Floats:

@@ -77,7 +77,7 @@ def _certain(model: Any, folder: Path, prompt: Any, ends: set[int]) -> tuple[tup
         logits = np.asarray(runner.get_logits())[0, -1].astype(np.float32)
         second, first = np.argpartition(logits, -2)[-2:]
         certain = certain and bool(logits[first] - logits[second] >= MARGIN)
-        if int(first) in ends:
+        if int(first) in ends or not (certain or tokens):
             return tuple(tokens), False
         if certain and len(tokens) < MAX_TOKENS:
             tokens.append(int(first))

@@ -60,11 +60,13 @@ class Differentiate(Job[tuple[Cost, ...]], frozen=True, kw_only=True):
         source: Hugging Face folder.
         windows: `.npy` file of token ids, int64 `[windows, length]`.
         calibrated: output folder of `calibrate`.
+        bfloat16: multiply in bfloat16 where the layers run, as `calibrate` does.
     """
 
     source: Path
     windows: Path
     calibrated: Path
+    bfloat16: bool = False
 
     def run(self, work: Work) -> tuple[Cost, ...]:
         """Find the costs.
@@ -77,7 +79,7 @@ class Differentiate(Job[tuple[Cost, ...]], frozen=True, kw_only=True):
 
         tokens = torch.from_numpy(np.load(self.windows))
         chosen = tokens[:: max(1, len(tokens) // WINDOWS)][:WINDOWS]
-        walk = _Walk(LayerwiseModel(self.source), self.calibrated, work)
+        walk = _Walk(LayerwiseModel(self.source, bfloat16=self.bfloat16), self.calibrated, work)
         walk.up(chosen)
         return tuple(sorted(walk.down(), key=lambda cost: cost.layer))
 
@@ -225,6 +227,6 @@ def _watch(
     error = inputs[0].detach() @ (linear.weight - weight).T
 
     def add(gradient: Tensor) -> None:
-        share.add_((gradient * error).sum() / 2)
+        share.add_((gradient.float() * error).sum() / 2)
 
     output.register_hook(add)  # type: ignore[no-untyped-call]

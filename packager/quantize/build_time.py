@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packager import console, plan
 from packager.evaluation import texts
-from packager.jobs import sensitivity
+from packager.jobs import calibrate, sensitivity
 from packager.machine import Pace
 from packager.models.source import ModelSource
 from packager.plan import WINDOW, Shape
@@ -103,11 +103,12 @@ class _Work:
         of = self._of
         inputs = (of.hidden, of.queries, of.hidden, of.intermediate)
         outputs = (of.queries + 2 * of.keys, of.hidden, 2 * of.intermediate, of.hidden)
-        squares = sum(width**2 for width in inputs)
-        moments = 4 / 3 * windows * WINDOW * squares / 0.85
-        factors = sum(width**3 for width in inputs) / 0.5
-        rounds = 1 + 2 * gptq.SWEEPS
-        solving = rounds * sum(rows * width**2 for rows, width in zip(outputs, inputs, strict=True))
+        bands = [min(width, calibrate.band(windows * WINDOW)) for width in inputs]
+        squares = [width * band for width, band in zip(inputs, bands, strict=True)]
+        moments = 4 / 3 * windows * WINDOW * sum(squares) / 0.85
+        factors = sum(square * band for square, band in zip(squares, bands, strict=True)) / 0.5
+        rounds = 1 + gptq.SWEEPS * (1.4 if self._bfloat16 else 2)
+        solving = rounds * sum(rows * square for rows, square in zip(outputs, squares, strict=True))
         layers = of.layers * (moments + factors + solving / 0.6)
         head = rounds * of.vocabulary * of.hidden**2 / 0.6
         searching = 4000 * of.parameters
@@ -116,7 +117,8 @@ class _Work:
 
     def differentiating(self) -> float:
         """Forecast the costs of the layers: both models, one of them again, its gradients."""
-        return START_S + 8 * self._forward(sensitivity.WINDOWS)
+        forward = self._forward(sensitivity.WINDOWS) / (2.5 if self._bfloat16 else 1)
+        return START_S + 8 * forward
 
     def building(self) -> float:
         """Forecast the graph, its check and the first answer."""

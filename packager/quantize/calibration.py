@@ -114,7 +114,12 @@ def _costs(
     subject: Subject, source: Path, layers: int, calibrated: Path, ready: Callable[[], None]
 ) -> dict[tuple[int, str], float]:
     windows = subject.calibration()
-    job = Differentiate(source=source, windows=windows, calibrated=calibrated)
+    job = Differentiate(
+        source=source,
+        windows=windows,
+        calibrated=calibrated,
+        bfloat16=texts.calibrated_in_bfloat16(subject.source),
+    )
     inputs = keys.inputs(job, content={**subject.content, windows: cache.file_digest(windows)})
 
     def make(target: Path) -> None:

@@ -22,7 +22,7 @@ from packager.jobs import keys
 from packager.jobs.build_onnx import BuildOnnx, Weights
 from packager.jobs.check import Check, Checked, Graph
 from packager.jobs.harness import run_job
-from packager.jobs.measure import Answer, AnswerPrompts, Measure, WindowMeans
+from packager.jobs.measure import Answer, AnswerPrompts, Measure, WindowMeans, exceeds
 from packager.models.source import ModelSource, as_hf_folder
 from packager.plan import Need
 from packager.profile import DeviceProfile
@@ -50,7 +50,7 @@ class Candidate:
         measured: folder that was measured: the same weights for the CPU; None if not measured.
         quality: metrics of the model; None if it cannot be measured on this machine.
         answers: answers of both models to the fixed prompts and the tasks; empty if it cannot run
-            here.
+            here, or is not wanted.
         layers: errors of the linear layers after calibration, with the fields of
             `page.LayerError`; empty without calibration.
         model_bytes: size of graph and weights.
@@ -73,8 +73,14 @@ class Candidate:
     context_length: int
 
 
-def make(subject: Subject, recipe: Recipe | None) -> Candidate:
+def make(subject: Subject, recipe: Recipe | None, most: float | None = None) -> Candidate:
     """Build a model with a recipe and measure it; without one, use an ONNX model as it is.
+
+    Args:
+        subject: model, device and text.
+        recipe: the recipe; None for an ONNX model.
+        most: KL divergence above which the model is not wanted: it is not measured any further,
+            and answers nothing. None measures it in any case.
 
     Raises:
         QuantizeError: the model cannot be built, its graph does not match the recipe, or it
@@ -89,7 +95,7 @@ def make(subject: Subject, recipe: Recipe | None) -> Candidate:
         # A build for a GPU is measured by the same codes in a graph that this machine can run.
         measured = stage if provider == "cpu" else _built(subject, recipe, "cpu")[0]
         with console.stage(Stages.measuring(recipe.name)):
-            quality, answers = _measure(measured, subject.text)
+            quality, answers = _measure(measured, subject.text, most)
     model = stage / "model"
     config = json.loads((model / "genai_config.json").read_text())
     context = context_length(config, subject.profile.context_length)
@@ -269,19 +275,21 @@ class _Measured(msgspec.Struct, frozen=True):
     answers: tuple[Answer, ...]
 
 
-def _measure(stage: Path, text: Path) -> tuple[Quality, tuple[Answer, ...]]:
+def _measure(stage: Path, text: Path, most: float | None) -> tuple[Quality, tuple[Answer, ...]]:
     """Measure the model in a stage; return its metrics and answers."""
-    measure = Measure(model=stage / "model", reference=text)
+    measure = Measure(model=stage / "model", reference=text, most=most)
     answer = AnswerPrompts(model=stage / "model", reference=text)
 
     def make(target: Path) -> None:
-        measured = _Measured(evaluate.measure(measure), evaluate.answer(answer))
+        means = evaluate.measure(measure)
+        unwanted = exceeds(means.kl, most)
+        measured = _Measured(means, () if unwanted else evaluate.answer(answer))
         (target / "measured.json").write_bytes(msgspec.json.encode(measured))
 
     with console.step("Measuring what quantization did"):
         folder = cache.stage("measured", keys.inputs(measure, answer), make)
     measured = msgspec.json.decode((folder / "measured.json").read_bytes(), type=_Measured)
-    counts = tasks.count(tasks.values(measured.answers))
+    counts = tasks.count(tasks.values(measured.answers)) if measured.answers else None
     return evaluate.quality(measured.means, counts), measured.answers
 
 

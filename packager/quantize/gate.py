@@ -133,8 +133,10 @@ def choose(
         QualityError: none is, and quality loss is not allowed; the message has the table.
     """
     tried: list[tuple[Candidate, Verdict]] = []
+    limit = subject.profile.limits.kl(subject.source.parameters)
+    most = None if limit is None or allow_quality_loss else GRACE * limit
     for recipe in candidates:
-        model = candidate.make(subject, recipe)
+        model = candidate.make(subject, recipe, most)
         verdict = judge(model, subject.profile, subject.source.parameters)
         tried.append((model, verdict))
         console.note(describe(model, verdict))

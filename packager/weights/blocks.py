@@ -111,6 +111,17 @@ def joined(parts: Sequence[Blocks]) -> Blocks:
     )
 
 
+def beside(parts: Sequence[Blocks]) -> Blocks:
+    """Concatenate the columns of weights that have the same rows, and no offsets."""
+    import torch
+
+    codes, scales, zeros = (
+        torch.cat([getattr(part, field) for part in parts], 1)
+        for field in ("codes", "scales", "zeros")
+    )
+    return replace(parts[0], codes=codes, scales=scales, zeros=zeros)
+
+
 def nearest(
     weight: Tensor, *, bits: int, block_size: int, symmetric: bool, own: bool = False
 ) -> Blocks:

@@ -59,6 +59,7 @@ def solve_all(
     bits: int,
     block_size: int,
     threads: Threads | None = None,
+    bfloat16: bool = False,
 ) -> list[Blocks]:
     """Quantize several weights, each for inputs of its own.
 
@@ -67,6 +68,8 @@ def solve_all(
         bits: 4 or 8.
         block_size: inputs that share a scale.
         threads: to work on parts of the weights at the same time; None works in this one.
+        bfloat16: multiply errors in bfloat16, which takes less than half the time on processors
+            that have it. An error is a correction: it needs no more than 8 bits of its own.
     """
     import torch
 
@@ -77,7 +80,10 @@ def solve_all(
         damped = hessian * (1 - SHRINKAGE)
         damped.diagonal().copy_(diagonal + DAMPING * diagonal.mean().clamp_min(1e-12))
         factor = _inverse_factor(damped)
-        parts += [_Part(number, piece, damped, factor) for piece in torch.split(weight, rows)]
+        rounded = damped.bfloat16() if bfloat16 else damped
+        parts += [
+            _Part(number, piece, damped, rounded, factor) for piece in torch.split(weight, rows)
+        ]
     # The longest first, so that all threads end at about the same time. The sort is stable.
     parts.sort(key=lambda part: part.weight.numel() * part.weight.shape[1], reverse=True)
     solved = (threads.map if threads else map)(
@@ -90,11 +96,20 @@ def solve_all(
 
 
 class _Part(NamedTuple):
-    """Some rows of a problem's weight, the damped Hessian, and the factor of its inverse."""
+    """Some rows of a problem's weight, and what they share.
+
+    Attributes:
+        problem: index of the problem.
+        weight: the rows, float32 `[rows, in]`.
+        hessian: damped Hessian, float32 `[in, in]`.
+        rounded: the same in the dtype that errors are multiplied in.
+        factor: factor of its inverse.
+    """
 
     problem: int
     weight: Tensor
     hessian: Tensor
+    rounded: Tensor
     factor: Tensor
 
 
@@ -106,7 +121,7 @@ def _solve_rows(part: _Part, bits: int, block_size: int) -> tuple[Tensor, ...]:
     columns = part.weight.T.contiguous()
     codes, scales, zeros = _in_order(columns, part.factor, bits, block_size)
     for _ in range(SWEEPS):
-        _sweep(columns, part.hessian, codes, scales, zeros, bits, block_size)
+        _sweep(columns, part, codes, scales, zeros, bits, block_size)
     return codes.to(torch.uint8).T, scales.T, zeros.to(torch.uint8).T
 
 
@@ -195,7 +210,7 @@ def _in_order(
 
 def _sweep(
     columns: Tensor,
-    hessian: Tensor,
+    part: _Part,
     codes: Tensor,
     scales: Tensor,
     zeros: Tensor,
@@ -203,9 +218,10 @@ def _sweep(
     block_size: int,
 ) -> None:
     """Set each block's scale, then each of its codes, to the best while all others stay."""
-    width = len(columns)
+    width, hessian = len(columns), part.hessian
     levels = codes - zeros.repeat_interleave(block_size, 0)[:width]
     error = columns - levels * scales.repeat_interleave(block_size, 0)[:width]
+    rounded = error.to(part.rounded.dtype)
     for number, (scale, zero) in enumerate(zip(scales, zeros, strict=True)):
         start = number * block_size
         block = slice(start, min(start + block_size, width))
@@ -213,7 +229,7 @@ def _sweep(
         if start % STRIP == 0:
             strip = slice(start, min(start + STRIP, width))
             # Minus half the gradient of the squared error with respect to these columns.
-            slopes = hessian[strip] @ error
+            slopes = (part.rounded[strip] @ rounded).float()
         slope = slopes[block.start - strip.start : block.stop - strip.start]
         level = codes[block] - zero
         gain = (level * slope).sum(0)
@@ -232,6 +248,7 @@ def _sweep(
             slope[at + 1 :].addr_(local[at, at + 1 :], change, alpha=-1)
         before = error[block].clone()
         error[block] = columns[block] - (codes[block] - zero) * scale
+        rounded[block] = error[block]
         slopes[block.stop - strip.start :].addmm_(
             hessian[block.stop : strip.stop, block], error[block] - before
         )

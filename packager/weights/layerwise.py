@@ -44,7 +44,7 @@ class LayerwiseModel:
         Args:
             source: the folder.
             trust_remote_code: run Python code that comes with the model.
-            bfloat16: multiply in bfloat16 in `run`; the hidden states stay float32.
+            bfloat16: multiply in bfloat16 in layers; the hidden states stay float32.
 
         Raises:
             ValueError: the layout of the folder's weights is not that of transformers.
@@ -115,15 +115,18 @@ class LayerwiseModel:
         import torch
 
         for batch in torch.split(hidden, AT_A_TIME):
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+            with torch.no_grad():
                 output = self.outputs(index, batch)
-            yield output.float()
+            yield output
 
     def outputs(self, index: int, batch: Tensor) -> Tensor:
         """Compute a loaded layer's outputs for a batch of windows; they can be differentiated."""
-        output = self._layers[index](batch, **self._calls[index])
+        import torch
+
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+            output = self._layers[index](batch, **self._calls[index])
         result: Tensor = output[0] if isinstance(output, tuple) else output
-        return result
+        return result.float()
 
     @contextmanager
     def layer(self, index: int) -> Iterator[nn.Module]:

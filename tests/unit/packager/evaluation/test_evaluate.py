@@ -22,7 +22,7 @@ from packager.evaluation.texts import (
     check_disjoint,
 )
 from packager.jobs.job import JobRefusedError, Work
-from packager.jobs.measure import AnswerPrompts, Measure, TimeDecoding
+from packager.jobs.measure import FEWEST, AnswerPrompts, Measure, TimeDecoding
 from packager.jobs.reference import Cut, Questions, Refer, Write
 from packager.models.source import resolve
 from packager.plan import WINDOW
@@ -333,6 +333,20 @@ def test_int4_is_further_away_and_another_model_much_further(
     assert near.kl < near.kl_tail < min(near.kl_max, far.kl_tail)
     assert far.top1 < near.top1 < 1
     assert near.kl_interval[0] < near.kl < near.kl_interval[1]
+
+
+def test_a_model_that_is_not_wanted_is_not_measured_to_the_end(
+    reference: Path, tmp_path: Path
+) -> None:
+    hf = tiny_model.make_hf(tmp_path / "hf", seed=1)
+    model = tiny_model.make_onnx(hf, tmp_path / "onnx", tmp_path / "work")
+    whole = evaluate.measure(Measure(model=model, reference=reference))
+    kl = evaluate.quality(whole, None).kl
+    part = evaluate.measure(Measure(model=model, reference=reference, most=kl / 2))
+    assert part.kl == whole.kl[: len(part.kl)]
+    assert FEWEST <= len(part.kl) < EVALUATION.windows
+    assert part.tokens == len(part.kl) * (WINDOW - 1)
+    assert evaluate.measure(Measure(model=model, reference=reference, most=2 * kl)) == whole
 
 
 def test_model_without_all_logits_is_refused(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from packager.evaluation import evaluate, tasks
-from packager.jobs.measure import WindowMeans, compare, divergence, log_softmax
+from packager.jobs.measure import WindowMeans, compare, divergence, interval, log_softmax
 
 
 def test_divergence_is_that_of_torch() -> None:
@@ -62,9 +62,9 @@ def test_perplexity_is_of_the_tokens_that_follow() -> None:
 
 def test_interval_contains_the_mean_and_shrinks_with_more_windows() -> None:
     few, many = [0.1, 0.3, 0.2], [0.1, 0.3, 0.2] * 4
-    assert evaluate.interval([0.0, 1.0]) == pytest.approx((0.5 - 6.353, 0.5 + 6.353), abs=1e-3)
-    low, high = evaluate.interval(few)
-    lower, higher = evaluate.interval(many)
+    assert interval([0.0, 1.0]) == pytest.approx((0.5 - 6.353, 0.5 + 6.353), abs=1e-3)
+    low, high = interval(few)
+    lower, higher = interval(many)
     assert low < lower < 0.2 < higher < high
 
 
@@ -73,7 +73,7 @@ def test_interval_holds_the_truth_95_times_in_100(windows: int) -> None:
     generator = np.random.default_rng(windows)
     held = 0
     for _ in range(4000):
-        low, high = evaluate.interval(generator.normal(1.0, 0.2, windows).tolist())
+        low, high = interval(generator.normal(1.0, 0.2, windows).tolist())
         held += low < 1.0 < high
     assert 0.94 < held / 4000 < 0.96
 
