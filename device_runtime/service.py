@@ -14,9 +14,13 @@ from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import DeviceError, ServiceError
 from device_runtime.logs import event
+from device_runtime.mqtt import contract
 from device_runtime.mqtt.address import Broker, broker
+from device_runtime.mqtt.commands import Commands
+from device_runtime.mqtt.ledger import Ledger
 from device_runtime.mqtt.reporter import Reporter
 from device_runtime.mqtt.spool import Spool
+from device_runtime.mqtt.verbs import Verbs
 from device_runtime.server import page
 from device_runtime.server.access_log import AccessLog
 from device_runtime.server.api_keys import KeyRing
@@ -145,11 +149,19 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         if self._broker is not None:
+            folder = self._config.state_folder or heartbeat.state_folder()
+            verbs = Verbs(self._supervisor, self._api.chat, self.status)
             self._reporter = Reporter(
                 self._broker,
                 device_id=self._device_id,
                 interval_s=self._config.status_interval,
-                spool=Spool(self._config.state_folder or heartbeat.state_folder()),
+                spool=Spool(folder),
+                commands=Commands(
+                    contract.root(self._device_id),
+                    verbs.allowed(("ping", *self._config.mqtt_commands)),
+                    Ledger(folder),
+                    loop,
+                ),
                 snapshot=self.status,
                 on_failure=lambda error: loop.call_soon_threadsafe(
                     self._reporting.set_exception, error

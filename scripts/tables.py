@@ -17,6 +17,7 @@ from tests.support.provider_builds import CASES, MADE, expected
 
 DOCS = Path(__file__).parent.parent / "docs"
 ASYNCAPI = "mqtt-asyncapi.json"
+_PLACEHOLDERS = str.maketrans("{}", "<>")
 BEGIN, END = "<!-- {} -->", "<!-- end -->"
 
 
@@ -93,7 +94,7 @@ def topics() -> str:
     """Render the MQTT topics."""
     rows = [
         (
-            f"`{topic.replace('{type}', '<type>')}`",
+            f"`{topic.translate(_PLACEHOLDERS)}`",
             str(channel.qos),
             "yes" if channel.retained else "no",
             channel.when,

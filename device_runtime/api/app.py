@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
@@ -97,6 +98,22 @@ class Api:
             },
         )
 
+    async def chat(self, body: bytes) -> AsyncGenerator[GenerationChunk]:
+        """Answer a chat request that did not come over HTTP, as the engine does.
+
+        Raises:
+            ApiError: the request is invalid, or cannot be answered.
+        """
+        observed = ObservedRequest(ApiEndpoint.CHAT, self._stats, self._metrics, {})
+        try:
+            parsed = parse_chat(body, self._served)
+        except ApiError:
+            observed.end(Outcome.REJECTED)
+            raise
+        async with aclosing(observed.chunks(self._generator.generate(parsed.generation))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
     async def _models(self, request: Request) -> Response:
         return _struct(ModelList([self._model_object(name) for name in self._served.models]))
 
@@ -156,7 +173,8 @@ class Api:
         parse: Callable[[bytes, ServedModel], ParsedRequest],
         answer: Callable[[ResponseMeta, ParsedRequest], Answer],
     ) -> Response:
-        observed = ObservedRequest(endpoint, self._stats, self._metrics, request)
+        entry = request.scope.get("state", {}).get("log", {})
+        observed = ObservedRequest(endpoint, self._stats, self._metrics, entry)
         try:
             parsed = parse(await self._body(request), self._served)
         except ApiError:

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from device_runtime.api.errors import ApiError
@@ -34,16 +33,16 @@ class ObservedRequest:
         endpoint: endpoint that the request arrived at.
         stats: counters of outcomes.
         metrics: counters of outcomes and tokens, and histograms of times.
-        request: the request, whose access log entry gets its tokens and its outcome.
+        entry: entry of the access log, which gets its tokens and its outcome.
     """
 
     def __init__(
-        self, endpoint: ApiEndpoint, stats: RequestStats, metrics: Metrics, request: Request
+        self, endpoint: ApiEndpoint, stats: RequestStats, metrics: Metrics, entry: dict[str, Any]
     ) -> None:
         self._endpoint = endpoint
         self._stats = stats
         self._metrics = metrics
-        self._log: dict[str, Any] = request.scope.get("state", {}).get("log", {})
+        self._log = entry
         self._last_token = time.monotonic()
         self._has_token = False
 

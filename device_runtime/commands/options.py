@@ -9,7 +9,7 @@ from msgspec import inspect
 
 from device_runtime.bundle.release import Release, open_release, own_release
 from device_runtime.config import sources
-from device_runtime.config.option import Option
+from device_runtime.config.option import FOLDER, Option
 from device_runtime.config.options import OPTIONS
 from device_runtime.config.sources import Resolved
 from device_runtime.errors import BundleError
@@ -91,6 +91,8 @@ def configured(*names: str) -> Callable[[Command], Command]:
 
 def _flag(option: Option) -> Callable[[Command], Command]:
     kind, metavar = _click_type(option.kind)
+    if option.metavar == FOLDER:
+        kind = click.Path(path_type=Path, file_okay=False)
     text = option.help
     if option.setting:
         text += "  [default: the release's]"

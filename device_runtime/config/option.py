@@ -37,6 +37,20 @@ def check_device_id(value: str) -> None:
         raise ValueError(f"{value!r} must be 1 to 64 letters, digits, '.', '_' and '-'")
 
 
+FOLDER = "FOLDER"
+"""Placeholder of a path that is a folder's; those of others are files."""
+
+VERBS = ("restart", "generate", "cancel", "bench", "log_level", "diagnostics")
+"""Commands over MQTT that must be allowed."""
+
+
+def check_verbs(values: tuple[str, ...]) -> None:
+    """Raise ValueError unless all values are commands over MQTT that can be allowed."""
+    for value in values:
+        if value not in VERBS:
+            raise ValueError(f"{value!r} is not a command; there are {', '.join(VERBS)}")
+
+
 def check_origins(values: tuple[str, ...]) -> None:
     """Raise ValueError unless all values are origins of web pages, as browsers send them."""
     for value in values:

@@ -12,11 +12,13 @@ import msgspec
 from msgspec import Meta
 
 from device_runtime.config.option import (
+    FOLDER,
     Option,
     check_address,
     check_broker,
     check_device_id,
     check_origins,
+    check_verbs,
 )
 from device_runtime.errors import ServiceError
 
@@ -142,11 +144,19 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     mqtt_key: Annotated[
         Path | None, Meta(description="Private key of that certificate (PEM, not encrypted).")
     ] = None
+    mqtt_commands: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Command over MQTT to carry out, besides ping; can be repeated.",
+            extra={"metavar": "VERB", "check": check_verbs},
+        ),
+    ] = ()
     state_folder: Annotated[
         Path | None,
         Meta(
             description="Folder for events that wait for the broker; default: systemd's state "
-            "folder, or memory."
+            "folder, or memory.",
+            extra={"metavar": FOLDER},
         ),
     ] = None
     device_id: Annotated[

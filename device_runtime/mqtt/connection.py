@@ -9,10 +9,11 @@ import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -28,8 +29,23 @@ TICK_S = 0.2
 _SESSION_TAKEN_OVER = 0x8E
 _UNSUPPORTED_VERSION = "Unsupported protocol version"
 
-OnMessage = Callable[[str, bytes, bool], object]
-"""Function that is called with topic, payload and whether the message was retained."""
+
+class Incoming(NamedTuple):
+    """A message of a subscribed topic.
+
+    Attributes:
+        topic: topic.
+        content: payload.
+        retained: it was published before this client subscribed.
+        response_topic: topic that MQTT 5's sender wants a response in; empty for none.
+        correlation: data to send with it; None for none.
+    """
+
+    topic: str
+    content: bytes
+    retained: bool
+    response_topic: str = ""
+    correlation: bytes | None = None
 
 
 class ConnectionLostError(Exception):
@@ -56,7 +72,12 @@ class Connection:
     """
 
     def __init__(
-        self, broker: Broker, *, client_id: str, will: tuple[str, bytes], on_message: OnMessage
+        self,
+        broker: Broker,
+        *,
+        client_id: str,
+        will: tuple[str, bytes],
+        on_message: Callable[[Incoming], object],
     ) -> None:
         self.version = ""
         self.refused: dict[str, str] = {}
@@ -113,6 +134,7 @@ class Connection:
         qos: int = 1,
         retain: bool = False,
         arrived: Callable[[], object] = lambda: None,
+        correlation: bytes | None = None,
     ) -> None:
         """Send a message; if the broker refuses it, `refused` says so later.
 
@@ -122,8 +144,13 @@ class Connection:
             qos: 0, or 1 for an acknowledgement.
             retain: have the broker keep it for new subscribers.
             arrived: called by `step` when the broker has acknowledged the message.
+            correlation: correlation data, which only MQTT 5 has; None for none.
         """
-        mid = self._client.publish(topic, payload, qos=qos, retain=retain).mid
+        properties = None
+        if correlation is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = correlation
+        mid = self._client.publish(topic, payload, qos, retain, properties).mid
         if qos:
             self._sent[mid] = (topic, arrived)
 
@@ -229,7 +256,16 @@ class Connection:
                 self.refused[topic] = str(reason)
 
     def _on_incoming(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
-        self._on_message(message.topic, bytes(message.payload), message.retain)
+        properties = message.properties
+        self._on_message(
+            Incoming(
+                message.topic,
+                bytes(message.payload),
+                message.retain,
+                getattr(properties, "ResponseTopic", ""),
+                getattr(properties, "CorrelationData", None),
+            )
+        )
 
     def _on_log(self, _client: Any, _data: Any, level: int, message: str) -> None:
         if level == LogLevel.MQTT_LOG_ERR and not self._trouble:

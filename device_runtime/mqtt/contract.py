@@ -4,11 +4,13 @@ All topics are below `edgepack/v1/<device>/`. Payloads are JSON objects. Fields 
 raising `schema`, and readers must ignore those that they do not know.
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from device_runtime.config.option import VERBS as ALLOWABLE
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.status.board import Board
 from device_runtime.status.report import Figure, Identity, Requests
@@ -131,6 +133,7 @@ class Telemetry(Payload, frozen=True, kw_only=True):
         worker_memory_bytes: resident memory of the inference process alone.
         board: measurements of the machine.
         spool: events that wait for the broker.
+        commands_refused: number of messages in the topics of commands that were not carried out.
     """
 
     health: Health
@@ -147,6 +150,7 @@ class Telemetry(Payload, frozen=True, kw_only=True):
     worker_memory_bytes: Count
     board: Board
     spool: SpoolState
+    commands_refused: Count
 
 
 EventType = Literal[
@@ -173,17 +177,70 @@ class Event(Payload, frozen=True, kw_only=True):
     detail: dict[str, Any] = {}
 
 
+VERBS = ("ping", *ALLOWABLE)
+"""Verbs of commands."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A command for the device, in the topic `cmd/<verb>/<id>`. Best published retained: a device
+    that is away carries it out when it is back. One with a prompt must not be retained.
+
+    The sender chooses the id, and clears the topic (an empty retained message) once it has read the
+    outcome. A command is carried out once: an id that the device knows is refused.
+
+    Attributes:
+        status: `init`; the device's own messages in the topic have others.
+        expires: time from which on the command is refused, RFC 3339.
+        arguments: arguments of the verb.
+    """
+
+    status: Literal["init"]
+    expires: datetime | None = None
+    arguments: dict[str, Any] = {}
+
+
+class CommandState(Payload, frozen=True, kw_only=True):
+    """Progress of a command, in its topic, over the command itself. Retained. With MQTT 5 it also
+    goes to the response topic, with the correlation data, if that is below the device's `reply/`.
+
+    Attributes:
+        status: `executing`, then `successful` or `failed`.
+        reason: reason why it failed; empty if it did not.
+        result: what the verb returns.
+    """
+
+    status: Literal["executing", "successful", "failed"]
+    reason: str = ""
+    result: dict[str, Any] = {}
+
+
+class Piece(Payload, frozen=True, kw_only=True):
+    """A piece of the answer to `generate`, in the topic `reply/<id>`. QoS 1, not retained.
+
+    Attributes:
+        index: number of the piece, from 0.
+        text: text of the answer that follows that of the piece before.
+        last: the answer ends with this piece.
+    """
+
+    index: Count
+    text: str
+    last: bool
+
+
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
     """A topic.
 
     Attributes:
-        payload: what is published there.
+        payload: the device's messages there.
+        received: others' messages there, which the device receives; None for none.
         qos: quality of service.
         retained: new subscribers get the last message.
         when: when a message is published.
     """
 
     payload: type[Payload]
+    received: type[msgspec.Struct] | None = None
     qos: Literal[0, 1]
     retained: bool
     when: str
@@ -206,6 +263,16 @@ CHANNELS = {
     ),
     "event/{type}": Channel(
         payload=Event, qos=1, retained=False, when="as it happens, or once the broker is back"
+    ),
+    "cmd/{verb}/{id}": Channel(
+        payload=CommandState,
+        received=Command,
+        qos=1,
+        retained=True,
+        when="when a command begins, and when it ends",
+    ),
+    "reply/{id}": Channel(
+        payload=Piece, qos=1, retained=False, when="while an answer to `generate` is generated"
     ),
 }
 """All topics, below the device's root."""

@@ -12,6 +12,7 @@ from device_runtime.logs import event
 from device_runtime.mqtt import contract, events
 from device_runtime.mqtt.address import Broker
 from device_runtime.mqtt.backoff import Backoff
+from device_runtime.mqtt.commands import Commands
 from device_runtime.mqtt.connection import Connection, ConnectionLostError, ConnectionTakenError
 from device_runtime.mqtt.contract import Event, EventType, Status
 from device_runtime.mqtt.payloads import payload
@@ -35,6 +36,7 @@ class Reporter:
         spool: events that wait for the broker; closed by `stop`.
         snapshot: returns the current status; called from threads of this reporter.
         on_failure: called from such a thread if it ends before `stop`.
+        commands: carries out commands, closed by `stop`; None for a device that takes none.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Reporter:
         spool: Spool,
         snapshot: Callable[[], RuntimeStatus],
         on_failure: Callable[[BaseException], object],
+        commands: Commands | None = None,
     ) -> None:
         self._broker = broker
         self._client_id = f"edgepack-{device_id}"
@@ -54,6 +57,7 @@ class Reporter:
         self._spool = spool
         self._snapshot = snapshot
         self._on_failure = on_failure
+        self._commands = commands
         self._backoff = Backoff()
         self._state = MqttState(broker=broker.url, connected=False, detail="not yet connected")
         self._stopping = threading.Event()
@@ -80,6 +84,8 @@ class Reporter:
         for thread in self._threads:
             thread.join(FAREWELL_S + 1)
         self._spool.close()
+        if self._commands is not None:
+            self._commands.close()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -137,7 +143,7 @@ class Reporter:
             self._broker,
             client_id=self._client_id,
             will=(self._root + "status", payload(Status, state="offline", session=number)),
-            on_message=lambda *message: session.receive(*message),
+            on_message=lambda message: session.receive(message),
         )
         connection.open(lambda: not self._stopping.is_set())
         self._became(connected=True, detail=f"version {connection.version}")
@@ -149,6 +155,7 @@ class Reporter:
             spool=self._spool,
             snapshot=self._snapshot,
             backoff=self._backoff,
+            commands=self._commands,
             announced=self._announced,
         )
         try:

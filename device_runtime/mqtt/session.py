@@ -8,7 +8,8 @@ import msgspec
 
 from device_runtime.mqtt import health
 from device_runtime.mqtt.backoff import Backoff
-from device_runtime.mqtt.connection import Connection
+from device_runtime.mqtt.commands import Commands
+from device_runtime.mqtt.connection import Connection, Incoming
 from device_runtime.mqtt.contract import (
     DeviceHealth,
     Event,
@@ -48,6 +49,7 @@ class Session:
         spool: events that wait for the broker.
         snapshot: returns the current status.
         backoff: takes notice of another client with the same id.
+        commands: carries out commands; None for none.
         announced: this run has been `online` before.
 
     Attributes:
@@ -64,6 +66,7 @@ class Session:
         spool: Spool,
         snapshot: Callable[[], RuntimeStatus],
         backoff: Backoff,
+        commands: Commands | None,
         announced: bool,
     ) -> None:
         self.announced = announced
@@ -74,6 +77,7 @@ class Session:
         self._spool = spool
         self._snapshot = snapshot
         self._backoff = backoff
+        self._commands = commands
         self._opened = time.monotonic()
         self._heard = False
         self._sent = 0
@@ -87,14 +91,18 @@ class Session:
             ConnectionLostError: the connection ended before that.
         """
         self._connection.subscribe(self._root + "status")
+        if self._commands is not None:
+            self._connection.subscribe(self._root + "cmd/+/+")
         self._state("online")
-        self._retain("info", payload(Info, identity=self._snapshot().identity))
+        verbs = tuple(sorted(self._commands.verbs)) if self._commands is not None else ()
+        self._retain("info", payload(Info, identity=self._snapshot().identity, commands=verbs))
         look = self._opened
         while wanted():
             if time.monotonic() >= look:
                 self._look(self._snapshot())
                 look = time.monotonic() + LOOK_S
             self._send_events()
+            self._send_states()
             self._connection.step()
         self._send_events()
         self._state("offline")
@@ -104,8 +112,15 @@ class Session:
             self._send_events()
         self._connection.close()
 
-    def receive(self, topic: str, content: bytes, retained: bool) -> None:
-        """Take a message of a subscribed topic: the device's own status.
+    def receive(self, message: Incoming) -> None:
+        """Take a message of a subscribed topic."""
+        if message.topic == self._root + "status":
+            self._receive_status(message)
+        elif self._commands is not None:
+            self._commands.receive(message)
+
+    def _receive_status(self, message: Incoming) -> None:
+        """Take the device's own status.
 
         A broker that gives up on an earlier connection late publishes its will, `offline`, over
         the newer `online`. And the retained status is that of another run only if another device
@@ -113,11 +128,11 @@ class Session:
         """
         self._heard = True
         try:
-            status = msgspec.json.decode(content, type=Status)
+            status = msgspec.json.decode(message.content, type=Status)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             status = None
         own = status is not None and status.boot_id == BOOT_ID
-        if retained:
+        if message.retained:
             if not own and self.announced:
                 self._backoff.notice_conflict()
             return
@@ -165,7 +180,18 @@ class Session:
         own = {name: value for name, value in fields.items() if name in names}
         for head in ("schema", "ts", "boot_id"):
             del own[head]
-        return payload(Telemetry, **own, spool=self._spool.state())
+        refused = self._commands.refused if self._commands is not None else 0
+        return payload(Telemetry, **own, spool=self._spool.state(), commands_refused=refused)
+
+    def _send_states(self) -> None:
+        """Send how far commands are, and answers."""
+        for message in self._commands.take() if self._commands is not None else ():
+            self._connection.publish(
+                message.topic,
+                message.content,
+                retain=message.retain,
+                correlation=message.correlation,
+            )
 
     def _send_events(self) -> None:
         """Send the events that wait, a few at a time."""

@@ -137,7 +137,7 @@ class Supervisor:
         self._system_prompt = system_prompt
         self._probe = probe
         self._silence: asyncio.TimerHandle | None = None
-        self._silent: EngineError | None = None
+        self._killed: EngineError | None = None
         self._child: asyncio.subprocess.Process | None = None
         self._loaded = False
         self._waiting: deque[_Job] = deque()
@@ -203,6 +203,10 @@ class Supervisor:
         """Fail all requests and accept no more."""
         self._health = Health.STOPPING
         self._fail_all(ServiceError("the service is stopping"))
+
+    def restart(self) -> None:
+        """End the process, so that another takes its place; its running requests fail."""
+        self._kill("the inference process was restarted by a command")
 
     async def stop(self) -> None:
         """Stop the process; requests that are still running or queued fail."""
@@ -300,8 +304,11 @@ class Supervisor:
             self._silence = loop.call_later(max(self._timeout_s, SILENT_S), self._on_silence)
 
     def _on_silence(self) -> None:
+        self._kill("the inference process did not respond and was killed")
+
+    def _kill(self, reason: str) -> None:
         if self._child is not None and self._child.returncode is None:
-            self._silent = EngineError("the inference process did not respond and was killed")
+            self._killed = EngineError(reason)
             self._child.kill()
 
     async def _supervise(self) -> None:
@@ -348,7 +355,7 @@ class Supervisor:
             return EngineError(f"the inference process cannot be started: {reason}", hint=hint)
         if self._failures:
             self.restarts += 1
-        self._child, self._silent = child, None
+        self._child, self._killed = child, None
         try:
             error = await self._listen(child)
             self._loaded = False
@@ -359,7 +366,7 @@ class Supervisor:
                 child.kill()
                 await child.wait()
             self._child, self._loaded = None, False
-        return error or self._silent or exit_error(status)
+        return error or self._killed or exit_error(status)
 
     async def _listen(self, child: asyncio.subprocess.Process) -> EngineError | None:
         """Dispatch the process's messages until it ends; return its error if it sent one."""

@@ -1,0 +1,152 @@
+"""The verbs of commands, and what each does. All but `ping` must be allowed: `mqtt_commands`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import msgspec
+
+from device_runtime.api.errors import ApiError
+from device_runtime.errors import DeviceError
+from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.mqtt import health
+from device_runtime.mqtt.commands import CommandError, Handler, Tell
+from device_runtime.status.report import RuntimeStatus
+from device_runtime.worker.health import Health
+
+RESTART_S = 300.0
+"""Time in which a new inference process must be ready."""
+FLUSH_S = 0.25
+"""Shortest time between two pieces of an answer: a message a token is too many."""
+BENCH = GenerationRequest(prompt="Once upon a time", max_tokens=64)
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+_Arguments = dict[str, Any]
+
+
+class Worker(Protocol):
+    """The inference process: the supervisor, or a fake."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+        """See `Supervisor.generate`."""
+        ...
+
+    def restart(self) -> None:
+        """See `Supervisor.restart`."""
+        ...
+
+
+Chat = Callable[[bytes], AsyncGenerator[GenerationChunk]]
+"""Function that answers a chat request, as `Api.chat` does."""
+
+
+class Verbs:
+    """The verbs of a service.
+
+    Args:
+        worker: the inference process.
+        chat: answers a chat request.
+        status: returns the current status.
+    """
+
+    def __init__(self, worker: Worker, chat: Chat, status: Callable[[], RuntimeStatus]) -> None:
+        self._worker = worker
+        self._chat = chat
+        self._status = status
+        self._answers: dict[str, asyncio.Task[_Arguments]] = {}
+
+    def allowed(self, names: Collection[str]) -> dict[str, Handler]:
+        """Return the functions of some verbs by name."""
+        return {name: getattr(self, f"_{name}") for name in names}
+
+    async def _ping(self, _id: str, _arguments: _Arguments, _tell: Tell) -> _Arguments:
+        status = self._status()
+        return {"health": status.health, "uptime_s": status.uptime_s}
+
+    async def _diagnostics(self, _id: str, _arguments: _Arguments, _tell: Tell) -> _Arguments:
+        status = self._status()
+        report = {"status": status, "checks": health.findings(status)}
+        result: _Arguments = msgspec.to_builtins(report)
+        return result
+
+    async def _log_level(self, _id: str, arguments: _Arguments, _tell: Tell) -> _Arguments:
+        level = str(arguments.get("level", "")).upper()
+        if level not in LEVELS:
+            raise CommandError(f"level must be one of: {', '.join(LEVELS).lower()}")
+        logger = logging.getLogger("device_runtime")
+        before = logging.getLevelName(logger.getEffectiveLevel())
+        logger.setLevel(level)
+        return {"before": before.lower()}
+
+    async def _restart(self, _id: str, _arguments: _Arguments, _tell: Tell) -> _Arguments:
+        """Replace the inference process; requests that are running fail."""
+        ends, started = self._status().worker_ends, time.monotonic()
+        self._worker.restart()
+        while (status := self._status()).worker_ends == ends or status.health is not Health.READY:
+            if time.monotonic() > started + RESTART_S:
+                raise CommandError(f"not ready after {RESTART_S:g} s: {status.last_error}")
+            await asyncio.sleep(0.2)
+        return {"seconds": round(time.monotonic() - started, 1)}
+
+    async def _bench(self, _id: str, _arguments: _Arguments, _tell: Tell) -> _Arguments:
+        usage = None
+        try:
+            async with aclosing(self._worker.generate(BENCH)) as chunks:
+                async for chunk in chunks:
+                    usage = chunk.usage
+        except DeviceError as error:
+            raise CommandError(str(error)) from None
+        assert usage is not None
+        return {
+            "tokens": usage.completion_tokens,
+            "tokens_per_s": usage.tokens_per_s,
+            "first_token_s": usage.first_token_s,
+        }
+
+    async def _generate(self, name: str, arguments: _Arguments, tell: Tell) -> _Arguments:
+        """Answer a chat request, of one answer without tools, piece by piece."""
+        if arguments.get("tools") or arguments.get("n", 1) != 1:
+            raise CommandError("tools and more than one answer are not possible over MQTT")
+        task = asyncio.ensure_future(self._answer(msgspec.json.encode(arguments), tell))
+        self._answers[name] = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            raise CommandError("cancelled") from None
+        finally:
+            del self._answers[name]
+
+    async def _answer(self, body: bytes, tell: Tell) -> _Arguments:
+        result: _Arguments = {}
+        waiting: list[str] = []
+        told = time.monotonic()
+        try:
+            async with aclosing(self._chat(body)) as chunks:
+                async for chunk in chunks:
+                    waiting.append(chunk.text)
+                    if chunk.usage is not None:
+                        usage = msgspec.to_builtins(chunk.usage)
+                        result = {"finish_reason": chunk.finish_reason, "usage": usage}
+                    if time.monotonic() >= told + FLUSH_S and any(waiting):
+                        tell("".join(waiting))
+                        waiting.clear()
+                        told = time.monotonic()
+        except ApiError as error:
+            raise CommandError(str(error)) from None
+        finally:
+            if any(waiting):
+                tell("".join(waiting))
+        return result
+
+    async def _cancel(self, _id: str, arguments: _Arguments, _tell: Tell) -> _Arguments:
+        """End the answer to the `generate` with an id."""
+        task = self._answers.get(str(arguments.get("id")))
+        if task is None:
+            raise CommandError("no answer with this id is being generated")
+        task.cancel()
+        return {}

@@ -1,0 +1,129 @@
+"""What the verbs do, with an engine that the test drives."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from device_runtime.api.errors import ApiError
+from device_runtime.errors import ServiceError
+from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest, Usage
+from device_runtime.mqtt import verbs as module
+from device_runtime.mqtt.commands import CommandError
+from device_runtime.mqtt.verbs import Verbs
+from device_runtime.worker.health import Health
+from tests.support.statuses import status
+
+USAGE = Usage(prompt_tokens=3, completion_tokens=3, first_token_s=0.1, decode_s=0.1)
+
+
+class Engine:
+    """An engine that answers `one two three`, word by word."""
+
+    def __init__(self) -> None:
+        self.status = status()
+        self.closed = 0
+        self.endless = False
+        self.refuses = False
+        self.restarts = 0
+        self.verbs = Verbs(self, self.chat, lambda: self.status)
+
+    async def chat(self, body: bytes) -> AsyncGenerator[GenerationChunk]:
+        if self.refuses:
+            raise ApiError("messages must not be empty")
+        try:
+            for text in ("", "one ", "two "):
+                yield GenerationChunk(text=text)
+                await asyncio.sleep(0.01)
+            while self.endless:
+                yield GenerationChunk(text="again ")
+                await asyncio.sleep(0.01)
+            yield GenerationChunk(text="three", finish_reason=FinishReason.STOP, usage=USAGE)
+        finally:
+            self.closed += 1
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+        if self.refuses:
+            raise ServiceError("the model is not available")
+        yield GenerationChunk(text="", usage=USAGE)
+
+    def restart(self) -> None:
+        self.restarts += 1
+        self.status = status(worker_ends=1, health=Health.DEGRADED)
+
+    async def do(self, verb: str, told: list[str], **arguments: Any) -> dict[str, Any]:
+        return await self.verbs.allowed([verb])[verb]("name", arguments, told.append)
+
+
+def test_generate_tells_the_whole_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flush_s in (0.0, 60.0):
+        monkeypatch.setattr(module, "FLUSH_S", flush_s)
+        engine, told = Engine(), list[str]()
+        result = asyncio.run(engine.do("generate", told))
+        assert "".join(told) == "one two three"
+        assert len(told) == (3 if flush_s == 0 else 1)
+        assert result["finish_reason"] == "stop"
+        assert result["usage"]["completion_tokens"] == 3
+
+
+def test_cancel_ends_an_answer() -> None:
+    engine, told = Engine(), list[str]()
+    engine.endless = True
+
+    async def run() -> None:
+        answer = asyncio.create_task(engine.do("generate", told))
+        while not engine.verbs._answers:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert await engine.do("cancel", [], id="name") == {}
+        with pytest.raises(CommandError, match="cancelled"):
+            await answer
+        with pytest.raises(CommandError, match="no answer with this id"):
+            await engine.do("cancel", [], id="name")
+
+    asyncio.run(run())
+    assert engine.closed == 1
+    assert "".join(told).startswith("one two again")
+
+
+def test_refusals_have_their_reasons() -> None:
+    engine = Engine()
+    engine.refuses = True
+    for verb, arguments, reason in (
+        ("generate", {}, "messages must not be empty"),
+        ("generate", {"tools": [{}]}, "tools"),
+        ("bench", {}, "the model is not available"),
+        ("log_level", {"level": "loud"}, "level must be one of: debug, info"),
+    ):
+        with pytest.raises(CommandError, match=reason):
+            asyncio.run(engine.do(verb, [], **arguments))
+
+
+def test_bench_gives_the_speed() -> None:
+    result = asyncio.run(Engine().do("bench", []))
+    assert result == {"tokens": 3, "tokens_per_s": pytest.approx(20), "first_token_s": 0.1}
+
+
+def test_restart_waits_until_the_model_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine()
+
+    async def run() -> dict[str, Any]:
+        restart = asyncio.create_task(engine.do("restart", []))
+        await asyncio.sleep(0.3)
+        assert not restart.done()
+        engine.status = status(worker_ends=1)
+        return await restart
+
+    assert asyncio.run(run())["seconds"] >= 0.3
+    assert engine.restarts == 1
+    monkeypatch.setattr(module, "RESTART_S", 0.1)
+    engine.status = status()
+    with pytest.raises(CommandError, match="not ready after"):
+        asyncio.run(engine.do("restart", []))
+
+
+def test_diagnostics_have_status_and_checks() -> None:
+    result = asyncio.run(Engine().do("diagnostics", []))
+    assert result["status"]["health"] == "ready"
+    assert result["checks"]["model"] == {"status": "ok", "detail": ""}
