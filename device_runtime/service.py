@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import device_runtime
 from device_runtime.api.app import Api
@@ -14,7 +14,7 @@ from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import DeviceError, ServiceError
 from device_runtime.logs import event
-from device_runtime.mqtt import contract
+from device_runtime.mqtt import contract, home_assistant
 from device_runtime.mqtt.address import Broker, broker
 from device_runtime.mqtt.commands import Commands
 from device_runtime.mqtt.ledger import Ledger
@@ -151,17 +151,14 @@ class Service:
         if self._broker is not None:
             folder = self._config.state_folder or heartbeat.state_folder()
             verbs = Verbs(self._supervisor, self._api.chat, self.status)
+            handlers = verbs.allowed(("ping", *self._config.mqtt_commands))
             self._reporter = Reporter(
                 self._broker,
                 device_id=self._device_id,
                 interval_s=self._config.status_interval,
                 spool=Spool(folder),
-                commands=Commands(
-                    contract.root(self._device_id),
-                    verbs.allowed(("ping", *self._config.mqtt_commands)),
-                    Ledger(folder),
-                    loop,
-                ),
+                commands=Commands(contract.root(self._device_id), handlers, Ledger(folder), loop),
+                discovery=self._discovery(handlers),
                 snapshot=self.status,
                 on_failure=lambda error: loop.call_soon_threadsafe(
                     self._reporting.set_exception, error
@@ -256,6 +253,19 @@ class Service:
             worker_memory_bytes=worker_bytes,
             board=board.measure(self._folder),
             mqtt=self._reporter.state if self._reporter is not None else None,
+        )
+
+    def _discovery(self, verbs: Collection[str]) -> tuple[str, bytes] | None:
+        """Return topic and content of the message to Home Assistant; None if it is not wanted."""
+        prefix = self._config.mqtt_discovery
+        if prefix is None:
+            return None
+        return home_assistant.topic(prefix, self._device_id), home_assistant.discovery(
+            contract.root(self._device_id),
+            self._device_id,
+            self._identity,
+            verbs,
+            self._config.status_interval,
         )
 
     def _on_started(self) -> None:

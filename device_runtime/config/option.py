@@ -44,6 +44,12 @@ VERBS = ("restart", "generate", "cancel", "bench", "log_level", "diagnostics")
 """Commands over MQTT that must be allowed."""
 
 
+def check_topic(value: str) -> None:
+    """Raise ValueError unless this can be the beginning of an MQTT topic."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", value) or len(value) > 64:
+        raise ValueError(f"{value!r} is not a topic: use letters, digits, '.', '_', '-' and '/'")
+
+
 def check_verbs(values: tuple[str, ...]) -> None:
     """Raise ValueError unless all values are commands over MQTT that can be allowed."""
     for value in values:

@@ -18,6 +18,7 @@ from device_runtime.config.option import (
     check_broker,
     check_device_id,
     check_origins,
+    check_topic,
     check_verbs,
 )
 from device_runtime.errors import ServiceError
@@ -151,6 +152,14 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
             extra={"metavar": "VERB", "check": check_verbs},
         ),
     ] = ()
+    mqtt_discovery: Annotated[
+        str | None,
+        Meta(
+            description="Announce this device to Home Assistant below this topic: homeassistant, "
+            "unless it is configured otherwise.",
+            extra={"metavar": "TOPIC", "check": check_topic},
+        ),
+    ] = None
     state_folder: Annotated[
         Path | None,
         Meta(

@@ -64,6 +64,13 @@ class Outgoing(NamedTuple):
     correlation: bytes | None = None
 
 
+class _State(NamedTuple):
+    """The last state of a topic's command, and its nonce."""
+
+    nonce: str
+    content: bytes
+
+
 class Commands:
     """The commands of a device. `receive` and `take` belong to the thread of the connection.
 
@@ -90,7 +97,7 @@ class Commands:
         self._ledger = ledger
         self._loop = loop
         self._running: set[str] = set()
-        self._states: OrderedDict[str, bytes] = OrderedDict()
+        self._states: OrderedDict[str, _State] = OrderedDict()
         self._outgoing: deque[Outgoing] = deque()
         self._lock = threading.Lock()
 
@@ -123,14 +130,14 @@ class Commands:
             self.refused += 1
             return
         known = self._states.get(message.topic)
-        if known is not None:
-            self._publish(message, known)
+        if known is not None and known.nonce == command.nonce:
+            self._publish(message, known.content)
             return
         try:
             self._check(verb, command, message)
         except CommandError as error:
             self.refused += 1
-            self._state(message, status="failed", reason=str(error))
+            self._state(message, command.nonce, status="failed", reason=str(error))
             return
         self._begin(verb, name, command, message)
 
@@ -147,10 +154,10 @@ class Commands:
         if message.retained and state.status == "executing":
             if message.topic in self._states:
                 # Its end did not reach the broker.
-                self._publish(message, self._states[message.topic])
-            elif state.boot_id != BOOT_ID and not self._ledger.begin(message.topic):
+                self._publish(message, self._states[message.topic].content)
+            elif state.boot_id != BOOT_ID:
                 reason = "the device restarted while it carried the command out"
-                self._state(message, status="failed", reason=reason)
+                self._state(message, "", status="failed", reason=reason)
         return True
 
     def _check(self, verb: str, command: Command, message: Incoming) -> None:
@@ -166,12 +173,14 @@ class Commands:
             raise CommandError(f"the command expired at {expires.isoformat()}")
         if len(self._running) >= AT_ONCE or len(self._outgoing) > REMEMBERED:
             raise CommandError(f"{len(self._running)} commands are being carried out")
-        if not self._ledger.begin(message.topic):
+        if message.topic in self._running:
+            raise CommandError("a command with this id is being carried out")
+        if not self._ledger.begin(f"{message.topic}#{command.nonce}"):
             raise CommandError("a command with this id was begun before")
 
     def _begin(self, verb: str, name: str, command: Command, message: Incoming) -> None:
         self._running.add(message.topic)
-        self._state(message, status="executing")
+        self._state(message, command.nonce, status="executing")
         number = 0
 
         def tell(text: str, last: bool = False) -> None:
@@ -193,14 +202,14 @@ class Commands:
             if verb == WITH_PROMPT:
                 tell("", last=True)
             self._running.discard(message.topic)
-            self._state(message, **state)
+            self._state(message, command.nonce, **state)
 
         asyncio.run_coroutine_threadsafe(carry_out(), self._loop)
 
-    def _state(self, message: Incoming, **fields: Any) -> None:
+    def _state(self, message: Incoming, nonce: str, **fields: Any) -> None:
         content = payload(CommandState, **fields)
         with self._lock:
-            self._states[message.topic] = content
+            self._states[message.topic] = _State(nonce, content)
             if len(self._states) > REMEMBERED:
                 self._states.popitem(last=False)
         self._publish(message, content)

@@ -190,11 +190,13 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         status: `init`; the device's own messages in the topic have others.
+        nonce: text that tells apart the commands of senders that have one topic only.
         expires: time from which on the command is refused, RFC 3339.
         arguments: arguments of the verb.
     """
 
     status: Literal["init"]
+    nonce: Annotated[str, Meta(max_length=64)] = ""
     expires: datetime | None = None
     arguments: dict[str, Any] = {}
 

@@ -37,6 +37,7 @@ class Reporter:
         snapshot: returns the current status; called from threads of this reporter.
         on_failure: called from such a thread if it ends before `stop`.
         commands: carries out commands, closed by `stop`; None for a device that takes none.
+        discovery: topic and content of a retained message about the device; None for none.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Reporter:
         snapshot: Callable[[], RuntimeStatus],
         on_failure: Callable[[BaseException], object],
         commands: Commands | None = None,
+        discovery: tuple[str, bytes] | None = None,
     ) -> None:
         self._broker = broker
         self._client_id = f"edgepack-{device_id}"
@@ -58,6 +60,7 @@ class Reporter:
         self._snapshot = snapshot
         self._on_failure = on_failure
         self._commands = commands
+        self._discovery = discovery
         self._backoff = Backoff()
         self._state = MqttState(broker=broker.url, connected=False, detail="not yet connected")
         self._stopping = threading.Event()
@@ -156,6 +159,7 @@ class Reporter:
             snapshot=self._snapshot,
             backoff=self._backoff,
             commands=self._commands,
+            discovery=self._discovery,
             announced=self._announced,
         )
         try:

@@ -50,6 +50,7 @@ class Session:
         snapshot: returns the current status.
         backoff: takes notice of another client with the same id.
         commands: carries out commands; None for none.
+        discovery: topic and content of a retained message about the device; None for none.
         announced: this run has been `online` before.
 
     Attributes:
@@ -67,6 +68,7 @@ class Session:
         snapshot: Callable[[], RuntimeStatus],
         backoff: Backoff,
         commands: Commands | None,
+        discovery: tuple[str, bytes] | None,
         announced: bool,
     ) -> None:
         self.announced = announced
@@ -78,6 +80,7 @@ class Session:
         self._snapshot = snapshot
         self._backoff = backoff
         self._commands = commands
+        self._discovery = discovery
         self._opened = time.monotonic()
         self._heard = False
         self._sent = 0
@@ -96,6 +99,9 @@ class Session:
         self._state("online")
         verbs = tuple(sorted(self._commands.verbs)) if self._commands is not None else ()
         self._retain("info", payload(Info, identity=self._snapshot().identity, commands=verbs))
+        if self._discovery is not None:
+            topic, content = self._discovery
+            self._connection.publish(topic, content, retain=True)
         look = self._opened
         while wanted():
             if time.monotonic() >= look:

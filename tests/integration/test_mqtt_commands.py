@@ -24,7 +24,7 @@ from tests.support.mosquitto import (
     retained,
     subscribed,
 )
-from tests.support.serving import Serving
+from tests.support.serving import Serving, eventually
 
 pytestmark = pytest.mark.requires("mosquitto")
 
@@ -44,13 +44,15 @@ def release(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Releas
     return releases.release(tmp_path_factory.mktemp("commands") / "release", tiny_onnx)
 
 
-def serving(release: Release, url: str, state: Path, *verbs: str) -> Serving:
+def serving(
+    release: Release, url: str, state: Path, *verbs: str, more: tuple[str, ...] = ()
+) -> Serving:
     state.mkdir(exist_ok=True)
     allowed = [part for verb in verbs for part in ("--mqtt-commands", verb)]
     return Serving(
         release.folder,
         *("--mqtt", url, "--device-id", DEVICE, "--state-folder", str(state)),
-        *("--status-interval", "0.2", *allowed),
+        *("--status-interval", "0.2", *allowed, *more),
     )
 
 
@@ -220,3 +222,31 @@ def test_a_response_goes_only_where_the_device_may_be_answered(
     ]
     assert {message.properties.CorrelationData for message in heard} == {b"mine"}
     assert retained(mosquitto.port, "status")["state"] in ("online", "offline")
+
+
+def test_home_assistant_is_told_of_the_device(
+    mosquitto: Mosquitto, release: Release, tmp_path: Path
+) -> None:
+    heard: list[mqtt.MQTTMessage] = []
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
+    client.on_message = lambda _client, _data, message: heard.append(message)
+    client.connect("127.0.0.1", mosquitto.port)
+    client.subscribe("homeassistant/#", 1)
+    client.loop_start()
+    discovery = ("--mqtt-discovery", "homeassistant")
+    with (
+        serving(release, mosquitto.url, tmp_path / "state", "bench", more=discovery),
+        subscribed(mosquitto.port) as messages,
+    ):
+        eventually(lambda: heard)
+        content = json.loads(heard[0].payload)
+        button = content["components"]["bench"]
+        for number in range(2):
+            # Each press is a command of its own, in one topic.
+            press = {"status": "init", "nonce": str(number)}
+            client.publish(button["command_topic"], json.dumps(press), qos=1)
+            assert outcome(messages, "bench/home-assistant")["status"] == "successful"
+    client.disconnect()
+    client.loop_stop()
+    assert heard[0].topic == f"homeassistant/device/edgepack-{DEVICE}/config"
+    assert content["device"]["name"] == DEVICE
