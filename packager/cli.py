@@ -18,6 +18,7 @@ from packager.commands import (
     doctor,
     evaluate,
     flash,
+    fleet,
     keys,
     kit,
     known,
@@ -59,7 +60,7 @@ for command in (
     *(diff.diff, keys.keys, keys.sign),
     *(registry.push, registry.pull),
     *(known.profiles, known.models, known.search, known.recipes),
-    *(evaluate.evaluate, kit.kit, doctor.doctor),
+    *(evaluate.evaluate, kit.kit, doctor.doctor, fleet.fleet),
 ):
     cli.add_command(command)
 

@@ -74,6 +74,12 @@ class SigningError(PackagerError):
     exit_code = 14
 
 
+class FleetError(PackagerError):
+    """The devices' broker cannot be used, or not all devices did as they were told."""
+
+    exit_code = 15
+
+
 class CommandError(PackagerError):
     """A program that edgepack started failed. Callers convert it into an error of their own class.
 

@@ -1,0 +1,151 @@
+"""Many devices through their broker: `fleet`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from packager import console
+from packager.commands.options import as_json
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+GATHER_S = 2.0
+"""Time without a message after which all retained ones have come."""
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        (
+            click.option("--mqtt", required=True, metavar="URL", help="The devices' broker."),
+            click.option("--mqtt-password-file", type=FILE, help="File with the user's password."),
+            click.option("--mqtt-ca-file", type=FILE, help="Certificates to check the broker's."),
+            click.option("--mqtt-certificate", type=FILE, help="Certificate to show the broker."),
+            click.option("--mqtt-key", type=FILE, help="Private key of that certificate."),
+            click.option(
+                "--select", multiple=True, metavar="FIELD=VALUE", help="Only these; repeatable."
+            ),
+            as_json,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def fleet() -> None:
+    """Watch and command many devices through their MQTT broker."""
+
+
+@fleet.command()
+@_options
+@click.option("--seconds", type=click.FloatRange(0.1), help="End after this time.")
+def watch(
+    mqtt: str, select: tuple[str, ...], as_json: bool, seconds: float | None, **more: Any
+) -> None:
+    """Show the devices of a broker until Ctrl-C, those that need attention first.
+
+    With --json, a line for each change of a device. Without a terminal, the table is printed once,
+    at the end: give --seconds.
+
+    \b
+    Examples:
+      edgepack fleet watch --mqtt mqtt://broker.local
+      edgepack fleet watch --mqtt mqtts://me@broker.local --mqtt-password-file password
+      edgepack fleet watch --mqtt mqtt://broker.local --select profile=raspberry-pi --json
+    """
+    from packager.fleet.connection import connected
+    from packager.fleet.devices import TOPICS, Fleet, selection
+    from packager.fleet.watch import show
+
+    devices = Fleet(selection(select))
+    with connected(_broker(mqtt, **more), TOPICS) as connection:
+        try:
+            show(connection, devices, seconds=seconds, lines=as_json)
+        except KeyboardInterrupt:  # the usual end
+            return
+
+
+@fleet.command()
+@click.argument("verb")
+@_options
+@click.option(
+    *("--argument", "-a", "pairs"),
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Argument of the verb; JSON, or a text.",
+)
+@click.option("--timeout", default=60.0, show_default=True, help="Time for all devices, seconds.")
+def run(
+    verb: str,
+    mqtt: str,
+    select: tuple[str, ...],
+    as_json: bool,
+    pairs: tuple[str, ...],
+    timeout: float,
+    **more: Any,
+) -> int:
+    """Have the devices that are online carry out a command, and show what each says.
+
+    What a device allows is its option mqtt_commands. Fails unless all were successful.
+
+    \b
+    Examples:
+      edgepack fleet run ping --mqtt mqtt://broker.local
+      edgepack fleet run bench --mqtt mqtt://broker.local --select profile=raspberry-pi
+      edgepack fleet run log_level -a level=debug --mqtt mqtt://broker.local --select device=kitchen
+    """
+    from dataclasses import asdict
+
+    from packager.errors import FleetError
+    from packager.fleet.commands import OUTCOMES
+    from packager.fleet.commands import run as carry_out
+    from packager.fleet.connection import connected
+    from packager.fleet.devices import TOPICS, Fleet, selection
+    from packager.fleet.watch import gather
+
+    devices = Fleet(selection(select))
+    with connected(_broker(mqtt, **more), (*TOPICS, OUTCOMES)) as connection:
+        gather(connection, devices, GATHER_S)
+        chosen = devices.selected()
+        if not chosen:
+            raise FleetError("there is no such device", hint="See edgepack fleet watch.")
+        with console.progress(f"{verb} on", len(chosen), "devices") as advance:
+            outcomes = carry_out(
+                connection, chosen, verb, _arguments(pairs), timeout_s=timeout, advance=advance
+            )
+    if as_json:
+        console.result_json([asdict(outcome) for outcome in outcomes])
+    else:
+        rows = [
+            [outcome.device, outcome.status, outcome.reason or _text(outcome.result)]
+            for outcome in outcomes
+        ]
+        console.table("", ["device", verb, ""], rows)
+    well = all(outcome.status == "successful" for outcome in outcomes)
+    return 0 if well else FleetError.exit_code
+
+
+def _text(result: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in result.items())
+
+
+def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
+    import json
+
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--argument")
+        try:
+            arguments[name] = json.loads(value)
+        except ValueError:
+            arguments[name] = value
+    return arguments
+
+
+def _broker(url: str, **files: Path | None) -> Any:
+    from device_runtime.mqtt.address import broker
+
+    return broker(url, **{name.removeprefix("mqtt_"): path for name, path in files.items()})

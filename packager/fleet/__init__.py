@@ -1,0 +1,1 @@
+"""Many devices, seen and commanded through their MQTT broker."""

@@ -1,0 +1,63 @@
+"""Following the devices of a broker: as a table on a terminal, or as lines of JSON."""
+
+import json
+import time
+
+from rich.console import Console
+from rich.live import Live
+
+from packager import console
+from packager.fleet import table
+from packager.fleet.connection import Connection
+from packager.fleet.devices import Fleet
+
+LINE = 160
+"""Width of the table in a file, columns."""
+DRAW_S = 0.5
+"""Time between two drawings of the table."""
+
+
+def show(connection: Connection, fleet: Fleet, *, seconds: float | None, lines: bool) -> None:
+    """Show devices until the time is up, or for ever.
+
+    Args:
+        connection: connection that gets the devices' topics.
+        fleet: the devices.
+        seconds: time after which to end; None for no end.
+        lines: print a line of JSON for each change, instead of the table.
+    """
+    end = time.monotonic() + seconds if seconds is not None else float("inf")
+    screen = Console()
+    if not screen.is_terminal:
+        screen = Console(width=LINE)
+    if lines:
+        while (left := end - time.monotonic()) > 0:
+            for topic, content, _ in connection.waiting(min(left, DRAW_S)):
+                device = fleet.take(topic, content)
+                if device is not None:
+                    console.result_piece(json.dumps(device.row(), ensure_ascii=False) + "\n")
+        return
+    if not screen.is_terminal:
+        while (left := end - time.monotonic()) > 0:
+            _take(connection, fleet, min(left, DRAW_S))
+        screen.print(table.rendered(fleet.selected(), height=1 << 30))
+        return
+    with Live(console=screen, auto_refresh=False, screen=True) as live:
+        while (left := end - time.monotonic()) > 0:
+            _take(connection, fleet, min(left, DRAW_S))
+            live.update(table.rendered(fleet.selected(), screen.height), refresh=True)
+            time.sleep(min(DRAW_S, max(end - time.monotonic(), 0)))
+
+
+def gather(connection: Connection, fleet: Fleet, quiet_s: float) -> None:
+    """Take what the broker has retained: until no device is new for some seconds."""
+    known, since = -1, time.monotonic()
+    while time.monotonic() < since + quiet_s:
+        _take(connection, fleet, quiet_s / 4)
+        if len(fleet.devices) != known:
+            known, since = len(fleet.devices), time.monotonic()
+
+
+def _take(connection: Connection, fleet: Fleet, seconds: float) -> None:
+    for topic, content, _ in connection.waiting(seconds):
+        fleet.take(topic, content)
