@@ -227,6 +227,19 @@ def test_a_broker_that_wants_a_certificate(tmp_path: Path) -> None:
             eventually(lambda: device.reporter.state.connected)
 
 
+def test_websockets(tmp_path: Path) -> None:
+    # mosquitto 2.0.11 ends if it has websockets alone, and binds all addresses unless told IPv4.
+    plain = Mosquitto(tmp_path)
+    options = ("socket_domain ipv4", "protocol websockets", "allow_anonymous true")
+    listener = f"listener {plain.port} 127.0.0.1"
+    with running(tmp_path, *options, listener) as mosquitto:
+        address = broker(mosquitto.url.replace("mqtt://", "ws://"))
+        assert address.url.startswith("ws://127.0.0.1")
+        with reporting(address) as device:
+            eventually(lambda: device.reporter.state.connected)
+            eventually(lambda: device.spool.state().depth == 0)
+
+
 def test_a_certificate_that_expires_soon_is_part_of_the_health(tmp_path: Path) -> None:
     made, options = tls(tmp_path)  # valid for two days
     plain = Mosquitto(tmp_path)
