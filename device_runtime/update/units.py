@@ -25,6 +25,8 @@ SERVICE = "edgepack.service"
 GUARD = "edgepack-guard.service"
 
 _PROGRAM_LINK = f"/{STATE}/current/{RUNTIME_ENTRY}"
+# Devices stay reachable, those of a GPU too: PrivateDevices=, and ProtectClock= with it, hide them,
+# and PrivateUsers= takes the group that may open them.
 _TEXTS = {
     SERVICE: f"""\
 [Unit]
@@ -53,10 +55,19 @@ PrivateTmp=yes
 ProtectKernelTunables=yes
 ProtectKernelModules=yes
 ProtectControlGroups=yes
+ProtectKernelLogs=yes
+ProtectHostname=yes
+ProtectProc=invisible
+PrivateMounts=yes
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 RestrictNamespaces=yes
 RestrictSUIDSGID=yes
+RestrictRealtime=yes
 LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+UMask=0077
 
 [Install]
 WantedBy=multi-user.target
