@@ -26,7 +26,7 @@ from device_runtime.server.access_log import AccessLog
 from device_runtime.server.api_keys import KeyRing
 from device_runtime.server.auth import OPEN_PATHS, protect
 from device_runtime.server.listener import Server, bind, is_loopback, tls_context, url_of
-from device_runtime.status import board, device_id, heartbeat
+from device_runtime.status import board, device_id, heartbeat, notify
 from device_runtime.status.report import (
     BOOT_ID,
     Identity,
@@ -108,6 +108,7 @@ class Service:
         self._socket: socket.socket | None = None
         self._reporting: asyncio.Future[None]
         self._beating: asyncio.Task[None] | None = None
+        self._notifying: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -165,6 +166,7 @@ class Service:
                 ),
             )
             self._reporter.start()
+        self._notifying = asyncio.create_task(notify.keep_notifying(self.status, self._stuck))
         if self._runtime_folder is not None:
             beats = heartbeat.keep_beating(self._runtime_folder, self.status)
             self._beating = asyncio.create_task(beats)
@@ -201,6 +203,8 @@ class Service:
         parts = {"HTTP server": serving, "supervision": inferring, "MQTT reports": self._reporting}
         if self._beating is not None:
             parts["heartbeat"] = self._beating
+        if self._notifying is not None:
+            parts["messages to systemd"] = self._notifying
         await asyncio.wait(parts.values(), return_when=asyncio.FIRST_COMPLETED)
         errors: list[DeviceError] = []
         if not self._server.should_exit:
@@ -221,8 +225,9 @@ class Service:
     async def shutdown(self) -> None:
         """Release what startup acquired, in reverse order; report `offline` to the broker."""
         await self._supervisor.stop()
-        if self._beating is not None:
-            self._beating.cancel()
+        for task in (self._beating, self._notifying):
+            if task is not None:
+                task.cancel()
         if self._reporter is not None:
             await asyncio.to_thread(self._reporter.stop)
         if self._socket is not None:
@@ -255,6 +260,12 @@ class Service:
             mqtt=self._reporter.state if self._reporter is not None else None,
         )
 
+    def _stuck(self) -> str:
+        """Return which part makes no progress; empty if all do."""
+        if self._supervisor.stuck:
+            return "the inference process does not end"
+        return "MQTT" if self._reporter is not None and self._reporter.stuck else ""
+
     def _discovery(self, verbs: Collection[str]) -> tuple[str, bytes] | None:
         """Return topic and content of the message to Home Assistant; None if it is not wanted."""
         prefix = self._config.mqtt_discovery
@@ -276,6 +287,7 @@ class Service:
         """Stop: the first signal lets running answers finish in time, a second one does not."""
         assert self._server is not None
         event(log, logging.INFO, "stopping")
+        notify.notify("STOPPING=1")
         wait_s = 0 if self._server.should_exit else DRAIN_S
         asyncio.get_running_loop().call_later(wait_s, self._supervisor.refuse)
         self._server.should_exit = True

@@ -22,6 +22,8 @@ from device_runtime.status.report import MqttState, RuntimeStatus, uptime_s
 
 log = logging.getLogger(__name__)
 
+STUCK_S = 60.0
+"""Time without a step of the connection after which it is stuck; a step takes a fraction of one."""
 WATCH_S = 1.0
 """Time between two looks at the status for events."""
 
@@ -66,6 +68,7 @@ class Reporter:
         self._stopping = threading.Event()
         self._noted_all = threading.Event()
         self._announced = False
+        self._stepped = time.monotonic()
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
             for name, work in (("events", self._keep_watching), ("mqtt", self._keep_connected))
@@ -75,6 +78,11 @@ class Reporter:
     def state(self) -> MqttState:
         """The connection at this moment."""
         return self._state
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the connection makes no progress, as with a disk that does not answer."""
+        return self._state.connected and time.monotonic() > self._stepped + STUCK_S
 
     def start(self) -> None:
         """Start the threads; returns at once, even if the broker is unreachable."""
@@ -149,6 +157,7 @@ class Reporter:
             on_message=lambda message: session.receive(message),
         )
         connection.open(lambda: not self._stopping.is_set())
+        self._stepped = time.monotonic()
         self._became(connected=True, detail=f"version {connection.version}")
         session = Session(
             connection,
@@ -163,9 +172,14 @@ class Reporter:
             announced=self._announced,
         )
         try:
-            session.run(lambda: not self._noted_all.is_set())
+            session.run(self._goes_on)
         finally:
             self._announced = session.announced
+
+    def _goes_on(self) -> bool:
+        """Note a step of the connection; return whether there shall be another."""
+        self._stepped = time.monotonic()
+        return not self._noted_all.is_set()
 
     def _became(self, *, connected: bool, detail: str) -> None:
         """Keep the state; log it unless it repeats the last one: not every attempt gets a line."""

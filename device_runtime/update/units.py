@@ -34,7 +34,8 @@ Description=edgepack: a language model served on this device
 After=network.target
 
 [Service]
-Type=exec
+Type=notify
+WatchdogSec=60
 ExecStart=/{STATE}/current/{RUNTIME_ENTRY} serve
 EnvironmentFile=-/etc/edgepack/runtime.env
 Restart=on-failure
@@ -76,7 +77,6 @@ WantedBy=multi-user.target
 [Unit]
 Description=edgepack: judges a new release, and returns to the one before if it fails
 ConditionPathExists=/{STATE}/pending.json
-After={SERVICE}
 
 [Service]
 Type=exec

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -14,6 +15,7 @@ from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
 from device_runtime.logs import event
 from device_runtime.worker.child_exit import exit_error, exit_status
+from device_runtime.worker.errors import BusyError, DeadlineError, QueueFullError
 from device_runtime.worker.health import Health, is_stopped
 from device_runtime.worker.messages import (
     FOR_PARENT,
@@ -35,38 +37,13 @@ FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 30.0
 FAILING_AFTER = 3
 """Consecutive children that end without an answer, after which requests are refused."""
+STOPPED_S = 30.0
+"""Time after which a process that is stopped is replaced."""
+ENDING_S = 30.0
+"""Time in which a killed process must have ended; one that waits for a broken disk has not."""
 SILENT_S = 60.0
 """Shortest silence after which a process with running requests is replaced, seconds. A request's
 timeout may be shorter than one prefill step takes on a slow device."""
-
-
-class BusyError(ServiceError):
-    """The request cannot be accepted now; a later one may be.
-
-    Attributes:
-        retry_after_s: time to wait before a retry, seconds.
-    """
-
-    api_code = "model_unavailable"
-    refuses = True
-
-    def __init__(self, message: str, *, retry_after_s: int) -> None:
-        super().__init__(message, hint=f"Try again in {retry_after_s} s.")
-        self.retry_after_s: int = retry_after_s
-
-
-class QueueFullError(BusyError):
-    """The queue is full."""
-
-    http_status = 429
-    api_code = "queue_full"
-
-
-class DeadlineError(ServiceError):
-    """A request exceeded its timeout."""
-
-    http_status = 504
-    api_code = "deadline_exceeded"
 
 
 def restart_delay_s(failures: int) -> float:
@@ -138,6 +115,7 @@ class Supervisor:
         self._probe = probe
         self._silence: asyncio.TimerHandle | None = None
         self._killed: EngineError | None = None
+        self._killed_at = 0.0
         self._child: asyncio.subprocess.Process | None = None
         self._loaded = False
         self._waiting: deque[_Job] = deque()
@@ -161,6 +139,11 @@ class Supervisor:
         """Process id of the child; None while there is none."""
         child = self._child  # Read once: other threads call this while it changes.
         return child.pid if child is not None else None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a process was killed and does not end."""
+        return self._killed is not None and time.monotonic() > self._killed_at + ENDING_S
 
     @property
     def queue_length(self) -> int:
@@ -308,7 +291,7 @@ class Supervisor:
 
     def _kill(self, reason: str) -> None:
         if self._child is not None and self._child.returncode is None:
-            self._killed = EngineError(reason)
+            self._killed, self._killed_at = EngineError(reason), time.monotonic()
             self._child.kill()
 
     async def _supervise(self) -> None:
@@ -356,17 +339,28 @@ class Supervisor:
         if self._failures:
             self.restarts += 1
         self._child, self._killed = child, None
+        watch = asyncio.create_task(self._watch(child))
         try:
             error = await self._listen(child)
             self._loaded = False
             status = await exit_status(child)
         finally:
+            watch.cancel()
             # The process is alive here only if the service is stopping.
             if child.returncode is None:
                 child.kill()
                 await child.wait()
             self._child, self._loaded = None, False
-        return error or self._killed or exit_error(status)
+        killed, self._killed = self._killed, None
+        return error or killed or exit_error(status)
+
+    async def _watch(self, child: asyncio.subprocess.Process) -> None:
+        """Replace a process that stays stopped: nobody else would notice while it is idle."""
+        seconds = 0.0
+        while seconds < STOPPED_S:
+            await asyncio.sleep(1)
+            seconds = seconds + 1 if is_stopped(child.pid) else 0
+        self._kill(f"the inference process was stopped for {STOPPED_S:g} s")
 
     async def _listen(self, child: asyncio.subprocess.Process) -> EngineError | None:
         """Dispatch the process's messages until it ends; return its error if it sent one."""

@@ -15,8 +15,8 @@ from device_runtime.inference.engine import NoMemoryNowError, OutOfMemoryError, 
 from device_runtime.server.listener import bind, is_loopback, url_of
 from device_runtime.status.report import Figure, RequestStats, RuntimeStatus
 from device_runtime.tools.dialect import Dialect
+from device_runtime.worker.errors import BusyError, DeadlineError, QueueFullError
 from device_runtime.worker.health import Health
-from device_runtime.worker.supervisor import BusyError, DeadlineError, QueueFullError
 from tests.support import asgi
 from tests.support.fakes import FakeGenerator, runtime_status
 from tests.support.serving import chat_body

@@ -13,7 +13,10 @@ from tests.support.bundles import draft
 from tests.support.targets import ELF_X86_64, make_root
 
 UNITS = "etc/systemd/system"
-LATER = ("RuntimeDirectory", "StateDirectory")
+LATER = (
+    *("RuntimeDirectory", "StateDirectory", "WatchdogSec", "ProtectKernelLogs", "ProtectHostname"),
+    *("ProtectProc", "PrivateMounts", "RestrictRealtime", "SystemCall", "UMask"),
+)
 """Settings that the units of the first version did not have."""
 WANTED = f"{UNITS}/multi-user.target.wants/edgepack.service"
 
@@ -94,7 +97,8 @@ def test_unedited_unit_of_an_earlier_version_is_replaced(root: Path, tmp_path: P
     unit = root / UNITS / "edgepack.service"
     new = unit.read_text()
     lines = new.splitlines(keepends=True)[1:]
-    unit.write_text("".join(line for line in lines if not line.startswith(LATER)))
+    earlier = "".join(line for line in lines if not line.startswith(LATER))
+    unit.write_text(earlier.replace("Type=notify", "Type=exec"))
     assert install(bundle(tmp_path, 2), root).notes == ()
     assert unit.read_text() == new
 

@@ -15,14 +15,9 @@ from device_runtime.bundle.manifest import Probe
 from device_runtime.errors import EngineError, ServiceError
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import PromptTooLongError
+from device_runtime.worker.errors import BusyError, DeadlineError, QueueFullError
 from device_runtime.worker.health import Health
-from device_runtime.worker.supervisor import (
-    BusyError,
-    DeadlineError,
-    QueueFullError,
-    Supervisor,
-    restart_delay_s,
-)
+from device_runtime.worker.supervisor import Supervisor, restart_delay_s
 from tests.support import fakes
 from tests.support.serving import is_gone
 
@@ -280,6 +275,33 @@ async def test_process_that_does_not_answer_is_replaced(monkeypatch: pytest.Monk
         assert "did not respond" in supervisor.last_error
         assert is_gone(stopped)
         assert await answer(supervisor, "a") == "a "
+
+
+async def test_process_that_stays_stopped_is_replaced_even_without_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("device_runtime.worker.supervisor.STOPPED_S", 2.0)
+    async with running() as supervisor:
+        stopped = supervisor.pid
+        assert stopped is not None
+        os.kill(stopped, signal.SIGSTOP)
+        await until(lambda: supervisor.restarts == 1 and supervisor.health is Health.READY)
+        assert supervisor.last_error == "the inference process was stopped for 2 s"
+        assert is_gone(stopped)
+        assert not supervisor.stuck
+        assert await answer(supervisor, "a") == "a "
+
+
+async def test_restart_replaces_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as supervisor:
+        supervisor.restart()
+        await until(lambda: supervisor.restarts == 1 and supervisor.health is Health.READY)
+        assert "restarted by a command" in supervisor.last_error
+        assert await answer(supervisor, "a") == "a "
+        # A process that was killed and is still there, as one that waits for a disk.
+        monkeypatch.setattr("device_runtime.worker.supervisor.ENDING_S", -1.0)
+        supervisor.restart()
+        assert supervisor.stuck
 
 
 async def test_process_without_requests_may_be_silent(
