@@ -81,7 +81,7 @@ class Reporter:
 
     @property
     def stuck(self) -> bool:
-        """Whether the connection makes no progress, as with a disk that does not answer."""
+        """True if the connection makes no progress, as with a disk that does not answer."""
         return self._state.connected and time.monotonic() > self._stepped + STUCK_S
 
     def start(self) -> None:

@@ -142,7 +142,7 @@ class Supervisor:
 
     @property
     def stuck(self) -> bool:
-        """Whether a process was killed and does not end."""
+        """True if a process was killed and does not end."""
         return self._killed is not None and time.monotonic() > self._killed_at + ENDING_S
 
     @property

@@ -24,8 +24,8 @@ NAMED = [kind for kind in CLASSES if "wire_name" in vars(kind)]
 
 
 def test_errors_are_found_in_all_modules() -> None:
-    modules = {kind.__module__.rpartition(".")[2] for kind in CLASSES}
-    assert {"errors", "engine", "supervisor", "document"} <= modules
+    modules = {kind.__module__.removeprefix("device_runtime.") for kind in CLASSES}
+    assert {"errors", "inference.engine", "worker.errors", "json_schema.document"} <= modules
 
 
 @pytest.mark.parametrize("kind", CLASSES)
