@@ -287,7 +287,7 @@ class Service:
         """Stop: the first signal lets running answers finish in time, a second one does not."""
         assert self._server is not None
         event(log, logging.INFO, "stopping")
-        notify.notify("STOPPING=1")
+        notify.send("STOPPING=1")
         wait_s = 0 if self._server.should_exit else DRAIN_S
         asyncio.get_running_loop().call_later(wait_s, self._supervisor.refuse)
         self._server.should_exit = True

@@ -44,17 +44,18 @@ async def keep_notifying(status: Callable[[], RuntimeStatus], stuck: Callable[[]
         if not ready:
             ready = status().health is not Health.STARTING
             state = "READY=1" if ready else f"EXTEND_TIMEOUT_USEC={LOADING_S * 1_000_000}"
-            _send(state, "STATUS=serving" if ready else "STATUS=loading the model")
+            send(state, "STATUS=serving" if ready else "STATUS=loading the model")
         reason = stuck()
         if not reason:
-            _send("WATCHDOG=1")
+            send("WATCHDOG=1")
         elif reason != before:
             event(log, logging.ERROR, "stuck", part=reason)
         before = reason
         await asyncio.sleep(INTERVAL_S)
 
 
-def _send(*lines: str) -> None:
+def send(*lines: str) -> None:
+    """Send assignments as `notify` does; a failure is logged, and ends nothing."""
     try:
         notify(*lines)
     except OSError as error:
