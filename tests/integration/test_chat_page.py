@@ -67,8 +67,13 @@ def test_stop(server: Serving, page: Page, way: str) -> None:
     stopped = text.inner_text()
     assert server.get("/v1/status")["requests"]["cancelled"] == cancelled + 1
     # The next question is asked with what had come.
-    send(page, "Thank you.")
-    expect(answers(page).nth(1).locator("footer")).to_contain_text("tokens/s")
+    with page.expect_request("**/v1/chat/completions") as asked:
+        send(page, "Thank you.")
+    messages = json.loads(asked.value.post_data or "")["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert messages[1]["content"].split()[:3] == stopped.split()[:3]
+    expect(answers(page).nth(1).locator(".text")).not_to_be_empty()
+    page.get_by_role("button", name="Stop").click()
     assert text.first.inner_text() == stopped
 
 
