@@ -15,7 +15,15 @@ from device_runtime.commands.receive import receive
 from device_runtime.commands.release import doctor, verify
 from device_runtime.commands.serve import serve, worker
 from device_runtime.commands.status import status
-from device_runtime.commands.updates import gc, guard, install, purge, releases, rollback
+from device_runtime.commands.updates import (
+    gc,
+    guard,
+    install,
+    purge,
+    releases,
+    rollback,
+    updater,
+)
 from device_runtime.errors import DeviceError
 
 PROGRAM = "edgepack-runtime"
@@ -52,7 +60,7 @@ def completion(shell: str) -> None:
 
 for command in (
     *(serve, worker, generate, chat, status, verify, doctor, config, api_key),
-    *(install, receive, releases, rollback, gc, purge, guard),
+    *(install, receive, releases, rollback, gc, purge, guard, updater),
 ):
     cli.add_command(command)
 

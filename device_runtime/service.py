@@ -20,6 +20,7 @@ from device_runtime.mqtt.commands import Commands
 from device_runtime.mqtt.ledger import Ledger
 from device_runtime.mqtt.reporter import Reporter
 from device_runtime.mqtt.spool import Spool
+from device_runtime.mqtt.updates import Updates
 from device_runtime.mqtt.verbs import Verbs
 from device_runtime.server import page
 from device_runtime.server.access_log import AccessLog
@@ -36,7 +37,9 @@ from device_runtime.status.report import (
     resident_bytes,
     uptime_s,
 )
+from device_runtime.update.links import RELEASES
 from device_runtime.update.outcome import LatestUpdate
+from device_runtime.update.requests import Updater
 from device_runtime.worker import process
 from device_runtime.worker.supervisor import Supervisor
 
@@ -53,10 +56,18 @@ class Service:
         release: release to serve.
         config: configuration of the service.
         announce: called with the URL as soon as the service listens.
+        check: checks what a new start needs, for a command to reload; raises ServiceError.
+
+    Attributes:
+        reload: start again with the configuration as it is then.
     """
 
     def __init__(
-        self, release: Release, config: RuntimeConfig, announce: Callable[[str], None]
+        self,
+        release: Release,
+        config: RuntimeConfig,
+        announce: Callable[[str], None],
+        check: Callable[[], object],
     ) -> None:
         """Check everything that a start needs, without acquiring anything.
 
@@ -64,8 +75,10 @@ class Service:
             ServiceError: part of the configuration is invalid.
         """
         manifest = release.manifest
+        self.reload = False
         self._config = config
         self._announce = announce
+        self._check = check
         self._device_id = device_id.device_id(config.device_id)
         self._folder = release.folder
         self._broker = _broker(config)
@@ -151,7 +164,10 @@ class Service:
             loop.add_signal_handler(number, self._on_signal)
         if self._broker is not None:
             folder = self._config.state_folder or heartbeat.state_folder()
-            verbs = Verbs(self._supervisor, self._api.chat, self.status)
+            updates = Updates(self._updater())
+            verbs = Verbs(
+                self._supervisor, self._api.chat, self.status, updates, self._begin_reload
+            )
             handlers = verbs.allowed(("ping", *self._config.mqtt_commands))
             self._reporter = Reporter(
                 self._broker,
@@ -266,6 +282,23 @@ class Service:
             return "the inference process does not end"
         return "MQTT" if self._reporter is not None and self._reporter.stuck else ""
 
+    def _updater(self) -> Updater | None:
+        """Return the updater; None unless systemd runs an installed release."""
+        installed = self._folder.parent.name == RELEASES
+        if self._runtime_folder is None or not installed:
+            return None
+        return Updater(self._runtime_folder, self._folder.parent.parent)
+
+    def _begin_reload(self) -> None:
+        """Stop, to start again with the configuration as it is now.
+
+        Raises:
+            DeviceError: the configuration is not valid; the service goes on as it is.
+        """
+        self._check()
+        self.reload = True
+        self._stop()
+
     def _discovery(self, verbs: Collection[str]) -> tuple[str, bytes] | None:
         """Return topic and content of the message to Home Assistant; None if it is not wanted."""
         prefix = self._config.mqtt_discovery
@@ -285,9 +318,13 @@ class Service:
 
     def _on_signal(self) -> None:
         """Stop: the first signal lets running answers finish in time, a second one does not."""
+        notify.send("STOPPING=1")
+        self.reload = False
+        self._stop()
+
+    def _stop(self) -> None:
         assert self._server is not None
         event(log, logging.INFO, "stopping")
-        notify.send("STOPPING=1")
         wait_s = 0 if self._server.should_exit else DRAIN_S
         asyncio.get_running_loop().call_later(wait_s, self._supervisor.refuse)
         self._server.should_exit = True

@@ -43,18 +43,29 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
     import asyncio
 
     from device_runtime import logs
+    from device_runtime.config.options import RuntimeConfig
     from device_runtime.service import Service
 
     opened = open_or_own(release)
-    config = resolve(opened, config_file, **flags).config
-    logs.set_up(config.log_format)
 
     def announce(url: str) -> None:
         click.echo(f"listening on {url}", err=True)
         if as_json:
             click.echo(json.dumps({"url": url}))
 
-    asyncio.run(Service(opened, config, announce).run())
+    def read() -> RuntimeConfig:
+        return resolve(opened, config_file, **flags).config
+
+    def check() -> None:
+        Service(opened, read(), announce, check)
+
+    reload = True
+    while reload:
+        config = read()
+        logs.set_up(config.log_format)
+        service = Service(opened, config, announce, check)
+        asyncio.run(service.run())
+        reload = service.reload
 
 
 @click.command(hidden=True)

@@ -1,4 +1,5 @@
-"""Commands about the releases on a device: install, releases, rollback, gc, purge, guard."""
+"""Commands about the releases on a device: install, releases, rollback, gc, purge; the guard and
+the updater."""
 
 import json
 import sys
@@ -180,6 +181,39 @@ def guard(root: Path) -> None:
         raise disk_error(error, root) from None
 
 
+@click.command(hidden=True)
+@root
+def updater(root: Path) -> None:
+    """Carry out what the service has asked for; edgepack-updater.service runs this.
+
+    Raises:
+        ResourceError: the state of the request cannot be read or written.
+    """
+    from device_runtime.bundle.release import disk_error
+    from device_runtime.update import requests, systemd, upkeep
+    from device_runtime.update.install import STRICT
+    from device_runtime.update.install import install as put
+    from device_runtime.update.requests import Request
+    from device_runtime.update.target import Target
+
+    services = systemd.of_root(root)
+
+    def update(request: Request) -> "Release":
+        with _opened(request.reference, root, STRICT, None, False) as source:
+            release = put(source, root, services=services)
+        if services is not None and release.on_trial:
+            _wait(root, services, release)
+        return release
+
+    def rollback(_: Request) -> "Release":
+        return upkeep.go_back(root, services)
+
+    try:
+        requests.carry_out(Target(root), {"update": update, "rollback": rollback})
+    except OSError as error:
+        raise disk_error(error, root) from None
+
+
 @contextmanager
 def _opened(
     bundle: str, root: Path, policy: "Policy", ca_file: Path | None, plain_http: bool
@@ -188,14 +222,19 @@ def _opened(
     if not bundle.startswith("oci://"):
         yield Path(bundle)
         return
+    from device_runtime.update import config
     from device_runtime.update.registry.device import downloaded
+    from device_runtime.update.target import Target
 
+    rules = config.read(Target(root))
+    if ca_file is None and rules.registry_ca_file:
+        ca_file = Path(rules.registry_ca_file)
     with downloaded(
         bundle,
         root,
         policy,
         ca_file=ca_file,
-        plain_http=plain_http,
+        plain_http=plain_http or rules.registry_plain_http,
         note=lambda line: click.echo(line, err=True),
         progress=_progress,
     ) as source:

@@ -40,7 +40,10 @@ def check_device_id(value: str) -> None:
 FOLDER = "FOLDER"
 """Placeholder of a path that is a folder's; those of others are files."""
 
-VERBS = ("restart", "generate", "cancel", "bench", "log_level", "diagnostics")
+VERBS = (
+    *("restart", "reload", "update", "rollback"),
+    *("generate", "cancel", "bench", "log_level", "diagnostics"),
+)
 """Commands over MQTT that must be allowed."""
 
 

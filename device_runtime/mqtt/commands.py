@@ -20,7 +20,7 @@ import msgspec
 
 from device_runtime.mqtt.connection import Incoming
 from device_runtime.mqtt.contract import Command, CommandState, Piece
-from device_runtime.mqtt.ledger import Ledger
+from device_runtime.mqtt.ledger import Lasting, Ledger
 from device_runtime.mqtt.payloads import payload
 from device_runtime.status.report import BOOT_ID
 
@@ -34,14 +34,35 @@ REMEMBERED = 1000
 """Commands of this run whose states are kept, and messages that may wait for the broker."""
 WITH_PROMPT = "generate"
 """The verb whose arguments must not stay in the broker."""
+LASTING = ("reload", "update", "rollback")
+"""Verbs that outlive the service: the next one goes on with them."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 Tell = Callable[[str], None]
 """Function that publishes the next text of an answer."""
-Handler = Callable[[str, dict[str, Any], Tell], Coroutine[Any, Any, dict[str, Any]]]
-"""Function that carries a verb out: of the command's id, its arguments, and `Tell`; returns the
-result."""
+
+
+class Call(NamedTuple):
+    """A command that is being carried out.
+
+    Attributes:
+        id: id that its sender gave it.
+        key: tells it apart from all others of this device.
+        arguments: arguments of the verb.
+        tell: publishes the next text of an answer.
+        resumed: an earlier run of the service has begun it.
+    """
+
+    id: str
+    key: str
+    arguments: Mapping[str, Any]
+    tell: Tell
+    resumed: bool = False
+
+
+Handler = Callable[[Call], Coroutine[Any, Any, dict[str, Any]]]
+"""Function that carries a verb out, and returns the result."""
 
 
 class CommandError(Exception):
@@ -74,6 +95,8 @@ class _State(NamedTuple):
 class Commands:
     """The commands of a device. `receive` and `take` belong to the thread of the connection.
 
+    What an earlier run left of the lasting verbs goes on at once.
+
     Args:
         root: beginning of the device's topics.
         handlers: functions that carry out the verbs that are allowed.
@@ -100,6 +123,13 @@ class Commands:
         self._states: OrderedDict[str, _State] = OrderedDict()
         self._outgoing: deque[Outgoing] = deque()
         self._lock = threading.Lock()
+        for command in ledger.lasting():
+            verb = command.topic.removeprefix(f"{root}cmd/").partition("/")[0]
+            if verb not in handlers:  # no longer allowed
+                ledger.end(command.topic)
+                continue
+            message = Incoming(command.topic, b"", retained=True)
+            self._begin(message, command.nonce, command.arguments, resumed=True)
 
     @property
     def verbs(self) -> Collection[str]:
@@ -139,7 +169,7 @@ class Commands:
             self.refused += 1
             self._state(message, command.nonce, status="failed", reason=str(error))
             return
-        self._begin(verb, name, command, message)
+        self._begin(message, command.nonce, command.arguments)
 
     def close(self) -> None:
         """Close the ledger."""
@@ -175,12 +205,17 @@ class Commands:
             raise CommandError(f"{len(self._running)} commands are being carried out")
         if message.topic in self._running:
             raise CommandError("a command with this id is being carried out")
-        if not self._ledger.begin(f"{message.topic}#{command.nonce}"):
+        lasting = Lasting(message.topic, command.nonce, command.arguments)
+        key = f"{message.topic}#{command.nonce}"
+        if not self._ledger.begin(key, lasting if verb in LASTING else None):
             raise CommandError("a command with this id was begun before")
 
-    def _begin(self, verb: str, name: str, command: Command, message: Incoming) -> None:
+    def _begin(
+        self, message: Incoming, nonce: str, arguments: Mapping[str, Any], *, resumed: bool = False
+    ) -> None:
+        verb, _, name = message.topic.removeprefix(f"{self._root}cmd/").partition("/")
         self._running.add(message.topic)
-        self._state(message, command.nonce, status="executing")
+        self._state(message, nonce, status="executing")
         number = 0
 
         def tell(text: str, last: bool = False) -> None:
@@ -189,10 +224,12 @@ class Commands:
             self._send(Outgoing(f"{self._root}reply/{name}", content, retain=False))
             number += 1
 
+        call = Call(name, f"{message.topic}#{nonce}", arguments, tell, resumed)
+
         async def carry_out() -> None:
             state: dict[str, Any] = {"status": "successful"}
             try:
-                state["result"] = await self._handlers[verb](name, command.arguments, tell)
+                state["result"] = await self._handlers[verb](call)
             except CommandError as error:
                 state = {"status": "failed", "reason": str(error)}
             except Exception:
@@ -201,8 +238,10 @@ class Commands:
                 state = {"status": "failed", "reason": "an error of the device; see its log"}
             if verb == WITH_PROMPT:
                 tell("", last=True)
+            if verb in LASTING:
+                self._ledger.end(message.topic)
             self._running.discard(message.topic)
-            self._state(message, command.nonce, **state)
+            self._state(message, nonce, **state)
 
         asyncio.run_coroutine_threadsafe(carry_out(), self._loop)
 

@@ -15,7 +15,8 @@ from device_runtime.api.errors import ApiError
 from device_runtime.errors import DeviceError
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
 from device_runtime.mqtt import health
-from device_runtime.mqtt.commands import CommandError, Handler, Tell
+from device_runtime.mqtt.commands import Call, CommandError, Handler, Tell
+from device_runtime.mqtt.updates import Updates
 from device_runtime.status.report import RuntimeStatus
 from device_runtime.worker.health import Health
 
@@ -26,7 +27,7 @@ FLUSH_S = 0.25
 BENCH = GenerationRequest(prompt="Once upon a time", max_tokens=64)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
-_Arguments = dict[str, Any]
+_Result = dict[str, Any]
 
 
 class Worker(Protocol):
@@ -52,30 +53,43 @@ class Verbs:
         worker: the inference process.
         chat: answers a chat request.
         status: returns the current status.
+        updates: updates the device.
+        reload: begins a new start of the service, and returns; raises DeviceError if its
+            configuration is not valid.
     """
 
-    def __init__(self, worker: Worker, chat: Chat, status: Callable[[], RuntimeStatus]) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        chat: Chat,
+        status: Callable[[], RuntimeStatus],
+        updates: Updates,
+        reload: Callable[[], None],
+    ) -> None:
         self._worker = worker
         self._chat = chat
         self._status = status
-        self._answers: dict[str, asyncio.Task[_Arguments]] = {}
+        self._updates = updates
+        self._reload_service = reload
+        self._answers: dict[str, asyncio.Task[_Result]] = {}
 
     def allowed(self, names: Collection[str]) -> dict[str, Handler]:
         """Return the functions of some verbs by name."""
-        return {name: getattr(self, f"_{name}") for name in names}
+        own = {"update": self._updates.update, "rollback": self._updates.rollback}
+        return {name: own.get(name) or getattr(self, f"_{name}") for name in names}
 
-    async def _ping(self, _id: str, _arguments: _Arguments, _tell: Tell) -> _Arguments:
+    async def _ping(self, _: Call) -> _Result:
         status = self._status()
         return {"health": status.health, "uptime_s": status.uptime_s}
 
-    async def _diagnostics(self, _id: str, _arguments: _Arguments, _tell: Tell) -> _Arguments:
+    async def _diagnostics(self, _: Call) -> _Result:
         status = self._status()
         report = {"status": status, "checks": health.findings(status)}
-        result: _Arguments = msgspec.to_builtins(report)
+        result: _Result = msgspec.to_builtins(report)
         return result
 
-    async def _log_level(self, _id: str, arguments: _Arguments, _tell: Tell) -> _Arguments:
-        level = str(arguments.get("level", "")).upper()
+    async def _log_level(self, call: Call) -> _Result:
+        level = str(call.arguments.get("level", "")).upper()
         if level not in LEVELS:
             raise CommandError(f"level must be one of: {', '.join(LEVELS).lower()}")
         logger = logging.getLogger("device_runtime")
@@ -83,17 +97,36 @@ class Verbs:
         logger.setLevel(level)
         return {"before": before.lower()}
 
-    async def _restart(self, _id: str, _arguments: _Arguments, _tell: Tell) -> _Arguments:
+    async def _restart(self, _: Call) -> _Result:
         """Replace the inference process; requests that are running fail."""
-        ends, started = self._status().worker_ends, time.monotonic()
+        ends = self._status().worker_ends
         self._worker.restart()
-        while (status := self._status()).worker_ends == ends or status.health is not Health.READY:
+        return await self._ready(lambda status: status.worker_ends > ends)
+
+    async def _reload(self, call: Call) -> _Result:
+        """Start the service again with its configuration as it is now."""
+        if not call.resumed:
+            try:
+                self._reload_service()
+            except DeviceError as error:
+                raise CommandError(str(error)) from None
+            await asyncio.Event().wait()  # the next start resumes this command
+        return await self._ready(lambda _: True)
+
+    async def _ready(self, restarted: Callable[[RuntimeStatus], bool]) -> _Result:
+        """Wait until the service is ready; return the seconds that it took.
+
+        Args:
+            restarted: returns whether a status is one after the restart.
+        """
+        started = time.monotonic()
+        while not restarted(status := self._status()) or status.health is not Health.READY:
             if time.monotonic() > started + RESTART_S:
                 raise CommandError(f"not ready after {RESTART_S:g} s: {status.last_error}")
             await asyncio.sleep(0.2)
         return {"seconds": round(time.monotonic() - started, 1)}
 
-    async def _bench(self, _id: str, _arguments: _Arguments, _tell: Tell) -> _Arguments:
+    async def _bench(self, _: Call) -> _Result:
         usage = None
         try:
             async with aclosing(self._worker.generate(BENCH)) as chunks:
@@ -108,21 +141,21 @@ class Verbs:
             "first_token_s": usage.first_token_s,
         }
 
-    async def _generate(self, name: str, arguments: _Arguments, tell: Tell) -> _Arguments:
+    async def _generate(self, call: Call) -> _Result:
         """Answer a chat request, of one answer without tools, piece by piece."""
-        if arguments.get("tools") or arguments.get("n", 1) != 1:
+        if call.arguments.get("tools") or call.arguments.get("n", 1) != 1:
             raise CommandError("tools and more than one answer are not possible over MQTT")
-        task = asyncio.ensure_future(self._answer(msgspec.json.encode(arguments), tell))
-        self._answers[name] = task
+        task = asyncio.ensure_future(self._answer(msgspec.json.encode(call.arguments), call.tell))
+        self._answers[call.id] = task
         try:
             return await task
         except asyncio.CancelledError:
             raise CommandError("cancelled") from None
         finally:
-            del self._answers[name]
+            del self._answers[call.id]
 
-    async def _answer(self, body: bytes, tell: Tell) -> _Arguments:
-        result: _Arguments = {}
+    async def _answer(self, body: bytes, tell: Tell) -> _Result:
+        result: _Result = {}
         waiting: list[str] = []
         told = time.monotonic()
         try:
@@ -143,9 +176,9 @@ class Verbs:
                 tell("".join(waiting))
         return result
 
-    async def _cancel(self, _id: str, arguments: _Arguments, _tell: Tell) -> _Arguments:
+    async def _cancel(self, call: Call) -> _Result:
         """End the answer to the `generate` with an id."""
-        task = self._answers.get(str(arguments.get("id")))
+        task = self._answers.get(str(call.arguments.get("id")))
         if task is None:
             raise CommandError("no answer with this id is being generated")
         task.cancel()

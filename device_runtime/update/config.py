@@ -21,6 +21,8 @@ class UpdateConfig(msgspec.Struct, frozen=True, kw_only=True):
         keep_releases: number of releases to keep, the current and the previous one included.
         start_timeout_s: time that a new release has to get ready, apart from reading its model, s.
         probation_s: time that it must then run without a fault, s.
+        registry_ca_file: certificates to trust besides the system's, PEM, of a registry.
+        registry_plain_http: use HTTP without encryption with a registry.
     """
 
     allow_unsigned: bool = False
@@ -28,6 +30,8 @@ class UpdateConfig(msgspec.Struct, frozen=True, kw_only=True):
     keep_releases: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 3
     start_timeout_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 120.0
     probation_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 90.0
+    registry_ca_file: str = ""
+    registry_plain_http: bool = False
 
 
 def read(target: Target) -> UpdateConfig:

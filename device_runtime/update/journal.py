@@ -1,8 +1,9 @@
 """The journal of updates in the state folder: the release on trial, and how earlier ones did.
 
-`pending.json` exists only while a release is on trial. `history.json` has failures and speeds.
-Neither decides which release serves (the links do), so a damaged file is set aside and read as
-absent. Nothing in them is a time: the clock of a device without a battery starts at 1970.
+`pending.json` exists only while a release is on trial. `history.json` has failures and speeds,
+`requested.json` how the latest request of the service did (`requests.py`). None decides which
+release serves (the links do), so a damaged file is set aside and read as absent. Nothing in them is
+a time: the clock of a device without a battery starts at 1970.
 """
 
 import logging
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 PENDING = "pending.json"
 HISTORY = "history.json"
+REQUESTED = "requested.json"
 
 MAX_BYTES = 64 << 10
 MAX_ENTRIES = 32
@@ -75,6 +77,24 @@ class Outcome(msgspec.Struct, frozen=True):
     version: str
     state: Literal["committed", "rolled back", "failed"]
     reason: str = ""
+
+
+class RequestState(msgspec.Struct, frozen=True, kw_only=True):
+    """State of the latest request of the service.
+
+    Attributes:
+        id: that of the request.
+        status: `begun` until it ends; a power cut may leave it so.
+        reason: reason why it failed; else empty.
+        release: digest of the current release: of the one before the request until it ends.
+        version: its version; empty until it ends.
+    """
+
+    id: str
+    status: Literal["begun", "successful", "failed"]
+    reason: str = ""
+    release: str = ""
+    version: str = ""
 
 
 class History(msgspec.Struct, frozen=True):
@@ -140,8 +160,18 @@ def write_history(state: Folder, history: History) -> None:
     _write(state, HISTORY, History(failures, speeds, last))
 
 
-_Struct = TypeVar("_Struct", Pending, History)
-_Reasoned = TypeVar("_Reasoned", Failure, Outcome)
+def read_request_state(state: Folder) -> RequestState | None:
+    """Return the state of the latest request; None if there was none."""
+    return _read(state, REQUESTED, RequestState)
+
+
+def write_request_state(state: Folder, latest: RequestState) -> None:
+    """Record the state of a request, durably."""
+    _write(state, REQUESTED, _shown(latest))
+
+
+_Struct = TypeVar("_Struct", Pending, History, RequestState)
+_Reasoned = TypeVar("_Reasoned", Failure, Outcome, RequestState)
 
 
 def _shown(entry: _Reasoned) -> _Reasoned:
@@ -169,5 +199,5 @@ def _read(state: Folder, name: str, kind: type[_Struct]) -> _Struct | None:
         return None
 
 
-def _write(state: Folder, name: str, value: Pending | History) -> None:
+def _write(state: Folder, name: str, value: Pending | History | RequestState) -> None:
     state.write(name, msgspec.json.encode(value))

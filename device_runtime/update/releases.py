@@ -15,7 +15,13 @@ from device_runtime.bundle.release import Release, open_release
 from device_runtime.durable import Folder, aside_name
 from device_runtime.errors import BundleError, InstallError
 from device_runtime.update import links
-from device_runtime.update.journal import HISTORY, PENDING, read_history, read_pending
+from device_runtime.update.journal import (
+    HISTORY,
+    PENDING,
+    REQUESTED,
+    read_history,
+    read_pending,
+)
 from device_runtime.update.links import RELEASES, STATE
 from device_runtime.update.target import Target
 
@@ -173,7 +179,8 @@ class Releases:
 
     def sweep(self) -> None:
         """Remove what interrupted changes left behind."""
-        self._state.sweep("|".join((*links.ROLES, re.escape(PENDING), re.escape(HISTORY))))
+        files = map(re.escape, (PENDING, HISTORY, REQUESTED))
+        self._state.sweep("|".join((*links.ROLES, *files)))
         with suppress(FileNotFoundError), self.folder() as releases:
             releases.sweep("[0-9a-f]{40}")
 
@@ -183,7 +190,7 @@ class Releases:
         Partial transfers are removed, too: an upload that is resumed later starts again.
         """
         self.sweep()
-        for name in (INCOMING, f"{PENDING}.corrupt", f"{HISTORY}.corrupt"):
+        for name in (INCOMING, *(f"{name}.corrupt" for name in (PENDING, HISTORY, REQUESTED))):
             if self._state.stat(name) is not None:
                 self._state.remove(name)
         return self.prune(keep)

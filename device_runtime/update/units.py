@@ -23,6 +23,8 @@ UNITS = "etc/systemd/system"
 WANTS = f"{UNITS}/multi-user.target.wants"
 SERVICE = "edgepack.service"
 GUARD = "edgepack-guard.service"
+UPDATER = "edgepack-updater.service"
+REQUESTS = "edgepack-updater.path"
 
 _PROGRAM_LINK = f"/{STATE}/current/{RUNTIME_ENTRY}"
 # Devices stay reachable, those of a GPU too: PrivateDevices=, and ProtectClock= with it, hide them,
@@ -32,6 +34,7 @@ _TEXTS = {
 [Unit]
 Description=edgepack: a language model served on this device
 After=network.target
+Wants={REQUESTS}
 
 [Service]
 Type=notify
@@ -90,7 +93,29 @@ PrivateTmp=yes
 [Install]
 WantedBy=multi-user.target
 """,
+    REQUESTS: """\
+[Unit]
+Description=edgepack: watches for requests of the service to update the device
+
+[Path]
+PathExists=/run/edgepack/request.json
+""",
+    UPDATER: f"""\
+[Unit]
+Description=edgepack: updates the device, or returns to the release before, as the service asked
+
+[Service]
+Type=oneshot
+ExecStart=/{STATE}/current/{RUNTIME_ENTRY} updater
+TimeoutStartSec=infinity
+RuntimeDirectory=edgepack-updater
+NoNewPrivileges=yes
+ProtectHome=yes
+PrivateTmp=yes
+""",
 }
+_ENABLED = (SERVICE, GUARD)
+"""Units that start with the system; the others are started when they are needed."""
 # Digests of the units that earlier versions wrote, without a first line of their own.
 _EARLIER = frozenset({"c7bf326cc300440eb9538318222877027e76cc08861d3169507d890476ea0f61"})
 _FIRST_LINE = "# Written by edgepack, which replaces it unless it was edited: sha256 {}\n"
@@ -148,7 +173,7 @@ def notes(target: Target) -> list[str]:
                 described.append(f"{unit} was edited and stays as it is: remove it to get ours")
             case "masked":
                 described.append(f"{unit} is masked and stays so")
-            case "ours" if not _is_enabled(target, unit):
+            case "ours" if unit in _ENABLED and not _is_enabled(target, unit):
                 described.append(f"{unit} is disabled and stays so")
     return described
 
@@ -174,11 +199,11 @@ def _place_unit(target: Target, unit: str, text: str) -> bool:
     """Write a unit that is missing or ours; return whether it changed."""
     content = (_FIRST_LINE.format(_digest(text.encode())) + text).encode()
     kind = state(target, unit)
-    if kind == "missing":
+    if kind == "missing" and unit in _ENABLED:
         # First, since a unit without this link was disabled by somebody.
         with target.folder(WANTS, make=True) as wants:
             wants.link(unit, f"/{UNITS}/{unit}")
-    elif kind != "ours" or target.read(f"{UNITS}/{unit}", _MAX_BYTES) == content:
+    elif kind not in ("ours", "missing") or target.read(f"{UNITS}/{unit}", _MAX_BYTES) == content:
         return False
     with target.folder(UNITS, make=True) as units:
         units.write(unit, content)

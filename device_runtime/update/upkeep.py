@@ -8,7 +8,7 @@ from device_runtime.bundle.release import Release, disk_error, open_release
 from device_runtime.durable import Folder
 from device_runtime.errors import InstallError
 from device_runtime.update import config, links, switch, units
-from device_runtime.update.journal import HISTORY, clear_pending
+from device_runtime.update.journal import HISTORY, REQUESTED, clear_pending
 from device_runtime.update.links import RELEASES, STATE
 from device_runtime.update.releases import Listed, Releases
 from device_runtime.update.services import Services
@@ -101,6 +101,7 @@ def uninstall(root: Path, services: Services | None = None) -> list[str]:
     """
     with _changed(root) as (target, state):
         if services is not None:
+            services.stop(units.REQUESTS)
             services.stop(units.GUARD)
             services.stop(units.SERVICE)
         units.remove(target)
@@ -112,7 +113,7 @@ def uninstall(root: Path, services: Services | None = None) -> list[str]:
         emptied: list[str] = []
         with suppress(FileNotFoundError), releases.folder() as folder:
             emptied += [] if folder.names() else [RELEASES]
-        for name in (HISTORY, switch.LOCK, *emptied):
+        for name in (HISTORY, REQUESTED, switch.LOCK, *emptied):
             if state.stat(name) is not None:
                 state.remove(name)
         left = state.names()

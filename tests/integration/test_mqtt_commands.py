@@ -131,6 +131,30 @@ def test_a_command_that_a_power_cut_ended_does_not_stay_executing(
         assert "restarted while" in outcome(messages, "restart/1")["reason"]
 
 
+def test_reload_reads_the_configuration_again(
+    mosquitto: Mosquitto, release: Release, tmp_path: Path
+) -> None:
+    settings = tmp_path / "runtime.toml"
+    settings.write_text('mqtt_commands = ["reload"]\n')
+    more = ("--config", str(settings))
+    with (
+        serving(release, mosquitto.url, tmp_path / "state", more=more) as server,
+        subscribed(mosquitto.port) as messages,
+    ):
+        assert messages.next("info")[0]["commands"] == ["ping", "reload"]
+        settings.write_text('mqtt_commands = ["reload", "explode"]\n')
+        send(mosquitto.port, "reload/1")
+        assert "explode" in outcome(messages, "reload/1")["reason"]
+        settings.write_text('mqtt_commands = ["reload", "bench"]\n')
+        send(mosquitto.port, "reload/2")
+        messages.next("status", state="offline")
+        assert messages.next("info")[0]["commands"] == ["bench", "ping", "reload"]
+        assert outcome(messages, "reload/2")["status"] == "successful"
+        assert server.process.poll() is None
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+
+
 def test_restart_replaces_the_inference_process(
     mosquitto: Mosquitto, release: Release, tmp_path: Path
 ) -> None:

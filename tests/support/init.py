@@ -1,7 +1,7 @@
 """A device without systemd: a root file system, and an init that does what our units say.
 
-The service is a real process, started again when it fails; the guard runs in a thread. A power cut
-kills the one and ends the other where it waits.
+The service is a real process, started again when it fails; the guard runs in a thread, and so does
+the updater when there is a request. A power cut kills the one and ends the other where it waits.
 """
 
 import os
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from device_runtime.bundle.manifest import RUNTIME_ENTRY
@@ -19,6 +20,7 @@ from device_runtime.update.journal import PENDING
 from device_runtime.update.judgement import Verdict
 from device_runtime.update.links import STATE
 from device_runtime.update.outcome import UpdateState
+from device_runtime.update.requests import REQUEST
 from device_runtime.update.target import Target
 from device_runtime.update.units import GUARD, SERVICE
 from tests.support.serving import eventually
@@ -34,6 +36,11 @@ class PowerCutError(Exception):
 class Device:
     """Implements `Services`; close it.
 
+    Args:
+        root: folder for its root file system.
+        rules: lines of its update.toml.
+        settings: environment variables of its service.
+
     Attributes:
         root: its root file system.
         target: the same.
@@ -41,7 +48,7 @@ class Device:
         judged_s: seconds that it took.
     """
 
-    def __init__(self, root: Path, rules: str = "") -> None:
+    def __init__(self, root: Path, rules: str = "", settings: Mapping[str, str] = {}) -> None:
         self.root = make_root(root, ELF_X86_64)
         self.target = Target(root)
         self.verdict: Verdict | None = None
@@ -49,6 +56,7 @@ class Device:
         (root / "etc/edgepack").mkdir(exist_ok=True)
         (root / "etc/edgepack/update.toml").write_text("allow_unsigned = true\n" + rules)
         self._run = root / "run/edgepack"
+        self._settings = settings
         self._powered = threading.Event()
         self._powered.set()
         self._service: subprocess.Popen[bytes] | None = None
@@ -144,11 +152,21 @@ class Device:
             **os.environ,
             "RUNTIME_DIRECTORY": str(self._run),
             "EDGEPACK_LISTEN": "127.0.0.1:0",
+            **self._settings,
         }
         program = self.root / STATE / "current" / RUNTIME_ENTRY
         with (self.root / "journal").open("ab") as log:
             self._service = subprocess.Popen([program, "serve"], env=environment, stderr=log)
         threading.Thread(target=self._keep, args=(self._service,), daemon=True).start()
+
+    def run_updater(self, updater: Callable[[], object], ended: threading.Event) -> None:
+        """edgepack-updater.path and its service, until the end."""
+        working = self._run.with_name("edgepack-updater")
+        while not ended.wait(0.05):
+            if (self._run / REQUEST).exists():
+                working.mkdir()
+                updater()
+                working.rmdir()
 
     def _keep(self, process: subprocess.Popen[bytes]) -> None:
         """Restart=on-failure."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from device_runtime.mqtt import commands as module
-from device_runtime.mqtt.commands import AT_ONCE, LARGEST, Commands, Outgoing, Tell
+from device_runtime.mqtt.commands import AT_ONCE, LARGEST, Call, Commands, Outgoing
 from device_runtime.mqtt.connection import Incoming
 from device_runtime.mqtt.ledger import Ledger
 from tests.support.serving import eventually
@@ -36,15 +36,20 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 class Device:
     """Commands whose one verb counts how often it is carried out."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, folder: Path | None = None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, folder: Path | None = None, *verbs: str
+    ) -> None:
         self.carried_out: list[dict[str, Any]] = []
         self.hold = threading.Event()
         self.hold.set()
-        self.commands = Commands(ROOT, {"ping": self._ping}, Ledger(folder), loop)
+        self.resumed: list[dict[str, Any]] = []
+        handlers = dict.fromkeys(("ping", *verbs), self._ping)
+        self.commands = Commands(ROOT, handlers, Ledger(folder), loop)
         self.published: list[Outgoing] = []
 
-    async def _ping(self, _name: str, arguments: dict[str, Any], _tell: Tell) -> dict[str, Any]:
-        self.carried_out.append(arguments)
+    async def _ping(self, call: Call) -> dict[str, Any]:
+        arguments = dict(call.arguments)
+        (self.resumed if call.resumed else self.carried_out).append(arguments)
         while not self.hold.is_set():
             await asyncio.sleep(0.01)
         if arguments.get("defect"):
@@ -86,6 +91,46 @@ def test_a_command_is_carried_out_once(loop: asyncio.AbstractEventLoop, tmp_path
         "successful",
     ]
     assert all(sent.retain for sent in device.published)
+
+
+def test_what_outlives_the_service_goes_on_in_the_next_run(
+    loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
+    topic = f"{ROOT}cmd/update/1"
+    first = Device(loop, tmp_path, "update")
+    first.hold.clear()
+    first.send(topic, nonce="n", arguments={"a": 1})
+    first.send(arguments={"b": 1})
+    eventually(lambda: len(first.carried_out) == 2)
+    executing = first.commands.take()[0].content
+    first.commands.close()
+    second = Device(loop, tmp_path, "update")
+    # The broker has it still, as the first run left it.
+    second.commands.receive(Incoming(topic, executing, retained=True))
+    assert second.last(topic)["status"] == "successful"
+    assert (second.carried_out, second.resumed) == ([], [{"a": 1}])
+    second.commands.close()
+    third = Device(loop, tmp_path, "update")
+    third.send(topic, nonce="n")
+    assert "begun before" in third.last(topic)["reason"]
+    assert third.resumed == []
+    third.commands.close()
+    first.hold.set()
+
+
+def test_what_is_no_longer_allowed_does_not_go_on(
+    loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
+    first = Device(loop, tmp_path, "update")
+    first.hold.clear()
+    first.send(f"{ROOT}cmd/update/1")
+    eventually(lambda: first.carried_out)
+    first.commands.close()
+    for verbs in ((), ("update",)):
+        later = Device(loop, tmp_path, *verbs)
+        later.commands.close()
+        assert later.commands.take() == []
+    first.hold.set()
 
 
 def test_its_end_is_published_again_if_the_broker_did_not_get_it(

@@ -10,11 +10,13 @@ from device_runtime.api.errors import ApiError
 from device_runtime.errors import ServiceError
 from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest, Usage
 from device_runtime.mqtt import verbs as module
-from device_runtime.mqtt.commands import CommandError
+from device_runtime.mqtt.commands import Call, CommandError
+from device_runtime.mqtt.updates import Updates
 from device_runtime.mqtt.verbs import Verbs
 from device_runtime.worker.health import Health
 from tests.support.statuses import status
 
+REFERENCE = f"oci://127.0.0.1:5000/a/b@sha256:{'0' * 64}"
 USAGE = Usage(prompt_tokens=3, completion_tokens=3, first_token_s=0.1, decode_s=0.1)
 
 
@@ -27,7 +29,8 @@ class Engine:
         self.endless = False
         self.refuses = False
         self.restarts = 0
-        self.verbs = Verbs(self, self.chat, lambda: self.status)
+        self.reloads = 0
+        self.verbs = Verbs(self, self.chat, lambda: self.status, Updates(None), self.reload)
 
     async def chat(self, body: bytes) -> AsyncGenerator[GenerationChunk]:
         if self.refuses:
@@ -52,8 +55,16 @@ class Engine:
         self.restarts += 1
         self.status = status(worker_ends=1, health=Health.DEGRADED)
 
-    async def do(self, verb: str, told: list[str], **arguments: Any) -> dict[str, Any]:
-        return await self.verbs.allowed([verb])[verb]("name", arguments, told.append)
+    def reload(self) -> None:
+        if self.refuses:
+            raise ServiceError("queue_limit: not a number")
+        self.reloads += 1
+
+    async def do(
+        self, verb: str, told: list[str], *, resumed: bool = False, **arguments: Any
+    ) -> dict[str, Any]:
+        call = Call("name", "key", arguments, told.append, resumed)
+        return await self.verbs.allowed([verb])[verb](call)
 
 
 def test_generate_tells_the_whole_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +106,11 @@ def test_refusals_have_their_reasons() -> None:
         ("generate", {"tools": [{}]}, "tools"),
         ("bench", {}, "the model is not available"),
         ("log_level", {"level": "loud"}, "level must be one of: debug, info"),
+        ("reload", {}, "queue_limit: not a number"),
+        ("update", {"reference": REFERENCE}, "only the service of an installed release"),
+        ("update", {"reference": "oci://127.0.0.1:5000/a/b:1"}, "must end with a digest"),
+        ("update", {}, "reference is not valid"),
+        ("rollback", {}, "only the service of an installed release"),
     ):
         with pytest.raises(CommandError, match=reason):
             asyncio.run(engine.do(verb, [], **arguments))
@@ -121,6 +137,25 @@ def test_restart_waits_until_the_model_is_ready(monkeypatch: pytest.MonkeyPatch)
     engine.status = status()
     with pytest.raises(CommandError, match="not ready after"):
         asyncio.run(engine.do("restart", []))
+
+
+def test_reload_ends_in_the_next_run_of_the_service() -> None:
+    engine = Engine()
+
+    async def run() -> None:
+        reload = asyncio.create_task(engine.do("reload", []))
+        await asyncio.sleep(0.05)
+        assert (engine.reloads, reload.done()) == (1, False)
+        reload.cancel()
+        engine.status = status(health=Health.STARTING)
+        reload = asyncio.create_task(engine.do("reload", [], resumed=True))
+        await asyncio.sleep(0.3)
+        assert not reload.done()
+        engine.status = status()
+        await reload
+
+    asyncio.run(run())
+    assert engine.reloads == 1
 
 
 def test_diagnostics_have_status_and_checks() -> None:
