@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Collection
+from functools import partial
 
 import device_runtime
 from device_runtime.api.app import Api
@@ -28,6 +29,7 @@ from device_runtime.server.api_keys import KeyRing
 from device_runtime.server.auth import OPEN_PATHS, protect
 from device_runtime.server.listener import Server, bind, is_loopback, tls_context, url_of
 from device_runtime.status import board, device_id, heartbeat, notify
+from device_runtime.status.protection import keep_protecting
 from device_runtime.status.report import (
     BOOT_ID,
     Identity,
@@ -107,6 +109,7 @@ class Service:
             timeout_s=config.request_timeout,
             system_prompt=served.system_prompt,
             probe=manifest.probe,
+            unload_after_s=config.unload_after,
         )
         self._reporter: Reporter | None = None
         self._api = Api(
@@ -122,6 +125,7 @@ class Service:
         self._reporting: asyncio.Future[None]
         self._beating: asyncio.Task[None] | None = None
         self._notifying: asyncio.Task[None] | None = None
+        self._protecting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -183,6 +187,8 @@ class Service:
             )
             self._reporter.start()
         self._notifying = asyncio.create_task(notify.keep_notifying(self.status, self._stuck))
+        protection = keep_protecting(self._supervisor, partial(board.measure, self._folder))
+        self._protecting = asyncio.create_task(protection)
         if self._runtime_folder is not None:
             beats = heartbeat.keep_beating(self._runtime_folder, self.status)
             self._beating = asyncio.create_task(beats)
@@ -221,6 +227,8 @@ class Service:
             parts["heartbeat"] = self._beating
         if self._notifying is not None:
             parts["messages to systemd"] = self._notifying
+        if self._protecting is not None:
+            parts["self-protection"] = self._protecting
         await asyncio.wait(parts.values(), return_when=asyncio.FIRST_COMPLETED)
         errors: list[DeviceError] = []
         if not self._server.should_exit:
@@ -241,7 +249,7 @@ class Service:
     async def shutdown(self) -> None:
         """Release what startup acquired, in reverse order; report `offline` to the broker."""
         await self._supervisor.stop()
-        for task in (self._beating, self._notifying):
+        for task in (self._beating, self._notifying, self._protecting):
             if task is not None:
                 task.cancel()
         if self._reporter is not None:
@@ -268,6 +276,7 @@ class Service:
             worker_ends=self._supervisor.ends,
             worker_restarts=self._supervisor.restarts,
             last_error=self._supervisor.last_error,
+            compute_share=self._supervisor.share,
             self_check=self._supervisor.self_check,
             update=self._update.read(),
             memory_bytes=worker_bytes + resident_bytes(os.getpid()),

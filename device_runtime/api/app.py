@@ -144,9 +144,9 @@ class Api:
         return _struct(msgspec.convert(self._status(), HealthReport, from_attributes=True))
 
     async def _readyz(self, request: Request) -> Response:
-        """Report readiness: 200 only if the model can answer a request now."""
+        """Report readiness: 200 only if a request can be answered; it may load the model first."""
         status = self._status()
-        ready = status.health is Health.READY
+        ready = status.health in (Health.READY, Health.UNLOADED)
         report = msgspec.convert(status, HealthReport, from_attributes=True)
         return _struct(report, status=200 if ready else 503)
 

@@ -106,6 +106,15 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=1, le=86400, description="Seconds a request may take, queueing included."),
     ] = 600.0
+    unload_after: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e9,
+            description="Seconds without a request after which the model leaves the memory; 0 for "
+            "never.",
+        ),
+    ] = 0.0
     max_body_kib: Annotated[
         int, Meta(ge=1, le=65536, description="Maximum size of a request body (KiB).")
     ] = 1024

@@ -128,6 +128,7 @@ class Telemetry(Payload, frozen=True, kw_only=True):
         first_token_s: seconds from the start of work on a request to its first token.
         worker_restarts: number of restarts of the inference process.
         last_error: reason why the inference process last ended; empty if it never did.
+        compute_share: share of the time in which the model computes: 1, or less in the heat.
         self_check: result of the check before the service was ready.
         memory_bytes: resident memory of both processes.
         worker_memory_bytes: resident memory of the inference process alone.
@@ -145,6 +146,7 @@ class Telemetry(Payload, frozen=True, kw_only=True):
     first_token_s: Figure
     worker_restarts: Count
     last_error: str
+    compute_share: float
     self_check: SelfCheck | None
     memory_bytes: Count
     worker_memory_bytes: Count
@@ -154,7 +156,15 @@ class Telemetry(Payload, frozen=True, kw_only=True):
 
 
 EventType = Literal[
-    "start", "ready", "stop", "worker_ended", "update", "throttled", "under_voltage"
+    "start",
+    "ready",
+    "unloaded",
+    "stop",
+    "worker_ended",
+    "update",
+    "pace",
+    "throttled",
+    "under_voltage",
 ]
 
 

@@ -22,10 +22,17 @@ def since(before: RuntimeStatus, after: RuntimeStatus) -> list[Happened]:
     """
     happened: list[Happened] = []
     if after.worker_ends != before.worker_ends:
-        detail = {"ends": after.worker_ends, "reason": after.last_error}
+        detail: dict[str, Any] = {"ends": after.worker_ends, "reason": after.last_error}
         happened.append(("worker_ended", detail))
     if after.health is Health.READY and before.health is not Health.READY:
         happened.append(("ready", {"restarts": after.worker_restarts}))
+    if after.health is Health.UNLOADED and before.health is not Health.UNLOADED:
+        happened.append(
+            ("unloaded", {"memory_available_bytes": after.board.memory_available_bytes})
+        )
+    if after.compute_share != before.compute_share:
+        detail = {"share": after.compute_share, "temperature_c": after.board.temperature_c}
+        happened.append(("pace", detail))
     if after.update != before.update:
         update = after.update
         detail = {"state": update.state, "version": update.version, "release": update.release}

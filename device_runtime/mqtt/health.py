@@ -6,13 +6,12 @@ from typing import Literal
 
 from device_runtime.mqtt.contract import Finding
 from device_runtime.status.board import Board
+from device_runtime.status.protection import HOT_C, LOW_BYTES
 from device_runtime.status.report import RuntimeStatus
 from device_runtime.worker.health import Health
 
 SOON = timedelta(days=14)
 """Time before the end of a certificate from which on it is reported."""
-HOT_C = 80.0
-"""Temperature above which it is reported: the Raspberry Pi's first limit (vcgencmd)."""
 
 _ORDER = ("ok", "degraded", "failed")
 
@@ -64,7 +63,7 @@ def _model(status: RuntimeStatus) -> Finding:
     match status.health:
         case Health.READY if check is not None and not check.passed:
             return Finding(status="degraded", detail=f"the self-check failed: {check.detail}")
-        case Health.READY:
+        case Health.READY | Health.UNLOADED:
             return Finding(status="ok")
         case Health.FAILING:
             return Finding(status="failed", detail=status.last_error)
@@ -85,14 +84,19 @@ def _update(status: RuntimeStatus) -> Finding:
 
 def _board(board: Board) -> dict[str, Finding]:
     """Judge what the machine can measure; a check is missing where it cannot."""
-    checks = {}
+    checks, free = {}, board.memory_available_bytes
     for name, bad, detail in (
         ("power", board.under_voltage, "the power supply is too weak"),
         ("throttling", board.throttled, "the processor is slowed down"),
         (
             "temperature",
-            None if board.temperature_c is None else board.temperature_c > HOT_C,
+            None if board.temperature_c is None else board.temperature_c >= HOT_C,
             f"{board.temperature_c} °C",
+        ),
+        (
+            "memory",
+            None if free is None else free < LOW_BYTES,
+            f"{(free or 0) >> 20} MiB are free",
         ),
     ):
         if bad is not None:

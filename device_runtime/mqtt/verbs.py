@@ -100,6 +100,8 @@ class Verbs:
     async def _restart(self, _: Call) -> _Result:
         """Replace the inference process; requests that are running fail."""
         ends = self._status().worker_ends
+        if self._status().health is Health.UNLOADED:
+            return {"seconds": 0.0}  # the next request starts another
         self._worker.restart()
         return await self._ready(lambda status: status.worker_ends > ends)
 
@@ -120,7 +122,8 @@ class Verbs:
             restarted: returns whether a status is one after the restart.
         """
         started = time.monotonic()
-        while not restarted(status := self._status()) or status.health is not Health.READY:
+        ready = (Health.READY, Health.UNLOADED)
+        while not restarted(status := self._status()) or status.health not in ready:
             if time.monotonic() > started + RESTART_S:
                 raise CommandError(f"not ready after {RESTART_S:g} s: {status.last_error}")
             await asyncio.sleep(0.2)

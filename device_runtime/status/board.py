@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from device_runtime.memory import parse_meminfo
+from device_runtime.memory import limits, parse_meminfo
 
 SYS = Path("/sys")
 PROC = Path("/proc")
@@ -48,7 +48,7 @@ def measure(release: Path, sys: Path = SYS, proc: Path = PROC) -> Board:
     """
     firmware = _firmware(sys)
     return Board(
-        memory_available_bytes=_memory_available(proc),
+        memory_available_bytes=_memory_available(sys, proc),
         disk_free_bytes=_disk_free(release),
         temperature_c=temperature_c(sys / "class/thermal"),
         throttled=_throttled(sys, firmware),
@@ -63,9 +63,12 @@ def temperature_c(thermal: Path) -> float | None:
     return max((value for value in degrees if -50 < value < 200), default=None)
 
 
-def _memory_available(proc: Path) -> int | None:
+def _memory_available(sys: Path, proc: Path) -> int | None:
+    """Return the free memory, within the limits of the control groups around this process."""
     try:
-        return parse_meminfo((proc / "meminfo").read_text())[1]
+        free = parse_meminfo((proc / "meminfo").read_text())[1]
+        groups = limits(proc / "self/cgroup", sys / "fs/cgroup")
+        return max(0, min([free, *(limit - used for limit, used in groups)]))
     except (OSError, ValueError, KeyError):
         return None
 

@@ -144,6 +144,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         worker_ends: how often the inference process has ended, or could not be started.
         worker_restarts: number of restarts of the inference process.
         last_error: reason why the inference process last ended; empty if it never did.
+        compute_share: share of the time in which the model computes: 1, or less in the heat.
         self_check: result of the check before the service was ready; null before its end, and for
             a release without a probe.
         update: the latest update of the device.
@@ -168,6 +169,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     worker_ends: int
     worker_restarts: int
     last_error: str
+    compute_share: float
     self_check: SelfCheck | None
     update: UpdateState
     memory_bytes: int

@@ -27,6 +27,8 @@ UPDATER = "edgepack-updater.service"
 REQUESTS = "edgepack-updater.path"
 
 _PROGRAM_LINK = f"/{STATE}/current/{RUNTIME_ENTRY}"
+# The kernel's end of the inference process is not that of the service, which replaces it. Where the
+# memory controller is off, as on Raspberry Pi OS, the service itself takes memory back in time.
 # Devices stay reachable, those of a GPU too: PrivateDevices=, and ProtectClock= with it, hide them,
 # and PrivateUsers= takes the group that may open them.
 _TEXTS = {
@@ -45,6 +47,8 @@ Restart=on-failure
 RestartSec=2
 TimeoutStopSec=30
 KillMode=mixed
+MemoryMax=90%
+OOMPolicy=continue
 DynamicUser=yes
 RuntimeDirectory=edgepack
 RuntimeDirectoryMode=0755

@@ -7,12 +7,14 @@ from pathlib import Path
 class Health(StrEnum):
     """State of the inference process.
 
+    UNLOADED: no request came for a while, or memory was short; the next request starts it.
     DEGRADED: the process ended and is being replaced, or it is stopped; requests wait. FAILING: its
     replacements end too; requests are refused.
     """
 
     STARTING = "starting"
     READY = "ready"
+    UNLOADED = "unloaded"
     DEGRADED = "degraded"
     FAILING = "failing"
     STOPPING = "stopping"

@@ -35,6 +35,16 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: int
 
 
+class Pace(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Parent to child: compute for a share of the time, and rest for the other.
+
+    Attributes:
+        share: the share, above 0; 1 for no rest.
+    """
+
+    share: float
+
+
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Child to parent: the model is loaded.
 
@@ -83,7 +93,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         return cls(id=request, kind=error.wire_name, message=str(error), hint=error.hint)
 
 
-ToChild = Warm | Generate | Cancel
+ToChild = Warm | Generate | Cancel | Pace
 ToParent = Loaded | Chunk | Failed
 
 _LENGTH_BYTES = 4

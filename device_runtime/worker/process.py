@@ -27,6 +27,7 @@ from device_runtime.worker.messages import (
     Failed,
     Generate,
     Loaded,
+    Pace,
     ToParent,
     Warm,
     frame,
@@ -121,6 +122,7 @@ class _Schedule:
         self._new: queue.SimpleQueue[Warm | Generate] = queue.SimpleQueue()
         self._tasks: list[_Task] = []
         self._cancelled: set[int] = set()
+        self._share = 1.0
 
     def run(self) -> None:
         threading.Thread(target=self._listen, daemon=True).start()
@@ -143,12 +145,15 @@ class _Schedule:
         while (message := read(self._inbox, FOR_CHILD)) is not None:
             if isinstance(message, Cancel):
                 self._cancelled.add(message.id)
+            elif isinstance(message, Pace):
+                self._share = message.share
             else:
                 self._new.put(message)
 
     def _take_new(self) -> None:
         """Take new messages; block for one if there is nothing else to do."""
-        wait = not self._tasks and not self._engine.idle()
+        # Work ahead is for a cool processor.
+        wait = not self._tasks and (self._share < 1 or not self._engine.idle())
         with suppress(queue.Empty):
             while True:
                 message = self._new.get(block=wait)
@@ -171,12 +176,14 @@ class _Schedule:
             self._end(task)
             return
         # A request that waits for memory takes no time, and must not monopolise the loop.
-        task.spent += max(time.monotonic() - started, MIN_STEP_S)
+        spent = max(time.monotonic() - started, MIN_STEP_S)
+        task.spent += spent
         if not task.accepted or chunk.text or chunk.logprobs or chunk.finish_reason is not None:
             task.accepted = True
             _send(self._outbox, Chunk(id=task.number, chunk=chunk))
         if chunk.usage is not None:
             self._end(task)
+        time.sleep(spent * (1 / self._share - 1))
 
     def _end(self, task: _Task) -> None:
         # To the parent the last message is the end, so nothing of the request may remain here.

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from functools import partial
 
@@ -14,20 +12,19 @@ from device_runtime.errors import DeviceError, EngineError, ServiceError
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
 from device_runtime.logs import event
-from device_runtime.worker.child_exit import exit_error, exit_status
+from device_runtime.worker.child import Child
 from device_runtime.worker.errors import BusyError, DeadlineError, QueueFullError
 from device_runtime.worker.health import Health, is_stopped
+from device_runtime.worker.jobs import Job, Jobs
 from device_runtime.worker.messages import (
-    FOR_PARENT,
     Cancel,
     Chunk,
     Failed,
     Generate,
     Loaded,
+    Pace,
     ToChild,
     Warm,
-    frame,
-    receive,
 )
 from device_runtime.worker.self_check import check
 
@@ -37,10 +34,10 @@ FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 30.0
 FAILING_AFTER = 3
 """Consecutive children that end without an answer, after which requests are refused."""
+WATCH_S = 1.0
+"""Time between two looks at the process."""
 STOPPED_S = 30.0
 """Time after which a process that is stopped is replaced."""
-ENDING_S = 30.0
-"""Time in which a killed process must have ended; one that waits for a broken disk has not."""
 SILENT_S = 60.0
 """Shortest silence after which a process with running requests is replaced, seconds. A request's
 timeout may be shorter than one prefill step takes on a slow device."""
@@ -50,23 +47,6 @@ def restart_delay_s(failures: int) -> float:
     """Return the back-off after consecutive children that ended without an answer, seconds."""
     # The exponent is bounded: 1,024 doublings would overflow a float.
     return min(FIRST_DELAY_S * 2.0 ** min(failures - 1, 20), LONGEST_DELAY_S)
-
-
-class _Job:
-    """A queued or running request.
-
-    Attributes:
-        number: number of the request.
-        request: the request itself.
-        checks: whether it belongs to the self-check, for which all others wait.
-        events: chunks of the answer, then the error if it fails.
-    """
-
-    def __init__(self, number: int, request: GenerationRequest, *, checks: bool) -> None:
-        self.number = number
-        self.request = request
-        self.checks = checks
-        self.events: asyncio.Queue[GenerationChunk | DeviceError] = asyncio.Queue()
 
 
 class Supervisor:
@@ -84,12 +64,15 @@ class Supervisor:
         timeout_s: timeout of a request from its arrival to its end, seconds.
         system_prompt: system prompt of conversations; each new process prefills it.
         probe: prompt and tokens to check the first process with; None for no check.
+        unload_after_s: time without a request after which the process ends, until the next one,
+            seconds; 0 for never.
 
     Attributes:
         self_check: result of that check; None before its end.
         ends: number of processes that ended, or could not be started.
         restarts: number of processes that were started to replace one that had ended.
         last_error: reason the last process ended; empty if none has ended.
+        share: share of the time in which the model computes.
     """
 
     def __init__(
@@ -101,26 +84,26 @@ class Supervisor:
         timeout_s: float = 600,
         system_prompt: str = "",
         probe: Probe | None = None,
+        unload_after_s: float = 0,
     ) -> None:
         self._health = Health.STARTING
         self.self_check: SelfCheck | None = None
         self.ends = 0
         self.restarts = 0
         self.last_error = ""
+        self.share = 1.0
         self._command = command
         self._parallel = parallel
         self._queue_limit = queue_limit
         self._timeout_s = timeout_s
         self._system_prompt = system_prompt
         self._probe = probe
+        self._unload_after_s = unload_after_s
         self._silence: asyncio.TimerHandle | None = None
-        self._killed: EngineError | None = None
-        self._killed_at = 0.0
-        self._child: asyncio.subprocess.Process | None = None
+        self._child: Child | None = None
         self._loaded = False
-        self._waiting: deque[_Job] = deque()
-        self._running: dict[int, _Job] = {}
-        self._number = 0
+        self._jobs = Jobs()
+        self._wanted = asyncio.Event()
         self._failures = 0
         self._first_load: asyncio.Future[None]
         self._task: asyncio.Task[None] | None = None
@@ -143,17 +126,17 @@ class Supervisor:
     @property
     def stuck(self) -> bool:
         """True if a process was killed and does not end."""
-        return self._killed is not None and time.monotonic() > self._killed_at + ENDING_S
+        return self._child is not None and self._child.stuck
 
     @property
     def queue_length(self) -> int:
         """Number of queued requests; running ones are not counted."""
-        return len(self._waiting)
+        return len(self._jobs.waiting)
 
     @property
     def running(self) -> int:
         """Number of running requests."""
-        return len(self._running)
+        return len(self._jobs.running)
 
     @property
     def _checking(self) -> bool:
@@ -185,11 +168,28 @@ class Supervisor:
     def refuse(self) -> None:
         """Fail all requests and accept no more."""
         self._health = Health.STOPPING
-        self._fail_all(ServiceError("the service is stopping"))
+        self._jobs.fail_all(ServiceError("the service is stopping"))
+        self._expect_answer()
 
     def restart(self) -> None:
         """End the process, so that another takes its place; its running requests fail."""
         self._kill("the inference process was restarted by a command")
+
+    def unload(self, reason: str) -> None:
+        """Take the model out of memory until the next request; running requests fail.
+
+        Args:
+            reason: reason, for the log and those requests.
+        """
+        if self._jobs.running:
+            self._kill(reason)
+        elif self._loaded:
+            self._retire(reason)
+
+    def pace(self, share: float) -> None:
+        """Have the model compute for a share of the time only, from now on."""
+        self.share = share
+        self._send(Pace(share=share))
 
     async def stop(self) -> None:
         """Stop the process; requests that are still running or queued fail."""
@@ -215,14 +215,13 @@ class Supervisor:
         """
         if self._health in (Health.FAILING, Health.STOPPING):
             raise BusyError("the model is not available", retry_after_s=30)
-        if len(self._waiting) >= self._queue_limit and not (self._may_start() or checks):
+        if self.queue_length >= self._queue_limit and not (self._may_start() or checks):
             raise QueueFullError(
-                f"the queue is full: {len(self._running)} requests running, "
-                f"{len(self._waiting)} waiting",
+                f"the queue is full: {self.running} requests running, {self.queue_length} waiting",
                 retry_after_s=5,
             )
-        self._number += 1
-        job = _Job(self._number, request, checks=checks)
+        job = self._jobs.add(request, checks=checks)
+        self._wanted.set()
         late = DeadlineError(
             f"the request took more than {self._timeout_s:g} s",
             hint="Lower max_tokens, or raise request_timeout.",
@@ -230,7 +229,6 @@ class Supervisor:
         deadline = asyncio.get_running_loop().call_later(
             self._timeout_s, job.events.put_nowait, late
         )
-        self._waiting.insert(0 if checks else len(self._waiting), job)
         self._advance()
         try:
             while True:
@@ -244,45 +242,34 @@ class Supervisor:
             deadline.cancel()
             self._abandon(job)
 
-    def _abandon(self, job: _Job) -> None:
+    def _abandon(self, job: Job) -> None:
         """Cancel a job whose client is gone; do nothing if it has ended."""
-        if job in self._waiting:
-            self._waiting.remove(job)
-        elif job.number in self._running:
+        if job in self._jobs.waiting:
+            self._jobs.waiting.remove(job)
+        elif job.number in self._jobs.running:
             self._send(Cancel(id=job.number))
 
     def _may_start(self) -> bool:
-        allowed = not self._checking or (bool(self._waiting) and self._waiting[0].checks)
-        return allowed and self._loaded and len(self._running) < self._parallel
+        waiting = self._jobs.waiting
+        allowed = not self._checking or (bool(waiting) and waiting[0].checks)
+        return allowed and self._loaded and self.running < self._parallel
 
     def _advance(self) -> None:
         """Send queued requests to the process while it has room for them."""
-        while self._waiting and self._may_start():
-            job = self._waiting.popleft()
-            self._running[job.number] = job
+        while self._jobs.waiting and self._may_start():
+            job = self._jobs.begin()
             self._send(Generate(id=job.number, request=job.request))
             self._expect_answer()
 
     def _send(self, message: ToChild) -> None:
-        if self._child is not None and self._child.stdin is not None:
-            self._child.stdin.write(frame(message))
-
-    def _fail_running(self, error: DeviceError) -> None:
-        for job in self._running.values():
-            job.events.put_nowait(error)
-        self._running.clear()
-        self._expect_answer()
-
-    def _fail_all(self, error: DeviceError) -> None:
-        self._fail_running(error)
-        while self._waiting:
-            self._waiting.popleft().events.put_nowait(error)
+        if self._child is not None:
+            self._child.send(message)
 
     def _expect_answer(self) -> None:
         """Restart the silence timer if the process has running requests."""
         if self._silence is not None:
             self._silence.cancel()
-        if self._running:
+        if self._jobs.running:
             loop = asyncio.get_running_loop()
             self._silence = loop.call_later(max(self._timeout_s, SILENT_S), self._on_silence)
 
@@ -290,9 +277,8 @@ class Supervisor:
         self._kill("the inference process did not respond and was killed")
 
     def _kill(self, reason: str) -> None:
-        if self._child is not None and self._child.returncode is None:
-            self._killed, self._killed_at = EngineError(reason), time.monotonic()
-            self._child.kill()
+        if self._child is not None:
+            self._child.kill(reason)
 
     async def _supervise(self) -> None:
         """Keep a process running; if supervision itself fails, fail all requests."""
@@ -301,7 +287,7 @@ class Supervisor:
         except Exception as error:
             self._health = Health.FAILING
             failure = ServiceError(f"the supervisor failed: {error!r}")
-            self._fail_all(failure)
+            self._jobs.fail_all(failure)
             if not self._first_load.done():
                 self._first_load.set_exception(failure)
             raise
@@ -310,91 +296,98 @@ class Supervisor:
         """Start a process, serve until it ends, back off, start the next."""
         while True:
             error = await self._run_child()
+            if error is None:
+                await self._wait_unloaded()
+                continue
             self._failures += 1
             self.ends += 1
             self.last_error = str(error)
             event(log, logging.ERROR, "worker_ended", failures=self._failures, error=error)
             if not self._first_load.done():
                 self._health = Health.FAILING
-                self._fail_all(error)
+                self._jobs.fail_all(error)
                 self._first_load.set_exception(error)
                 return
-            self._fail_running(error)
+            self._jobs.fail_running(error)
+            self._expect_answer()
             self._health = Health.DEGRADED
             if self._failures >= FAILING_AFTER:
                 self._health = Health.FAILING
-                self._fail_all(error)
+                self._jobs.fail_all(error)
             await asyncio.sleep(restart_delay_s(self._failures))
 
-    async def _run_child(self) -> EngineError:
-        """Run one process from start to end; return why it ended or could not be started."""
+    async def _wait_unloaded(self) -> None:
+        """Wait, without a model in memory, for the next request."""
+        if not self._jobs and self._health is not Health.STOPPING:
+            self._wanted.clear()
+            await self._wanted.wait()
+        self._health = Health.STARTING
+
+    async def _run_child(self) -> EngineError | None:
+        """Run one process from start to end.
+
+        Returns:
+            Reason why it ended or could not be started; None if its model was unloaded.
+        """
         try:
-            child = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-            )
-        except (OSError, RuntimeError) as reason:
-            # RuntimeError: Python cannot start the thread that waits for the process.
-            hint = "Check whether the program was moved and the device has free memory and PIDs."
-            return EngineError(f"the inference process cannot be started: {reason}", hint=hint)
+            child = await Child.start(self._command)
+        except EngineError as error:
+            return error
         if self._failures:
             self.restarts += 1
-        self._child, self._killed = child, None
+        self._child = child
         watch = asyncio.create_task(self._watch(child))
         try:
-            error = await self._listen(child)
+            failure = await self._listen(child)
             self._loaded = False
-            status = await exit_status(child)
+            ended = await child.ended()
+            return failure or ended
         finally:
             watch.cancel()
             # The process is alive here only if the service is stopping.
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
+            await child.close()
             self._child, self._loaded = None, False
-        killed, self._killed = self._killed, None
-        return error or killed or exit_error(status)
 
-    async def _watch(self, child: asyncio.subprocess.Process) -> None:
-        """Replace a process that stays stopped: nobody else would notice while it is idle."""
-        seconds = 0.0
-        while seconds < STOPPED_S:
-            await asyncio.sleep(1)
-            seconds = seconds + 1 if is_stopped(child.pid) else 0
+    async def _watch(self, child: Child) -> None:
+        """Replace a process that stays stopped, and unload a model that nobody needs."""
+        stopped_s = idle_s = 0.0
+        while stopped_s < STOPPED_S:
+            await asyncio.sleep(WATCH_S)
+            stopped_s = stopped_s + WATCH_S if is_stopped(child.pid) else 0
+            idle_s = 0 if self._jobs or not self._loaded else idle_s + WATCH_S
+            if self._unload_after_s and idle_s >= self._unload_after_s:
+                self._retire("idle")
         self._kill(f"the inference process was stopped for {STOPPED_S:g} s")
 
-    async def _listen(self, child: asyncio.subprocess.Process) -> EngineError | None:
+    def _retire(self, reason: str) -> None:
+        event(log, logging.INFO, "model_unloaded", reason=reason)
+        self._loaded, self._health = False, Health.UNLOADED
+        assert self._child is not None
+        self._child.retire()
+
+    async def _listen(self, child: Child) -> EngineError | None:
         """Dispatch the process's messages until it ends; return its error if it sent one."""
-        assert child.stdout is not None
         try:
-            while (message := await receive(child.stdout, FOR_PARENT)) is not None:
+            async for message in child.messages():
                 if isinstance(message, Loaded):
                     self._on_loaded(message)
                 elif isinstance(message, Failed) and message.id is None:
                     return EngineError(message.message, hint=message.hint)
                 else:
-                    self._on_event(message)
+                    outcome = message.chunk if isinstance(message, Chunk) else message.error
+                    if self._jobs.pass_on(message.id, outcome):
+                        self._failures = 0
                 self._expect_answer()
                 self._advance()
-        except msgspec.MsgspecError as error:
-            child.kill()
-            return EngineError(f"the inference process sent data that is not a message: {error}")
+        except EngineError as error:
+            return error
         return None
 
     def _on_loaded(self, message: Loaded) -> None:
         event(log, logging.INFO, "worker_loaded", seconds=round(message.seconds, 2))
         self._loaded = True
         self._send(Warm(system=self._system_prompt))
+        self._send(Pace(share=self.share))
         self._health = Health.READY
         if not self._first_load.done():
             self._first_load.set_result(None)
-
-    def _on_event(self, message: Chunk | Failed) -> None:
-        job = self._running.get(message.id) if message.id is not None else None
-        if job is None:
-            return
-        outcome = message.chunk if isinstance(message, Chunk) else message.error
-        job.events.put_nowait(outcome)
-        if isinstance(outcome, DeviceError) or outcome.usage is not None:
-            del self._running[job.number]
-        if not isinstance(outcome, DeviceError) and outcome.usage is not None:
-            self._failures = 0

@@ -144,6 +144,16 @@ def test_killed_worker_fails_one_request_and_is_replaced(server: Serving) -> Non
     assert server.worker != first
 
 
+def test_an_idle_model_leaves_the_memory_until_the_next_request(release: Release) -> None:
+    with Serving(release.folder, "--unload-after", "1") as server:
+        before = server.chat().json()["choices"]
+        eventually(lambda: server.get("/v1/status")["health"] == "unloaded")
+        eventually(lambda: server.get("/v1/status")["worker_memory_bytes"] == 0)
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        assert server.chat().json()["choices"] == before
+        assert server.get("/v1/status")["worker_restarts"] == 0
+
+
 def test_killed_parent_leaves_no_worker(release: Release) -> None:
     with Serving(release.folder) as server:
         worker = server.worker

@@ -29,6 +29,7 @@ def status(**changes: Any) -> RuntimeStatus:
         worker_ends=0,
         worker_restarts=0,
         last_error="",
+        compute_share=1.0,
         self_check=None,
         update=UpdateState(state="none"),
         memory_bytes=1 << 20,

@@ -26,6 +26,12 @@ def test_nothing_has_happened() -> None:
         ({"health": Health.STARTING}, {}, ("ready", {"restarts": 0})),
         (
             {},
+            {"health": Health.UNLOADED},
+            ("unloaded", {"memory_available_bytes": 1 << 30}),
+        ),
+        ({}, {"compute_share": 0.5}, ("pace", {"share": 0.5, "temperature_c": 50.0})),
+        (
+            {},
             {"update": UpdateState(state="committed", release="r", version="2")},
             ("update", {"state": "committed", "version": "2", "release": "r", "reason": ""}),
         ),

@@ -18,7 +18,8 @@ def test_a_device_that_is_well() -> None:
         conflict=False, refused={}, expires=None, spool=""
     )
     assert set(checks) == {
-        *("model", "update", "power", "throttling", "temperature", "broker", "spool"),
+        *("model", "update", "power", "throttling", "temperature", "memory"),
+        *("broker", "spool"),
     }
     assert health.worst(checks) == "ok"
     assert not any(check.detail for check in checks.values())
@@ -54,6 +55,7 @@ def test_what_is_wrong_with_the_service(
         ({"under_voltage": True}, "power"),
         ({"throttled": True}, "throttling"),
         ({"temperature_c": 84.0}, "temperature"),
+        ({"memory_available_bytes": 1 << 20}, "memory"),
     ],
 )
 def test_what_is_wrong_with_the_board(measured: dict[str, Any], name: str) -> None:
@@ -68,7 +70,11 @@ def test_what_is_wrong_with_the_board(measured: dict[str, Any], name: str) -> No
 def test_a_board_without_sensors_has_no_such_checks() -> None:
     well = status()
     board = msgspec.structs.replace(
-        well.board, under_voltage=None, throttled=None, temperature_c=None
+        well.board,
+        under_voltage=None,
+        throttled=None,
+        temperature_c=None,
+        memory_available_bytes=None,
     )
     checks = health.findings(msgspec.structs.replace(well, board=board))
     assert set(checks) == {"model", "update"}

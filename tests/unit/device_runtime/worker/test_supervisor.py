@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ async def running(
     system_prompt: str = "",
     program: str = sys.executable,
     probe: Probe | None = None,
+    unload_after_s: float = 0,
 ) -> AsyncIterator[Supervisor]:
     supervisor = Supervisor(
         [program, *fakes.worker_command(mode)[1:]],
@@ -42,6 +44,7 @@ async def running(
         timeout_s=timeout_s,
         system_prompt=system_prompt,
         probe=probe,
+        unload_after_s=unload_after_s,
     )
     try:
         await supervisor.start()
@@ -299,9 +302,62 @@ async def test_restart_replaces_the_process(monkeypatch: pytest.MonkeyPatch) -> 
         assert "restarted by a command" in supervisor.last_error
         assert await answer(supervisor, "a") == "a "
         # A process that was killed and is still there, as one that waits for a disk.
-        monkeypatch.setattr("device_runtime.worker.supervisor.ENDING_S", -1.0)
+        monkeypatch.setattr("device_runtime.worker.child.ENDING_S", -1.0)
         supervisor.restart()
         assert supervisor.stuck
+
+
+async def test_an_idle_model_is_unloaded_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("device_runtime.worker.supervisor.WATCH_S", 0.1)
+    async with running(unload_after_s=0.3) as supervisor:
+        async with long_request(supervisor):
+            await asyncio.sleep(1)
+            assert supervisor.health is Health.READY
+        await until(lambda: supervisor.health is Health.UNLOADED and supervisor.pid is None)
+        await asyncio.sleep(0.5)
+        assert supervisor.pid is None
+        both = await asyncio.gather(answer(supervisor, "a"), answer(supervisor, "b"))
+        assert list(both) == ["a ", "b "]
+        assert supervisor.health is Health.READY
+        await until(lambda: supervisor.health is Health.UNLOADED and supervisor.pid is None)
+        assert (supervisor.ends, supervisor.restarts, supervisor.last_error) == (0, 0, "")
+
+
+async def test_unloading_for_memory() -> None:
+    async with running() as supervisor:
+        pid = supervisor.pid
+        assert pid is not None
+        supervisor.unload("little memory")
+        # Asked at once, while the process is still ending.
+        assert await answer(supervisor, "a") == "a "
+        assert is_gone(pid)
+        assert supervisor.ends == 0
+        async with long_request(supervisor) as request:
+            supervisor.unload("little memory")
+            with pytest.raises(EngineError, match="little memory"):
+                await request
+        assert await answer(supervisor, "a") == "a "
+
+
+async def test_an_unloaded_model_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("device_runtime.worker.child.EXIT_S", 0.2)
+    async with running() as supervisor:
+        assert supervisor.pid is not None
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        supervisor.unload("little memory")
+        await until(lambda: supervisor.ends == 1)
+        assert "did not end by itself" in supervisor.last_error
+        assert await answer(supervisor, "a") == "a "
+
+
+async def test_pace_slows_answers_down() -> None:
+    async with running() as supervisor:
+        supervisor.pace(0.25)
+        started = time.monotonic()
+        await answer(supervisor, "a " * 200)
+        # Each of 200 steps counts as a millisecond at least, and is followed by three of rest.
+        assert time.monotonic() - started > 200 * 0.003
+        assert supervisor.share == 0.25
 
 
 async def test_process_without_requests_may_be_silent(
@@ -318,7 +374,7 @@ async def test_process_without_requests_may_be_silent(
 async def test_process_that_closes_its_pipe_is_not_ready_and_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("device_runtime.worker.child_exit.EXIT_S", 0.5)
+    monkeypatch.setattr("device_runtime.worker.child.EXIT_S", 0.5)
     async with running() as supervisor:
         with pytest.raises(EngineError, match="SIGKILL"):
             async with asyncio.timeout(60):
