@@ -16,6 +16,7 @@ from tests.support.commands import edgepack
 
 PACKAGES = {
     "debugfs": "e2fsprogs",
+    "ip": "iproute2",
     "losetup": "mount",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.vfat": "dosfstools",

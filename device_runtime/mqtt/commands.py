@@ -22,7 +22,6 @@ from device_runtime.mqtt.connection import Incoming
 from device_runtime.mqtt.contract import Command, CommandState, Piece
 from device_runtime.mqtt.ledger import Lasting, Ledger
 from device_runtime.mqtt.payloads import payload
-from device_runtime.status.report import BOOT_ID
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +184,7 @@ class Commands:
             if message.topic in self._states:
                 # Its end did not reach the broker.
                 self._publish(message, self._states[message.topic].content)
-            elif state.boot_id != BOOT_ID:
+            elif message.topic not in self._running:
                 reason = "the device restarted while it carried the command out"
                 self._state(message, "", status="failed", reason=reason)
         return True

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from device_runtime.mqtt.reporter import Reporter
 from device_runtime.mqtt.spool import Spool
 from tests.support import certificates
 from tests.support.mosquitto import DEVICE, TOPIC, Mosquitto, publish, retained, subscribed
+from tests.support.network import Cable
 from tests.support.serving import eventually
 from tests.support.statuses import status
 
@@ -252,3 +253,42 @@ def test_a_certificate_that_expires_soon_is_part_of_the_health(tmp_path: Path) -
         ):
             report, _ = messages.next("health", health="degraded")
         assert "expires on 20" in report["checks"]["certificates"]["detail"]
+
+
+@pytest.mark.requires("root", "ip")
+def test_a_cable_that_is_pulled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _quick: None
+) -> None:
+    """Neither side hears of it; both notice, and afterwards nothing is lost or told twice."""
+    monkeypatch.setattr(connection, "KEEPALIVE_S", 4)
+    cable = Cable()
+    server, device_side = cable.hosts
+    options = ("allow_anonymous true", f"listener 1883 {server.address}")
+    address = broker(f"mqtt://{server.address}")
+    try:
+        with ExitStack() as stack:
+            with server.inside():
+                mosquitto = stack.enter_context(running(tmp_path, *options))
+                messages = stack.enter_context(subscribed(mosquitto.port))
+            with device_side.inside():
+                device = stack.enter_context(reporting(address, tmp_path))
+            messages.next("event/start")
+            cable.pull()
+            pulled = time.monotonic()
+            for number in range(1, 4):
+                device.status = status(worker_ends=number, last_error=f"crash {number}")
+                eventually(partial(waits, device, number))
+            messages.next("status", state="offline")
+            # One and a half times the keepalive (MQTT 3.1.2.10), and mosquitto looks now and then.
+            assert time.monotonic() - pulled < 4 * 1.5 + 6
+            eventually(lambda: not device.reporter.state.connected)
+            cable.plug()
+            ended = [messages.next("event/worker_ended")[0] for _ in range(3)]
+            assert [event["detail"]["ends"] for event in ended] == [1, 2, 3]
+            eventually(lambda: device.spool.state().depth == 0)
+            again = [name for name, _, _ in messages.so_far() if name == "event/worker_ended"]
+            assert again == []
+            with server.inside():
+                assert retained(mosquitto.port, "status")["state"] == "online"
+    finally:
+        cable.close()
