@@ -35,9 +35,6 @@ OFFLINE = {
     # Busy-waiting threads cost little on an idle machine but multiply the time on a busy one:
     # beside other work, calibrating a layer took 40 s with them and 3 s without.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # glibc maps what is larger than 32 MiB anew each time, and the kernel clears it page by page: a
-    # step of 24 texts with Phi-3.5-mini's KV cache took 3.3 s, and takes 2.0 s.
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     # The model builder writes the commit of whatever checkout it is installed in into the graph, as
     # its own; without git it uses the commit that its package was built from.
     "GIT_DIR": os.devnull,
@@ -113,7 +110,7 @@ def _process(
                 stdin=fields,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **OFFLINE},
+                env={**os.environ, **OFFLINE, **job.environment},
                 pass_fds=[writing],
             )
         finally:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -44,6 +44,11 @@ class _ReferenceJob(Job[None], frozen=True, kw_only=True):
         floats: generate in fp32 instead of the model's stored dtype.
         trust_remote_code: run Python code that comes with the model.
     """
+
+    # glibc maps what is larger than 32 MiB anew each time, and the kernel clears it page by page: a
+    # step of 24 texts with Phi-3.5-mini's KV cache took 3.3 s, and takes 2.0 s. Calibration takes
+    # more memory so.
+    environment: ClassVar[Mapping[str, str]] = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
 
     source: Path
     floats: bool
