@@ -7,11 +7,16 @@ import json
 import logging
 import select
 import sys
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 log = logging.getLogger(__name__)
+
+LIBRARY_LINES = 20
+"""Lines that a library may write within `LIBRARY_S`; more are dropped."""
+LIBRARY_S = 10.0
 
 _FIELDS = "edgepack_fields"
 _PATIENCE_MS = 100
@@ -29,6 +34,7 @@ def set_up(form: Literal["text", "json"]) -> None:
     """Configure the process's log in this form."""
     handler = _Stderr(sys.stderr)
     handler.setFormatter(_Lines(form))
+    handler.addFilter(_Few())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
@@ -77,6 +83,25 @@ class _Stderr(logging.StreamHandler[TextIO]):
         # A slow reader gets some time, once.
         patience_ms = 0 if self._dropped else _PATIENCE_MS
         return self._room is None or bool(self._room.poll(patience_ms))
+
+
+class _Few(logging.Filter):
+    """Lets few lines of a library pass: asyncio has one for each connection it cannot take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, int] = {}
+        self._until = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a line is one of the program itself, or one of the first for a while."""
+        if hasattr(record, _FIELDS):
+            return True
+        now = time.monotonic()
+        if now >= self._until:
+            self._passed, self._until = {}, now + LIBRARY_S
+        self._passed[record.name] = self._passed.get(record.name, 0) + 1
+        return self._passed[record.name] <= LIBRARY_LINES
 
 
 class _Lines(logging.Formatter):

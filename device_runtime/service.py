@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Collection
@@ -29,6 +30,7 @@ from device_runtime.server.api_keys import KeyRing
 from device_runtime.server.auth import OPEN_PATHS, protect
 from device_runtime.server.listener import Server, bind, is_loopback, tls_context, url_of
 from device_runtime.status import board, device_id, heartbeat, notify
+from device_runtime.status.integrity import Integrity
 from device_runtime.status.protection import keep_protecting
 from device_runtime.status.report import (
     BOOT_ID,
@@ -47,6 +49,8 @@ from device_runtime.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+FILES = 8192
+"""Files and connections that may be open."""
 DRAIN_S = 10
 """Seconds that running answers may continue after a signal to stop."""
 
@@ -96,6 +100,7 @@ class Service:
             runtime=device_runtime.__version__,
         )
         self._update = LatestUpdate(release.folder)
+        self._integrity = Integrity(release)
         self._runtime_folder = heartbeat.runtime_folder()
         served = ServedModel.of_release(release, config)
         self._supervisor = Supervisor(
@@ -123,9 +128,7 @@ class Service:
         self._server: Server | None = None
         self._socket: socket.socket | None = None
         self._reporting: asyncio.Future[None]
-        self._beating: asyncio.Task[None] | None = None
-        self._notifying: asyncio.Task[None] | None = None
-        self._protecting: asyncio.Task[None] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -145,6 +148,7 @@ class Service:
 
     def startup(self) -> None:
         """Bind the address, and start the reports."""
+        _allow_files(FILES)
         self._socket = bind(self._config.listen)
         loopback = is_loopback(self._socket)
         if not loopback:
@@ -170,7 +174,12 @@ class Service:
             folder = self._config.state_folder or heartbeat.state_folder()
             updates = Updates(self._updater())
             verbs = Verbs(
-                self._supervisor, self._api.chat, self.status, updates, self._begin_reload
+                self._supervisor,
+                self._api.chat,
+                self.status,
+                updates,
+                self._integrity,
+                self._begin_reload,
             )
             handlers = verbs.allowed(("ping", *self._config.mqtt_commands))
             self._reporter = Reporter(
@@ -186,12 +195,15 @@ class Service:
                 ),
             )
             self._reporter.start()
-        self._notifying = asyncio.create_task(notify.keep_notifying(self.status, self._stuck))
-        protection = keep_protecting(self._supervisor, partial(board.measure, self._folder))
-        self._protecting = asyncio.create_task(protection)
+        measure = partial(board.measure, self._folder)
+        kept = {
+            "messages to systemd": notify.keep_notifying(self.status, self._stuck),
+            "self-protection": keep_protecting(self._supervisor, measure),
+            "checks of the release": self._integrity.keep_checking(),
+        }
         if self._runtime_folder is not None:
-            beats = heartbeat.keep_beating(self._runtime_folder, self.status)
-            self._beating = asyncio.create_task(beats)
+            kept["heartbeat"] = heartbeat.keep_beating(self._runtime_folder, self.status)
+        self._tasks = {name: asyncio.create_task(work) for name, work in kept.items()}
 
     def _check_exposure(self, url: str) -> None:
         """Refuse to serve beyond loopback without API keys, unless configured.
@@ -223,12 +235,7 @@ class Service:
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         inferring = asyncio.create_task(self._infer())
         parts = {"HTTP server": serving, "supervision": inferring, "MQTT reports": self._reporting}
-        if self._beating is not None:
-            parts["heartbeat"] = self._beating
-        if self._notifying is not None:
-            parts["messages to systemd"] = self._notifying
-        if self._protecting is not None:
-            parts["self-protection"] = self._protecting
+        parts |= self._tasks
         await asyncio.wait(parts.values(), return_when=asyncio.FIRST_COMPLETED)
         errors: list[DeviceError] = []
         if not self._server.should_exit:
@@ -249,9 +256,8 @@ class Service:
     async def shutdown(self) -> None:
         """Release what startup acquired, in reverse order; report `offline` to the broker."""
         await self._supervisor.stop()
-        for task in (self._beating, self._notifying, self._protecting):
-            if task is not None:
-                task.cancel()
+        for task in self._tasks.values():
+            task.cancel()
         if self._reporter is not None:
             await asyncio.to_thread(self._reporter.stop)
         if self._socket is not None:
@@ -279,6 +285,7 @@ class Service:
             compute_share=self._supervisor.share,
             self_check=self._supervisor.self_check,
             update=self._update.read(),
+            damage=self._integrity.damage,
             memory_bytes=worker_bytes + resident_bytes(os.getpid()),
             worker_memory_bytes=worker_bytes,
             board=board.measure(self._folder),
@@ -337,6 +344,13 @@ class Service:
         wait_s = 0 if self._server.should_exit else DRAIN_S
         asyncio.get_running_loop().call_later(wait_s, self._supervisor.refuse)
         self._server.should_exit = True
+
+
+def _allow_files(count: int) -> None:
+    """Raise the limit of open files: the usual 1,024 are soon taken by idle connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < count:  # -1 is no limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count if hard < 0 else min(count, hard), hard))
 
 
 def _broker(config: RuntimeConfig) -> Broker | None:

@@ -146,7 +146,7 @@ class Api:
     async def _readyz(self, request: Request) -> Response:
         """Report readiness: 200 only if a request can be answered; it may load the model first."""
         status = self._status()
-        ready = status.health in (Health.READY, Health.UNLOADED)
+        ready = status.health in (Health.READY, Health.UNLOADED) and not status.damage
         report = msgspec.convert(status, HealthReport, from_attributes=True)
         return _struct(report, status=200 if ready else 503)
 

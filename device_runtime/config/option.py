@@ -42,7 +42,7 @@ FOLDER = "FOLDER"
 
 VERBS = (
     *("restart", "reload", "update", "rollback"),
-    *("generate", "cancel", "bench", "log_level", "diagnostics"),
+    *("generate", "cancel", "bench", "verify", "log_level", "diagnostics"),
 )
 """Commands over MQTT that must be allowed."""
 

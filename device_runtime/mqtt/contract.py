@@ -161,6 +161,7 @@ EventType = Literal[
     "unloaded",
     "stop",
     "worker_ended",
+    "damaged",
     "update",
     "pace",
     "throttled",

@@ -33,6 +33,8 @@ def since(before: RuntimeStatus, after: RuntimeStatus) -> list[Happened]:
     if after.compute_share != before.compute_share:
         detail = {"share": after.compute_share, "temperature_c": after.board.temperature_c}
         happened.append(("pace", detail))
+    if after.damage and after.damage != before.damage:
+        happened.append(("damaged", {"reason": after.damage}))
     if after.update != before.update:
         update = after.update
         detail = {"state": update.state, "version": update.version, "release": update.release}

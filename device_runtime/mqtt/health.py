@@ -18,7 +18,12 @@ _ORDER = ("ok", "degraded", "failed")
 
 def findings(status: RuntimeStatus) -> dict[str, Finding]:
     """Judge the status of the service and of the machine."""
-    return {"model": _model(status), "update": _update(status), **_board(status.board)}
+    return {
+        "model": _model(status),
+        "release": Finding(status="failed" if status.damage else "ok", detail=status.damage),
+        "update": _update(status),
+        **_board(status.board),
+    }
 
 
 def link(

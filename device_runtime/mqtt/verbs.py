@@ -42,6 +42,14 @@ class Worker(Protocol):
         ...
 
 
+class Integrity(Protocol):
+    """The files of the release, or a fake."""
+
+    async def check(self) -> str:
+        """See `status.integrity.Integrity.check`."""
+        ...
+
+
 Chat = Callable[[bytes], AsyncGenerator[GenerationChunk]]
 """Function that answers a chat request, as `Api.chat` does."""
 
@@ -54,6 +62,7 @@ class Verbs:
         chat: answers a chat request.
         status: returns the current status.
         updates: updates the device.
+        integrity: checks the files of the release.
         reload: begins a new start of the service, and returns; raises DeviceError if its
             configuration is not valid.
     """
@@ -64,12 +73,14 @@ class Verbs:
         chat: Chat,
         status: Callable[[], RuntimeStatus],
         updates: Updates,
+        integrity: Integrity,
         reload: Callable[[], None],
     ) -> None:
         self._worker = worker
         self._chat = chat
         self._status = status
         self._updates = updates
+        self._integrity = integrity
         self._reload_service = reload
         self._answers: dict[str, asyncio.Task[_Result]] = {}
 
@@ -143,6 +154,12 @@ class Verbs:
             "tokens_per_s": usage.tokens_per_s,
             "first_token_s": usage.first_token_s,
         }
+
+    async def _verify(self, _: Call) -> _Result:
+        """Compare all files of the release with its manifest."""
+        if damage := await self._integrity.check():
+            raise CommandError(damage)
+        return {}
 
     async def _generate(self, call: Call) -> _Result:
         """Answer a chat request, of one answer without tools, piece by piece."""

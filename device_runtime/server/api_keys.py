@@ -14,6 +14,7 @@ import hmac
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,6 +140,11 @@ class KeyRing:
 def _text(file: Path) -> str:
     try:
         with file.open("rb") as opened:
+            if os.fstat(opened.fileno()).st_mode & stat.S_IWOTH:
+                raise ServiceError(
+                    f"{file} can be written by everybody, who could add a key of their own",
+                    hint=f"chmod o-w {file}",
+                )
             data = opened.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise ServiceError(

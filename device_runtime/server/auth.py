@@ -4,7 +4,10 @@ With API keys, a request must have one. Without them, a server on loopback is st
 pages that its user visits; but those cannot choose the Host header, and cannot hide their origin.
 """
 
+import asyncio
 import ipaddress
+import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -16,6 +19,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from device_runtime.api.errors import ApiError
 from device_runtime.api.outcomes import error_response
 from device_runtime.server.api_keys import KeyRing
+
+FREE_GUESSES = 10
+"""Wrong keys of an address that are refused at once."""
+FORGET_S = 60.0
+"""Time without a wrong key after which an address has its free ones again."""
+LONGEST_DELAY_S = 5.0
+MAX_ADDRESSES = 1000
+"""Addresses that are remembered, the latest ones."""
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths that need no key: probes have none, and learn only that the service works."""
@@ -61,6 +72,7 @@ class RequireKey:
         self._app = app
         self._keys = keys
         self._open_paths = open_paths
+        self._guesses = Guesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or respond with 401."""
@@ -76,6 +88,7 @@ class RequireKey:
             return
         name = self._keys.name_of(key.strip())
         if name is None:
+            await asyncio.sleep(self._guesses.delay_s(_address(scope), time.monotonic()))
             message = "this API key is not valid"
             await _refuse(
                 scope, receive, send, message, 'Bearer realm="edgepack", error="invalid_token"'
@@ -83,6 +96,27 @@ class RequireKey:
             return
         scope.setdefault("state", {})["key_name"] = name
         await self._app(scope, receive, send)
+
+
+class Guesses:
+    """Wrong keys by address: many of them are answered ever more slowly, right ones never."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def delay_s(self, address: str, now: float) -> float:
+        """Note a wrong key; return how long to wait before it is refused, seconds.
+
+        Args:
+            address: address of the client.
+            now: time of a clock that never jumps, seconds.
+        """
+        count, last = self._seen.pop(address, (0, now))
+        count = count + 1 if now < last + FORGET_S else 1
+        self._seen[address] = count, now
+        if len(self._seen) > MAX_ADDRESSES:
+            self._seen.popitem(last=False)
+        return min(max(count - FREE_GUESSES, 0) * 0.1, LONGEST_DELAY_S)
 
 
 class RefuseForeignPages:
@@ -106,6 +140,18 @@ class RefuseForeignPages:
             await _forbid(scope, receive, send, message)
         else:
             await self._app(scope, receive, send)
+
+
+def _address(scope: Scope) -> str:
+    """Return the client's address; of IPv6 the network, since each client has many of it."""
+    host = scope["client"][0] if scope.get("client") else ""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.version == 6 and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
 
 
 def _is_this_machine(host: str) -> bool:

@@ -34,10 +34,15 @@ _LARGE_HEAD = ApiError(
     status=431,
     code="request_too_large",
 )
+_TWO_LENGTHS = ApiError("a request must not have both Content-Length and Transfer-Encoding")
 
 
 class Connection(H11Protocol):
     """One connection, from its start to its end.
+
+    Attributes:
+        owes_since: time of the event loop since which the client owes a request, or the rest of
+            one; infinity while it does not.
 
     Args:
         config: uvicorn's configuration, loaded.
@@ -62,6 +67,7 @@ class Connection(H11Protocol):
         self.app = self._admit
         self._is_full = False
         self._awaited: object = None
+        self.owes_since = float("inf")
         self._late: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -76,6 +82,8 @@ class Connection(H11Protocol):
             socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self._client_timeout_s)
         )
         beyond = len(self.connections) - self._max_connections
+        if beyond > 0 and self._make_room():
+            beyond -= 1
         self._is_full = beyond > 0
         if beyond > SPARE_CONNECTIONS:
             self._refuse(_FULL)
@@ -120,12 +128,30 @@ class Connection(H11Protocol):
         # h11 accepts a head of any size if it arrives at once.
         size = len(scope["raw_path"]) + len(scope["query_string"])
         size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        names = {name for name, _ in scope["headers"]}
         if size > MAX_HEAD_BYTES:
             await _refusal(_LARGE_HEAD)(scope, receive, send)
+        elif {b"content-length", b"transfer-encoding"} <= names:
+            # A proxy may go by the other one, and take the rest for a request: RFC 9112, 6.1.
+            await _refusal(_TWO_LENGTHS)(scope, receive, send)
         elif self._is_full and scope["path"] != ALWAYS_ANSWERED:
             await _refusal(_FULL)(scope, receive, send)
         else:
             await self._api(scope, receive, send)
+
+    def _make_room(self) -> bool:
+        """Close the connection whose client has owed a request for longest; False if none does.
+
+        So clients that connect and say nothing lock nobody out.
+        """
+        others = [each for each in self.connections if isinstance(each, Connection)]
+        idle = [each for each in others if each is not self and each.owes_since < float("inf")]
+        if not idle:
+            return False
+        oldest = min(idle, key=lambda each: each.owes_since)
+        oldest.owes_since = float("inf")
+        oldest.transport.close()
+        return True
 
     def _watch_request(self) -> None:
         """Limit the time for a head or a body that the client owes; more bytes do not extend it."""
@@ -134,6 +160,7 @@ class Connection(H11Protocol):
         if awaited == self._awaited:
             return
         self._awaited = awaited
+        self.owes_since = self.loop.time() if owed else float("inf")
         if self._late is not None:
             self._late.cancel()
         if owed and not self.transport.is_closing():

@@ -148,6 +148,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         self_check: result of the check before the service was ready; null before its end, and for
             a release without a probe.
         update: the latest update of the device.
+        damage: files of the release that are not as they were built; empty as far as it is known.
         memory_bytes: resident memory of both processes.
         worker_memory_bytes: resident memory of the inference process alone.
         board: measurements of the machine.
@@ -172,6 +173,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     compute_share: float
     self_check: SelfCheck | None
     update: UpdateState
+    damage: str
     memory_bytes: int
     worker_memory_bytes: int
     board: Board

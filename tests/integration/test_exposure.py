@@ -1,6 +1,7 @@
 """Who reaches the running service: keys, other hosts' pages, TLS, slow clients."""
 
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -93,6 +94,38 @@ def test_client_that_does_not_read_its_answer_frees_the_model(release: Release) 
             lazy.connect((host, int(port)))
             lazy.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
             eventually(lambda: server.get("/v1/status")["requests"]["cancelled"] == 1)
+
+
+@pytest.mark.requires("openssl")
+@pytest.mark.parametrize("tls", [False, True])
+def test_idle_connections_lock_nobody_out(release: Release, tmp_path: Path, tls: bool) -> None:
+    arguments: tuple[str, ...] = ()
+    verify = ""
+    if tls:
+        pair = certificates.make(tmp_path)
+        arguments = ("--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key))
+        verify = str(pair.certificate)
+    with Serving(release.folder, *arguments, verify=verify) as server, ExitStack() as idle:
+        host, port = server.url.partition("://")[2].split(":")
+        for _ in range(700):
+            idle.enter_context(socket.create_connection((host, int(port)), timeout=60))
+        for path in ("/healthz", "/v1/models"):
+            url = f"{server.url}{path}"
+            assert httpx.get(url, verify=server.verify, timeout=60).status_code == 200
+
+
+def test_a_request_with_two_lengths_is_refused_and_the_connection_closed(release: Release) -> None:
+    """The rest of such a request is another one to whoever goes by the other length."""
+    hidden = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    body = b"0\r\n\r\n" + hidden
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    with Serving(release.folder) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
 
 
 def test_long_header_is_refused(release: Release) -> None:

@@ -32,6 +32,7 @@ def status(**changes: Any) -> RuntimeStatus:
         compute_share=1.0,
         self_check=None,
         update=UpdateState(state="none"),
+        damage="",
         memory_bytes=1 << 20,
         worker_memory_bytes=1 << 20,
         board=Board(

@@ -133,3 +133,13 @@ def test_path_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [each for each in capsys.readouterr().err.splitlines() if "event=request" in each]
     assert len(lines) == 1
     assert 'path="/a\\nevent=forged"' in lines[0]
+
+
+def test_a_library_that_repeats_itself_fills_no_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("text")
+    for _ in range(1000):
+        logging.getLogger("asyncio").error("socket.accept() out of system resource")
+        logs.event(logging.getLogger("device_runtime"), logging.INFO, "own")
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if "out of system" in line]) == logs.LIBRARY_LINES
+    assert len([line for line in lines if "event=own" in line]) == 1000

@@ -29,6 +29,7 @@ def test_nothing_has_happened() -> None:
             {"health": Health.UNLOADED},
             ("unloaded", {"memory_available_bytes": 1 << 30}),
         ),
+        ({}, {"damage": "weights"}, ("damaged", {"reason": "weights"})),
         ({}, {"compute_share": 0.5}, ("pace", {"share": 0.5, "temperature_c": 50.0})),
         (
             {},

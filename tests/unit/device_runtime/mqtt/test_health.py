@@ -18,7 +18,7 @@ def test_a_device_that_is_well() -> None:
         conflict=False, refused={}, expires=None, spool=""
     )
     assert set(checks) == {
-        *("model", "update", "power", "throttling", "temperature", "memory"),
+        *("model", "release", "update", "power", "throttling", "temperature", "memory"),
         *("broker", "spool"),
     }
     assert health.worst(checks) == "ok"
@@ -35,6 +35,7 @@ FAILED = SelfCheck(passed=False, tokens_per_s=None, detail="3 of 9 tokens")
         ({"health": Health.DEGRADED}, "model", "failed", "is stopped"),
         ({"health": Health.FAILING, "last_error": "SIGKILL"}, "model", "failed", "SIGKILL"),
         ({"self_check": FAILED}, "model", "degraded", "3 of 9 tokens"),
+        ({"damage": "weights.data has changed"}, "release", "failed", "weights.data"),
         (
             {"update": UpdateState(state="rolled back", version="2", reason="slow")},
             *("update", "degraded", "version 2 rolled back: slow"),
@@ -77,7 +78,7 @@ def test_a_board_without_sensors_has_no_such_checks() -> None:
         memory_available_bytes=None,
     )
     checks = health.findings(msgspec.structs.replace(well, board=board))
-    assert set(checks) == {"model", "update"}
+    assert set(checks) == {"model", "release", "update"}
 
 
 def test_what_is_wrong_with_the_connection() -> None:

@@ -30,7 +30,11 @@ class Engine:
         self.refuses = False
         self.restarts = 0
         self.reloads = 0
-        self.verbs = Verbs(self, self.chat, lambda: self.status, Updates(None), self.reload)
+        self.damage = ""
+        self.verbs = Verbs(self, self.chat, lambda: self.status, Updates(None), self, self.reload)
+
+    async def check(self) -> str:
+        return self.damage
 
     async def chat(self, body: bytes) -> AsyncGenerator[GenerationChunk]:
         if self.refuses:
@@ -156,6 +160,14 @@ def test_reload_ends_in_the_next_run_of_the_service() -> None:
 
     asyncio.run(run())
     assert engine.reloads == 1
+
+
+def test_verify_tells_the_damage() -> None:
+    engine = Engine()
+    assert asyncio.run(engine.do("verify", [])) == {}
+    engine.damage = "model/weights.data has changed"
+    with pytest.raises(CommandError, match="has changed"):
+        asyncio.run(engine.do("verify", []))
 
 
 def test_diagnostics_have_status_and_checks() -> None:

@@ -15,7 +15,15 @@ from starlette.routing import Route
 from device_runtime.errors import ServiceError
 from device_runtime.server import api_keys
 from device_runtime.server.api_keys import KeyRing
-from device_runtime.server.auth import OPEN_PATHS, protect
+from device_runtime.server.auth import (
+    FORGET_S,
+    FREE_GUESSES,
+    LONGEST_DELAY_S,
+    MAX_ADDRESSES,
+    OPEN_PATHS,
+    Guesses,
+    protect,
+)
 from tests.support import asgi
 
 
@@ -99,6 +107,26 @@ def test_broken_file(file: Path, content: bytes) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_file_that_others_may_write(file: Path) -> None:
+    api_keys.create(file, "a")
+    file.chmod(0o646)
+    with pytest.raises(ServiceError, match="can be written by everybody"):
+        KeyRing(file)
+
+
+def test_many_wrong_keys_are_refused_ever_more_slowly() -> None:
+    guesses = Guesses()
+    delays = [guesses.delay_s("192.0.2.1", 100.0) for _ in range(FREE_GUESSES + 100)]
+    assert delays[:FREE_GUESSES] == [0.0] * FREE_GUESSES
+    assert delays == sorted(delays)
+    assert 0 < delays[FREE_GUESSES] < delays[-1] == LONGEST_DELAY_S
+    assert guesses.delay_s("192.0.2.2", 100.0) == 0
+    assert guesses.delay_s("192.0.2.1", 100.0 + FORGET_S) == 0
+    for number in range(2 * MAX_ADDRESSES):
+        guesses.delay_s(str(number), 200.0)
+    assert len(guesses._seen) == MAX_ADDRESSES
+
+
 def test_ring_follows_the_file(file: Path) -> None:
     first = api_keys.create(file, "first")
     ring = KeyRing(file)
@@ -176,6 +204,24 @@ def test_key_opens_and_its_name_is_known(file: Path, key: str) -> None:
     app = App(keys=KeyRing(file))
     assert app.ask(authorization=f"Bearer {key}").json() == "laptop"
     assert app.ask(authorization=f"bearer  {key}").json() == "laptop"
+
+
+def test_a_wrong_key_slows_nobody_else_down(
+    file: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("device_runtime.server.auth.asyncio.sleep", sleep)
+    app = App(keys=KeyRing(file))
+    for _ in range(FREE_GUESSES + 1):
+        assert app.ask(authorization="Bearer wrong").status_code == 401
+    assert waited[-1] > 0
+    del waited[:]
+    assert app.ask(authorization=f"Bearer {key}").status_code == 200
+    assert waited == []
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
