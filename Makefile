@@ -20,6 +20,7 @@ test: .venv/ready
 soak: .venv/ready
 	.venv/bin/python -m tests.power_cuts
 	.venv/bin/python -m tests.support.killed_builds
+	.venv/bin/python -m tests.device.under_systemd
 	.venv/bin/python -m tests.fuzz manifest --seconds 600
 	.venv/bin/python -m tests.fuzz tar_reader --seconds 600
 	.venv/bin/python -m tests.fuzz envelope --seconds 600

@@ -349,7 +349,7 @@ class Service:
 def _allow_files(count: int) -> None:
     """Raise the limit of open files: the usual 1,024 are soon taken by idle connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= soft < count:  # -1 is no limit
+    if 0 <= soft < count:  # unlimited is -1
         resource.setrlimit(resource.RLIMIT_NOFILE, (count if hard < 0 else min(count, hard), hard))
 
 
