@@ -6,6 +6,7 @@ read; each would hold one of the few connections, and the last one the model.
 
 import asyncio
 import socket
+from typing import Any
 
 import h11
 import uvicorn
@@ -81,8 +82,10 @@ class Connection(H11Protocol):
         transport.get_extra_info("socket").setsockopt(
             socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self._client_timeout_s)
         )
-        beyond = len(self.connections) - self._max_connections
-        if beyond > 0 and self._make_room():
+        # Those that are being closed are still in the set.
+        held = [other for other in self.connections if not other.transport.is_closing()]
+        beyond = len(held) - self._max_connections
+        if beyond > 0 and self._make_room(held):
             beyond -= 1
         self._is_full = beyond > 0
         if beyond > SPARE_CONNECTIONS:
@@ -139,18 +142,15 @@ class Connection(H11Protocol):
         else:
             await self._api(scope, receive, send)
 
-    def _make_room(self) -> bool:
+    def _make_room(self, held: list[Any]) -> bool:
         """Close the connection whose client has owed a request for longest; False if none does.
 
         So clients that connect and say nothing lock nobody out.
         """
-        others = [each for each in self.connections if isinstance(each, Connection)]
-        idle = [each for each in others if each is not self and each.owes_since < float("inf")]
+        idle = [other for other in held if other is not self and other.owes_since < float("inf")]
         if not idle:
             return False
-        oldest = min(idle, key=lambda each: each.owes_since)
-        oldest.owes_since = float("inf")
-        oldest.transport.close()
+        min(idle, key=lambda other: other.owes_since).transport.close()
         return True
 
     def _watch_request(self) -> None:
