@@ -85,9 +85,9 @@ class Write(_ReferenceJob, frozen=True, kw_only=True):
         window: tokens in a window.
     """
 
-    # glibc maps what is larger than 32 MiB again each time, and the kernel clears it page by page: a
-    # step of 24 texts of 250 tokens with Phi-3.5-mini took 3.3 s, and takes 2.0 s. Other jobs would
-    # only take more memory.
+    # What is larger than 32 MiB, glibc maps again each time, and the kernel clears it page by page:
+    # a step of 24 texts of 250 tokens with Phi-3.5-mini took 3.3 s, and takes 2.0 s. Other jobs
+    # would only take more memory.
     environment: ClassVar[Mapping[str, str]] = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
 
     prompts: tuple[str, ...]
