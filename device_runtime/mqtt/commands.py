@@ -151,7 +151,7 @@ class Commands:
         if not _NAME.fullmatch(name) or len(message.content) > LARGEST:
             self.refused += 1
             return
-        if self._is_own(message):
+        if self._is_own(message, verb):
             return
         try:
             command = msgspec.json.decode(message.content, type=Command)
@@ -174,12 +174,15 @@ class Commands:
         """Close the ledger."""
         self._ledger.close()
 
-    def _is_own(self, message: Incoming) -> bool:
+    def _is_own(self, message: Incoming, verb: str) -> bool:
         """Return whether a message is of this device; complete what an earlier run left."""
         try:
             state = msgspec.json.decode(message.content, type=CommandState)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
+        if state.status != "executing" and verb in LASTING:
+            # Only now the broker has its end: the service may stop at once when that is known.
+            self._ledger.end(message.topic)
         if message.retained and state.status == "executing":
             if message.topic in self._states:
                 # Its end did not reach the broker.
@@ -237,8 +240,6 @@ class Commands:
                 state = {"status": "failed", "reason": "an error of the device; see its log"}
             if verb == WITH_PROMPT:
                 tell("", last=True)
-            if verb in LASTING:
-                self._ledger.end(message.topic)
             self._running.discard(message.topic)
             self._state(message, nonce, **state)
 

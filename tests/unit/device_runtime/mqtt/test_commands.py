@@ -110,6 +110,11 @@ def test_what_outlives_the_service_goes_on_in_the_next_run(
     assert second.last(topic)["status"] == "successful"
     assert (second.carried_out, second.resumed) == ([], [{"a": 1}])
     second.commands.close()
+    # Its end has not reached the broker: it is told again.
+    second = Device(loop, tmp_path, "update")
+    assert second.last(topic)["status"] == "successful"
+    second.commands.receive(Incoming(topic, second.published[-1].content, retained=False))
+    second.commands.close()
     third = Device(loop, tmp_path, "update")
     third.send(topic, nonce="n")
     assert "begun before" in third.last(topic)["reason"]
