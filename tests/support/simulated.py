@@ -145,6 +145,12 @@ class Devices:
                 self.publish(device.root + "telemetry", device.telemetry())
                 self.publish(device.root + "event/ready", device.event())
 
+    def come_back(self, device: Device) -> None:
+        """Have a device connect again, with all that it retains."""
+        device.session += 1
+        device.online = True
+        self._retain(device, *device.retained())
+
     def close(self) -> None:
         """Disconnect."""
         self._ended.set()
@@ -204,9 +210,7 @@ class Devices:
             return
         before = list(device.releases)
         device.releases = [*before, release] if release else before[:1]
-        device.session += 1
-        device.online = True
-        self._retain(device, "status", "info")
+        self.come_back(device)
         yield
         if fate == "rolls back":
             device.releases = before
