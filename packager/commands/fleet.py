@@ -12,8 +12,6 @@ from packager import console
 from packager.commands.options import as_json
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-GATHER_S = 2.0
-"""Time without a message after which all retained ones have come."""
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -116,7 +114,7 @@ def run(
 
     devices = Fleet(selection(select))
     with connected(_broker(mqtt, **more), (*TOPICS, OUTCOMES)) as connection:
-        gather(connection, devices.take, GATHER_S)
+        gather(connection, devices.take)
         chosen = devices.selected()
         if not chosen:
             raise FleetError("there is no such device", hint="See edgepack fleet watch.")

@@ -27,8 +27,6 @@ TICK_S = 0.25
 """Time between two looks at what has come."""
 SETTLE_S = 2.0
 """Time in which a device that was faster than the withdrawal of its command has said so."""
-GATHER_S = 2.0
-"""Time without a retained message after which all have come."""
 
 
 def topics(rollout: Rollout) -> tuple[str, ...]:
@@ -86,7 +84,7 @@ class Stages:
 
     def gather(self) -> None:
         """Take what the broker has of the devices, and of commands that were sent before."""
-        gather(self._connection, self._take, GATHER_S)
+        gather(self._connection, self._take)
 
     def unsent(self) -> dict[str, str]:
         """Return the selected devices that got no command, each with the reason why none can be

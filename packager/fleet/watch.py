@@ -17,6 +17,8 @@ LINE = 160
 """Width of the table in a file, columns."""
 DRAW_S = 0.5
 """Time between two drawings of the table."""
+QUIET_S = 2.0
+"""Time without a retained message after which all have come."""
 
 
 def show(connection: Connection, fleet: Fleet, *, seconds: float | None, lines: bool) -> None:
@@ -51,11 +53,11 @@ def show(connection: Connection, fleet: Fleet, *, seconds: float | None, lines: 
             time.sleep(min(DRAW_S, max(end - time.monotonic(), 0)))
 
 
-def gather(connection: Connection, take: Callable[[str, bytes], Any], quiet_s: float) -> None:
-    """Take what the broker has retained: until nothing of it has come for some seconds."""
+def gather(connection: Connection, take: Callable[[str, bytes], Any]) -> None:
+    """Take what the broker has retained, until no more of it comes."""
     since = time.monotonic()
-    while time.monotonic() < since + quiet_s:
-        for topic, content, retained in connection.waiting(quiet_s / 4):
+    while time.monotonic() < since + QUIET_S:
+        for topic, content, retained in connection.waiting(QUIET_S / 4):
             take(topic, content)
             if retained:
                 since = time.monotonic()

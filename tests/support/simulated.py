@@ -1,9 +1,9 @@
 """Simulated devices: they report to a broker and answer commands, over one connection.
 
-python -m tests.support.simulated PORT COUNT [BAD]
+python -m tests.support.simulated PORT COUNT BAD
 
-The second form runs until Ctrl-C: a telemetry message a device in 10 s, and a share of the devices
-bear updates badly (`0.03`).
+This runs until Ctrl-C: a telemetry message a device in 10 s. A share BAD of them (`0.03`) bears
+updates badly.
 """
 
 import json
@@ -241,14 +241,19 @@ def simulated(port: int, count: int) -> Iterator[Devices]:
         devices.close()
 
 
+def bad_numbers(count: int, share: float) -> list[int]:
+    """Numbers of the devices that bear updates badly, spread over all."""
+    bad = round(count * share)
+    return [place * count // bad for place in range(bad)]
+
+
 def main() -> None:
     """Report until Ctrl-C: each device every ten seconds."""
     port, count = int(sys.argv[1]), int(sys.argv[2])
     devices = Devices(port, count, restart_s=2.0)
     everyone = list(devices.devices.values())
-    bad = round(count * float(sys.argv[3])) if len(sys.argv) > 3 else 0
-    for number in range(bad):
-        everyone[number * count // bad].fate = FATES[number % len(FATES)]
+    for place, number in enumerate(bad_numbers(count, float(sys.argv[3]))):
+        everyone[number].fate = FATES[place % len(FATES)]
     while True:
         for part in range(20):
             devices.report(everyone[part::20])

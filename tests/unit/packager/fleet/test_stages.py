@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from packager.errors import FleetError, ResourceError
-from packager.fleet import stages
+from packager.fleet import stages, watch
 from packager.fleet.connection import Message
 from packager.fleet.devices import ROOT, Fleet
 from packager.fleet.rollout import Limits, Rollout
@@ -82,7 +82,7 @@ class Broker:
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(stages, "TICK_S", 0.001)
     monkeypatch.setattr(stages, "SETTLE_S", 0.0)
-    monkeypatch.setattr(stages, "GATHER_S", 0.002)
+    monkeypatch.setattr(watch, "QUIET_S", 0.002)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
 
