@@ -63,7 +63,7 @@ class Command:
         self.reference = f"oci://registry.local/kitchen@sha256:{self.release}"
         self.arguments = [
             *("fleet", "update", "--to", self.reference, "--mqtt", broker.url),
-            *("--soak", "0.5", "--timeout", "20", *options),
+            *("--soak", "0.2", "--timeout", "20", *options),
         ]
 
     def run(self, *more: str) -> Outcome:
@@ -110,8 +110,8 @@ def rows(outcome: Outcome) -> dict[str, dict[str, Any]]:
 def test_all_that_are_online_are_updated_stage_by_stage(
     mosquitto: Mosquitto, devices: Devices
 ) -> None:
-    command = Command(mosquitto, "--json")
-    done = command.run()
+    command = Command(mosquitto)
+    done = command.run("--json")
     assert done.status == 0, done.err
     result = json.loads(done.out)
     assert (result["state"], result["reason"]) == ("finished", "")
@@ -147,7 +147,7 @@ def left_in_the_broker(mosquitto: Mosquitto) -> list[str]:
 def test_devices_that_come_later_are_updated_by_the_same_command(
     mosquitto: Mosquitto, devices: Devices
 ) -> None:
-    command = Command(mosquitto, "--select", "profile=jetson-orin")
+    command = Command(mosquitto, "--select", "profile=jetson-orin", "--canary", "100%")
     assert command.run().status == 0
     late = devices.devices["sim-0009"]
     devices.come_back(late)
@@ -186,7 +186,7 @@ def test_a_bad_canary_stops_by_itself_is_named_and_rolled_back(
     assert len(devices.commanded) == sent
 
     bad.fate = ""
-    mended = command.run("--again")
+    mended = command.run("--again", "--canary", "100%")
     assert mended.status == 0, mended.err
     assert len(updated(devices, command.release)) == 54
 
