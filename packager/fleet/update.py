@@ -1,5 +1,6 @@
 """`edgepack fleet update`: a rollout from its file to its report."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from packager import console
 from packager.errors import FleetError
 from packager.fleet.connection import connected
 from packager.fleet.devices import Fleet
-from packager.fleet.rollout import ROLLBACK, UPDATE, Limits, Rollout, outcomes
+from packager.fleet.rollout import NEXT, ROLLBACK, UPDATE, Limits, Rollout, outcomes
 from packager.fleet.stages import Stages, clear, topics
 from packager.fleet.store import Store
 
@@ -115,7 +116,10 @@ def pinned(text: str) -> str:
 
 
 def report(result: Result, *, as_json: bool) -> int:
-    """Print the outcome of each device; return the exit code.
+    """Print the outcomes; of devices of which there is nothing to say, the number alone.
+
+    Returns:
+        The exit code.
 
     Raises:
         FleetError: the rollout was stopped.
@@ -137,11 +141,15 @@ def report(result: Result, *, as_json: bool) -> int:
         table = [
             [str(row[name] or "") for name in ("device", "stage", "status", "rollback", "reason")]
             for row in rows
-            if row["status"] != "successful" or row["rollback"]
+            if row["reason"] not in ("", NEXT)
         ]
         if table:
             console.table("", ["device", "stage", "update", "rollback", "reason"], table)
-        console.result(f"{rollout.count('successful')} of {len(rows)} devices updated")
+        ends = Counter(
+            "rolled back" if row["rollback"] == "successful" else row["status"] for row in rows
+        )
+        counts = ", ".join(f"{count} {name}" for name, count in ends.most_common())
+        console.result(f"{len(rows)} devices: {counts}")
     if result.interrupted:
         busy = len(rollout.pending(rollout.records, UPDATE))
         console.note(

@@ -66,7 +66,7 @@ class Watch:
         self._reader.join()
         os.close(self._terminal)
         summaries = re.findall(r"\d+ devices?: [a-z0-9, ]+", self._shown)
-        return summaries[-1], usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+        return summaries[-1].rstrip(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
 
 
 def update(url: str) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """A rollout with devices that answer at once, interrupted at each change of its file."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -27,15 +28,18 @@ class Broker:
 
     Args:
         refusing: names of devices whose updates fail.
-    """
 
-    connected = True
+    Attributes:
+        outage_s: time for which there is no connection after the first command, seconds.
+        asleep_s: time for which the machine of the command sleeps then, seconds.
+    """
 
     def __init__(self, refusing: tuple[str, ...] = ()) -> None:
         self.retained: dict[str, bytes] = {}
         self.begun: Counter[str] = Counter()
         self.verbs: Counter[str] = Counter()
         self.offline: set[str] = set()
+        self.outage_s = self.asleep_s = 0.0
         self._refusing = refusing
         self._waiting: list[Message] = []
         for number in range(COUNT):
@@ -73,9 +77,20 @@ class Broker:
     def flush(self) -> None:
         pass
 
+    @property
+    def connected(self) -> bool:
+        return self.outage_s <= 0
+
     def waiting(self, seconds: float) -> Iterator[Message]:
-        messages, self._waiting = self._waiting, []
-        yield from messages
+        if self.begun and self.asleep_s:
+            time.sleep(self.asleep_s)
+            self.asleep_s = 0.0
+        elif self.begun and self.outage_s > 0:
+            time.sleep(seconds)
+            self.outage_s -= seconds
+        else:
+            messages, self._waiting = self._waiting, []
+            yield from messages
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +201,14 @@ def test_a_device_that_vanishes_is_bad_and_its_command_is_withdrawn() -> None:
     assert rollout.bad == {first(1)[0]: "no outcome within 0 s"}
     assert broker.verbs == {"update": 1, "rollback": 1}
     assert not any("/cmd/" in topic for topic in broker.retained)
+
+
+@pytest.mark.parametrize("cause", ["outage_s", "asleep_s"])
+def test_an_outage_and_a_sleep_take_no_time_from_the_devices(cause: str) -> None:
+    broker = Broker()
+    setattr(broker, cause, 0.2)  # four times the timeout
+    rollout = go_on(broker)
+    assert (rollout.stopped, rollout.count("successful")) == ("", COUNT)
 
 
 def test_tolerated_bad_devices_stop_nothing() -> None:
