@@ -41,7 +41,7 @@ class Connection:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection now, as far as is known."""
+        """There is a connection now, as far as is known."""
         return self._client.is_connected()
 
     def publish(self, topic: str, content: bytes, *, retain: bool = False) -> None:

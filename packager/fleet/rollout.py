@@ -105,7 +105,7 @@ class Record(msgspec.Struct, kw_only=True):
 
     @property
     def revertible(self) -> bool:
-        """Whether this rollout gave it another release, and has not told it to go back."""
+        """This rollout gave it another release, and has not told it to go back."""
         changed = self.update.status == "successful" and self.update.release != self.before
         return changed and self.rollback is None
 

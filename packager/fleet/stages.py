@@ -268,10 +268,11 @@ class Stages:
 
     def _line(self, doing: str) -> str:
         rollout = self._rollout
+        waiting = sum(len(rollout.pending(rollout.records, verb)) for verb in (UPDATE, ROLLBACK))
         return (
             f"Stage {len(rollout.stages)}, {doing}: {len(rollout.records)} sent, "
             f"{rollout.count('successful')} successful, {len(rollout.bad)} bad, "
-            f"{len(rollout.pending(rollout.records, UPDATE))} waiting"
+            f"{waiting} waiting"
         )
 
 
