@@ -32,6 +32,7 @@ class Broker:
     Attributes:
         outage_s: time for which there is no connection after the first command, seconds.
         asleep_s: time for which the machine of the command sleeps then, seconds.
+        slow: commands begin, and never end.
     """
 
     def __init__(self, refusing: tuple[str, ...] = ()) -> None:
@@ -40,6 +41,7 @@ class Broker:
         self.verbs: Counter[str] = Counter()
         self.offline: set[str] = set()
         self.outage_s = self.asleep_s = 0.0
+        self.slow = False
         self._refusing = refusing
         self._waiting: list[Message] = []
         for number in range(COUNT):
@@ -71,6 +73,8 @@ class Broker:
         state = {"status": "successful", "result": RESULT}
         if verb == "update" and device in self._refusing:
             state = {"status": "failed", "reason": "refused"}
+        if self.slow:
+            state = {"status": "executing"}
         self.retained[topic] = json.dumps(state).encode()
         self._waiting.append((topic, self.retained[topic], False))
 
@@ -201,6 +205,16 @@ def test_a_device_that_vanishes_is_bad_and_its_command_is_withdrawn() -> None:
     assert rollout.bad == {first(1)[0]: "no outcome within 0 s"}
     assert broker.verbs == {"update": 1, "rollback": 1}
     assert not any("/cmd/" in topic for topic in broker.retained)
+
+
+def test_a_command_that_is_being_carried_out_is_not_sent_again() -> None:
+    broker = Broker()
+    broker.slow = True
+    with pytest.raises(KilledError):
+        go_on(broker, "sends", 2)
+    rollout = go_on(broker)
+    assert broker.verbs == {"update": 2}
+    assert rollout.bad == dict.fromkeys(first(2), "no outcome within 0 s")
 
 
 @pytest.mark.parametrize("cause", ["outage_s", "asleep_s"])
