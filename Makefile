@@ -4,7 +4,7 @@
 help:
 	@echo "make demo   build a bundle for this machine, run it, query it, show its MQTT status"
 	@echo "make test   run the whole test suite"
-	@echo "make soak   what takes too long for make test: power cuts, killed builds, fuzzing"
+	@echo "make soak   what takes too long for make test: power cuts, killed builds, many devices, fuzzing"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make clean  remove .venv (the cache in ~/.cache/edgepack stays)"
 
@@ -21,6 +21,7 @@ soak: .venv/ready
 	.venv/bin/python -m tests.power_cuts
 	.venv/bin/python -m tests.support.killed_builds
 	.venv/bin/python -m tests.device.under_systemd
+	.venv/bin/python -m tests.support.many_devices
 	.venv/bin/python -m tests.fuzz manifest --seconds 600
 	.venv/bin/python -m tests.fuzz tar_reader --seconds 600
 	.venv/bin/python -m tests.fuzz envelope --seconds 600

@@ -13,6 +13,7 @@ import click
 import rich.box
 import rich.progress
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -104,6 +105,16 @@ def progress(title: str, total: int, unit: str = "bytes") -> Iterator[Callable[[
                 schedule.advance(min(done / max(total, 1), 1.0))
 
         yield advance
+
+
+@contextmanager
+def live_line() -> Iterator[Callable[[str], None]]:
+    """Show a line that changes, on a terminal; yield the function that sets it."""
+    if not _stderr.is_terminal:
+        yield lambda _: None
+        return
+    with Live(console=_stderr, transient=True) as live:
+        yield lambda text: live.update(Text(text, no_wrap=True, overflow="ellipsis"))
 
 
 @contextmanager

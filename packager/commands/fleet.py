@@ -1,6 +1,8 @@
 """Many devices through their broker: `fleet`."""
 
+import re
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,6 @@ from packager import console
 from packager.commands.options import as_json
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-GATHER_S = 2.0
-"""Time without a message after which all retained ones have come."""
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,6 +30,14 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def _share(_context: click.Context, option: click.Parameter, value: str) -> Fraction:
+    """Read a percentage, `5%` or `2.5%`, exactly."""
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?) ?%", value, re.ASCII)
+    if match is None or (share := Fraction(match[1]) / 100) > 1:
+        raise click.BadParameter(f"{value!r} is not a share; write it as 5%", param=option)
+    return share
 
 
 @click.group()
@@ -106,7 +114,7 @@ def run(
 
     devices = Fleet(selection(select))
     with connected(_broker(mqtt, **more), (*TOPICS, OUTCOMES)) as connection:
-        gather(connection, devices, GATHER_S)
+        gather(connection, devices.take)
         chosen = devices.selected()
         if not chosen:
             raise FleetError("there is no such device", hint="See edgepack fleet watch.")
@@ -124,6 +132,86 @@ def run(
         console.table("", ["device", verb, ""], rows)
     well = all(outcome.status == "successful" for outcome in outcomes)
     return 0 if well else FleetError.exit_code
+
+
+@fleet.command()
+@click.option(
+    *("--to", "reference"),
+    required=True,
+    metavar="oci://...@sha256:...",
+    help="The bundle in its registry, as edgepack push prints it.",
+)
+@_options
+@click.option(
+    "--canary",
+    callback=_share,
+    default="5%",
+    show_default=True,
+    help="Share of the devices that are first; at least one is.",
+)
+@click.option(
+    "--abort-over",
+    callback=_share,
+    default="2%",
+    show_default=True,
+    help="Stop when more than this share of the devices updated so far are bad.",
+)
+@click.option("--at-once", type=click.IntRange(1), help="Devices in a stage, at most.")
+@click.option(
+    "--soak",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="Time for which a stage is watched before the next one, seconds.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1),
+    default=1800.0,
+    show_default=True,
+    help="Time for each device's update, seconds.",
+)
+@click.option("--again", is_flag=True, help="Start over a rollout that has ended.")
+def update(
+    mqtt: str,
+    select: tuple[str, ...],
+    as_json: bool,
+    reference: str,
+    canary: Fraction,
+    abort_over: Fraction,
+    at_once: int | None,
+    soak: float,
+    timeout: float,
+    again: bool,
+    **more: Any,
+) -> int:
+    """Update the devices that are online, stage by stage, while their health is watched.
+
+    The canary is first; each further stage has twice as many devices. A device is bad if its
+    update failed, or if it is offline or its health is failed afterwards. With too many bad
+    devices, nothing more is sent, and those that were updated are rolled back. The same command
+    again goes on with a rollout that was interrupted.
+
+    \b
+    Examples:
+      edgepack fleet update --to oci://registry.local/kitchen@sha256:... --mqtt mqtt://broker.local
+      edgepack fleet update --to ... --mqtt ... --select profile=raspberry-pi --canary 1% --soak 600
+    """
+    from packager.fleet.devices import selection
+    from packager.fleet.rollout import Limits
+    from packager.fleet.update import report
+    from packager.fleet.update import update as carry_out
+
+    result = carry_out(
+        _broker(mqtt, **more),
+        reference,
+        selection(select),
+        limits=Limits(canary=canary, abort_over=abort_over, at_once=at_once),
+        soak_s=soak,
+        timeout_s=timeout,
+        again=again,
+    )
+    return report(result, as_json=as_json)
 
 
 def _text(result: dict[str, Any]) -> str:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from packager.fleet.connection import Connection
-from packager.fleet.devices import ROOT, Device
+from packager.fleet.devices import ROOT, Device, word
 
 ENDED = ("successful", "failed")
+STATES = ("executing", *ENDED)
+"""States that devices tell."""
 OUTCOMES = f"{ROOT}+/cmd/+/+"
 """Topics of all commands."""
 
@@ -21,8 +23,8 @@ class Outcome:
 
     Attributes:
         device: name of the device.
-        status: `successful` or `failed`; `not sent` if it is offline or the verb is not allowed;
-            `no answer` if it has not ended in time.
+        status: `successful` or `failed`; `executing` before that; `not sent` if it is offline or
+            the verb is not allowed; `no answer` if it has not ended in time.
         reason: reason why it was not successful.
         result: what the verb returned.
     """
@@ -66,8 +68,8 @@ def run(
         deadline = time.monotonic() + timeout_s
         while waiting and (left := deadline - time.monotonic()) > 0:
             for topic, answer, _ in connection.waiting(min(left, 0.5)):
-                outcome = _outcome(topics.get(topic, ""), answer)
-                if outcome is not None and outcome.device in waiting:
+                outcome = told(topics.get(topic, ""), answer)
+                if outcome and outcome.status in ENDED and outcome.device in waiting:
                     outcomes[outcome.device] = outcome
                     waiting.remove(outcome.device)
                     advance(1)
@@ -82,26 +84,31 @@ def run(
     ]
 
 
-def _unsent(device: Device, verb: str) -> Outcome | None:
-    reason = ""
+def obstacle(device: Device, verb: str) -> str:
+    """Return the reason why a device cannot be told to do something now; empty if it can."""
     if device.state != "online":
-        reason = "the device is offline"
-    elif verb not in device.commands:
-        reason = f"the device does not allow it: mqtt_commands has {list(device.commands)}"
-    return Outcome(device=device.device, status="not sent", reason=reason) if reason else None
+        return "the device is offline"
+    if verb not in device.commands:
+        return f"the device does not allow it: mqtt_commands has {list(device.commands)}"
+    return ""
 
 
-def _outcome(device: str, answer: bytes) -> Outcome | None:
-    """Return the outcome that a message tells; None if it tells none."""
+def told(device: str, answer: bytes) -> Outcome | None:
+    """Return the state of a command that a device's message tells; None if it tells none."""
     try:
         state = json.loads(answer)
-        if not device or state["status"] not in ENDED:
+        if not device or state["status"] not in STATES:
             return None
         return Outcome(
             device=device,
             status=state["status"],
-            reason=str(state.get("reason", "")),
+            reason=word(state.get("reason", "")),
             result=dict(state.get("result", {})),
         )
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
+
+
+def _unsent(device: Device, verb: str) -> Outcome | None:
+    reason = obstacle(device, verb)
+    return Outcome(device=device.device, status="not sent", reason=reason) if reason else None

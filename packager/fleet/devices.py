@@ -128,14 +128,14 @@ def _status(device: Device, message: dict[str, Any]) -> None:
     # A broker that gives up on a connection late publishes its will over a newer status.
     if message.get("session", 0) >= device.session:
         device.session = int(message.get("session", 0))
-        device.state = _word(message["state"])
+        device.state = word(message["state"])
 
 
 def _info(device: Device, message: dict[str, Any]) -> None:
     identity = message["identity"]
     for name in ("profile", "model", "release", "version"):
-        setattr(device, name, _word(identity.get(name) or ""))
-    device.commands = tuple(_word(verb) for verb in message.get("commands", ()))
+        setattr(device, name, word(identity.get(name) or ""))
+    device.commands = tuple(word(verb) for verb in message.get("commands", ()))
 
 
 def _health(device: Device, message: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ def _health(device: Device, message: dict[str, Any]) -> None:
         raise ValueError
     device.health = message["health"]
     device.problems = tuple(
-        f"{name}: {_word(check['detail'])}"
+        f"{name}: {word(check['detail'])}"
         for name, check in sorted(message["checks"].items())
         if check["status"] != "ok"
     )
@@ -155,11 +155,11 @@ def _telemetry(device: Device, message: dict[str, Any]) -> None:
 
 
 def _update(device: Device, message: dict[str, Any]) -> None:
-    device.update = _word(message["update"]["state"])
+    device.update = word(message["update"]["state"])
 
 
 def _event(device: Device, message: dict[str, Any]) -> None:
-    device.last_event = _word(message["type"])
+    device.last_event = word(message["type"])
 
 
 _NOTE = {
@@ -172,7 +172,7 @@ _NOTE = {
 }
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
     """Return a text for a terminal: of printable characters, and not too long."""
     text = "".join(letter if letter.isprintable() else "?" for letter in str(value))
     return text[:200]

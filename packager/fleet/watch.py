@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -15,6 +17,8 @@ LINE = 160
 """Width of the table in a file, columns."""
 DRAW_S = 0.5
 """Time between two drawings of the table."""
+QUIET_S = 2.0
+"""Time without a retained message after which all have come."""
 
 
 def show(connection: Connection, fleet: Fleet, *, seconds: float | None, lines: bool) -> None:
@@ -49,13 +53,14 @@ def show(connection: Connection, fleet: Fleet, *, seconds: float | None, lines: 
             time.sleep(min(DRAW_S, max(end - time.monotonic(), 0)))
 
 
-def gather(connection: Connection, fleet: Fleet, quiet_s: float) -> None:
-    """Take what the broker has retained: until no device is new for some seconds."""
-    known, since = -1, time.monotonic()
-    while time.monotonic() < since + quiet_s:
-        _take(connection, fleet, quiet_s / 4)
-        if len(fleet.devices) != known:
-            known, since = len(fleet.devices), time.monotonic()
+def gather(connection: Connection, take: Callable[[str, bytes], Any]) -> None:
+    """Take what the broker has retained, until no more of it comes."""
+    since = time.monotonic()
+    while time.monotonic() < since + QUIET_S:
+        for topic, content, retained in connection.waiting(QUIET_S / 4):
+            take(topic, content)
+            if retained:
+                since = time.monotonic()
 
 
 def _take(connection: Connection, fleet: Fleet, seconds: float) -> None:

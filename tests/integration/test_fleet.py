@@ -62,6 +62,23 @@ def test_the_table_begins_with_what_needs_attention(mosquitto: Mosquitto, device
     assert all("offline" in row for row in rows[4:8])
 
 
+def test_a_fleet_of_which_the_broker_queues_only_a_part_is_whole(tmp_path: Path) -> None:
+    """Mosquitto queues 1,000 messages with QoS 1 for a client, and drops more."""
+    count = 500
+    broker = Mosquitto(tmp_path)
+    broker.start()
+    devices = Devices(broker.port, count)
+    try:
+        done = fleet("watch", "--mqtt", broker.url, "--seconds", "4", "--json")
+    finally:
+        devices.close()
+        broker.stop()
+    assert done.returncode == 0, done.stderr
+    last = {row["device"]: row for row in map(json.loads, done.stdout.splitlines())}
+    whole = [row for row in last.values() if row["state"] and row["health"] and row["release"]]
+    assert len(whole) == count
+
+
 def test_run_tells_what_each_device_says(mosquitto: Mosquitto, devices: Devices) -> None:
     done = fleet("run", "ping", "--mqtt", mosquitto.url, "--json")
     assert done.returncode == FleetError.exit_code

@@ -1,14 +1,20 @@
 """Simulated devices: they report to a broker and answer commands, over one connection.
 
-python -m tests.support.simulated PORT COUNT    until Ctrl-C; a telemetry message a device in 10 s
+python -m tests.support.simulated PORT COUNT BAD
+
+This runs until Ctrl-C: a telemetry message a device in 10 s. A share BAD of them (`0.03`) bears
+updates badly.
 """
 
 import json
+import sched
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,29 +37,46 @@ from device_runtime.mqtt.payloads import payload
 from tests.support.statuses import status
 
 PROFILES = ("raspberry-pi", "jetson-orin")
+FATES = ("refuses", "rolls back", "unwell", "vanishes")
+"""Bad ends of an update: it is refused; the guard rolls it back; the health is failed after it; the
+device goes offline and stays so."""
 
 
 class Device:
-    """One of them: of ten, one is degraded, one is offline, and one allows `bench`."""
+    """One of them: of ten, one is degraded, one is offline, and one allows `bench`.
+
+    Attributes:
+        fate: end of its updates, one of `FATES`; `deaf` if it does not see the command; empty for a
+            good end.
+        begun: number of updates and rollbacks that it has begun.
+    """
 
     def __init__(self, number: int) -> None:
         self.name = f"sim-{number:04}"
         self.root = root(self.name)
         self.online = number % 10 != 9
-        self.verbs = ("ping", "bench") if number % 10 == 8 else ("ping",)
+        self.verbs = ("ping", "update", "rollback", *(("bench",) if number % 10 == 8 else ()))
         self.degraded = number % 10 == 7
         self.number = number
+        self.fate = ""
+        self.begun: Counter[str] = Counter()
+        self.releases = [f"{number:064}"]
+        self.failed = False
+        self.session = 1
 
     def retained(self) -> dict[str, bytes]:
         """What it retains, by name."""
         identity = msgspec.structs.replace(
-            status().identity, profile=PROFILES[self.number % 2], release=f"{self.number:064}"
+            status().identity, profile=PROFILES[self.number % 2], release=self.releases[-1]
         )
-        checks = (
-            {"temperature": Finding(status="degraded", detail="91 °C")} if self.degraded else {}
-        )
+        checks = {}
+        if self.degraded:
+            checks["temperature"] = Finding(status="degraded", detail="91 °C")
+        if self.failed:
+            checks["model"] = Finding(status="failed", detail="the process keeps ending")
+        state = "online" if self.online else "offline"
         return {
-            "status": payload(Status, state="online" if self.online else "offline", session=1),
+            "status": payload(Status, state=state, session=self.session),
             "info": payload(Info, identity=identity, commands=self.verbs),
             "health": payload(DeviceHealth, health=health.worst(checks), checks=checks),
         }
@@ -79,20 +102,35 @@ class Device:
 
 
 class Devices:
-    """Devices on a broker of this machine."""
+    """Devices on a broker of this machine.
 
-    def __init__(self, port: int, count: int) -> None:
+    Args:
+        port: the broker's port.
+        count: number of devices.
+        restart_s: time from the begin of an update to the restart, and of that, seconds.
+
+    Attributes:
+        devices: the devices by name.
+        commanded: topics of the commands that came, one for each.
+    """
+
+    def __init__(self, port: int, count: int, restart_s: float = 0.1) -> None:
         self.devices = {device.name: device for device in map(Device, range(count))}
         self.commanded: list[str] = []
+        self._restart_s = restart_s
+        self._later = sched.scheduler()
+        self._ended = threading.Event()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
         self._client.max_queued_messages_set(0)
+        self._client.max_inflight_messages_set(0)
         self._client.on_message = self._command
         self._client.connect("127.0.0.1", port)
         self._client.subscribe("edgepack/v1/+/cmd/+/+", 1)
         self._client.loop_start()
         for device in self.devices.values():
-            for name, content in device.retained().items():
-                self.publish(device.root + name, content, retain=True)
+            self._retain(device, *device.retained())
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
 
     def publish(self, topic: str, content: bytes, *, retain: bool = False) -> None:
         """Publish a message; wait until the broker has it, now and then."""
@@ -107,23 +145,81 @@ class Devices:
                 self.publish(device.root + "telemetry", device.telemetry())
                 self.publish(device.root + "event/ready", device.event())
 
+    def come_back(self, device: Device) -> None:
+        """Have a device connect again, with all that it retains."""
+        device.session += 1
+        device.online = True
+        self._retain(device, *device.retained())
+
     def close(self) -> None:
         """Disconnect."""
+        self._ended.set()
+        self._thread.join()
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.02):
+            self._later.run(blocking=False)
+
+    def _retain(self, device: Device, *names: str) -> None:
+        retained = device.retained()
+        for name in names:
+            self.publish(device.root + name, retained[name], retain=True)
 
     def _command(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         if not message.payload or json.loads(message.payload)["status"] != "init":
             return
-        self.commanded.append(message.topic)
         _, _, name, _, verb, _ = message.topic.split("/")
         device = self.devices[name]
-        fields: dict[str, Any] = {"status": "successful", "result": {"verb": verb}}
-        if device.degraded:
-            fields = {"status": "failed", "reason": "too hot"}
-        for state in ({"status": "executing"}, fields):
-            content = payload(CommandState, **state)
-            self._client.publish(message.topic, content, qos=1, retain=True)
+        if device.fate == "deaf":
+            return
+        self.commanded.append(message.topic)
+        tell = partial(self._tell, message.topic)
+        tell("executing")
+        if verb in ("update", "rollback"):
+            device.begun[verb] += 1
+            release = json.loads(message.payload).get("arguments", {}).get("reference", "")[-64:]
+            self._after(self._change(device, release, tell))
+        elif device.degraded:
+            tell("failed", reason="too hot")
+        else:
+            tell("successful", result={"verb": verb})
+
+    def _tell(self, topic: str, status: str, **fields: Any) -> None:
+        # Not with `publish`: a callback must not wait.
+        content = payload(CommandState, status=status, **fields)
+        self._client.publish(topic, content, qos=1, retain=True)
+
+    def _after(self, steps: Iterator[None]) -> None:
+        """Go through the steps of a change, with a pause before each."""
+        if next(steps, steps) is None:
+            self._later.enter(self._restart_s, 0, self._after, (steps,))
+
+    def _change(self, device: Device, release: str, tell: Callable[..., None]) -> Iterator[None]:
+        """Update to a release, or go back if there is none."""
+        yield
+        fate = device.fate if release else ""
+        if fate == "refuses":
+            tell("failed", reason="refused: it needs 900 MB, and there are 400 MB")
+            return
+        device.online = False
+        self._retain(device, "status")
+        yield
+        if fate == "vanishes":
+            return
+        before = list(device.releases)
+        device.releases = [*before, release] if release else before[:1]
+        self.come_back(device)
+        yield
+        if fate == "rolls back":
+            device.releases = before
+            self._retain(device, "info")
+            tell("failed", reason="rolled back: it was not ready within 120 s")
+            return
+        device.failed = fate == "unwell"
+        self._retain(device, "health")
+        tell("successful", result={"release": device.releases[-1], "version": "2.0.0"})
 
 
 @contextmanager
@@ -145,10 +241,19 @@ def simulated(port: int, count: int) -> Iterator[Devices]:
         devices.close()
 
 
+def bad_numbers(count: int, share: float) -> list[int]:
+    """Numbers of the devices that bear updates badly, spread over all."""
+    bad = round(count * share)
+    return [place * count // bad for place in range(bad)]
+
+
 def main() -> None:
     """Report until Ctrl-C: each device every ten seconds."""
-    devices = Devices(int(sys.argv[1]), int(sys.argv[2]))
+    port, count = int(sys.argv[1]), int(sys.argv[2])
+    devices = Devices(port, count, restart_s=2.0)
     everyone = list(devices.devices.values())
+    for place, number in enumerate(bad_numbers(count, float(sys.argv[3]))):
+        everyone[number].fate = FATES[place % len(FATES)]
     while True:
         for part in range(20):
             devices.report(everyone[part::20])
