@@ -3,12 +3,16 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paho.mqtt.subscribe import simple
 
+from device_runtime.mqtt import address
 from packager.errors import FleetError
+from packager.fleet.connection import connected
 from tests.support.mosquitto import Mosquitto
 from tests.support.simulated import Devices, simulated
 
@@ -77,6 +81,22 @@ def test_a_fleet_of_which_the_broker_queues_only_a_part_is_whole(tmp_path: Path)
     last = {row["device"]: row for row in map(json.loads, done.stdout.splitlines())}
     whole = [row for row in last.values() if row["state"] and row["health"] and row["release"]]
     assert len(whole) == count
+
+
+def test_a_message_waits_for_a_broker_that_is_away(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path)
+    broker.start()
+    try:
+        with connected(address.broker(broker.url), ["b"]) as connection:
+            broker.stop()
+            time.sleep(1)  # until the connection is known to have ended
+            connection.publish("a", b"1", retain=True)
+            broker.start()
+            connection.flush()
+        message = simple("a", hostname="127.0.0.1", port=broker.port)  # type: ignore[no-untyped-call]
+    finally:
+        broker.stop()
+    assert message.payload == b"1"
 
 
 def test_run_tells_what_each_device_says(mosquitto: Mosquitto, devices: Devices) -> None:
