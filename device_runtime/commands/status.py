@@ -40,10 +40,11 @@ def status(
 
     service = endpoint(resolve_anywhere(None, config_file, **flags).config, api_key_file)
     status = to_builtins(service.get("/v1/status", RuntimeStatus, TIMEOUT_S))
-    click.echo(json.dumps(status) if as_json else _readable(status))
+    click.echo(json.dumps(status) if as_json else readable(status))
 
 
-def _readable(status: dict[str, Any]) -> str:
+def readable(status: dict[str, Any]) -> str:
+    """Format a status for a terminal, a line for each fact."""
     identity, requests = status["identity"], status["requests"]
     lines = {
         "health": status["health"],
@@ -65,6 +66,10 @@ def _readable(status: dict[str, Any]) -> str:
         lines["update"] = f"{name} {update['state']}{reason}"
     if status["self_check"] is not None:
         lines["self-check"] = status["self_check"]["detail"]
+    if status["damage"]:
+        lines["damage"] = status["damage"]
+    if status["compute_share"] < 1:
+        lines["heat"] = f"it computes for {100 * status['compute_share']:.0f} % of the time"
     if status["board"]["temperature_c"] is not None:
         lines["temperature"] = f"{status['board']['temperature_c']:.0f} °C"
     if status["mqtt"] is not None:
