@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,9 @@ from device_runtime.bundle.manifest import CudaFacts, KitFacts, Manifest
 from device_runtime.bundle.release import Release
 from device_runtime.bundle.requirements import Unmet
 from device_runtime.errors import BundleError, DeviceError
-from device_runtime.memory import parse_meminfo
+from device_runtime.memory import limits, parse_meminfo
+from device_runtime.status import board
+from device_runtime.status.board import Board
 from device_runtime.update import units
 from device_runtime.update.keyring import Keyring, describe
 from device_runtime.update.target import Target
@@ -28,6 +31,9 @@ _JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
 
 # CUdevice_attribute in CUDA's driver API.
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+
+EARLIEST_YEAR = 2026
+"""This program was not there before."""
 
 _OWN_KEYS = "Install a bundle that is signed with a key of /etc/edgepack/keys.d."
 
@@ -50,12 +56,19 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(release: Release) -> list[Check]:
     """Check everything that a release needs of this device, its own files first."""
+    return [files(release), *surroundings(release)]
+
+
+def surroundings(release: Release) -> list[Check]:
+    """Check everything that a release needs of this device besides its files."""
     manifest = release.manifest
     checks = [
-        files(release),
         signature(release, Target(Path("/"))),
         memory(Path("/proc/meminfo").read_text(), manifest.memory_bytes),
+        control_groups([limit for limit, _ in limits()], manifest.memory_bytes),
         disk(shutil.disk_usage(release.folder).free, manifest.installed_size),
+        *sensors(board.measure(release.folder)),
+        clock(datetime.now(UTC)),
     ]
     if manifest.kit is not None:
         checks += [
@@ -111,6 +124,43 @@ def memory(meminfo: str, needed: int) -> Check:
         advice = "Stop other programs; ignore this if the model is already being served."
         return Check(name="memory", status="warn", found=state, advice=advice)
     return Check(name="memory", status="ok", found=state)
+
+
+def control_groups(allowed: Sequence[int], needed: int) -> Check:
+    """Compare the limits of the control groups with the memory of the served model, bytes."""
+    if not allowed:
+        return Check(name="memory limit", status="ok", found="none")
+    state = f"{min(allowed) >> 20} MiB, the model needs {needed >> 20} MiB"
+    if min(allowed) < needed:
+        advice = "Raise MemoryMax= of the service, or the limit of the container."
+        return Check(name="memory limit", status="fail", found=state, advice=advice)
+    return Check(name="memory limit", status="ok", found=state)
+
+
+def sensors(measured: Board) -> list[Check]:
+    """Check what the board says of its power and its heat; nothing where it has no sensors."""
+    checks = []
+    for name, bad, found, advice in (
+        ("power", measured.under_voltage, "the supply is too weak", "Use a stronger supply."),
+        ("heat", measured.throttled, "the processor is slowed down", "Cool the processor."),
+    ):
+        if bad is not None:
+            at = "" if measured.temperature_c is None else f" at {measured.temperature_c:.0f} °C"
+            state = f"{found}{at}" if bad else f"well{at}"
+            status: Literal["ok", "warn"] = "warn" if bad else "ok"
+            checks.append(
+                Check(name=name, status=status, found=state, advice=advice if bad else "")
+            )
+    return checks
+
+
+def clock(now: datetime) -> Check:
+    """Check the clock: boards without a battery begin at 1970, where no certificate is valid."""
+    state = f"{now:%Y-%m-%d %H:%M} UTC"
+    if now.year < EARLIEST_YEAR:
+        advice = "Let it find the time (NTP): TLS connections fail until then."
+        return Check(name="clock", status="warn", found=state, advice=advice)
+    return Check(name="clock", status="ok", found=state)
 
 
 def disk(free: int, needed: int) -> Check:

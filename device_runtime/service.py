@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 import device_runtime
+from device_runtime import doctor
 from device_runtime.api.app import Api
 from device_runtime.api.served_model import ServedModel
 from device_runtime.bundle.release import Release
@@ -101,6 +102,7 @@ class Service:
         )
         self._update = LatestUpdate(release.folder)
         self._integrity = Integrity(release)
+        self._examine = partial(doctor.surroundings, release)
         self._runtime_folder = heartbeat.runtime_folder()
         served = ServedModel.of_release(release, config)
         self._supervisor = Supervisor(
@@ -179,6 +181,7 @@ class Service:
                 self.status,
                 updates,
                 self._integrity,
+                self._examine,
                 self._begin_reload,
             )
             handlers = verbs.allowed(("ping", *self._config.mqtt_commands))

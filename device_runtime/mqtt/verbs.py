@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -63,6 +63,7 @@ class Verbs:
         status: returns the current status.
         updates: updates the device.
         integrity: checks the files of the release.
+        examine: checks the device; may take seconds.
         reload: begins a new start of the service, and returns; raises DeviceError if its
             configuration is not valid.
     """
@@ -74,6 +75,7 @@ class Verbs:
         status: Callable[[], RuntimeStatus],
         updates: Updates,
         integrity: Integrity,
+        examine: Callable[[], Sequence[object]],
         reload: Callable[[], None],
     ) -> None:
         self._worker = worker
@@ -81,6 +83,7 @@ class Verbs:
         self._status = status
         self._updates = updates
         self._integrity = integrity
+        self._examine = examine
         self._reload_service = reload
         self._answers: dict[str, asyncio.Task[_Result]] = {}
 
@@ -95,7 +98,8 @@ class Verbs:
 
     async def _diagnostics(self, _: Call) -> _Result:
         status = self._status()
-        report = {"status": status, "checks": health.findings(status)}
+        doctor = await asyncio.to_thread(self._examine)
+        report = {"status": status, "checks": health.findings(status), "doctor": doctor}
         result: _Result = msgspec.to_builtins(report)
         return result
 

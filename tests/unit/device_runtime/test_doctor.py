@@ -1,6 +1,7 @@
 """What `edgepack-runtime doctor` makes of a device."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from device_runtime import doctor
 from device_runtime.bundle.manifest import CudaFacts, KitFacts
 from device_runtime.update.install import install
 from device_runtime.update.target import Target
-from tests.support import bundles
+from tests.support import bundles, statuses
 from tests.support.commands import edgepack_runtime
 from tests.support.targets import ELF_X86_64, make_root
 
@@ -35,6 +36,27 @@ def test_memory(needed_kb: int, status: str) -> None:
 def test_disk_without_room_for_an_update_keeps_nothing_from_running() -> None:
     assert doctor.disk(100, 100).status == "ok"
     assert doctor.disk(99, 100).status == "warn"
+
+
+@pytest.mark.parametrize(("allowed", "status"), [([], "ok"), ([100], "ok"), ([200, 99], "fail")])
+def test_limit_of_a_control_group(allowed: list[int], status: str) -> None:
+    check = doctor.control_groups(allowed, 100)
+    assert check.status == status
+    assert bool(check.advice) == (status != "ok")
+
+
+def test_sensors_of_the_board() -> None:
+    well = statuses.status().board
+    assert {check.status for check in doctor.sensors(well)} == {"ok"}
+    ill = msgspec.structs.replace(well, under_voltage=True, throttled=True)
+    assert [check.status for check in doctor.sensors(ill)] == ["warn", "warn"]
+    assert all(check.advice for check in doctor.sensors(ill))
+    assert doctor.sensors(msgspec.structs.replace(well, under_voltage=None, throttled=None)) == []
+
+
+def test_clock() -> None:
+    assert doctor.clock(datetime.fromtimestamp(100, UTC)).status == "warn"
+    assert doctor.clock(datetime(2027, 1, 1, tzinfo=UTC)).status == "ok"
 
 
 def test_architecture() -> None:

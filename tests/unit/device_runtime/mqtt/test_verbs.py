@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from device_runtime.api.errors import ApiError
+from device_runtime.doctor import Check
 from device_runtime.errors import ServiceError
 from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest, Usage
 from device_runtime.mqtt import verbs as module
@@ -17,6 +18,7 @@ from device_runtime.worker.health import Health
 from tests.support.statuses import status
 
 REFERENCE = f"oci://127.0.0.1:5000/a/b@sha256:{'0' * 64}"
+CHECK = Check(name="disk", status="ok", found="room")
 USAGE = Usage(prompt_tokens=3, completion_tokens=3, first_token_s=0.1, decode_s=0.1)
 
 
@@ -31,7 +33,9 @@ class Engine:
         self.restarts = 0
         self.reloads = 0
         self.damage = ""
-        self.verbs = Verbs(self, self.chat, lambda: self.status, Updates(None), self, self.reload)
+        self.verbs = Verbs(
+            self, self.chat, lambda: self.status, Updates(None), self, lambda: [CHECK], self.reload
+        )
 
     async def check(self) -> str:
         return self.damage
@@ -174,3 +178,4 @@ def test_diagnostics_have_status_and_checks() -> None:
     result = asyncio.run(Engine().do("diagnostics", []))
     assert result["status"]["health"] == "ready"
     assert result["checks"]["model"] == {"status": "ok", "detail": ""}
+    assert result["doctor"] == [{"name": "disk", "status": "ok", "found": "room", "advice": ""}]
