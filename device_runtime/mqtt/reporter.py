@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from device_runtime.errors import ServiceError
 from device_runtime.logs import event
 from device_runtime.mqtt import contract, events
@@ -77,7 +79,10 @@ class Reporter:
     @property
     def state(self) -> MqttState:
         """The connection at this moment."""
-        return self._state
+        if not self._backoff.conflict:
+            return self._state
+        detail = f"{self._state.detail}; another device has the same device_id"
+        return msgspec.structs.replace(self._state, detail=detail)
 
     @property
     def stuck(self) -> bool:

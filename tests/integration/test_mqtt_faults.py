@@ -140,8 +140,9 @@ with reporting(broker(sys.argv[1])):
 
 
 def test_a_second_device_of_the_same_id_is_noticed_and_avoided(mosquitto: Mosquitto) -> None:
-    with reporting(broker(mosquitto.url)), subscribed(mosquitto.port) as messages:
+    with reporting(broker(mosquitto.url)) as device, subscribed(mosquitto.port) as messages:
         messages.next("status", state="online")
+        assert "same device_id" not in device.reporter.state.detail
         second = subprocess.Popen([sys.executable, "-c", SECOND, mosquitto.url])
         try:
             while "broker" not in (report := messages.next("health")[0])["checks"] or (
@@ -149,6 +150,7 @@ def test_a_second_device_of_the_same_id_is_noticed_and_avoided(mosquitto: Mosqui
             ):
                 pass
             assert "same device_id" in report["checks"]["broker"]["detail"]
+            assert "same device_id" in device.reporter.state.detail
             # Each now waits for half a minute before it takes the id back.
             time.sleep(3)
             before = mosquitto.log.count("New client connected")
