@@ -140,13 +140,13 @@ def control_groups(allowed: Sequence[int], needed: int) -> Check:
 def sensors(measured: Board) -> list[Check]:
     """Check what the board says of its power and its heat; nothing where it has no sensors."""
     checks = []
-    for name, bad, found, advice in (
+    for name, bad, problem, advice in (
         ("power", measured.under_voltage, "the supply is too weak", "Use a stronger supply."),
         ("heat", measured.throttled, "the processor is slowed down", "Cool the processor."),
     ):
         if bad is not None:
             at = "" if measured.temperature_c is None else f" at {measured.temperature_c:.0f} °C"
-            state = f"{found}{at}" if bad else f"well{at}"
+            state = f"{problem}{at}" if bad else f"well{at}"
             status: Literal["ok", "warn"] = "warn" if bad else "ok"
             checks.append(
                 Check(name=name, status=status, found=state, advice=advice if bad else "")
