@@ -413,13 +413,28 @@ def test_large_models_are_timed_one_after_the_other(
     assert not job.together
     loaded: list[int] = []
 
-    def alternate(_: TimeDecoding, folders: tuple[Path, ...]) -> tuple[float, ...]:
+    def alternate(_: TimeDecoding, folders: tuple[Path, ...], rounds: int) -> list[list[float]]:
         loaded.append(len(folders))
-        return (1.0,)
+        return [[1.0] * rounds for _ in folders]
 
     monkeypatch.setattr(TimeDecoding, "_alternate", alternate)
     assert job.run(Work()) == (1.0, 1.0)
     assert loaded == [1, 1]
+
+
+def test_models_that_alternate_are_loaded_in_both_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alternate(_: TimeDecoding, folders: tuple[Path, ...], rounds: int) -> list[list[float]]:
+        assert rounds == 2
+        speeds = {"a": 10.0, "b": 20.0}
+        # Whatever is loaded first is slower.
+        return [
+            [speeds[folder.name] - (4 if place == 0 else 0)] * rounds
+            for place, folder in enumerate(folders)
+        ]
+
+    monkeypatch.setattr(TimeDecoding, "_alternate", alternate)
+    job = TimeDecoding(models=(Path("a"), Path("b")), tokens=1, rounds=3)
+    assert job.run(Work()) == (8.0, 18.0)
 
 
 def test_decode_speed_of_several(tiny_onnx: Path) -> None:
