@@ -112,15 +112,16 @@ def run(
     from packager.fleet.devices import TOPICS, Fleet, selection
     from packager.fleet.watch import gather
 
+    arguments = _arguments(pairs)
     devices = Fleet(selection(select))
     with connected(_broker(mqtt, **more), (*TOPICS, OUTCOMES)) as connection:
         gather(connection, devices.take)
         chosen = devices.selected()
         if not chosen:
-            raise FleetError("there is no such device", hint="See edgepack fleet watch.")
+            raise FleetError("no such device", hint="See edgepack fleet watch.")
         with console.progress(f"{verb} on", len(chosen), "devices") as advance:
             outcomes = carry_out(
-                connection, chosen, verb, _arguments(pairs), timeout_s=timeout, advance=advance
+                connection, chosen, verb, arguments, timeout_s=timeout, advance=advance
             )
     if as_json:
         console.result_json([asdict(outcome) for outcome in outcomes])

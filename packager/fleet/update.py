@@ -52,8 +52,8 @@ def update(
         again: start over a rollout that has ended.
 
     Raises:
-        FleetError: the reference has no digest, the broker cannot be reached, there is no device to
-            update, or another process is at work on the rollout.
+        FleetError: the reference lacks a digest, the broker cannot be reached, no device can be
+            updated, or another process is at work on the rollout.
         RegistryError: the reference is not valid.
         ResourceError: the progress cannot be written.
     """
@@ -81,7 +81,7 @@ def update(
             stages.gather()
             unsent = stages.unsent()
             if not rollout.records and not unsent:
-                raise FleetError("there is no such device", hint="See edgepack fleet watch.")
+                raise FleetError("no such device", hint="See edgepack fleet watch.")
             if not rollout.records and all(unsent.values()):
                 name, reason = next(iter(unsent.items()))
                 raise FleetError(

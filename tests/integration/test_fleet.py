@@ -159,7 +159,7 @@ print(len(kept))
     ("arguments", "words"),
     [
         (("--select", "colour=red"), "'colour=red' does not select devices"),
-        (("--select", "device=nobody"), "there is no such device"),
+        (("--select", "device=nobody"), "no such device"),
         (("--argument", "level"), "'level' is not NAME=VALUE"),
     ],
 )

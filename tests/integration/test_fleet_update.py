@@ -284,7 +284,7 @@ def test_devices_that_cannot_be_rolled_back_are_told(
     [
         (("--to", "oci://registry.local/kitchen:1"), FleetError.exit_code, "has no digest"),
         (("--to", "kitchen.epk"), RegistryError.exit_code, "not a reference to a bundle"),
-        (("--select", "device=nobody"), FleetError.exit_code, "there is no such device"),
+        (("--select", "device=nobody"), FleetError.exit_code, "no such device"),
         (("--select", "device=sim-0009"), FleetError.exit_code, "the device is offline"),
         (("--canary", "5"), 2, "write it as 5%"),
         (("--abort-over", "101%"), 2, "write it as 5%"),
