@@ -258,7 +258,7 @@ def run_until(
     ) as process:
         if started is not None:
             started.append(process)
-        while not any(size(path) >= threshold for path in device.incoming.rglob(pattern)):
+        while largest(device.incoming, pattern) < threshold:
             assert process.poll() is None, process.communicate()
             time.sleep(0.002)
         act()
@@ -266,5 +266,9 @@ def run_until(
         return Outcome(process.returncode, out, err)
 
 
-def size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def largest(folder: Path, pattern: str) -> int:
+    """Bytes of the largest file; 0 while another process moves files away."""
+    try:
+        return max((path.stat().st_size for path in folder.rglob(pattern)), default=0)
+    except FileNotFoundError:
+        return 0
