@@ -277,13 +277,13 @@ class _ReferenceModel:
 
     def reference(self, windows: Path) -> Path:
         """Return the folder that `prepare` describes, without calibration."""
-        most = max(len(asked.prompts) for asked in QUESTIONS)
+        count = sum(len(asked.prompts) for asked in QUESTIONS)
         job = Refer(
             **self._common,
             windows=windows,
             questions=QUESTIONS,
             at_once=plan.at_once(
-                plan.shape(self._source), most, most * TURN, floats=self._common["floats"]
+                plan.shape(self._source), count, count * TURN, floats=self._common["floats"]
             ),
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,10 +19,12 @@ import numpy as np
 
 from device_runtime.durable import written_aside
 from device_runtime.tokenizer.files import chat_templates
+from packager import machine
 from packager.jobs import logits
 from packager.jobs.job import Job, JobRefusedError, Work
 from packager.weights import states
 from packager.weights.layerwise import ROWS, LayerwiseModel
+from packager.weights.mapped import MappedLayers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 """Common settings for chats. Sampling from a small model's whole distribution gives a chain of
 unlikely tokens that no user would see; greedy decoding repeats itself."""
+
+ELSEWHERE = 600_000_000
+"""Memory for what is not in a model's layers: embedding, head, the libraries' code, and what grows
+until it is looked at again."""
 
 Turn = tuple[list[int], list[int]]
 """Token ids of an encoded question and of its answer, end token included."""
@@ -133,23 +139,24 @@ class Refer(_ReferenceJob, frozen=True, kw_only=True):
             ValueError: the model cannot be taken apart.
             OSError: the disk is full.
         """
+        # The answers first: what a process has allocated once leaves less room for the weights.
+        (work.target / "answers.json").write_text(json.dumps(list(self._answers(work))))
         model = LayerwiseModel(self.source, trust_remote_code=self.trust_remote_code)
         save_log_probabilities(model, np.load(self.windows), work)
-        reference = Reference(self, work)
-        entries = [entry for asked in self.questions for entry in self._answered(reference, asked)]
-        (work.target / "answers.json").write_text(json.dumps(entries))
 
-    def _answered(self, reference: Reference, asked: Questions) -> Iterator[dict[str, Any]]:
+    def _answers(self, work: Work) -> Iterator[dict[str, Any]]:
         """Yield each prompt with its token ids, the answer and the answer's maximum length."""
-        for at in range(0, len(asked.prompts), self.at_once):
-            prompts = asked.prompts[at : at + self.at_once]
-            answers = reference.answer(prompts, asked.max_tokens, sample=False)
-            for prompt, (_, ids) in zip(prompts, answers, strict=True):
+        reference = Reference(self, work)
+        asked = [(prompt, of.max_tokens) for of in self.questions for prompt in of.prompts]
+        for at in range(0, len(asked), self.at_once):
+            prompts, lengths = zip(*asked[at : at + self.at_once], strict=True)
+            answers = reference.answer(prompts, lengths, sample=False)
+            for prompt, length, (_, ids) in zip(prompts, lengths, answers, strict=True):
                 yield {
                     "prompt": prompt,
                     "tokens": reference.tokenizer(prompt, add_special_tokens=False)["input_ids"],
                     "answer": reference.tokenizer.decode(ids, skip_special_tokens=True).strip(),
-                    "max_tokens": asked.max_tokens,
+                    "max_tokens": length,
                 }
 
 
@@ -162,6 +169,7 @@ class Reference:
         self._folder, self._trust = job.source, job.trust_remote_code
         self._floats, self._work = job.floats, work
         self._batches = itertools.count()
+        self._layers: MappedLayers | None = None
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             self._folder, trust_remote_code=self._trust
         )
@@ -181,6 +189,7 @@ class Reference:
         model = AutoModelForCausalLM.from_pretrained(
             self._folder, dtype=dtype, trust_remote_code=self._trust
         ).eval()
+        self._layers = MappedLayers(model.get_decoder().layers, _room())
         with torch.inference_mode():
             # Sampling from such logits would end in an error of torch's.
             tokens = torch.tensor([self.encode("What is this?")])
@@ -237,21 +246,28 @@ class Reference:
         questions = job.prompts
         torch.manual_seed(job.seed)
         while len(tokens) < needed:
-            turns = [
-                turn
-                for at in range(0, len(questions), job.at_once)
-                for turn in self.answer(questions[at : at + job.at_once], length, sample=True)
-            ]
+            turns: list[Turn] = []
+            for at in range(0, len(questions), job.at_once):
+                asked = questions[at : at + job.at_once]
+                turns += self.answer(asked, [length] * len(asked), sample=True)
             tokens += [token for prompt, answer in turns for token in prompt + answer]
             # Answers that ended early leave a gap: repeat as many prompts as fill it.
             missing = (needed - len(tokens)) * len(turns) / sum(len(p + a) for p, a in turns)
             questions = job.prompts[: max(math.ceil(missing), 1)]
         return self._windows(tokens[:needed], job.windows, width)
 
-    def answer(self, questions: tuple[str, ...], length: int, *, sample: bool) -> list[Turn]:
-        """Return the token ids of each encoded question and of its answer, end token included.
+    def answer(
+        self, questions: Sequence[str], lengths: Sequence[int], *, sample: bool
+    ) -> list[Turn]:
+        """Answer questions together; answers are stored for a job that is started again.
 
-        They are stored: a job that is started again takes those that it has.
+        Args:
+            questions: the questions.
+            lengths: maximum length of the answer to each of them, tokens.
+            sample: draw tokens at random; otherwise the most likely ones.
+
+        Returns:
+            The token ids of each encoded question and of its answer, end token included.
         """
         import torch
 
@@ -262,7 +278,7 @@ class Reference:
             turns = [(question, answer) for question, answer in kept["turns"]]
             self._work.advance(sum(len(answer) for _, answer in turns))
             return turns
-        turns = self._generate(questions, length, sample=sample)
+        turns = self._generate(questions, lengths, sample=sample)
         kept = {"turns": turns, "random": torch.get_rng_state().tolist()}
         with written_aside(path) as file:
             file.write(json.dumps(kept).encode())
@@ -272,7 +288,9 @@ class Reference:
         starts = [number * (len(tokens) // count) for number in range(count)]
         return np.array([self.start + tokens[at : at + width] for at in starts], np.int64)
 
-    def _generate(self, questions: tuple[str, ...], length: int, *, sample: bool) -> list[Turn]:
+    def _generate(
+        self, questions: Sequence[str], lengths: Sequence[int], *, sample: bool
+    ) -> list[Turn]:
         import torch
         from transformers import GenerationConfig
 
@@ -282,24 +300,30 @@ class Reference:
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in encoded])
         settings: dict[str, Any] = SAMPLING if sample else {"do_sample": False}
         config = GenerationConfig(
-            max_new_tokens=length, eos_token_id=self.ends or None, pad_token_id=0, **settings
+            max_new_tokens=max(lengths), eos_token_id=self.ends or None, pad_token_id=0, **settings
         )
+        model = self.model
+
+        def after_step(ids: Tensor, _scores: Any, **_: Any) -> Tensor:
+            """Stop each answer at its length: a stopping criterion."""
+            new = ids.shape[1] - longest
+            self._work.advance(sum(length >= new for length in lengths))
+            if self._layers is not None:
+                self._layers.fit(_room())
+            return torch.tensor([length <= new for length in lengths])
+
         with torch.inference_mode():
-            output = self.model.generate(
+            output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=config,
-                stopping_criteria=[self._count],
+                stopping_criteria=[after_step],
             )
         new = output[:, longest:].tolist()
-        return [(row, self._until_end(answer)) for row, answer in zip(encoded, new, strict=True)]
-
-    def _count(self, ids: Tensor, _scores: Any, **_: Any) -> Tensor:
-        """Count tokens: a stopping criterion that never stops, which is called at each step."""
-        import torch
-
-        self._work.advance(len(ids))
-        return torch.zeros(len(ids), dtype=torch.bool)
+        return [
+            (row, self._until_end(answer[:length]))
+            for row, answer, length in zip(encoded, new, lengths, strict=True)
+        ]
 
     def encode(self, question: str) -> list[int]:
         """Return the token ids of a question, through the chat template if the model has one."""
@@ -317,6 +341,11 @@ class Reference:
     def _until_end(self, answer: list[int]) -> list[int]:
         ends = [at for at, token in enumerate(answer) if token in self.ends]
         return answer[: ends[0] + 1] if ends else answer
+
+
+def _room() -> int:
+    """Return the memory that the weights of a model's layers may take, bytes."""
+    return machine.memory_available() - ELSEWHERE
 
 
 def save_log_probabilities(model: LayerwiseModel, windows: NDArray[np.int64], work: Work) -> None:

@@ -94,9 +94,9 @@ class _Work:
 
     def reading(self, windows: int) -> float:
         """Forecast the probabilities of the reference model, and its answers."""
-        steps = sum(asked.max_tokens for asked in texts.QUESTIONS)
-        prompts = sum(len(asked.prompts) for asked in texts.QUESTIONS) // len(texts.QUESTIONS)
-        return 2 * START_S + self._forward(windows) + steps * self._step(prompts)
+        lengths = [asked.max_tokens for asked in texts.QUESTIONS for _ in asked.prompts]
+        together = [sum(length > step for length in lengths) for step in range(max(lengths))]
+        return 2 * START_S + self._forward(windows) + sum(map(self._step, together))
 
     def calibrating(self, windows: int) -> float:
         """Forecast GPTQ: each layer runs twice, and its inputs' second moments are gathered."""

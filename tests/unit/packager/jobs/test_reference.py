@@ -80,10 +80,17 @@ def test_writing_goes_on_with_the_answers_it_was_at(
 
 
 @pytest.mark.parametrize(
-    ("tokens", "layers"), [(64, ["layer 1"]), (140, [])], ids=["layers", "answers"]
+    ("tokens", "answers", "layers"),
+    [(11, 2, ["layer 0", "layer 1"]), (86, 0, ["layer 1"])],
+    ids=["answers", "layers"],
 )
 def test_reading_goes_on_with_the_layer_or_the_answers_it_was_at(
-    tiny_hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int, layers: list[str]
+    tiny_hf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tokens: int,
+    answers: int,
+    layers: list[str],
 ) -> None:
     np.save(tmp_path / "windows.npy", np.arange(128).reshape(4, 32))
     job = Refer(
@@ -100,6 +107,5 @@ def test_reading_goes_on_with_the_layer_or_the_answers_it_was_at(
     whole, parts, left = _interrupted(job, tokens, tmp_path, monkeypatch)
     for name in ("logprobs.npy", "top1.npy", "answers.json"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
-    answers = 3 if layers else 2
-    assert left[:-answers] == layers
+    assert left[answers:] == layers
     assert len(left) == len(layers) + answers

@@ -1,0 +1,80 @@
+"""Weights that do not fit in memory: which stay, which pass, and that results do not change."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from packager.weights.mapped import MappedLayers
+from tests.support.serving import eventually
+
+COUNT = 6
+WIDTH = 1024
+SIZE = 4 * WIDTH * WIDTH  # a layer's, bytes
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> list[torch.nn.Linear]:
+    """Linear layers, each mapped from its own file, which is on the disk."""
+    result = []
+    for index in range(COUNT):
+        path = tmp_path / f"{index}.safetensors"
+        save_file({"weight": torch.randn(WIDTH, WIDTH)}, path)
+        with path.open("rb") as file:
+            os.fsync(file)
+        layer = torch.nn.Linear(WIDTH, WIDTH, bias=False, device="meta")
+        opened: Any = safe_open(path, framework="pt")
+        layer.weight = torch.nn.Parameter(opened.get_tensor("weight"), requires_grad=False)
+        result.append(layer)
+    return result
+
+
+def resident(folder: Path) -> list[int]:
+    """Return the indices of the layers that are in memory, by /proc/self/smaps."""
+    text = Path("/proc/self/smaps").read_text()
+    pattern = rf"{re.escape(str(folder))}/(\d+)\.safetensors\n(?:[A-Za-z]+: .*\n)*?Rss: +(\d+) kB"
+    return sorted(int(index) for index, kb in re.findall(pattern, text) if int(kb) << 10 > SIZE / 2)
+
+
+def run(layers: list[torch.nn.Linear]) -> torch.Tensor:
+    hidden = torch.ones(1, WIDTH)
+    for layer in layers:
+        hidden = layer(hidden)
+    return hidden
+
+
+def test_as_many_layers_stay_as_there_is_room_for(
+    layers: list[torch.nn.Linear], tmp_path: Path
+) -> None:
+    mapped = MappedLayers(layers, COUNT * SIZE)
+    expected = run(layers)
+    assert mapped.size == pytest.approx(COUNT * SIZE, rel=0.01)  # whole pages
+    assert mapped.passing == []
+    eventually(lambda: resident(tmp_path) == list(range(COUNT)))
+
+    mapped.fit((COUNT - 1) * SIZE)  # the one that is missing, and two that are fetched ahead
+    assert mapped.passing == [0, 2, 4]
+    assert torch.equal(run(layers), expected)
+    # The last to be used is gone, and the first two of the next pass are there.
+    eventually(lambda: resident(tmp_path) == [0, 1, 2, 3, 5])
+    assert torch.equal(run(layers), expected)
+
+
+def test_no_room_at_all(layers: list[torch.nn.Linear], tmp_path: Path) -> None:
+    mapped = MappedLayers(layers, 0)
+    expected = run(layers)
+    assert mapped.passing == list(range(COUNT))
+    assert torch.equal(run(layers), expected)
+    eventually(lambda: resident(tmp_path) == [0, 1])
+
+
+def test_what_is_not_mapped_is_left_alone() -> None:
+    layer = torch.nn.Linear(WIDTH, WIDTH, bias=False)
+    mapped = MappedLayers([layer], 0)
+    assert mapped.size == 0
+    assert mapped.passing == []
