@@ -22,6 +22,7 @@ from device_runtime.tokenizer.files import chat_templates
 from packager import machine
 from packager.jobs import logits
 from packager.jobs.job import Job, JobRefusedError, Work
+from packager.jobs.prefill import padded, prefill
 from packager.weights import states
 from packager.weights.layerwise import ROWS, LayerwiseModel
 from packager.weights.mapped import MappedLayers
@@ -295,9 +296,8 @@ class Reference:
         from transformers import GenerationConfig
 
         encoded = [self.encode(question) for question in questions]
-        longest = max(map(len, encoded))
-        ids = torch.tensor([[0] * (longest - len(row)) + row for row in encoded])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in encoded])
+        ids, mask = padded(encoded)
+        longest = ids.shape[1]
         settings: dict[str, Any] = SAMPLING if sample else {"do_sample": False}
         config = GenerationConfig(
             max_new_tokens=max(lengths), eos_token_id=self.ends or None, pad_token_id=0, **settings
@@ -316,6 +316,7 @@ class Reference:
             output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
+                past_key_values=prefill(model, encoded),
                 generation_config=config,
                 stopping_criteria=[after_step],
             )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from packager.jobs import prefill as prefill_module
 from packager.jobs.job import Work
 from packager.jobs.reference import Questions, Refer, Reference, Write
 from packager.weights.layerwise import LayerwiseModel
@@ -109,3 +110,32 @@ def test_reading_goes_on_with_the_layer_or_the_answers_it_was_at(
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
     assert left[answers:] == layers
     assert len(left) == len(layers) + answers
+
+
+def test_prompts_of_any_length_get_the_answers_that_they_get_alone(
+    tiny_hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = ("Hi", "Say it again. " * 9, "Why?", "Say it again. " * 10)
+    asked = Questions(prompts=prompts, max_tokens=6)
+    passes: list[int] = []
+    original = prefill_module.padded
+    monkeypatch.setattr(
+        prefill_module, "padded", lambda rows: passes.append(len(rows)) or original(rows)
+    )
+    np.save(tmp_path / "windows.npy", np.arange(64).reshape(2, 32))
+    answers = []
+    for at_once in (1, 4):
+        job = Refer(
+            source=tiny_hf,
+            floats=True,
+            trust_remote_code=False,
+            windows=tmp_path / "windows.npy",
+            questions=(asked,),
+            at_once=at_once,
+        )
+        folder = tmp_path / str(at_once)
+        folder.mkdir()
+        job.run(Work(folder))
+        answers.append((folder / "answers.json").read_text())
+    assert passes == [2, 2]
+    assert answers[0] == answers[1]
