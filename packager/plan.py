@@ -7,6 +7,7 @@ compares. Mapped files are not counted: the kernel drops their pages when it nee
 """
 
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +26,9 @@ from packager.weights.layerwise import AT_A_TIME
 WINDOW = 256
 """Tokens in a window of the calibration set and of the evaluation text."""
 
-CACHED = 5_000_000_000
-"""Limit of the KV cache while the reference model generates text, bytes: for a large model, a step
-with many prompts takes hardly longer than one with few."""
+CACHED = 4_000_000_000
+"""Limit of the KV cache while the reference model generates text, bytes. A step with many prompts
+takes hardly longer than one with few, unless their cache takes memory from the weights."""
 
 _PROGRAM = 100_000_000  # this process
 _TORCH = 280_000_000  # a child with torch and transformers
@@ -191,7 +192,8 @@ def shape_of(config: Mapping[str, Any], *, parameters: int, stored: float) -> Sh
 
 def at_once(of: Shape, texts: int, tokens: int, *, floats: bool) -> int:
     """Return the batch size for generating a number of texts with so many tokens in total."""
-    return max(1, min(texts, int(texts * CACHED / _cached(of, tokens, floats))))
+    batches = math.ceil(_cached(of, tokens, floats) / CACHED)
+    return math.ceil(texts / max(batches, 1))
 
 
 def in_floats(of: Shape, need: Need) -> bool:

@@ -29,7 +29,7 @@ QUESTIONS = (
     Questions(prompts=prompts.SHOWN, max_tokens=48),
     Questions(prompts=tuple(task.prompt for task in tasks.TASKS), max_tokens=24),
 )
-TURN = 128
+TURN = 96
 """Tokens that one of these prompts takes with its markup and answer, more than most do."""
 MAX_TEXT_BYTES = 10_000_000
 """Largest text file. A few thousand tokens are taken from it, but all of it goes through the

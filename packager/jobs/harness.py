@@ -110,7 +110,7 @@ def _process(
                 stdin=fields,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **OFFLINE, **job.environment},
+                env={**os.environ, **OFFLINE},
                 pass_fds=[writing],
             )
         finally:

@@ -5,9 +5,9 @@ JSON to the process that runs it, and `keys` derives the cache key of its result
 job is the return value of its `run` and the files that it writes to a folder.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -54,12 +54,7 @@ class Job(msgspec.Struct, Generic[Result], frozen=True, kw_only=True):
     """A unit of work; `harness.run_job` runs it in a child process.
 
     Paths among the fields are absolute.
-
-    Attributes:
-        environment: environment variables of the child process.
     """
-
-    environment: ClassVar[Mapping[str, str]] = {}
 
     def run(self, work: Work) -> Result:
         """Run the job in this process.

@@ -1,7 +1,8 @@
 """Prefill of prompts of different lengths for transformers' `generate`.
 
 That pads them all to the longest one, and what is padded is computed like text: of the prompts that
-a model answers to write its calibration text, three tokens in four.
+a model answers to write its calibration text, three tokens in four. And it copies the whole KV
+cache for each token that is added.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ PADDED = 1.25
 pass costs as much as reading the weights."""
 
 
-def prefill(model: Any, prompts: Sequence[Sequence[int]]) -> Any:
+def prefill(model: Any, prompts: Sequence[Sequence[int]], new: int) -> Any:
     """Compute the KV cache of all but the last token of each prompt, those of similar length
     together.
 
     Args:
         model: causal language model of transformers.
         prompts: token ids.
+        new: number of tokens to reserve memory for.
 
     Returns:
         Cache for `generate`, padded on the left to the longest prompt. None if the model keeps
-        something else than the keys and values of all tokens, or if this saves nothing.
+        something else than the keys and values of all tokens, or a prompt is a single token.
     """
     import torch
-    from transformers import DynamicCache
+    from transformers import Cache
 
-    groups = list(_groups(prompts))
-    if len(groups) == 1 or min(map(len, prompts)) == 1:
+    if min(map(len, prompts)) == 1:
         return None
+    groups = list(_groups(prompts))
     length = max(map(len, prompts)) - 1
     caches = []
     for group in groups:
@@ -46,20 +48,21 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]]) -> Any:
         caches.append(output.past_key_values)
         if not _whole(caches[-1], ids.shape[1]):
             return None
-    joined = DynamicCache(config=model.config)
+    layers = []
     for index in range(len(caches[0].layers)):
         sides = []
         for side in ("keys", "values"):
             parts = [getattr(cache.layers[index], side) for cache in caches]
             _, heads, _, size = parts[0].shape
-            whole = torch.zeros(len(prompts), heads, length, size, dtype=parts[0].dtype)
+            whole = torch.empty(len(prompts), heads, length + new, size, dtype=parts[0].dtype)
+            whole[:, :, :length] = 0
             for group, part in zip(groups, parts, strict=True):
-                whole[group, :, length - part.shape[2] :] = part
+                whole[group, :, length - part.shape[2] : length] = part
             sides.append(whole)
+        layers.append(_layer(sides, length))
         for cache in caches:
             cache.layers[index] = None  # its memory
-        joined.update(*sides, index)
-    return joined
+    return Cache(layers=layers)
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -81,6 +84,34 @@ def _groups(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
             group = []
         group.append(index)
     yield group
+
+
+def _layer(sides: Sequence[Tensor], length: int) -> Any:
+    """Make a layer of a cache whose keys and values grow in the memory that they have.
+
+    Args:
+        sides: keys and values, `[prompts, heads, reserved, size]`.
+        length: tokens that they hold.
+    """
+    from transformers.cache_utils import DynamicLayer
+
+    layer: Any = DynamicLayer()
+    layer.lazy_initialization(*sides)
+
+    def update(*new: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+        keys, values, *_ = new
+        start = layer.get_seq_length()
+        for side, added in zip(sides, (keys, values), strict=True):
+            side[:, :, start : start + added.shape[2]] = added
+        return hold(start + keys.shape[2])
+
+    def hold(length: int) -> tuple[Tensor, Tensor]:
+        layer.keys, layer.values = (side[:, :, :length] for side in sides)
+        return layer.keys, layer.values
+
+    hold(length)
+    layer.update = update
+    return layer
 
 
 def _whole(cache: Any, length: int) -> bool:

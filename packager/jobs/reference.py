@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -91,11 +91,6 @@ class Write(_ReferenceJob, frozen=True, kw_only=True):
         windows: number of windows.
         window: tokens in a window.
     """
-
-    # What is larger than 32 MiB, glibc maps again each time, and the kernel clears it page by page:
-    # a step of 24 texts of 250 tokens with Phi-3.5-mini took 3.3 s, and takes 2.0 s. Other jobs
-    # would only take more memory.
-    environment: ClassVar[Mapping[str, str]] = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
 
     prompts: tuple[str, ...]
     at_once: int
@@ -316,7 +311,7 @@ class Reference:
             output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                past_key_values=prefill(model, encoded),
+                past_key_values=prefill(model, encoded, max(lengths)),
                 generation_config=config,
                 stopping_criteria=[after_step],
             )

@@ -42,7 +42,7 @@ class MappedLayers:
         self.size = sum(sizes)
         self._largest = max(sizes, default=0)
         self.passing: list[int] = []
-        self._thread = ThreadPoolExecutor(1)
+        self._thread = ThreadPoolExecutor(AHEAD)
         for index, layer in enumerate(layers):
             layer.register_forward_hook(lambda *_, index=index: self._used(index))
         self.fit(room)

@@ -1,6 +1,6 @@
 """The reference model's texts and answers: the same however often writing them is interrupted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,12 @@ def test_prompts_of_any_length_get_the_answers_that_they_get_alone(
     asked = Questions(prompts=prompts, max_tokens=6)
     passes: list[int] = []
     original = prefill_module.padded
-    monkeypatch.setattr(
-        prefill_module, "padded", lambda rows: passes.append(len(rows)) or original(rows)
-    )
+
+    def noted(rows: Sequence[Sequence[int]]) -> Any:
+        passes.append(len(rows))
+        return original(rows)
+
+    monkeypatch.setattr(prefill_module, "padded", noted)
     np.save(tmp_path / "windows.npy", np.arange(64).reshape(2, 32))
     answers = []
     for at_once in (1, 4):
