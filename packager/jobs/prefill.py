@@ -98,8 +98,7 @@ def _layer(sides: Sequence[Tensor], length: int) -> Any:
     layer: Any = DynamicLayer()
     layer.lazy_initialization(*sides)
 
-    def update(*new: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
-        keys, values, *_ = new
+    def update(keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         start = layer.get_seq_length()
         for side, added in zip(sides, (keys, values), strict=True):
             side[:, :, start : start + added.shape[2]] = added
