@@ -7,6 +7,7 @@ import ctypes
 import os
 import re
 import shutil
+import time
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +19,15 @@ from device_runtime.bundle import requirements
 from device_runtime.bundle.manifest import CudaFacts, KitFacts, Manifest
 from device_runtime.bundle.release import Release
 from device_runtime.bundle.requirements import Unmet
+from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import BundleError, DeviceError
 from device_runtime.memory import limits, parse_meminfo
+from device_runtime.mqtt import address, contract, health
+from device_runtime.mqtt.connection import Connection, ConnectionLostError
+from device_runtime.server.listener import bind
 from device_runtime.status import board
 from device_runtime.status.board import Board
+from device_runtime.status.device_id import device_id
 from device_runtime.update import units
 from device_runtime.update.keyring import Keyring, describe
 from device_runtime.update.target import Target
@@ -34,6 +40,9 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 EARLIEST_YEAR = 2026
 """This program was not there before."""
+
+BROKER_S = 15.0
+"""Timeout of the check of the broker."""
 
 _OWN_KEYS = "Install a bundle that is signed with a key of /etc/edgepack/keys.d."
 
@@ -54,9 +63,10 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     advice: str = ""
 
 
-def examine(release: Release) -> list[Check]:
-    """Check everything that a release needs of this device, its own files first."""
-    return [files(release), *surroundings(release)]
+def examine(release: Release, config: RuntimeConfig) -> list[Check]:
+    """Check everything that serving a release needs of this device, its own files first."""
+    checks = [files(release), *surroundings(release), port(config.listen)]
+    return checks if config.mqtt is None else [*checks, *broker(config)]
 
 
 def surroundings(release: Release) -> list[Check]:
@@ -161,6 +171,66 @@ def clock(now: datetime) -> Check:
         advice = "Let it find the time (NTP): TLS connections fail until then."
         return Check(name="clock", status="warn", found=state, advice=advice)
     return Check(name="clock", status="ok", found=state)
+
+
+def port(listen: str) -> Check:
+    """Check that the service can listen at its address, `HOST:PORT`; it may be doing so."""
+    try:
+        bind(listen).close()
+    except DeviceError as error:
+        advice = f"Nothing if `edgepack-runtime status` answers; otherwise: {error.hint}"
+        return Check(name="address", status="warn", found=str(error), advice=advice)
+    return Check(name="address", status="ok", found=f"{listen} is free")
+
+
+def broker(config: RuntimeConfig) -> list[Check]:
+    """Check that the broker can be reached, takes this device's messages, and stays trusted."""
+    root = contract.root(device_id(config.device_id))
+    deadline = time.monotonic() + BROKER_S
+
+    def wanted() -> bool:
+        return time.monotonic() < deadline
+
+    try:
+        found = address.of(config)
+        assert found is not None
+        # A client of its own: with the service's id, it would end the service's connection.
+        connection = Connection(
+            found,
+            client_id=f"edgepack-doctor-{os.getpid()}",
+            will=(f"{root}doctor", b""),
+            on_message=lambda _: None,
+        )
+        connection.open(wanted)
+        connection.publish(f"{root}doctor", b"")
+        connection.subscribe(f"{root}status")
+        connection.subscribe(f"{root}cmd/+/+")
+        while connection.unacknowledged() and wanted():
+            connection.step()
+        connection.close()
+    except (DeviceError, ConnectionLostError) as error:
+        advice = "Check `mqtt` and the files that belong to it, and the broker's log."
+        return [Check(name="broker", status="warn", found=str(error), advice=advice)]
+    judged = health.link(
+        conflict=False, refused=connection.refused, expires=connection.expires, spool=""
+    )
+    checks = []
+    for name, state, advice in (
+        ("broker", f"{found.url}, MQTT {connection.version}", f"Allow this device all of {root}#."),
+        ("certificates", "valid", "Renew it."),
+    ):
+        finding = judged.get(name)
+        if finding is not None:
+            good = finding.status == "ok"
+            checks.append(
+                Check(
+                    name=name,
+                    status="ok" if good else "warn",
+                    found=finding.detail or state,
+                    advice="" if good else advice,
+                )
+            )
+    return checks
 
 
 def disk(free: int, needed: int) -> Check:

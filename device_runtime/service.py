@@ -17,8 +17,7 @@ from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import DeviceError, ServiceError
 from device_runtime.logs import event
-from device_runtime.mqtt import contract, home_assistant
-from device_runtime.mqtt.address import Broker, broker
+from device_runtime.mqtt import address, contract, home_assistant
 from device_runtime.mqtt.commands import Commands
 from device_runtime.mqtt.ledger import Ledger
 from device_runtime.mqtt.reporter import Reporter
@@ -88,7 +87,7 @@ class Service:
         self._check = check
         self._device_id = device_id.device_id(config.device_id)
         self._folder = release.folder
-        self._broker = _broker(config)
+        self._broker = address.of(config)
         self._keys = KeyRing(config.api_keys_file) if config.api_keys_file else None
         self._tls = tls_context(config.tls_certificate, config.tls_key)
         self._stats = RequestStats()
@@ -354,23 +353,6 @@ def _allow_files(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < count:  # unlimited is -1
         resource.setrlimit(resource.RLIMIT_NOFILE, (count if hard < 0 else min(count, hard), hard))
-
-
-def _broker(config: RuntimeConfig) -> Broker | None:
-    """Return the broker of a configuration; None without one.
-
-    Raises:
-        ServiceError: its URL is invalid, or a file cannot be used.
-    """
-    if config.mqtt is None:
-        return None
-    return broker(
-        config.mqtt,
-        password_file=config.mqtt_password_file,
-        ca_file=config.mqtt_ca_file,
-        certificate=config.mqtt_certificate,
-        key=config.mqtt_key,
-    )
 
 
 def _unexpected_end(name: str, part: asyncio.Future[None]) -> DeviceError:

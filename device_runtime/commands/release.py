@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from msgspec.structs import asdict
 
-from device_runtime.commands.options import as_json, open_or_own, release
+from device_runtime.commands.options import as_json, config_file, open_or_own, release, resolve
 from device_runtime.errors import ResourceError
 
 
@@ -43,12 +43,17 @@ def verify(path: Path | None, as_json: bool) -> None:
 
 @click.command()
 @release
+@config_file
 @as_json
-def doctor(release: Path | None, as_json: bool) -> int:
-    """Check that this device can run the release, and report what to do if it cannot."""
+def doctor(release: Path | None, config_file: Path | None, as_json: bool) -> int:
+    """Check that this device can serve the release, and report what to do if it cannot.
+
+    The address to listen on and the broker are those of the configuration.
+    """
     from device_runtime.doctor import examine
 
-    checks = examine(open_or_own(release))
+    opened = open_or_own(release)
+    checks = examine(opened, resolve(opened, config_file).config)
     passed = all(check.status != "fail" for check in checks)
     if as_json:
         click.echo(json.dumps({"ok": passed, "checks": [asdict(check) for check in checks]}))

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import ServiceError
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
@@ -96,6 +97,23 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True):
                 hint="Certificates and key must be PEM files, and the key that of the certificate.",
             ) from None
         return context
+
+
+def of(config: RuntimeConfig) -> Broker | None:
+    """Return the broker of a configuration; None without one.
+
+    Raises:
+        ServiceError: its URL is invalid, or a file cannot be used.
+    """
+    if config.mqtt is None:
+        return None
+    return broker(
+        config.mqtt,
+        password_file=config.mqtt_password_file,
+        ca_file=config.mqtt_ca_file,
+        certificate=config.mqtt_certificate,
+        key=config.mqtt_key,
+    )
 
 
 def broker(

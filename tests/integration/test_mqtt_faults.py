@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
+from device_runtime import doctor
+from device_runtime.config.options import RuntimeConfig
 from device_runtime.mqtt import backoff, connection, session
 from device_runtime.mqtt.address import Broker, broker
 from device_runtime.mqtt.contract import Status
@@ -174,6 +176,24 @@ def test_what_the_broker_refuses_is_part_of_the_health(
             report, _ = messages.next("health", health="degraded")
         assert f"{TOPIC}status" in report["checks"]["broker"]["detail"]
         assert report["checks"]["model"]["status"] == "ok"
+
+
+def test_doctor_tells_what_the_broker_refuses(tmp_path: Path) -> None:
+    rules = tmp_path / "acl"
+    rules.write_text(f"topic readwrite {TOPIC}#\n")
+    with running(tmp_path, "allow_anonymous true", f"acl_file {rules}") as mosquitto:
+        config = RuntimeConfig(mqtt=mosquitto.url, device_id=DEVICE)
+        (well,) = doctor.broker(config)
+        rules.write_text(f"topic read {TOPIC}#\n")
+        mosquitto.stop()
+        mosquitto.start()
+        (denied,) = doctor.broker(config)
+    (down,) = doctor.broker(config)
+    assert (well.status, well.found) == ("ok", f"{mosquitto.url}, MQTT 5")
+    assert denied.status == "warn"
+    assert f"{TOPIC}doctor" in denied.found
+    assert f"{TOPIC}#" in denied.advice
+    assert (down.status, down.found) == ("warn", "[Errno 111] Connection refused")
 
 
 def test_a_corrected_password_needs_no_restart(tmp_path: Path, _quick: None) -> None:

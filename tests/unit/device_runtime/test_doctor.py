@@ -9,6 +9,7 @@ import pytest
 
 from device_runtime import doctor
 from device_runtime.bundle.manifest import CudaFacts, KitFacts
+from device_runtime.server.listener import bind
 from device_runtime.update.install import install
 from device_runtime.update.target import Target
 from tests.support import bundles, statuses
@@ -57,6 +58,17 @@ def test_sensors_of_the_board() -> None:
 def test_clock() -> None:
     assert doctor.clock(datetime.fromtimestamp(100, UTC)).status == "warn"
     assert doctor.clock(datetime(2027, 1, 1, tzinfo=UTC)).status == "ok"
+
+
+def test_address_to_listen_on() -> None:
+    with bind("127.0.0.1:0") as bound:
+        port = bound.getsockname()[1]
+        taken = doctor.port(f"127.0.0.1:{port}")
+    assert taken.status == "warn"
+    assert f"127.0.0.1:{port}" in taken.found
+    assert "edgepack-runtime status" in taken.advice
+    assert doctor.port(f"127.0.0.1:{port}").status == "ok"
+    assert doctor.port("192.0.2.1:8080").status == "warn"  # no machine has it (RFC 5737)
 
 
 def test_architecture() -> None:
