@@ -31,6 +31,9 @@ CODE = {
     "packager.jobs.llama3_rope": {"hf"},
     "packager.jobs.merge_adapter": {"merged"},
     "packager.jobs.reference": {"text", "reference"},
+    "packager.jobs.prefill": {"text", "reference"},
+    "packager.weights.mapped": {"text", "reference"},
+    "packager.machine": {"text", "reference"},
     "packager.jobs.calibrate": {"gptq"},
     "packager.weights.gptq": {"gptq"},
     "packager.weights.threads": {"gptq"},
@@ -86,7 +89,7 @@ CODE = {
     "packager.jobs.gguf_tokenizer": {"hf"},
     "packager.jobs.reasoning": {"onnx"},
     "device_runtime.durable": {"text", "reference", "gptq", "sensitivity", "onnx"},
-    "device_runtime.memory": {"onnx", "measured", "speed"},
+    "device_runtime.memory": {"text", "reference", "onnx", "measured", "speed"},
 }
 """The stages that each module shapes; all others shape none. Stages that are made from another
 stage's folder follow by the folder's name, and what the packager decides is in the jobs."""
