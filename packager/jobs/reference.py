@@ -235,22 +235,29 @@ class Reference:
 
         width = job.window - len(self.start)
         needed = job.windows * width
+        encoded = [self.encode(prompt) for prompt in job.prompts]
         # Long enough that about one answer to each prompt suffices: then all prompts contribute.
-        prompt_tokens = sum(len(self.encode(prompt)) for prompt in job.prompts)
-        length = max((needed - prompt_tokens) // len(job.prompts), job.window // 4)
+        longest = max(self._length(encoded, needed), job.window // 4)
         tokens: list[int] = []
-        questions = job.prompts
+        count, length = len(encoded), longest
         torch.manual_seed(job.seed)
         while len(tokens) < needed:
-            turns: list[Turn] = []
-            for at in range(0, len(questions), job.at_once):
-                asked = questions[at : at + job.at_once]
-                turns += self.answer(asked, [length] * len(asked), sample=True)
-            tokens += [token for prompt, answer in turns for token in prompt + answer]
-            # Answers that ended early leave a gap: repeat as many prompts as fill it.
-            missing = (needed - len(tokens)) * len(turns) / sum(len(p + a) for p, a in turns)
-            questions = job.prompts[: max(math.ceil(missing), 1)]
+            for at in range(0, count, job.at_once):
+                asked = job.prompts[at : min(at + job.at_once, count)]
+                for turn in self.answer(asked, [length] * len(asked), sample=True):
+                    tokens += [*turn[0], *turn[1]]
+            # Answers that ended early leave a gap. Few long answers would fill it as slowly as all
+            # have filled the rest: half as long, with as many prompts as that takes.
+            missing = needed - len(tokens)
+            usual = sum(map(len, encoded)) / len(encoded) + longest / 2
+            count = max(1, min(math.ceil(missing / usual), len(encoded)))
+            length = max(1, min(self._length(encoded[:count], missing), longest))
         return self._windows(tokens[:needed], job.windows, width)
+
+    @staticmethod
+    def _length(prompts: Sequence[list[int]], tokens: int) -> int:
+        """Return the length of the answers that, together with their prompts, are some tokens."""
+        return math.ceil((tokens - sum(map(len, prompts))) / len(prompts))
 
     def answer(
         self, questions: Sequence[str], lengths: Sequence[int], *, sample: bool

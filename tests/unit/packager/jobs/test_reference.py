@@ -75,7 +75,7 @@ def test_writing_goes_on_with_the_answers_it_was_at(
         windows=8,
         window=32,
     )
-    whole, parts, left = _interrupted(job, 100, tmp_path, monkeypatch)
+    whole, parts, left = _interrupted(job, 70, tmp_path, monkeypatch)
     assert (parts / "windows.npy").read_bytes() == (whole / "windows.npy").read_bytes()
     assert 0 < len(left) < len(list(whole.glob("batch-*")))
 
