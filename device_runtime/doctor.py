@@ -192,11 +192,11 @@ def broker(config: RuntimeConfig) -> list[Check]:
         return time.monotonic() < deadline
 
     try:
-        found = address.of(config)
-        assert found is not None
+        at = address.of(config)
+        assert at is not None
         # A client of its own: with the service's id, it would end the service's connection.
         connection = Connection(
-            found,
+            at,
             client_id=f"edgepack-doctor-{os.getpid()}",
             will=(f"{root}doctor", b""),
             on_message=lambda _: None,
@@ -216,7 +216,7 @@ def broker(config: RuntimeConfig) -> list[Check]:
     )
     checks = []
     for name, state, advice in (
-        ("broker", f"{found.url}, MQTT {connection.version}", f"Allow this device all of {root}#."),
+        ("broker", f"{at.url}, MQTT {connection.version}", f"Allow this device all of {root}#."),
         ("certificates", "valid", "Renew it."),
     ):
         finding = judged.get(name)
