@@ -42,13 +42,13 @@ class MappedLayers:
         self.size = sum(sizes)
         self._largest = max(sizes, default=0)
         self.passing: list[int] = []
-        self._thread = ThreadPoolExecutor(AHEAD)
+        self._threads = ThreadPoolExecutor(AHEAD)
         for index, layer in enumerate(layers):
             layer.register_forward_hook(lambda *_, index=index: self._used(index))
         self.fit(room)
         for index in range(len(layers)):
             if index not in self.passing:
-                self._thread.submit(self._advise, index, _POPULATE_READ)
+                self._threads.submit(self._advise, index, _POPULATE_READ)
 
     def fit(self, room: int) -> None:
         """Let no more layers stay in memory than there is room for, bytes."""
@@ -67,8 +67,8 @@ class MappedLayers:
             return
         ahead = (self.passing.index(index) + AHEAD) % len(self.passing)
         # Both take as long as several layers do.
-        self._thread.submit(self._advise, index, _PAGEOUT)
-        self._thread.submit(self._advise, self.passing[ahead], _POPULATE_READ)
+        self._threads.submit(self._advise, index, _PAGEOUT)
+        self._threads.submit(self._advise, self.passing[ahead], _POPULATE_READ)
 
     def _advise(self, index: int, advice: int) -> None:
         madvise = ctypes.CDLL(None).madvise
@@ -77,9 +77,9 @@ class MappedLayers:
 
 
 def _mapped_files() -> Iterator[range]:
-    """Yield the addresses of mapped safetensors files, as /proc/self/maps lists them."""
+    """Yield the addresses of mapped files, as /proc/self/maps lists them."""
     lines = Path("/proc/self/maps").read_text()
-    for start, end in re.findall(r"^(\w+)-(\w+) .*\.safetensors$", lines, re.MULTILINE):
+    for start, end in re.findall(r"^(\w+)-(\w+) \S+ \S+ \S+ \d+ +/", lines, re.MULTILINE):
         yield range(int(start, 16), int(end, 16))
 
 

@@ -20,13 +20,15 @@ SIZE = 4 * WIDTH * WIDTH  # a layer's, bytes
 
 @pytest.fixture
 def layers(tmp_path: Path) -> list[torch.nn.Linear]:
-    """Linear layers, each mapped from its own file, which is on the disk."""
+    """Linear layers, each mapped from its own file, through a link as in a hub's cache."""
     result = []
+    (tmp_path / "blobs").mkdir()
     for index in range(COUNT):
-        path = tmp_path / f"{index}.safetensors"
-        save_file({"weight": torch.randn(WIDTH, WIDTH)}, path)
-        with path.open("rb") as file:
+        blob, path = tmp_path / "blobs" / str(index), tmp_path / f"{index}.safetensors"
+        save_file({"weight": torch.randn(WIDTH, WIDTH)}, blob)
+        with blob.open("rb") as file:
             os.fsync(file)
+        path.symlink_to(blob)
         layer = torch.nn.Linear(WIDTH, WIDTH, bias=False, device="meta")
         opened: Any = safe_open(path, framework="pt")
         layer.weight = torch.nn.Parameter(opened.get_tensor("weight"), requires_grad=False)
@@ -37,7 +39,7 @@ def layers(tmp_path: Path) -> list[torch.nn.Linear]:
 def resident(folder: Path) -> list[int]:
     """Return the indices of the layers that are in memory, by /proc/self/smaps."""
     text = Path("/proc/self/smaps").read_text()
-    pattern = rf"{re.escape(str(folder))}/(\d+)\.safetensors\n(?:[A-Za-z]+: .*\n)*?Rss: +(\d+) kB"
+    pattern = rf"{re.escape(str(folder))}/blobs/(\d+)\n(?:[A-Za-z]+: .*\n)*?Rss: +(\d+) kB"
     return sorted(int(index) for index, kb in re.findall(pattern, text) if int(kb) << 10 > SIZE / 2)
 
 
