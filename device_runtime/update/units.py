@@ -29,6 +29,8 @@ REQUESTS = "edgepack-updater.path"
 _PROGRAM_LINK = f"/{STATE}/current/{RUNTIME_ENTRY}"
 # The kernel's end of the inference process is not that of the service, which replaces it. Where the
 # memory controller is off, as on Raspberry Pi OS, the service itself takes memory back in time.
+# A service that fails is started ever more slowly, which systemd 254 can (earlier ones ignore these
+# lines): with a limit of starts, a device would stay dead when what it missed is back.
 # Devices stay reachable, those of a GPU too: PrivateDevices=, and ProtectClock= with it, hide them,
 # and PrivateUsers= takes the group that may open them.
 _TEXTS = {
@@ -37,6 +39,7 @@ _TEXTS = {
 Description=edgepack: a language model served on this device
 After=network.target
 Wants={REQUESTS}
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -45,6 +48,8 @@ ExecStart=/{STATE}/current/{RUNTIME_ENTRY} serve
 EnvironmentFile=-/etc/edgepack/runtime.env
 Restart=on-failure
 RestartSec=2
+RestartSteps=8
+RestartMaxDelaySec=300
 TimeoutStopSec=30
 KillMode=mixed
 MemoryMax=90%

@@ -16,7 +16,7 @@ UNITS = "etc/systemd/system"
 LATER = (
     *("RuntimeDirectory", "StateDirectory", "WatchdogSec", "ProtectKernelLogs", "ProtectHostname"),
     *("ProtectProc", "PrivateMounts", "RestrictRealtime", "SystemCall", "UMask"),
-    *("Wants", "MemoryMax", "OOMPolicy"),
+    *("Wants", "MemoryMax", "OOMPolicy", "StartLimit", "RestartSteps", "RestartMaxDelay"),
 )
 """Settings that the units of the first version did not have."""
 WANTED = f"{UNITS}/multi-user.target.wants/edgepack.service"
