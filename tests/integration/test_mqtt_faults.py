@@ -1,5 +1,6 @@
 """The reporter against a real mosquitto, when something is wrong with broker, network or device."""
 
+import gc
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
@@ -107,6 +109,31 @@ def test_events_of_an_outage_arrive_once_it_is_over_and_in_order(
         assert not live["historical"]
         assert len({one["id"] for one in ended}) == 3
         eventually(lambda: device.spool.state().depth == 0)
+
+
+def test_each_event_of_twenty_runs_arrives_once_and_in_order(
+    mosquitto: Mosquitto, tmp_path: Path, _quick: None
+) -> None:
+    with subscribed(mosquitto.port) as messages:
+        for number in range(20):
+            with reporting(broker(mosquitto.url), tmp_path) as device:
+                device.status = status(worker_ends=1, last_error=f"crash {number}")
+                eventually(partial(waits, device, 0))
+        seen: list[tuple[str, dict[str, Any], bool]] = []
+
+        def complete() -> bool:
+            seen.extend(one for one in messages.so_far() if one[0].startswith("event/"))
+            return len(seen) >= 60
+
+        eventually(complete)
+        time.sleep(1)
+        assert complete()
+    assert [name for name, _, _ in seen] == ["event/start", "event/worker_ended", "event/stop"] * 20
+    assert [
+        event["detail"]["reason"] for name, event, _ in seen if name == "event/worker_ended"
+    ] == [f"crash {number}" for number in range(20)]
+    assert len({event["id"] for _, event, _ in seen}) == 60
+    assert retained(mosquitto.port, "status")["state"] == "offline"
 
 
 def test_events_of_a_device_that_was_switched_off_arrive_on_its_next_start(
@@ -210,9 +237,11 @@ def test_a_corrected_password_needs_no_restart(tmp_path: Path, _quick: None) -> 
             eventually(lambda: device.reporter.state.connected)
 
 
-def tls(folder: Path, *more: str) -> tuple[certificates.Certificate, list[str]]:
+def tls(
+    folder: Path, *more: str, begins_in: float = -1, ends_in: float = 2
+) -> tuple[certificates.Certificate, list[str]]:
     """Return a certificate and what mosquitto needs to serve with it."""
-    made = certificates.make(folder)
+    made = certificates.make(folder, begins_in=begins_in, ends_in=ends_in)
     made.key.chmod(0o644)
     return made, [
         "allow_anonymous true",
@@ -237,6 +266,38 @@ def test_tls_with_a_private_authority(tmp_path: Path) -> None:
             eventually(lambda: device.reporter.state.connected)
         with reporting(secure(mosquitto)) as device:
             eventually(lambda: "certificate is refused" in device.reporter.state.detail)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <s(sl|ocket).:pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize(
+    ("validity", "reason"),
+    [
+        ({"begins_in": -2, "ends_in": -1}, "certificate has expired"),
+        # As a device sees it whose clock has not been set yet.
+        ({"begins_in": 1, "ends_in": 2}, "certificate is not yet valid"),
+    ],
+    ids=["expired", "clock"],
+)
+def test_events_wait_until_the_certificate_is_valid(
+    validity: dict[str, float], reason: str, tmp_path: Path, _quick: None
+) -> None:
+    made, options = tls(tmp_path, **validity)
+    with (
+        running(tmp_path, *options) as mosquitto,
+        reporting(secure(mosquitto, ca_file=made.certificate), tmp_path) as device,
+    ):
+        eventually(lambda: reason in device.reporter.state.detail)
+        url = mosquitto.url.replace("mqtt://127.0.0.1", "mqtts://localhost")
+        (check,) = doctor.broker(RuntimeConfig(mqtt=url, mqtt_ca_file=made.certificate))
+        assert reason in check.found
+        mosquitto.stop()
+        tls(tmp_path)
+        mosquitto.start()
+        eventually(lambda: device.reporter.state.connected)
+        eventually(lambda: device.spool.state().depth == 0)
+    gc.collect()  # the sockets, while their warnings are expected
 
 
 def test_a_broker_that_wants_a_certificate(tmp_path: Path) -> None:
