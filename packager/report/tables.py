@@ -43,7 +43,7 @@ def build_text(result: BuildResult) -> None:
             ["model", "answer"],
             [
                 ["reference", answer.reference or "(not run)"],
-                [result.manifest.quantization.precision, answer.quantized or "(not run here)"],
+                [result.manifest.quantization.recipe, answer.quantized or "(not run here)"],
             ],
         )
     size = megabytes(result.path.stat().st_size)
@@ -105,7 +105,7 @@ def inspect_text(path: Path, bundle: Bundle) -> None:
         console.table(
             f"Prompt at build time: {answer.prompt}",
             ["model", "answer"],
-            [["reference", answer.reference], [manifest.quantization.precision, answer.quantized]],
+            [["reference", answer.reference], [manifest.quantization.recipe, answer.quantized]],
         )
 
 
