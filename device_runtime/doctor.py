@@ -23,7 +23,8 @@ from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import BundleError, DeviceError
 from device_runtime.memory import limits, parse_meminfo
 from device_runtime.mqtt import address, contract, health
-from device_runtime.mqtt.connection import Connection, ConnectionLostError
+from device_runtime.mqtt.connection import Connection, ConnectionLostError, Incoming
+from device_runtime.mqtt.session import UNHEARD
 from device_runtime.server.listener import bind
 from device_runtime.status import board
 from device_runtime.status.board import Board
@@ -41,7 +42,7 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 EARLIEST_YEAR = 2026
 """This program was not there before."""
 
-BROKER_S = 15.0
+BROKER_S = 10.0
 """Timeout of the check of the broker."""
 
 _OWN_KEYS = "Install a bundle that is signed with a key of /etc/edgepack/keys.d."
@@ -188,6 +189,12 @@ def broker(config: RuntimeConfig) -> list[Check]:
     root = contract.root(device_id(config.device_id))
     deadline = time.monotonic() + BROKER_S
 
+    echoes: list[Incoming] = []
+
+    def receive(message: Incoming) -> None:
+        if message.topic == f"{root}doctor":
+            echoes.append(message)
+
     def wanted() -> bool:
         return time.monotonic() < deadline
 
@@ -199,21 +206,24 @@ def broker(config: RuntimeConfig) -> list[Check]:
             at,
             client_id=f"edgepack-doctor-{os.getpid()}",
             will=(f"{root}doctor", b""),
-            on_message=lambda _: None,
+            on_message=receive,
         )
         connection.open(wanted)
+        connection.subscribe(f"{root}doctor")
         connection.publish(f"{root}doctor", b"")
         connection.subscribe(f"{root}status")
         connection.subscribe(f"{root}cmd/+/+")
-        while connection.unacknowledged() and wanted():
+        while wanted() and (connection.unacknowledged() or not (echoes or connection.refused)):
             connection.step()
         connection.close()
     except (DeviceError, ConnectionLostError) as error:
         advice = "Check `mqtt` and the files that belong to it, and the broker's log."
         return [Check(name="broker", status="warn", found=str(error), advice=advice)]
-    judged = health.link(
-        conflict=False, refused=connection.refused, expires=connection.expires, spool=""
-    )
+    refused = connection.refused
+    if not echoes:
+        # Brokers with MQTT 3.1.1 drop what they refuse without a word.
+        refused = {f"{root}doctor": UNHEARD} | refused
+    judged = health.link(conflict=False, refused=refused, expires=connection.expires, spool="")
     checks = []
     for name, state, advice in (
         ("broker", f"{at.url}, MQTT {connection.version}", f"Allow this device all of {root}#."),

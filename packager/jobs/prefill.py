@@ -34,7 +34,7 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]], new: int) -> Any:
     import torch
     from transformers import Cache
 
-    if min(map(len, prompts)) == 1:
+    if min(map(len, prompts)) < 2:
         return None
     groups = list(_groups(prompts))
     length = max(map(len, prompts)) - 1

@@ -205,7 +205,15 @@ def test_what_the_broker_refuses_is_part_of_the_health(
         assert report["checks"]["model"]["status"] == "ok"
 
 
-def test_doctor_tells_what_the_broker_refuses(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "versions", [connection.VERSIONS, connection.VERSIONS[1:]], ids=["5", "3.1.1"]
+)
+def test_doctor_tells_what_the_broker_refuses(
+    tmp_path: Path, versions: tuple[MQTTProtocolVersion, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "VERSIONS", versions)
+    monkeypatch.setattr(doctor, "BROKER_S", 3.0)
+    version = "5" if MQTTProtocolVersion.MQTTv5 in versions else "3.1.1"
     rules = tmp_path / "acl"
     rules.write_text(f"topic readwrite {TOPIC}#\n")
     with running(tmp_path, "allow_anonymous true", f"acl_file {rules}") as mosquitto:
@@ -216,7 +224,7 @@ def test_doctor_tells_what_the_broker_refuses(tmp_path: Path) -> None:
         mosquitto.start()
         (denied,) = doctor.broker(config)
     (down,) = doctor.broker(config)
-    assert (well.status, well.found) == ("ok", f"{mosquitto.url}, MQTT 5")
+    assert (well.status, well.found) == ("ok", f"{mosquitto.url}, MQTT {version}")
     assert denied.status == "warn"
     assert f"{TOPIC}doctor" in denied.found
     assert f"{TOPIC}#" in denied.advice
