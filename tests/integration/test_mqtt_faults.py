@@ -56,8 +56,11 @@ class Device:
 @contextmanager
 def reporting(address: Broker, folder: Path | None = None) -> Iterator[Device]:
     device = Device(address, folder)
+    before = device.spool.last
     device.reporter.start()
     try:
+        # Its status from now on is compared with this one.
+        eventually(lambda: device.spool.last > before)
         yield device
     finally:
         device.reporter.stop()
@@ -96,6 +99,7 @@ def test_events_of_an_outage_arrive_once_it_is_over_and_in_order(
     with reporting(broker(mosquitto.url), tmp_path) as device:
         with subscribed(mosquitto.port) as messages:
             live, _ = messages.next("event/start")
+        eventually(partial(waits, device, 0))  # the acknowledgement has come too
         mosquitto.stop()
         eventually(lambda: not device.reporter.state.connected)
         for number in range(1, 4):
@@ -364,6 +368,7 @@ def test_a_cable_that_is_pulled(
             with device_side.inside():
                 device = stack.enter_context(reporting(address, tmp_path))
             messages.next("event/start")
+            eventually(partial(waits, device, 0))  # the acknowledgement has come too
             cable.pull()
             pulled = time.monotonic()
             for number in range(1, 4):

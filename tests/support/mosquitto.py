@@ -5,6 +5,7 @@ import os
 import queue
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,8 +80,10 @@ class Messages:
 
     def next(self, wanted: str, **values: Any) -> tuple[dict[str, Any], bool]:
         """The next message of a name with these values: its payload, whether it was retained."""
+        deadline = time.monotonic() + 180  # others may come all the time
         while True:
-            name, payload, retained = self._queue.get(timeout=60)
+            left = max(0.0, deadline - time.monotonic())
+            name, payload, retained = self._queue.get(timeout=left)
             if name == wanted and values.items() <= payload.items():
                 return payload, retained
 

@@ -41,7 +41,6 @@ _PHI3 = Family(
     tokenizer=tokenizers.PHI3,
     template=templates.PHI3,
     prompt_tokens=(40, 2047 - 16, 2047 + 40),
-    seed=2,
 )
 _PHI3_5 = replace(
     _PHI3,
@@ -63,7 +62,6 @@ _PHI3_5 = replace(
     tokenizer=tokenizers.PHI3_5,
     # Before the switch, across it, and after it from the start.
     prompt_tokens=(40, SWITCH - 16, SWITCH + 4),
-    seed=0,
 )
 
 _PHI4 = replace(
@@ -161,7 +159,6 @@ _GEMMA2 = Family(
     template=templates.GEMMA,
     system=False,
     prompt_tokens=(40, 4096 - 16),
-    seed=1,
 )
 _GEMMA3 = Family(
     "Gemma 3",
@@ -184,7 +181,6 @@ _GEMMA3 = Family(
     tokenizer=tokenizers.GEMMA,
     template=templates.GEMMA3,
     prompt_tokens=(40, 512 - 16, 512 + 40),
-    seed=5,
 )
 
 _QWEN2 = Family(

@@ -41,7 +41,6 @@ _GEMMA3 = Family(
     tokenizer=tokenizers.GEMMA,
     template=templates.GEMMA3,
     prompt_tokens=(40, 1024 - 16, 1024 + 40),
-    seed=7,
 )
 
 _MINISTRAL3 = Family(
@@ -244,7 +243,6 @@ _GEMMA4 = Family(
     tokenizer=tokenizers.GEMMA4,
     template=templates.GEMMA4,
     prompt_tokens=(40, 1024 - 16, 1024 + 40),
-    seed=7,
 )
 
 TEXT_MODELS = (_GEMMA3, _GEMMA4, _QWEN3_5, _QWEN3_VL, _MINISTRAL3, _LFM2_VL)

@@ -12,7 +12,7 @@ def _variant(name: str, family: str, **config: Any) -> Family:
     # A window other than the family's comes into play within the shortest prompt.
     lengths = base.prompt_tokens[:1] if "sliding_window" in config else base.prompt_tokens
     merged = {**base.config, **config}
-    return replace(base, name=name, config=merged, prompt_tokens=lengths, seed=0)
+    return replace(base, name=name, config=merged, prompt_tokens=lengths)
 
 
 VARIANTS = {
