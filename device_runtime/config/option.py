@@ -23,12 +23,21 @@ def check_address(value: str) -> None:
 
 def check_broker(value: str) -> None:
     """Raise ValueError, without the URL in it, if an MQTT URL contains a password."""
+    _check_url(value, "mqtt://[USER@]HOST[:PORT]", "mqtt_password_file")
+
+
+def check_proxy(value: str) -> None:
+    """Raise ValueError, without the URL in it, if the URL of a proxy contains a password."""
+    _check_url(value, "http://[USER@]HOST:PORT", "mqtt_proxy_password_file")
+
+
+def _check_url(value: str, form: str, file: str) -> None:
     try:
         password = urlsplit(value).password
     except ValueError:
-        raise ValueError("must be mqtt://[USER@]HOST[:PORT]") from None
+        raise ValueError(f"must be {form}") from None
     if password is not None:
-        raise ValueError("must not contain a password: put it into a file, mqtt_password_file")
+        raise ValueError(f"must not contain a password: put it into a file, {file}")
 
 
 def check_device_id(value: str) -> None:

@@ -18,6 +18,7 @@ from device_runtime.config.option import (
     check_broker,
     check_device_id,
     check_origins,
+    check_proxy,
     check_topic,
     check_verbs,
 )
@@ -153,6 +154,16 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     mqtt_key: Annotated[
         Path | None, Meta(description="Private key of that certificate (PEM, not encrypted).")
+    ] = None
+    mqtt_proxy: Annotated[
+        str | None,
+        Meta(
+            description="Reach the broker through this proxy: http://[USER@]HOST:PORT, or socks5://.",
+            extra={"metavar": "URL", "check": check_proxy},
+        ),
+    ] = None
+    mqtt_proxy_password_file: Annotated[
+        Path | None, Meta(description="File with the password for the proxy.")
     ] = None
     mqtt_commands: Annotated[
         tuple[str, ...],

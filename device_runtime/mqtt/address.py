@@ -12,6 +12,7 @@ import msgspec
 
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import ServiceError
+from device_runtime.mqtt.proxy import Proxy, proxy, read_password
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 """Schemes of URLs and their ports."""
@@ -36,6 +37,7 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True):
         certificate: certificate (PEM) that this device shows, with its private key unless there is
             `key`; None for none.
         key: private key (PEM) of the certificate.
+        through: proxy on the way to it; None for none.
     """
 
     host: str
@@ -47,6 +49,7 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    through: Proxy | None = None
 
     @property
     def transport(self) -> Literal["tcp", "websockets"]:
@@ -66,14 +69,7 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ServiceError: the file cannot be read.
         """
-        if self.password_file is None:
-            return None
-        try:
-            return self.password_file.read_text().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ServiceError(
-                f"cannot read {self.password_file}: {error}", hint="Use a text file."
-            ) from None
+        return read_password(self.password_file)
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Return what TLS needs, read from the files; None without TLS.
@@ -113,6 +109,8 @@ def of(config: RuntimeConfig) -> Broker | None:
         ca_file=config.mqtt_ca_file,
         certificate=config.mqtt_certificate,
         key=config.mqtt_key,
+        proxy_url=config.mqtt_proxy,
+        proxy_password_file=config.mqtt_proxy_password_file,
     )
 
 
@@ -123,6 +121,8 @@ def broker(
     ca_file: Path | None = None,
     certificate: Path | None = None,
     key: Path | None = None,
+    proxy_url: str | None = None,
+    proxy_password_file: Path | None = None,
 ) -> Broker:
     """Parse `mqtt[s]://[user@]host[:port]` or `ws[s]://[user@]host[:port][/path]`; read the files.
 
@@ -160,6 +160,10 @@ def broker(
         raise ServiceError(
             "a key requires the certificate that it belongs to", hint="Pass --mqtt-certificate."
         )
+    if proxy_password_file and not proxy_url:
+        raise ServiceError(
+            "a password for a proxy requires the proxy's URL", hint="Pass --mqtt-proxy."
+        )
     address = Broker(
         host=parts.hostname,
         port=port or PORTS[parts.scheme],
@@ -170,6 +174,7 @@ def broker(
         ca_file=ca_file,
         certificate=certificate,
         key=key,
+        through=proxy(proxy_url, proxy_password_file) if proxy_url else None,
     )
     address.password()
     address.tls_context()

@@ -180,7 +180,9 @@ class Connection:
             ) from None
         except (OSError, ValueError) as error:
             # paho raises ValueError for a websocket that another server answers.
-            raise ConnectionLostError(str(error)) from None
+            through = self._broker.through
+            way = f"through the proxy {through.host}:{through.port}: " if through else ""
+            raise ConnectionLostError(f"{way}{str(error).strip()}") from None
         deadline = time.monotonic() + _ANSWER_S[version]
         while self._answer is None and wanted() and time.monotonic() < deadline:
             if self._client.loop(TICK_S) != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -213,6 +215,8 @@ class Connection:
         client.on_subscribe = self._on_subscribe
         client.on_log = self._on_log
         client.on_message = self._on_incoming
+        if self._broker.through is not None:
+            client.proxy_set(**self._broker.through.options())
         if self._broker.path:
             client.ws_set_options(path=self._broker.path)
         if self._broker.username is not None:

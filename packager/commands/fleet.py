@@ -22,6 +22,10 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--mqtt-ca-file", type=FILE, help="Certificates to check the broker's."),
             click.option("--mqtt-certificate", type=FILE, help="Certificate to show the broker."),
             click.option("--mqtt-key", type=FILE, help="Private key of that certificate."),
+            click.option("--mqtt-proxy", metavar="URL", help="Reach it through this proxy."),
+            click.option(
+                "--mqtt-proxy-password-file", type=FILE, help="File with the proxy's password."
+            ),
             click.option(
                 "--select", multiple=True, metavar="FIELD=VALUE", help="Only these; repeatable."
             ),
@@ -234,7 +238,8 @@ def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
     return arguments
 
 
-def _broker(url: str, **files: Path | None) -> Any:
+def _broker(url: str, mqtt_proxy: str | None, **files: Path | None) -> Any:
     from device_runtime.mqtt.address import broker
 
-    return broker(url, **{name.removeprefix("mqtt_"): path for name, path in files.items()})
+    named = {name.removeprefix("mqtt_"): path for name, path in files.items()}
+    return broker(url, proxy_url=mqtt_proxy, **named)

@@ -1,4 +1,4 @@
-"""A cache for builds; clients of the service: OpenAI's, and Chromium for the chat page."""
+"""A cache for builds, a broker, and clients of the service: OpenAI's, and Chromium."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import openai
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.support.mosquitto import Mosquitto, running
 from tests.support.serving import Serving
 
 PATIENCE_MS = 30_000
@@ -18,6 +19,13 @@ PATIENCE_MS = 30_000
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache for builds of the tiny model: what does not differ between them is made once."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker that anybody may use."""
+    with running(tmp_path) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")

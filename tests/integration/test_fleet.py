@@ -13,7 +13,7 @@ from paho.mqtt.subscribe import simple
 from device_runtime.mqtt import address
 from packager.errors import FleetError
 from packager.fleet.connection import connected
-from tests.support.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto, running
 from tests.support.simulated import Devices, simulated
 
 pytestmark = pytest.mark.requires("mosquitto")
@@ -23,10 +23,8 @@ COUNT = 40
 
 @pytest.fixture(scope="module")
 def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    broker = Mosquitto(tmp_path_factory.mktemp("broker"))
-    broker.start()
-    yield broker
-    broker.stop()
+    with running(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from device_runtime.errors import RegistryError
 from packager.errors import FleetError
 from packager.fleet.rollout import Limits, Rollout
 from tests.support.commands import Outcome, edgepack, refused
-from tests.support.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto, running
 from tests.support.serving import eventually
 from tests.support.simulated import Devices
 
@@ -32,10 +32,8 @@ STAGES = [3, 6, 12, 24, 9]
 
 @pytest.fixture(scope="module")
 def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    broker = Mosquitto(tmp_path_factory.mktemp("broker"))
-    broker.start()
-    yield broker
-    broker.stop()
+    with running(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import gc
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,6 @@ from packager.broker import EmbeddedBroker
 from tests.support import releases
 from tests.support.mosquitto import DEVICE, Mosquitto, retained, subscribed
 from tests.support.serving import Serving, eventually
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    found = Mosquitto(tmp_path)
-    found.start()
-    yield found
-    found.stop()
 
 
 @pytest.fixture(scope="module", params=["source", pytest.param("frozen", marks=pytest.mark.slow)])

@@ -1,7 +1,6 @@
 """Commands from a real broker to a real service."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,6 @@ from tests.support.serving import Serving, eventually
 pytestmark = pytest.mark.requires("mosquitto")
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello there"}], "max_tokens": 24}
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    broker = Mosquitto(tmp_path)
-    broker.start()
-    yield broker
-    broker.stop()
 
 
 @pytest.fixture(scope="module")

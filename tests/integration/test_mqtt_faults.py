@@ -4,8 +4,7 @@ import gc
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,77 +18,27 @@ from device_runtime.mqtt import backoff, connection, session
 from device_runtime.mqtt.address import Broker, broker
 from device_runtime.mqtt.contract import Status
 from device_runtime.mqtt.payloads import payload
-from device_runtime.mqtt.reporter import Reporter
-from device_runtime.mqtt.spool import Spool
 from tests.support import certificates
-from tests.support.mosquitto import DEVICE, TOPIC, Mosquitto, publish, retained, subscribed
+from tests.support.mosquitto import (
+    DEVICE,
+    TOPIC,
+    Mosquitto,
+    publish,
+    retained,
+    running,
+    subscribed,
+)
 from tests.support.network import Cable
+from tests.support.reporting import reporting, waits
 from tests.support.serving import eventually
 from tests.support.statuses import status
 
 pytestmark = pytest.mark.requires("mosquitto")
 
 
-class Device:
-    """A device whose status the test sets.
-
-    Attributes:
-        status: what the device's service would report.
-        spool: events that wait for the broker.
-        reporter: the reporter.
-    """
-
-    def __init__(self, address: Broker, folder: Path | None = None) -> None:
-        self.status = status()
-        self.spool = Spool(folder)
-        self.failures: list[BaseException] = []
-        self.reporter = Reporter(
-            address,
-            device_id=DEVICE,
-            interval_s=0.2,
-            spool=self.spool,
-            snapshot=lambda: self.status,
-            on_failure=self.failures.append,
-        )
-
-
-@contextmanager
-def reporting(address: Broker, folder: Path | None = None) -> Iterator[Device]:
-    device = Device(address, folder)
-    before = device.spool.last
-    device.reporter.start()
-    try:
-        # Its status from now on is compared with this one.
-        eventually(lambda: device.spool.last > before)
-        yield device
-    finally:
-        device.reporter.stop()
-    assert device.failures == []
-
-
-@contextmanager
-def running(folder: Path, *options: str) -> Iterator[Mosquitto]:
-    mosquitto = Mosquitto(folder, *options)
-    mosquitto.start()
-    try:
-        yield mosquitto
-    finally:
-        mosquitto.stop()
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    with running(tmp_path) as found:
-        yield found
-
-
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "FIRST_S", 0.2)
-
-
-def waits(device: Device, number: int) -> bool:
-    return device.spool.state().depth == number
 
 
 def test_events_of_an_outage_arrive_once_it_is_over_and_in_order(
@@ -165,7 +114,7 @@ def test_a_late_will_does_not_leave_a_device_offline(mosquitto: Mosquitto) -> No
 SECOND = """
 import sys, time
 from device_runtime.mqtt.address import broker
-from tests.integration.test_mqtt_faults import reporting
+from tests.support.reporting import reporting
 
 with reporting(broker(sys.argv[1])):
     time.sleep(60)
@@ -263,7 +212,7 @@ def tls(
     ]
 
 
-def secure(mosquitto: Mosquitto, **files: Path) -> Broker:
+def secure(mosquitto: Mosquitto, **files: Any) -> Broker:
     return broker(mosquitto.url.replace("mqtt://127.0.0.1", "mqtts://localhost"), **files)
 
 

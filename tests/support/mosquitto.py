@@ -3,7 +3,6 @@
 import json
 import os
 import queue
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.publish import single
 
+from tests.support.ports import free_port, listens
 from tests.support.serving import eventually
 
 DEVICE = "dev-1"
@@ -30,9 +30,7 @@ class Mosquitto:
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
         self._config = folder / "mosquitto.conf"
         lines = [f"listener {self.port} 127.0.0.1", *(options or ["allow_anonymous true"])]
@@ -64,8 +62,18 @@ class Mosquitto:
 
     def listens(self) -> bool:
         """Whether its port accepts connections."""
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return listens(self.port)
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[Mosquitto]:
+    """A mosquitto that runs; its files are in the folder."""
+    mosquitto = Mosquitto(folder, *options)
+    mosquitto.start()
+    try:
+        yield mosquitto
+    finally:
+        mosquitto.stop()
 
 
 class Messages:

@@ -6,7 +6,6 @@ import re
 import socket
 import subprocess
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support.certificates import Certificate
+from tests.support.ports import free_port, listens
+from tests.support.serving import eventually
 
 USERNAME, PASSWORD = "pusher", "s3cret"
 # bcrypt, the only kind that docker-registry takes.
@@ -46,7 +47,7 @@ def docker_registry(
 ) -> Iterator[RealRegistry]:
     """Run docker-registry with its storage below a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = free_port()
     tls = (
         {"tls": {"certificate": str(certificate.certificate), "key": str(certificate.key)}}
         if certificate
@@ -72,27 +73,10 @@ def docker_registry(
         ) as process,
     ):
         try:
-            _wait_for(port)
+            eventually(lambda: listens(port))
             yield RealRegistry(port, log)
         finally:
             process.terminate()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            assert time.monotonic() < deadline, "docker-registry does not start"
-            time.sleep(0.05)
 
 
 @dataclass

@@ -5,7 +5,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,14 +33,22 @@ class Serving:
     """A server on a free port, ready when entered; killed at the end if need be.
 
     It is the release's own frozen program if there is one, else the same from source.
+
+    Args:
+        release: folder of the release.
+        arguments: further ones of `serve`.
+        verify: file with the certificate that the server's is checked with.
+        within: a program that runs the one it is given, somewhere else.
     """
 
-    def __init__(self, release: Path, *arguments: str, verify: str = "") -> None:
+    def __init__(
+        self, release: Path, *arguments: str, verify: str = "", within: Sequence[str] = ()
+    ) -> None:
         self.verify = ssl.create_default_context(cafile=verify or None)
         frozen = release / RUNTIME_ENTRY
         program = [str(frozen)] if frozen.exists() else [sys.executable, "-m", "device_runtime"]
         self._command = [
-            *(*program, "serve", "--release", str(release)),
+            *(*within, *program, "serve", "--release", str(release)),
             *("--listen", "127.0.0.1:0", "--json", *arguments),
         ]
 

@@ -7,7 +7,6 @@ The copy is an overlay in a mount namespace of its own, so what is installed on 
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from device_runtime.bundle.release import open_release
 from tests.support.bundles import Draft, digest, draft
 from tests.support.commands import Outcome, environment
 from tests.support.disks import small_disk
+from tests.support.ports import free_port, listens
 
 REPOSITORY = Path(__file__).parents[2]
 USER = "edge"
@@ -64,9 +64,7 @@ class SshDevice:
         self.upper = folder / "upper"
         self.bin = folder / "bin"
         self.home = self.upper / "home" / USER
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.environment = {**environment(), "PATH": f"{self.bin}:{os.environ['PATH']}"}
         self._sshd: subprocess.Popen[bytes] | None = None
 
@@ -139,9 +137,8 @@ class SshDevice:
                 [*command, self.folder, str(self.port)], stdin=subprocess.DEVNULL, stderr=log
             )
         for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if listens(self.port):
+                return
             assert self._sshd.poll() is None, (self.folder / "log").read_text()
             time.sleep(0.02)
         raise AssertionError("sshd does not listen")
