@@ -22,7 +22,7 @@ import onnxruntime_genai as og
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager import console, launch
-from packager.quantize import check
+from packager.jobs import generation
 from tests.support.serving import Serving
 
 TOKENS = 256
@@ -39,7 +39,7 @@ def bare(folder: Path) -> Iterator[float]:
     text = ChatTemplates.of(folder).render(STORY)
     prompt = Tokenizer(folder).encode(text, special=False)
     while True:
-        generator = check.generator(model, folder, len(prompt) + TOKENS)
+        generator = generation.generator(model, folder, len(prompt) + TOKENS)
         generator.append_tokens(prompt)
         generator.generate_next_token()
         started, tokens = time.monotonic(), 0

@@ -1,10 +1,13 @@
 """The reporter against a real mosquitto, when something is wrong with broker, network or device."""
 
 import gc
+import os
+import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,11 @@ from device_runtime import doctor
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.mqtt import backoff, connection, session
 from device_runtime.mqtt.address import Broker, broker
-from device_runtime.mqtt.contract import Status
+from device_runtime.mqtt.contract import Event, Status
 from device_runtime.mqtt.payloads import payload
+from device_runtime.mqtt.spool import Spool
 from tests.support import certificates
+from tests.support.cutter import cutting
 from tests.support.mosquitto import (
     DEVICE,
     TOPIC,
@@ -111,22 +116,75 @@ def test_a_late_will_does_not_leave_a_device_offline(mosquitto: Mosquitto) -> No
         eventually(lambda: retained(mosquitto.port, "status")["state"] == "online")
 
 
-SECOND = """
+DEVICE_ALONE = """
 import sys, time
+from device_runtime.mqtt import connection
 from device_runtime.mqtt.address import broker
 from tests.support.reporting import reporting
 
+connection.KEEPALIVE_S = int(sys.argv[2])
 with reporting(broker(sys.argv[1])):
     time.sleep(60)
 """
+
+
+@contextmanager
+def another_device(url: str, keepalive_s: int = connection.KEEPALIVE_S) -> Iterator[int]:
+    """A device in a process of its own: the id of that process."""
+    command = [sys.executable, "-c", DEVICE_ALONE, url, str(keepalive_s)]
+    with subprocess.Popen(command) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def test_device_that_is_stopped_beyond_the_keepalive_is_online_again(
+    mosquitto: Mosquitto,
+) -> None:
+    with (
+        subscribed(mosquitto.port) as messages,
+        another_device(mosquitto.url, keepalive_s=4) as device,
+    ):
+        messages.next("status", state="online")
+        os.kill(device, signal.SIGSTOP)
+        stopped = time.monotonic()
+        messages.next("status", state="offline")
+        # One and a half times the keepalive (MQTT 3.1.2.10), and mosquitto looks now and then.
+        assert time.monotonic() - stopped < 4 * 1.5 + 6
+        os.kill(device, signal.SIGCONT)
+        messages.next("status", state="online")
+
+
+@pytest.mark.parametrize("after", [700, 1900, 3100, 4300])
+def test_connections_that_end_in_the_middle_of_a_message(
+    mosquitto: Mosquitto, tmp_path: Path, after: int, _quick: None
+) -> None:
+    spool = Spool(tmp_path)
+    for number in range(30):
+        happened = {"type": "worker_ended", "uptime_s": 1.0, "detail": {"ends": number}}
+        spool.add(payload(Event, id=f"{number}", **happened))
+    spool.close()
+    ends: dict[str, int] = {}
+    with (
+        cutting(mosquitto.port, cuts=3, after=after, upload=True) as proxy,
+        subscribed(mosquitto.port) as messages,
+        reporting(broker(f"mqtt://127.0.0.1:{proxy.port}"), tmp_path) as device,
+    ):
+        while len(ends) < 30:
+            event, _ = messages.next("event/worker_ended")
+            ends.setdefault(event["id"], event["detail"]["ends"])
+        eventually(partial(waits, device, 0))
+        assert proxy.cuts == 0
+        assert retained(mosquitto.port, "status")["state"] == "online"
+    assert list(ends.values()) == list(range(30))
 
 
 def test_a_second_device_of_the_same_id_is_noticed_and_avoided(mosquitto: Mosquitto) -> None:
     with reporting(broker(mosquitto.url)) as device, subscribed(mosquitto.port) as messages:
         messages.next("status", state="online")
         assert "same device_id" not in device.reporter.state.detail
-        second = subprocess.Popen([sys.executable, "-c", SECOND, mosquitto.url])
-        try:
+        with another_device(mosquitto.url):
             while "broker" not in (report := messages.next("health")[0])["checks"] or (
                 report["checks"]["broker"]["status"] == "ok"
             ):
@@ -138,9 +196,6 @@ def test_a_second_device_of_the_same_id_is_noticed_and_avoided(mosquitto: Mosqui
             before = mosquitto.log.count("New client connected")
             time.sleep(8)
             assert mosquitto.log.count("New client connected") - before <= 1
-        finally:
-            second.kill()
-            second.wait()
 
 
 @pytest.mark.parametrize("versions", [connection.VERSIONS, connection.VERSIONS[1:]])

@@ -16,13 +16,8 @@ from packager.registry.push import push
 from tests.support import certificates
 from tests.support.bundles import SBOM, draft
 from tests.support.commands import edgepack, refused
-from tests.support.registries import (
-    PASSWORD,
-    USERNAME,
-    RealRegistry,
-    cutting,
-    docker_registry,
-)
+from tests.support.cutter import cutting
+from tests.support.registries import PASSWORD, USERNAME, RealRegistry, docker_registry
 
 MIB = 1 << 20
 MODEL = random.Random(1).randbytes(24 * MIB)

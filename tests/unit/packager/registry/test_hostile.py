@@ -17,8 +17,9 @@ from packager.registry.pull import pull
 from packager.registry.push import push
 from tests.support.bundles import digest, draft
 from tests.support.commands import edgepack, refused
+from tests.support.cutter import cutting
 from tests.support.keys import ed25519_key
-from tests.support.registries import FakeRegistry, Request, cutting, fake_registry
+from tests.support.registries import FakeRegistry, Request, fake_registry
 
 MIB = 1 << 20
 WEIGHTS = bytes(range(256)) * (16 << 10)

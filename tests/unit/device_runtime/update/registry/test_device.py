@@ -16,8 +16,9 @@ from packager.registry.access import Access
 from packager.registry.push import push
 from tests.support.bundles import digest, draft
 from tests.support.commands import edgepack_runtime, refused
+from tests.support.cutter import cutting
 from tests.support.keys import ed25519_key
-from tests.support.registries import FakeRegistry, Request, cutting, fake_registry
+from tests.support.registries import FakeRegistry, Request, fake_registry
 from tests.support.targets import ELF_AARCH64, ELF_X86_64, make_root
 
 MIB = 1 << 20
