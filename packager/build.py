@@ -21,10 +21,11 @@ from packager import adapter, bundle, cache, console, kit, plan, sbom
 from packager.aside import check_writable
 from packager.attest import files as attest
 from packager.errors import KitError
+from packager.evaluation import texts
 from packager.genai.folder import component
 from packager.genai.weight_files import weight_files
 from packager.models import chat_template, tokenizers
-from packager.models.source import ModelSource, check_weights, resolve
+from packager.models.source import ModelSource, check_weights, hf_folder, must_convert, resolve
 from packager.profile import DeviceProfile
 from packager.quantize.candidate import Candidate, builder_versions
 from packager.quantize.quantize import QuantizeRequest, quantize
@@ -50,6 +51,10 @@ def build(request: BuildRequest) -> BuildResult:
             )
     if request.chat_template is not None:
         source = chat_template.given(source, request.chat_template)
+    if must_convert(source):
+        folder = hf_folder(source, trust_remote_code=request.trust_remote_code)
+        if not folder.exists():
+            plan.check(texts.conversion(source), f"converting {source.name}")
     tokenizer = tokenizers.check(source, trust_remote_code=request.trust_remote_code)
     with console.scheduled(Schedule()):
         return _bundle(request, source, tokenizer)

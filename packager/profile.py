@@ -148,7 +148,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=64, le=1 << 20, description="Memory that serving may use, MiB.")
     ]
     threads: Annotated[
-        int, Meta(ge=0, le=1024, description="Threads of inference; 0 leaves it to ONNX Runtime.")
+        int, Meta(ge=0, le=1024, description="Threads of inference; 0 for one a core.")
     ]
     listen: Annotated[
         str,

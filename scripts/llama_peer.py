@@ -8,6 +8,7 @@ Runs in an environment of its own, with `llama-cpp-python` and nothing of edgepa
 """
 
 import ctypes
+import os
 import sys
 import time
 
@@ -48,7 +49,8 @@ def logits(model: str, windows: str) -> None:
 
 def speed(model: str, tokens: int) -> None:
     """Print the speed of greedy decoding."""
-    llama = llama_cpp.Llama(model, n_ctx=512, verbose=False)
+    cores = len(os.sched_getaffinity(0))
+    llama = llama_cpp.Llama(model, n_ctx=512, n_threads=cores, verbose=False)
     generator = llama.generate(llama.tokenize(PROMPT), top_k=1, temp=0.0)
     next(generator)  # ends the prefill
     started = time.perf_counter()

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import onnxruntime_genai as og
 
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import Tokenizer
@@ -35,7 +34,7 @@ PAUSE_S = 1.0
 
 def bare(folder: Path) -> Iterator[float]:
     """Yield the decode throughput of a loop without a server, tokens/s."""
-    model = og.Model(str(folder))
+    model = generation.load(folder)
     text = ChatTemplates.of(folder).render(STORY)
     prompt = Tokenizer(folder).encode(text, special=False)
     while True:

@@ -165,7 +165,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         listen: `host:port` of the HTTP server.
-        threads: threads of the inference process; 0 for ONNX Runtime's default.
+        threads: threads of the inference process; 0 for one a core.
         max_tokens: default maximum length of an answer, tokens.
         status_interval_s: interval of MQTT telemetry messages, seconds.
         min_tokens_per_s: slowest decode speed at which a release counts as good, tokens/s.

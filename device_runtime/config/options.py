@@ -73,7 +73,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1024,
-            description="Threads for inference; 0 lets ONNX Runtime choose.",
+            description="Threads for inference; 0 for one a core.",
             extra={"setting": "threads"},
         ),
     ] = 0

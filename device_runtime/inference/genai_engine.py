@@ -111,7 +111,7 @@ class GenAIEngine:
         Args:
             model_folder: holds genai_config.json, the graph and the tokenizer.
             context_length: maximum length of prompt and answer together, tokens.
-            threads: number of ONNX Runtime threads; 0 for its default.
+            threads: number of ONNX Runtime threads; 0 for one a core.
             kv_cache_bytes: memory for the KV caches of running and cached conversations; 0 for
                 what `CONVERSATIONS` of them need, at most half of the free memory.
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from device_runtime import memory
+from device_runtime import memory, processor
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.inference.engine import (
     GenerationRequest,
@@ -58,16 +58,15 @@ class GenAIModel:
         Args:
             folder: holds genai_config.json, the graph, the tokenizer and any adapters.
             context_length: maximum length of prompt and answer together, tokens.
-            threads: number of ONNX Runtime threads; 0 for its default.
+            threads: number of ONNX Runtime threads; 0 for one a core.
 
         Raises:
             EngineError: the model does not load.
         """
         try:
             config = og.Config(str(folder))
-            if threads:
-                options = {"intra_op_num_threads": threads}
-                config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+            options = {"intra_op_num_threads": threads or processor.cores()}
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
             self._model = og.Model(config)
             self._adapters = og.Adapters(self._model)
             self._adapter_names: set[str] = set()

@@ -47,7 +47,7 @@ def command(release_folder: Path, threads: int, *, kv_cache_mib: int = 0) -> lis
 
     Args:
         release_folder: holds the model.
-        threads: number of ONNX Runtime threads; 0 for its default.
+        threads: number of ONNX Runtime threads; 0 for one a core.
         kv_cache_mib: memory for KV caches, MiB; 0 for the engine's default.
     """
     program = [sys.executable, "-m", "device_runtime"]

@@ -212,11 +212,13 @@ def _need(source: ModelSource, *, floats: bool) -> Need:
     running = plan.asking(
         shape, written=calibration(source).windows * WINDOW, read=EVALUATION.windows, floats=floats
     )
-    if must_convert(source):
-        whole = source.kind == "gguf" or source.quantization
-        convert = plan.converting if whole else plan.extracting
-        return running.then(convert(shape))
-    return running
+    return running.then(conversion(source)) if must_convert(source) else running
+
+
+def conversion(source: ModelSource) -> Need:
+    """Forecast making the Hugging Face folder of a source that is not one."""
+    whole = source.kind == "gguf" or source.quantization
+    return (plan.converting if whole else plan.extracting)(plan.shape(source))
 
 
 class _ReferenceModel:

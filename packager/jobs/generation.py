@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from device_runtime.memory import kv_cache_length
+from device_runtime.processor import cores
 from device_runtime.tokenizer.files import chat_templates
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import Tokenizer
@@ -12,11 +13,14 @@ from packager.jobs import logits
 
 
 def load(folder: Path) -> Any:
-    """Load a folder into ONNX Runtime GenAI."""
+    """Load a folder into ONNX Runtime GenAI, with as many threads as a device takes by itself."""
     import onnxruntime_genai as og
 
     og.disable_telemetry_events()
-    return og.Model(str(folder))
+    config = og.Config(str(folder))
+    options = {"intra_op_num_threads": cores()}
+    config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+    return og.Model(config)
 
 
 def respond(model: Any, tokenizer: Tokenizer, folder: Path, prompt: str, max_tokens: int) -> str:

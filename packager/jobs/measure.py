@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from device_runtime.memory import kv_cache_length
+from device_runtime.processor import cores
 from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager.jobs import generation
 from packager.jobs.job import Job, JobRefusedError, Work
@@ -220,6 +221,7 @@ class DecoderGraph:
         decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = cores()
         self._session: Any = ort.InferenceSession(
             str(folder / decoder["filename"]), options, providers=["CPUExecutionProvider"]
         )

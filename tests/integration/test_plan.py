@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.build_memory import measure, number
-from tests.support import phi_shape
+from tests.support import phi_shape, tiny_gguf
 from tests.support.commands import Outcome, refused
 
 
@@ -38,10 +38,16 @@ def test_forecast_and_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.requires("root", "cgroups")
-def test_too_little_memory(tmp_path: Path, tiny_hf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "work"), [("hf", "the build"), ("gguf", "converting model")], ids=["hf", "gguf"]
+)
+def test_too_little_memory(
+    tmp_path: Path, tiny_hf: Path, monkeypatch: pytest.MonkeyPatch, kind: str, work: str
+) -> None:
+    source = tiny_hf if kind == "hf" else tiny_gguf.make_gguf(tiny_hf, tmp_path / "model.gguf")
     monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
     output = tmp_path / "out.epk"
-    build = ("-m", "packager", "build", "--profile", "mobile", "--model", tiny_hf, "-o", output)
+    build = ("-m", "packager", "build", "--profile", "mobile", "--model", source, "-o", output)
     found, said = measure((sys.executable, *build), 400_000_000)
-    refused(Outcome(found["status"], "", said), 9, "the build needs 0.4 GB of memory", "smaller")
+    refused(Outcome(found["status"], "", said), 9, f"{work} needs 0.4 GB of memory", "smaller")
     assert list(tmp_path.glob("*.epk")) == []

@@ -229,7 +229,7 @@ def test_other_mistakes(tmp_path: Path, text: str, word: str) -> None:
 def test_show_says_what_each_key_is() -> None:
     shown = edgepack("profiles", "show", "raspberry-pi")
     assert shown.status == 0, shown.err
-    assert re.search(r"threads +4 +Threads of inference; 0 leaves it to ONNX Runtime", shown.out)
+    assert re.search(r"threads +4 +Threads of inference; 0 for one a core", shown.out)
 
 
 def test_missing_file(tmp_path: Path) -> None:
