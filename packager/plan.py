@@ -230,9 +230,10 @@ def asking(of: Shape, *, written: int, read: int, floats: bool) -> Need:
     )
 
 
-def converting(of: Shape) -> Need:
-    """Forecast a conversion to a plain Hugging Face folder: of GGUF, quantized, with an adapter."""
-    return Need(memory=_PROGRAM + _TORCH + of.floats, disk=of.floats)
+def converting(of: Shape, at_a_time: float = math.inf) -> Need:
+    """Forecast writing a plain Hugging Face folder, so many weights and a layer at a time."""
+    held = min(of.floats, 4 * at_a_time + of.layer + 3 * of.head)
+    return Need(memory=_PROGRAM + _TORCH + int(held), disk=of.floats)
 
 
 def extracting(of: Shape) -> Need:
@@ -263,8 +264,7 @@ def building(of: Shape, recipe: Recipe, *, windows: int, twice: bool, block_size
     if recipe.calibrated:
         hidden = 4 * windows * WINDOW * of.hidden
         steps.append(_TORCH + 3 * hidden + max(6 * of.head, 9 * of.layer))
-        disk += int(1.2 * of.parameters)  # a byte per code, and the scales
-        disk += hidden
+        disk += int(1.2 * of.parameters) + hidden  # a byte per code, and the scales
         if recipe.sensitive:
             # A layer, or the head, and its quantized form; the states of both models are stored.
             kept = 4 * sensitivity.WINDOWS * WINDOW * of.hidden

@@ -19,8 +19,10 @@ from packager import cache, console, machine, plan
 from packager.errors import EvaluationError
 from packager.evaluation import prompts, tasks, written
 from packager.jobs import keys
+from packager.jobs.convert_gguf import AT_ONCE, PART
 from packager.jobs.harness import run_job
 from packager.jobs.reference import Cut, Questions, Refer, Write
+from packager.models import gguf
 from packager.models.source import ModelSource, as_hf_folder, hf_folder, must_convert
 from packager.plan import WINDOW, Need
 from packager.schedule import Stages
@@ -217,8 +219,11 @@ def _need(source: ModelSource, *, floats: bool) -> Need:
 
 def conversion(source: ModelSource) -> Need:
     """Forecast making the Hugging Face folder of a source that is not one."""
+    of = plan.shape(source)
+    if source.kind == "gguf" and gguf.read(source.path).architecture not in AT_ONCE:
+        return plan.converting(of, PART)
     whole = source.kind == "gguf" or source.quantization
-    return (plan.converting if whole else plan.extracting)(plan.shape(source))
+    return plan.converting(of) if whole else plan.extracting(of)
 
 
 class _ReferenceModel:

@@ -90,6 +90,7 @@ CODE = {
     "packager.jobs.reasoning": {"onnx"},
     "device_runtime.durable": {"text", "reference", "gptq", "sensitivity", "onnx"},
     "device_runtime.memory": {"text", "reference", "onnx", "measured", "speed"},
+    "device_runtime.processor": {"onnx", "measured", "speed"},
 }
 """The stages that each module shapes; all others shape none. Stages that are made from another
 stage's folder follow by the folder's name, and what the packager decides is in the jobs."""
