@@ -28,7 +28,7 @@ def convert(file: Path, folder: Path) -> dict[str, torch.Tensor]:
         vocabulary="gpt2",
         cut="gpt-2",
     ).run(Work(folder))
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for path in checkpoint.files(folder):
         with safe_open(path, framework="pt") as stored:
             found |= {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
