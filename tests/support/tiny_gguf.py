@@ -98,3 +98,20 @@ def make_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return file
+
+
+def convert(file: Path, folder: Path) -> None:
+    """Convert such a file to a Hugging Face folder, in this process."""
+    from packager.jobs.convert_gguf import ConvertGguf
+    from packager.jobs.job import Work
+    from packager.models import gguf
+
+    ConvertGguf(
+        file=file,
+        architecture="llama",
+        tensors=tuple(sorted(gguf.read(file).tensors)),
+        rotary={},
+        fields={},
+        vocabulary="gpt2",
+        cut="gpt-2",
+    ).run(Work(folder))

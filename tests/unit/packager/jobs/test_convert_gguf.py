@@ -8,9 +8,7 @@ from safetensors import safe_open
 from transformers.integrations.gguf.utils import is_gguf_arch_supported
 
 from packager.jobs import convert_gguf
-from packager.jobs.convert_gguf import AT_ONCE, ConvertGguf
-from packager.jobs.job import Work
-from packager.models import gguf
+from packager.jobs.convert_gguf import AT_ONCE
 from packager.models.catalog import GGUF_ARCHITECTURES
 from packager.weights import checkpoint
 from tests.support import tiny_gguf
@@ -19,15 +17,7 @@ from tests.support import tiny_gguf
 def convert(file: Path, folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of the folder."""
     folder.mkdir()
-    ConvertGguf(
-        file=file,
-        architecture="llama",
-        tensors=tuple(sorted(gguf.read(file).tensors)),
-        rotary={},
-        fields={},
-        vocabulary="gpt2",
-        cut="gpt-2",
-    ).run(Work(folder))
+    tiny_gguf.convert(file, folder)
     found: dict[str, torch.Tensor] = {}
     for path in checkpoint.files(folder):
         with safe_open(path, framework="pt") as stored:

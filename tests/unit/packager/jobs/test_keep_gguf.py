@@ -7,10 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from packager.genai.calibrated import CalibratedWeights
-from packager.jobs.convert_gguf import ConvertGguf
 from packager.jobs.job import JobRefusedError, Work
 from packager.jobs.keep_gguf import KeepGguf
-from packager.models import gguf
 from packager.recipes import nodes
 from packager.weights import stored
 from tests.support import tiny_gguf
@@ -45,15 +43,7 @@ def file(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def converted(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hf")
-    ConvertGguf(
-        file=file,
-        architecture="llama",
-        tensors=tuple(sorted(gguf.read(file).tensors)),
-        rotary={},
-        fields={},
-        vocabulary="gpt2",
-        cut="gpt-2",
-    ).run(Work(folder))
+    tiny_gguf.convert(file, folder)
     return folder
 
 
