@@ -25,7 +25,7 @@ class ConvertGguf(Job[Tensors], frozen=True, kw_only=True):
     """Write config, fp32 weights, tokenizer and chat template to a folder.
 
     The result lists differences between the file's tensors and the model's, under the file's names;
-    if tensors are missing, the folder stays empty.
+    if tensors are missing, the folder is not complete.
 
     Attributes:
         file: the GGUF file.
