@@ -4,7 +4,7 @@
 
 MODEL is a Hugging Face folder. RECIPE is `int4-rtn` (the default), evaluated on the README's text
 and compared with onnxruntime-genai's own builder; another one; or `ladder`: all that `auto` tries,
-with a limit that only int8 keeps, on text that the model writes. Runs `edgepack build
+with limits that only int8 keeps, on text that the model writes. Runs `edgepack build
 --model-only` in a control group with LIMIT_GB of memory (default: 12; needs root). Prints one JSON
 object: wall time and peak anonymous memory, the forecasts of both, the time and the forecast of
 each stage, and the peak while a job of each type ran. Mapped files are not counted: the kernel
@@ -34,6 +34,8 @@ from packager import console
 README = Path(__file__).parent.parent / "README.md"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 SAMPLE_S = 0.05
+LADDER = "max_kl = { 0 = 0.02, 400M = 0.01, 3B = 0.02 }"
+"""Limits that, of the models in docs/quantization.md, only int8 keeps."""
 
 
 class ControlGroup:
@@ -124,7 +126,7 @@ def build(model: Path, limit: int, recipe: str, scratch: Path) -> dict[str, Any]
     """Measure a build with edgepack."""
     os.environ["EDGEPACK_CACHE"] = f"{scratch}/edgepack"
     profile = scratch / "measured.toml"
-    limits = "[limits]\nmax_kl = 0.02\n" if recipe == "ladder" else ""
+    limits = f"[limits]\n{LADDER}\n" if recipe == "ladder" else ""
     profile.write_text(f'extends = "cpu-x86_64"\nname = "measured"\n{limits}')
     options = ["--recipe", "auto" if recipe == "ladder" else recipe]
     if recipe == "int4-rtn":

@@ -84,6 +84,18 @@ def discovery(
             "retain": False,
             "entity_category": "config" if verb == "restart" else "diagnostic",
         }
+    if "bench" in verbs:
+        parts["measured_speed"] = {
+            "platform": "sensor",
+            "name": "Measured speed",
+            "state_topic": f"{root}cmd/bench/home-assistant",
+            # The press itself and what has not ended are in the topic too: an empty value changes
+            # nothing.
+            "value_template": "{{ value_json.result.tokens_per_s "
+            "if value_json.status == 'successful' else '' }}",
+            **_measurement("tokens/s", 1),
+            **_DIAGNOSTIC,
+        }
     for name, part in parts.items():
         part["unique_id"] = f"edgepack-{device_id}-{name}"
     message = {

@@ -10,7 +10,14 @@ import pytest
 
 from device_runtime.config.option import check_topic
 from device_runtime.mqtt import health, home_assistant
-from device_runtime.mqtt.contract import Command, DeviceHealth, SpoolState, Status, Telemetry
+from device_runtime.mqtt.contract import (
+    Command,
+    CommandState,
+    DeviceHealth,
+    SpoolState,
+    Status,
+    Telemetry,
+)
 from device_runtime.mqtt.payloads import payload
 from device_runtime.status.board import Board
 from tests.support.statuses import status
@@ -96,6 +103,21 @@ def test_buttons_are_those_of_allowed_commands() -> None:
     assert command.expires == now + timedelta(minutes=1)
     assert parts["restart"]["command_topic"] == f"{ROOT}cmd/restart/home-assistant"
     assert not parts["restart"]["retain"]
+
+
+def test_what_the_speed_button_measures_has_a_sensor() -> None:
+    assert "measured_speed" not in discovered("restart")["components"]
+    parts = discovered("bench")["components"]
+    sensor = parts["measured_speed"]
+    assert sensor["state_topic"] == parts["bench"]["command_topic"]
+    states = (
+        payload(CommandState, status="executing", reason="", result={}),
+        payload(CommandState, status="failed", reason="too busy", result={}),
+        payload(CommandState, status="successful", reason="", result={"tokens_per_s": 42.5}),
+    )
+    messages = [{"status": "init"}, *map(json.loads, states)]
+    values = [rendered(sensor["value_template"], message) for message in messages]
+    assert values == ["", "", "", "42.5"]
 
 
 def test_names_are_unique() -> None:
