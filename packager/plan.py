@@ -303,8 +303,8 @@ def check(need: Need, what: str, output: Path | None = None) -> None:
     if need.memory > memory:
         raise ResourceError(
             f"{what} needs {gigabytes(need.memory)} of memory; {gigabytes(memory)} available",
-            hint="Close other programs, build on a larger machine, or use a smaller model or a "
-            "recipe that needs less: int4-rtn needs least.",
+            hint="Close other programs, build on a larger machine, or use a smaller model. Of the "
+            "recipes, int4-rtn needs least.",
         )
     if need.disk > disk:
         raise ResourceError(
