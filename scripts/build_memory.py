@@ -4,7 +4,7 @@
 
 MODEL is a Hugging Face folder. RECIPE is `int4-rtn` (the default), evaluated on the README's text
 and compared with onnxruntime-genai's own builder; another one; or `ladder`: all that `auto` tries,
-with limits that only int8 keeps, on text that the model writes. Runs `edgepack build
+with limits that few recipes keep, on text that the model writes. Runs `edgepack build
 --model-only` in a control group with LIMIT_GB of memory (default: 12; needs root). Prints one JSON
 object: wall time and peak anonymous memory, the forecasts of both, the time and the forecast of
 each stage, and the peak while a job of each type ran. Mapped files are not counted: the kernel
@@ -35,7 +35,7 @@ README = Path(__file__).parent.parent / "README.md"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 SAMPLE_S = 0.05
 LADDER = "max_kl = { 0 = 0.02, 400M = 0.01, 3B = 0.02 }"
-"""Limits that, of the models in docs/quantization.md, only int8 keeps."""
+"""Limits that most recipes do not keep for the models in docs/quantization.md."""
 
 
 class ControlGroup:
