@@ -7,6 +7,7 @@ asked to stop while it answers. Prints what was seen, and how long it took.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,6 +165,12 @@ def main() -> None:
     """Run it."""
     if os.geteuid() != 0:
         sys.exit("run this as root: systemd-nspawn needs it")
+    for program, package in {
+        "systemd-nspawn": "systemd-container",
+        "mmdebstrap": "mmdebstrap",
+    }.items():
+        if shutil.which(program) is None:
+            sys.exit(f"{program} is missing: apt-get install {package}")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         mosquitto = Mosquitto(folder)
