@@ -84,11 +84,11 @@ def discovery(
             "retain": False,
             "entity_category": "config" if verb == "restart" else "diagnostic",
         }
-    if "bench" in verbs:
+    if "bench" in parts:
         parts["measured_speed"] = {
             "platform": "sensor",
             "name": "Measured speed",
-            "state_topic": f"{root}cmd/bench/home-assistant",
+            "state_topic": parts["bench"]["command_topic"],
             # The press itself and what has not ended are in the topic too: an empty value changes
             # nothing.
             "value_template": "{{ value_json.result.tokens_per_s "
