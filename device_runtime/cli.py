@@ -11,6 +11,7 @@ from device_runtime.commands.api_key import api_key
 from device_runtime.commands.chat import chat
 from device_runtime.commands.config import config
 from device_runtime.commands.generate import generate
+from device_runtime.commands.gpus import gpus
 from device_runtime.commands.receive import receive
 from device_runtime.commands.release import doctor, verify
 from device_runtime.commands.serve import serve, worker
@@ -59,7 +60,7 @@ def completion(shell: str) -> None:
 
 
 for command in (
-    *(serve, worker, generate, chat, status, verify, doctor, config, api_key),
+    *(serve, worker, gpus, generate, chat, status, verify, doctor, config, api_key),
     *(install, receive, releases, rollback, gc, purge, guard, updater),
 ):
     cli.add_command(command)

@@ -1,9 +1,77 @@
-"""The processor that this process may use."""
+"""The processors that a model can run on, and what the CPU offers this process."""
 
+import ctypes
+import importlib.util
 import os
+import platform
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 
+HALF_GRAPH = "model_fp16.onnx"
+"""Graph in a model's folder that computes in half precision, beside the one that genai_config.json
+names: for GPUs that can. Both have the same weights."""
+
+
+class Processor(StrEnum):
+    """A processor, and the graph that it runs."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    GPU_FP16 = "gpu-fp16"
+
+
+def gpu_library() -> Path | None:
+    """Return ONNX Runtime's plug-in for GPUs with a Vulkan driver; None if there is none here.
+
+    Both from source and in a kit it is in the folder that contains the package onnxruntime_genai.
+    """
+    engine = importlib.util.find_spec("onnxruntime_genai")
+    if engine is None or engine.origin is None:
+        return None
+    folder = Path(engine.origin).parents[1] / "onnxruntime_ep_webgpu"
+    library = folder / "libonnxruntime_providers_webgpu.so"
+    return library if library.is_file() else None
+
+
 _CPUS = Path("/sys/devices/system/cpu")
+_CPP_LIBRARY = "libstdc++.so.6"
+_LIBRARIES = tuple(
+    map(Path, (f"/usr/lib/{platform.machine()}-linux-gnu", "/usr/lib64", "/usr/lib"))
+)
+
+
+def prefer_system_library(folders: Iterable[Path] = _LIBRARIES) -> None:
+    """Load the system's C++ library instead of the program's own, unless it is older.
+
+    A GPU's driver belongs to the system and may need its newer library; a process has only one. To
+    be called before anything that needs the library is loaded.
+
+    Args:
+        folders: folders of the system's libraries.
+    """
+    own = Path(getattr(sys, "_MEIPASS", ""), _CPP_LIBRARY)
+    paths = [folder / _CPP_LIBRARY for folder in folders]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is not None and own.is_file() and _cpp_version(path) >= _cpp_version(own):
+        with suppress(OSError):
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
+def _cpp_version(library: Path) -> int:
+    """Return the newest minor version of the symbols in a C++ library, `GLIBCXX_3.4.30`."""
+    return max(map(int, re.findall(rb"GLIBCXX_3\.4\.(\d+)", library.read_bytes())), default=0)
+
+
+def gpu_graphs(model_folder: Path) -> tuple[Processor, ...]:
+    """List the graphs of a model that this runtime can run on a GPU, the fastest first."""
+    if gpu_library() is None:
+        return ()
+    half = (Processor.GPU_FP16,) if (model_folder / HALF_GRAPH).is_file() else ()
+    return (*half, Processor.GPU)
 
 
 def cores(cpus: Path = _CPUS) -> int:

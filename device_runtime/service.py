@@ -24,6 +24,7 @@ from device_runtime.mqtt.reporter import Reporter
 from device_runtime.mqtt.spool import Spool
 from device_runtime.mqtt.updates import Updates
 from device_runtime.mqtt.verbs import Verbs
+from device_runtime.processor import gpu_graphs
 from device_runtime.server import page
 from device_runtime.server.access_log import AccessLog
 from device_runtime.server.api_keys import KeyRing
@@ -45,6 +46,7 @@ from device_runtime.update.links import RELEASES
 from device_runtime.update.outcome import LatestUpdate
 from device_runtime.update.requests import Updater
 from device_runtime.worker import process
+from device_runtime.worker.placement import Placement
 from device_runtime.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -104,12 +106,22 @@ class Service:
         self._examine = partial(doctor.surroundings, release)
         self._runtime_folder = heartbeat.runtime_folder()
         served = ServedModel.of_release(release, config)
-        self._supervisor = Supervisor(
-            process.command(
+        self._state_folder = config.state_folder or heartbeat.state_folder()
+        self._placement = Placement(
+            lambda processor: process.command(
                 release.folder,
                 config.threads,
                 kv_cache_mib=config.kv_cache_mib,
+                processor=processor,
             ),
+            release=release.digest,
+            graphs=gpu_graphs(release.model_folder),
+            wanted=config.processor,
+            probe=manifest.probe,
+            folder=self._state_folder,
+        )
+        self._supervisor = Supervisor(
+            self._placement,
             parallel=config.parallel,
             queue_limit=config.queue_limit,
             timeout_s=config.request_timeout,
@@ -172,7 +184,6 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         if self._broker is not None:
-            folder = self._config.state_folder or heartbeat.state_folder()
             updates = Updates(self._updater())
             verbs = Verbs(
                 self._supervisor,
@@ -188,8 +199,10 @@ class Service:
                 self._broker,
                 device_id=self._device_id,
                 interval_s=self._config.status_interval,
-                spool=Spool(folder),
-                commands=Commands(contract.root(self._device_id), handlers, Ledger(folder), loop),
+                spool=Spool(self._state_folder),
+                commands=Commands(
+                    contract.root(self._device_id), handlers, Ledger(self._state_folder), loop
+                ),
                 discovery=self._discovery(handlers),
                 snapshot=self.status,
                 on_failure=lambda error: loop.call_soon_threadsafe(
@@ -285,6 +298,7 @@ class Service:
             worker_restarts=self._supervisor.restarts,
             last_error=self._supervisor.last_error,
             compute_share=self._supervisor.share,
+            processor=self._placement.state,
             self_check=self._supervisor.self_check,
             update=self._update.read(),
             damage=self._integrity.damage,

@@ -73,15 +73,17 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
 @click.option("--release", type=click.Path(path_type=Path), required=True)
 @click.option("--threads", type=int, required=True)
 @click.option("--kv-cache-mib", type=int, required=True)
-def worker(parent: int, release: Path, threads: int, kv_cache_mib: int) -> int:
+@click.option("--processor", required=True)
+def worker(parent: int, release: Path, threads: int, kv_cache_mib: int, processor: str) -> int:
     """Run the inference process of `serve`."""
     from device_runtime.commands.engine import load_engine
     from device_runtime.config.options import RuntimeConfig
     from device_runtime.inference.engine import Engine
+    from device_runtime.processor import Processor
     from device_runtime.worker import process
 
     def load() -> Engine:
         config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)
-        return load_engine(open_or_own(release), config)
+        return load_engine(open_or_own(release), config, Processor(processor))
 
     return process.run(load, parent)

@@ -51,6 +51,7 @@ def readable(status: dict[str, Any]) -> str:
         "model": identity["model"],
         "release": f"{identity['version']} ({identity['release'][:12]}), {identity['profile']}",
         "device": status["device_id"],
+        "processor": _processor(status["processor"]),
         "up for": f"{status['uptime_s']:.0f} s",
         "requests": ", ".join(f"{count} {name}" for name, count in requests.items()),
         "waiting": status["queue_length"],
@@ -77,6 +78,10 @@ def readable(status: dict[str, Any]) -> str:
         state = "connected to" if mqtt["connected"] else "not connected to"
         lines["mqtt"] = f"{state} {mqtt['broker']}: {mqtt['detail']}"
     return "\n".join(f"{name + ':':<13}{value}" for name, value in lines.items())
+
+
+def _processor(choice: dict[str, str]) -> str:
+    return f"{choice['name']}: {choice['reason']}" if choice["reason"] else choice["name"]
 
 
 def _figure(figure: dict[str, float | None], unit: str) -> str:

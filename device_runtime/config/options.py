@@ -77,6 +77,13 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
             extra={"setting": "threads"},
         ),
     ] = 0
+    processor: Annotated[
+        Literal["auto", "cpu", "gpu"],
+        Meta(
+            description="Processor that the model runs on, if the release supports GPUs: auto "
+            "takes the faster one. A GPU that fails is given up for the CPU.",
+        ),
+    ] = "auto"
     max_tokens: Annotated[
         int,
         Meta(

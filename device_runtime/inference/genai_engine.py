@@ -33,6 +33,7 @@ from device_runtime.inference.sampling import (
 from device_runtime.inference.stop_strings import StopStrings
 from device_runtime.logs import event
 from device_runtime.memory import PROMPT_STEP
+from device_runtime.processor import Processor
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,13 @@ class GenAIEngine:
     """Implements `Engine`."""
 
     def __init__(
-        self, model_folder: Path, *, context_length: int, threads: int, kv_cache_bytes: int = 0
+        self,
+        model_folder: Path,
+        *,
+        context_length: int,
+        threads: int,
+        kv_cache_bytes: int = 0,
+        processor: Processor = Processor.CPU,
     ) -> None:
         """Load the model.
 
@@ -114,11 +121,14 @@ class GenAIEngine:
             threads: number of ONNX Runtime threads; 0 for one a core.
             kv_cache_bytes: memory for the KV caches of running and cached conversations; 0 for
                 what `CONVERSATIONS` of them need, at most half of the free memory.
+            processor: processor that the model runs on.
 
         Raises:
             EngineError: the model does not load.
         """
-        self._model = GenAIModel(model_folder, context_length=context_length, threads=threads)
+        self._model = GenAIModel(
+            model_folder, context_length=context_length, threads=threads, processor=processor
+        )
         whole = max(context_length, self._model.min_capacity) * self._model.kv_bytes
         whole += self._model.state_bytes
         self._budget = kv_cache_bytes or min(CONVERSATIONS * whole, memory.available() // 2)

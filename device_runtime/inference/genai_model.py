@@ -1,5 +1,6 @@
 """A model in ONNX Runtime GenAI; the only module on the device that imports that package."""
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from device_runtime import memory, processor
+from device_runtime import memory
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.inference.engine import (
     GenerationRequest,
@@ -16,6 +17,7 @@ from device_runtime.inference.engine import (
     adapters,
 )
 from device_runtime.inference.kv_cache import SlotKey, Tokens
+from device_runtime.processor import HALF_GRAPH, Processor, cores, gpu_library
 from device_runtime.tokenizer.files import end_tokens
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import TextStream, Tokenizer
@@ -52,22 +54,27 @@ class GenAIModel:
         vocabulary: size of the vocabulary, tokens.
     """
 
-    def __init__(self, folder: Path, *, context_length: int, threads: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        context_length: int,
+        threads: int,
+        processor: Processor = Processor.CPU,
+    ) -> None:
         """Load the model.
 
         Args:
             folder: holds genai_config.json, the graph, the tokenizer and any adapters.
             context_length: maximum length of prompt and answer together, tokens.
             threads: number of ONNX Runtime threads; 0 for one a core.
+            processor: processor that the model runs on.
 
         Raises:
             EngineError: the model does not load.
         """
         try:
-            config = og.Config(str(folder))
-            options = {"intra_op_num_threads": threads or processor.cores()}
-            config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
-            self._model = og.Model(config)
+            self._model = og.Model(_config(folder, threads, processor))
             self._adapters = og.Adapters(self._model)
             self._adapter_names: set[str] = set()
             for name, path in adapters(folder).items():
@@ -83,6 +90,8 @@ class GenAIModel:
             problem = f"the model in {folder} does not load"
             if "cuda" in str(error).lower():
                 problem = "this model needs an NVIDIA GPU, and none is usable here"
+            elif "WebGPU execution provider is not supported" in str(error):
+                problem = "ONNX Runtime lists no GPU: it knows those of PCI, and NVIDIA's nvgpu"
             raise EngineError(f"{problem}: {first_line(error)}", hint=ENGINE_HINT) from None
         self.tokenizer = Tokenizer(folder)
         self._templates = ChatTemplates.of(folder)
@@ -168,6 +177,30 @@ class GenAIModel:
             for names in (_CACHES, _STATES)
         )
         return vocabulary, cache // self.min_capacity, state * (2 if self.snapshots else 1)
+
+
+def _config(folder: Path, threads: int, processor: Processor) -> Any:
+    """Read a model's configuration, and adapt it to this machine."""
+    config = og.Config(str(folder))
+    decoder: dict[str, Any] = {
+        "session_options": {"intra_op_num_threads": threads or cores()},
+    }
+    if processor is not Processor.CPU:
+        _register_gpu()
+        config.clear_providers()
+        config.append_provider("webgpu")
+    if processor is Processor.GPU_FP16:
+        decoder["filename"] = HALF_GRAPH
+    config.overlay(json.dumps({"model": {"decoder": decoder}}))
+    return config
+
+
+@functools.cache  # ONNX Runtime refuses a second time
+def _register_gpu() -> None:
+    library = gpu_library()
+    if library is None:
+        raise EngineError("this runtime has no support for GPUs")
+    og.register_execution_provider_library("WebGpuExecutionProvider", str(library))
 
 
 _CACHES = ("past_key_names", "past_value_names")

@@ -16,6 +16,7 @@ from device_runtime.status.board import Board
 from device_runtime.status.report import Figure, Identity, Requests
 from device_runtime.update.outcome import UpdateState
 from device_runtime.worker.health import Health
+from device_runtime.worker.placement import ProcessorState
 
 SCHEMA = 1
 
@@ -58,14 +59,16 @@ class Status(Payload, frozen=True, kw_only=True):
 
 
 class Info(Payload, frozen=True, kw_only=True):
-    """Identity of the device. Retained; published for each connection.
+    """Identity of the device. Retained; published for each connection, and on a change.
 
     Attributes:
         identity: the running release and program.
+        processor: the processor that the model runs on, and why.
         commands: verbs that the device carries out.
     """
 
     identity: Identity
+    processor: ProcessorState = ProcessorState()
     commands: tuple[str, ...] = ()
 
 
@@ -161,6 +164,7 @@ EventType = Literal[
     "unloaded",
     "stop",
     "worker_ended",
+    "processor",
     "damaged",
     "update",
     "pace",
@@ -266,7 +270,9 @@ CHANNELS = {
         retained=True,
         when="`online` on connecting; `offline` when the service stops, or by the broker's will",
     ),
-    "info": Channel(payload=Info, qos=1, retained=True, when="on connecting"),
+    "info": Channel(
+        payload=Info, qos=1, retained=True, when="on connecting, and with another processor"
+    ),
     "health": Channel(
         payload=DeviceHealth, qos=1, retained=True, when="on each change, and every minute"
     ),

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from device_runtime.mqtt.contract import EventType
 from device_runtime.status.report import RuntimeStatus
 from device_runtime.worker.health import Health
@@ -24,6 +26,8 @@ def since(before: RuntimeStatus, after: RuntimeStatus) -> list[Happened]:
     if after.worker_ends != before.worker_ends:
         detail: dict[str, Any] = {"ends": after.worker_ends, "reason": after.last_error}
         happened.append(("worker_ended", detail))
+    if after.processor != before.processor:
+        happened.append(("processor", msgspec.to_builtins(after.processor)))
     if after.health is Health.READY and before.health is not Health.READY:
         happened.append(("ready", {"restarts": after.worker_restarts}))
     if after.health is Health.UNLOADED and before.health is not Health.UNLOADED:

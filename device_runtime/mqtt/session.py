@@ -97,8 +97,6 @@ class Session:
         if self._commands is not None:
             self._connection.subscribe(self._root + "cmd/+/+")
         self._state("online")
-        verbs = tuple(sorted(self._commands.verbs)) if self._commands is not None else ()
-        self._retain("info", payload(Info, identity=self._snapshot().identity, commands=verbs))
         if self._discovery is not None:
             topic, content = self._discovery
             self._connection.publish(topic, content, retain=True)
@@ -155,6 +153,13 @@ class Session:
     def _look(self, status: RuntimeStatus) -> None:
         """Publish what has changed, and what is due."""
         at = time.monotonic()
+        if self._published.get("info") != status.processor:
+            self._published["info"] = status.processor
+            verbs = tuple(sorted(self._commands.verbs)) if self._commands is not None else ()
+            info = payload(
+                Info, identity=status.identity, processor=status.processor, commands=verbs
+            )
+            self._retain("info", info)
         if self._published.get("update") != status.update:
             self._published["update"] = status.update
             self._retain("update", payload(Update, update=status.update))

@@ -16,6 +16,7 @@ from device_runtime.inference.engine import Usage
 from device_runtime.status.board import Board
 from device_runtime.update.outcome import UpdateState
 from device_runtime.worker.health import Health
+from device_runtime.worker.placement import ProcessorState
 
 SCHEMA = 1
 """Version of the JSON objects here and over MQTT; fields may be added without raising it."""
@@ -145,6 +146,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         worker_restarts: number of restarts of the inference process.
         last_error: reason why the inference process last ended; empty if it never did.
         compute_share: share of the time in which the model computes: 1, or less in the heat.
+        processor: the processor that the model runs on, and why.
         self_check: result of the check before the service was ready; null before its end, and for
             a release without a probe.
         update: the latest update of the device.
@@ -171,6 +173,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     worker_restarts: int
     last_error: str
     compute_share: float
+    processor: ProcessorState
     self_check: SelfCheck | None
     update: UpdateState
     damage: str

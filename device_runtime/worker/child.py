@@ -112,10 +112,10 @@ class Child:
             await self._process.wait()
 
 
-def exit_error(status: int) -> EngineError:
+def exit_error(status: int, name: str = "inference process") -> EngineError:
     """Describe a process that ended with this status and sent no error."""
     how = f"exited with code {status}" if status >= 0 else f"was killed by signal {-status}"
     with suppress(ValueError):
         how = f"was killed by {signal.Signals(-status).name}"
     hint = "See the log above for the cause; SIGKILL usually means out of memory."
-    return EngineError(f"the inference process {how}", hint=hint)
+    return EngineError(f"the {name} {how}", hint=hint)

@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from device_runtime.errors import DeviceError
 from device_runtime.inference.engine import Engine, GenerationChunk
+from device_runtime.processor import Processor
 from device_runtime.worker.messages import (
     FOR_CHILD,
     Cancel,
@@ -42,21 +43,33 @@ MIN_STEP_S = 0.001
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def command(release_folder: Path, threads: int, *, kv_cache_mib: int = 0) -> list[str]:
-    """Return the command that starts the inference process: this program, frozen or from source.
+def program() -> list[str]:
+    """Return the beginning of a command that runs this program, frozen or from source."""
+    if getattr(sys, "frozen", False):
+        # Resolved now: after an update, the link `current` points to another release.
+        return [str(Path(sys.executable).resolve())]
+    return [sys.executable, "-m", "device_runtime"]
+
+
+def command(
+    release_folder: Path,
+    threads: int,
+    *,
+    kv_cache_mib: int = 0,
+    processor: Processor = Processor.CPU,
+) -> list[str]:
+    """Return the command that starts the inference process.
 
     Args:
         release_folder: holds the model.
         threads: number of ONNX Runtime threads; 0 for one a core.
         kv_cache_mib: memory for KV caches, MiB; 0 for the engine's default.
+        processor: processor that the model runs on.
     """
-    program = [sys.executable, "-m", "device_runtime"]
-    if getattr(sys, "frozen", False):
-        # Resolved now: after an update, the link `current` points to another release.
-        program = [str(Path(sys.executable).resolve())]
     return [
-        *(*program, "worker", "--parent", str(os.getpid()), "--release", str(release_folder)),
+        *(*program(), "worker", "--parent", str(os.getpid()), "--release", str(release_folder)),
         *("--threads", str(threads), "--kv-cache-mib", str(kv_cache_mib)),
+        *("--processor", str(processor)),
     ]
 
 

@@ -26,14 +26,12 @@ from device_runtime.worker.messages import (
     ToChild,
     Warm,
 )
+from device_runtime.worker.placement import Placement
+from device_runtime.worker.restarts import FAILING_AFTER, restart_delay_s
 from device_runtime.worker.self_check import check
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY_S = 0.2
-LONGEST_DELAY_S = 30.0
-FAILING_AFTER = 3
-"""Consecutive children that end without an answer, after which requests are refused."""
 WATCH_S = 1.0
 """Time between two looks at the process."""
 STOPPED_S = 30.0
@@ -43,22 +41,16 @@ SILENT_S = 60.0
 timeout may be shorter than one prefill step takes on a slow device."""
 
 
-def restart_delay_s(failures: int) -> float:
-    """Return the back-off after consecutive children that ended without an answer, seconds."""
-    # The exponent is bounded: 1,024 doublings would overflow a float.
-    return min(FIRST_DELAY_S * 2.0 ** min(failures - 1, 20), LONGEST_DELAY_S)
-
-
 class Supervisor:
     """The inference process, its queue and its restarts.
 
     When a process ends, its running requests fail and the queued ones go to its replacement.
     Restarts back off, so that a model that cannot load does not keep a device busy. A process that
     cannot be started counts as one that ended. A process with running requests that is silent for
-    longer than the request timeout is killed.
+    longer than the request timeout is killed. A GPU that fails is given up for the CPU.
 
     Args:
-        command: command that starts the process, from `process.command`.
+        placement: processor that the model runs on.
         parallel: maximum number of requests answered concurrently.
         queue_limit: maximum number of queued requests.
         timeout_s: timeout of a request from its arrival to its end, seconds.
@@ -77,7 +69,7 @@ class Supervisor:
 
     def __init__(
         self,
-        command: list[str],
+        placement: Placement,
         *,
         parallel: int = 2,
         queue_limit: int = 8,
@@ -92,7 +84,7 @@ class Supervisor:
         self.restarts = 0
         self.last_error = ""
         self.share = 1.0
-        self._command = command
+        self._placement = placement
         self._parallel = parallel
         self._queue_limit = queue_limit
         self._timeout_s = timeout_s
@@ -143,7 +135,7 @@ class Supervisor:
         return self._probe is not None and self.self_check is None
 
     async def start(self) -> None:
-        """Start the process, wait until it has loaded the model, check it; then keep it running.
+        """Choose the processor, start the process, check its model; then keep it running.
 
         A check that fails is reported, and the model serves all the same: a device must not lose
         its service over it.
@@ -151,11 +143,17 @@ class Supervisor:
         Raises:
             EngineError: the model does not load in this first process.
         """
+        await self._placement.settle()
         self._first_load = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._supervise())
         await self._first_load
         if self._probe is not None:
-            self.self_check = await check(partial(self.generate, checks=True), self._probe)
+            checked = partial(check, partial(self.generate, checks=True), self._probe)
+            outcome = await checked()
+            if not outcome.passed and self._placement.fall_back(outcome.detail):
+                self._kill("the GPU computes wrongly")
+                outcome = await checked()
+            self.self_check = outcome
             level = logging.INFO if self.self_check.passed else logging.ERROR
             event(log, level, "self_check", **msgspec.structs.asdict(self.self_check))
             self._advance()
@@ -278,6 +276,7 @@ class Supervisor:
 
     def _kill(self, reason: str) -> None:
         if self._child is not None:
+            self._loaded = False  # requests go to the next process from now on
             self._child.kill(reason)
 
     async def _supervise(self) -> None:
@@ -303,7 +302,10 @@ class Supervisor:
             self.ends += 1
             self.last_error = str(error)
             event(log, logging.ERROR, "worker_ended", failures=self._failures, error=error)
-            if not self._first_load.done():
+            hopeless = self._failures >= FAILING_AFTER or not self._first_load.done()
+            if hopeless and self._placement.fall_back(str(error)):
+                self._failures = 1
+            elif not self._first_load.done():
                 self._health = Health.FAILING
                 self._jobs.fail_all(error)
                 self._first_load.set_exception(error)
@@ -330,7 +332,7 @@ class Supervisor:
             Reason why it ended or could not be started; None if its model was unloaded.
         """
         try:
-            child = await Child.start(self._command)
+            child = await Child.start(self._placement.command)
         except EngineError as error:
             return error
         if self._failures:

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from device_runtime.processor import HALF_GRAPH
+
 if TYPE_CHECKING:
     import onnx
 
 
 def graphs(folder: Path) -> list[Path]:
-    """List the graphs that genai_config.json names, missing ones included."""
+    """List the graphs: those that genai_config.json names, missing ones included, and the second
+    one of `half_graph`."""
     model = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
-    return [folder / name for name in dict.fromkeys(_filenames(model))]
+    second = [HALF_GRAPH] if (folder / HALF_GRAPH).is_file() else []
+    return [folder / name for name in dict.fromkeys([*_filenames(model), *second])]
 
 
 def external(graph: Path) -> dict[str, int]:

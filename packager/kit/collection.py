@@ -186,7 +186,7 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                     wheels,
                     python=version,
                     source=inputs["recipe"]["source"],
-                    cuda=target.cuda,
+                    libraries=target.opened_libraries,
                 )
                 python = environment.run(
                     [environment.python, "-c", "import platform; print(platform.python_version())"],

@@ -21,7 +21,6 @@ import device_runtime
 from packager import cache, console
 from packager.errors import KitError
 from packager.kit.contents import FREEZER_PACKAGES, PROGRAM, frozen_distributions, normal
-from packager.kit.platforms import Cuda
 from packager.run import run
 from packager.shipped import shipped
 
@@ -181,7 +180,7 @@ def freeze(
     *,
     python: str,
     source: str,
-    cuda: Cuda | None = None,
+    libraries: Sequence[str] = (),
 ) -> Path:
     """Freeze the device runtime and check that it starts; return PyInstaller's folder.
 
@@ -191,7 +190,7 @@ def freeze(
         wheels: the folder from `wheels`.
         python: minor version of the environment's Python.
         source: expected digest of the runtime's source.
-        cuda: facts about GPU support; None for a kit without it.
+        libraries: libraries that are opened at run time, below site-packages.
 
     Raises:
         CommandError: PyInstaller failed, or the program does not start.
@@ -238,7 +237,7 @@ def freeze(
         )
         frozen = work / "dist" / PROGRAM
         _strip(environment, work, frozen)
-        _add_libraries(site, frozen, cuda.libraries if cuda else ())
+        _add_libraries(site, frozen, libraries)
         _copy_licenses(site, frozen)
         _normalize(frozen)
     reported = environment.run(
@@ -259,6 +258,7 @@ def _add_libraries(site: Path, frozen: Path, names: Sequence[str]) -> None:
     its other libraries beside it.
     """
     for name in names:
+        (frozen / "_internal" / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(site / name, frozen / "_internal" / name)
         (frozen / "_internal" / Path(name).name).symlink_to(name)
 

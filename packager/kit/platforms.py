@@ -44,7 +44,9 @@ class Platform:
         name: name of platform and kit, for instance `linux-aarch64-cpu`.
         machine: architecture as `uname -m` reports it.
         engine: names of the ONNX Runtime packages for the platform.
-        cuda: GPU support of the kit; None without.
+        cuda: support for NVIDIA GPUs; None without.
+        webgpu: ONNX Runtime's plug-in for all GPUs with a Vulkan driver, below site-packages; None
+            without. Such a kit computes on the CPU as well.
         cross: cross-build on another architecture; None if edgepack cannot do that.
     """
 
@@ -52,8 +54,19 @@ class Platform:
     machine: str
     engine: tuple[str, ...]
     cuda: Cuda | None = None
+    webgpu: str | None = None
     cross: Cross | None = None
 
+    @property
+    def opened_libraries(self) -> tuple[str, ...]:
+        """Libraries below site-packages that are opened at run time: nothing is linked to them."""
+        cuda = self.cuda.libraries if self.cuda else ()
+        return cuda if self.webgpu is None else (*cuda, self.webgpu)
+
+
+_CPU_ENGINE = ("onnxruntime", "onnxruntime-genai")
+_WEBGPU_ENGINE = (*_CPU_ENGINE, "onnxruntime-ep-webgpu")
+_WEBGPU_LIBRARY = "onnxruntime_ep_webgpu/libonnxruntime_providers_webgpu.so"
 
 _BOOKWORM_ARM64 = Cross(
     debian="arm64",
@@ -74,12 +87,25 @@ PLATFORMS = {
         Platform(
             name="linux-x86_64-cpu",
             machine="x86_64",
-            engine=("onnxruntime", "onnxruntime-genai"),
+            engine=_CPU_ENGINE,
+        ),
+        Platform(
+            name="linux-x86_64-webgpu",
+            machine="x86_64",
+            engine=_WEBGPU_ENGINE,
+            webgpu=_WEBGPU_LIBRARY,
         ),
         Platform(
             name="linux-aarch64-cpu",
             machine="aarch64",
-            engine=("onnxruntime", "onnxruntime-genai"),
+            engine=_CPU_ENGINE,
+            cross=_BOOKWORM_ARM64,
+        ),
+        Platform(
+            name="linux-aarch64-webgpu",
+            machine="aarch64",
+            engine=_WEBGPU_ENGINE,
+            webgpu=_WEBGPU_LIBRARY,
             cross=_BOOKWORM_ARM64,
         ),
         Platform(

@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from packager import cache, console, plan
 from packager.errors import QuantizeError
 from packager.evaluation import evaluate, tasks, texts
 from packager.genai import folder as genai_folder
+from packager.genai import half_graph
 from packager.genai.folder import context_length, limit_context, memory_bytes
 from packager.genai.weight_files import model_bytes
 from packager.jobs import keys
@@ -29,7 +31,7 @@ from packager.profile import DeviceProfile
 from packager.quantize import builder, calibration
 from packager.quantize.calibration import Prepared
 from packager.quantize.subject import Subject
-from packager.recipes.providers import PASS_PROVIDERS, refusal
+from packager.recipes.providers import PASS_PROVIDERS, WEBGPU, refusal
 from packager.recipes.recipes import KEEP, Recipe
 from packager.schedule import Stages
 
@@ -87,7 +89,10 @@ def make(subject: Subject, recipe: Recipe | None, most: float | None = None) -> 
             does not load or generate.
     """
     provider = subject.profile.execution_provider
-    stage, graph = _built(subject, recipe, provider)
+    if provider == WEBGPU and recipe is not None:
+        stage, graph = _built_for_gpu(subject, recipe)
+    else:
+        stage, graph = _built(subject, recipe, provider)
     measured: Path | None = None
     quality: Quality | None = None
     answers: tuple[Answer, ...] = ()
@@ -168,6 +173,24 @@ def _built(subject: Subject, recipe: Recipe | None, provider: str) -> tuple[Path
         return stage, graph
 
 
+def _built_for_gpu(subject: Subject, recipe: Recipe) -> tuple[Path, Checked]:
+    """Make the stage of a model that a GPU and the CPU run: the CPU's, with a second graph.
+
+    A GPU without fp16 arithmetic runs the graph for the CPU as it is.
+    """
+    stage, graph = _built(subject, recipe, "cpu")
+    if subject.profile.quantization.get("use_webgpu_fp32"):
+        return stage, graph
+    half, _ = _built(subject, recipe, WEBGPU)
+
+    def make(target: Path) -> None:
+        shutil.copytree(stage, target, copy_function=os.link, dirs_exist_ok=True)
+        half_graph.add(target / "model", half / "model")
+
+    inputs = keys.inputs(modules=[half_graph.__name__], whole=stage.name, half=half.name)
+    return cache.stage("two-graphs", inputs, make), graph
+
+
 def _check_need(subject: Subject, recipe: Recipe | None) -> None:
     """Refuse a build that this machine lacks the memory or disk space for."""
     if recipe is None:
@@ -232,7 +255,8 @@ def _text(value: object) -> str:
 
 def _verify(graph: Checked, subject: Subject, recipe: Recipe | None, provider: str) -> None:
     """Refuse a graph that does not match its recipe and device."""
-    if graph.execution_provider != provider.lower():
+    runs = {provider.lower()} | ({"cpu"} if provider == WEBGPU else set())
+    if graph.execution_provider not in runs:
         raise QuantizeError(
             f"the model is for {graph.execution_provider}; the profile {subject.profile.name} "
             f"requires {provider}",

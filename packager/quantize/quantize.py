@@ -107,7 +107,7 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
     facts = QuantizationFacts(
         recipe=chosen.recipe,
         precision=chosen.precision,
-        execution_provider=chosen.graph.execution_provider,
+        execution_provider=profile.execution_provider.lower(),
         options={name: str(value) for name, value in sorted(profile.quantization.items())},
         operators=chosen.graph.operators,
         answers=evaluate.shown(chosen.answers),

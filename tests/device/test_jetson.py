@@ -21,7 +21,7 @@ pytestmark = [
 def bundle(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole bundle for a Jetson; the runtime is what is looked at here."""
     path = tmp_path_factory.mktemp("jetson") / "jetson.epk"
-    outcome = edgepack("build", "--profile", "jetson-orin", "--model", tiny_hf, "-o", path)
+    outcome = edgepack("build", "--profile", "jetson-orin-cuda", "--model", tiny_hf, "-o", path)
     assert outcome.status == 0, outcome.err
     assert "8.7" in outcome.err, "the GPU of an Orin is not served; nothing said so"
     return path

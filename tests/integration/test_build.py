@@ -11,6 +11,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.inference.engine import GenerationRequest
 from device_runtime.inference.genai_engine import GenAIEngine
+from device_runtime.processor import HALF_GRAPH
 from packager.errors import QuantizeError
 from packager.jobs.harness import run_job
 from packager.quantize import builder
@@ -90,13 +91,69 @@ def test_builder_reports_each_layer_and_ends_tables_at_the_context(
 def test_jetson_model_only_has_int4_cuda_graph(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
     import onnx
 
-    build(cache, tiny_hf, "jetson-orin", tmp_path / "j.epk", "--model-only")
+    build(cache, tiny_hf, "jetson-orin-cuda", tmp_path / "j.epk", "--model-only")
     model = unpacked(tmp_path / "j.epk", tmp_path / "release")
     config = json.loads((model / "genai_config.json").read_text())
     (provider,) = config["model"]["decoder"]["session_options"]["provider_options"]
     assert list(provider) == ["cuda"]
     graph = onnx.load(str(model / "model.onnx")).graph
     assert linear_bits(graph) == {4}
+
+
+def test_gpu_model_has_two_graphs_with_the_same_weights(
+    cache: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    result = build(cache, tiny_hf, "x86_64-gpu", tmp_path / "g.epk", "--model-only")
+    quantization = result["manifest"]["quantization"]
+    assert quantization["execution_provider"] == "webgpu"
+    assert quantization["quality"] is not None
+    model = unpacked(tmp_path / "g.epk", tmp_path / "release")
+    config = json.loads((model / "genai_config.json").read_text())
+    assert config["model"]["decoder"]["session_options"]["provider_options"] == []
+    places, floats = [], []
+    for name in ("model.onnx", HALF_GRAPH):
+        graph = onnx.load(str(model / name), load_external_data=False).graph
+        places.append(
+            {
+                tensor.name: [(entry.key, entry.value) for entry in tensor.external_data]
+                for tensor in graph.initializer
+                if tensor.name.endswith(("qweight", "scales", "zeros"))
+            }
+        )
+        floats.append({value.type.tensor_type.elem_type for value in graph.output})
+    assert places[0] == places[1] != {}
+    assert floats == [{onnx.TensorProto.FLOAT}, {onnx.TensorProto.FLOAT16}]
+    tokens = [greedy(model, name) for name in ("model.onnx", HALF_GRAPH)]
+    assert tokens[0] == tokens[1]
+
+
+def greedy(folder: Path, graph: str) -> list[int]:
+    """Some tokens by a graph of a folder, on the CPU."""
+    import onnxruntime_genai as og
+
+    config = og.Config(str(folder))
+    config.overlay(json.dumps({"model": {"decoder": {"filename": graph}}}))
+    model = og.Model(config)
+    params = og.GeneratorParams(model)
+    params.set_search_options(max_length=24, do_sample=False)
+    generator = og.Generator(model, params)
+    generator.append_tokens(og.Tokenizer(model).encode("hello"))
+    for _ in range(8):
+        generator.generate_next_token()
+    tokens: list[int] = generator.get_sequence(0).tolist()
+    return tokens
+
+
+def test_gpu_model_without_half_precision_has_one_graph(
+    cache: Path, tiny_hf: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "x86_64-gpu"\n[quantization]\nuse_webgpu_fp32 = true\n')
+    build(cache, tiny_hf, str(mine), tmp_path / "g.epk", "--model-only")
+    model = unpacked(tmp_path / "g.epk", tmp_path / "release")
+    assert [path.name for path in model.glob("*.onnx")] == ["model.onnx"]
 
 
 def test_windows_dml_gives_a_model_for_directml(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 
+import msgspec
+
 from device_runtime.errors import DeviceError, EngineError
 from device_runtime.inference.engine import (
     Engine,
@@ -44,7 +46,8 @@ def request(prompt: str) -> GenerationRequest:
 class FakeEngine:
     """Implements `Engine`."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: str = "") -> None:
+        self._mode = mode
         self._warmed: list[str] = []
 
     def generate(
@@ -71,7 +74,8 @@ class FakeEngine:
         reason = FinishReason.STOP
         tokens = 0
         for tokens, word in enumerate(prompt.split(), 1):
-            parts = (TokenLogprob(token=len(word), data=word.encode(), logprob=0),)
+            number = len(word) + (self._mode == "wrong")
+            parts = (TokenLogprob(token=number, data=word.encode(), logprob=0),)
             logprobs = parts if request.logprobs is not None else ()
             yield GenerationChunk(text=word + " ", tokens=tokens, logprobs=logprobs)
         while prompt == "long" and not cancelled():
@@ -79,7 +83,9 @@ class FakeEngine:
             tokens += 1
             yield GenerationChunk(text="x", tokens=tokens)
             reason = FinishReason.CANCELLED
-        yield GenerationChunk(tokens=tokens, finish_reason=reason, usage=usage(tokens))
+        decode_s = 0.01 if self._mode == "fast" else 0.1
+        used = msgspec.structs.replace(usage(tokens), decode_s=decode_s)
+        yield GenerationChunk(tokens=tokens, finish_reason=reason, usage=used)
 
     def warm(self, system: str) -> None:
         self._warmed.append(system)
@@ -134,8 +140,9 @@ def runtime_status(stats: RequestStats, health: Health = Health.READY) -> Runtim
 def worker_command(mode: str = "") -> list[str]:
     """Starts this file as an inference process.
 
-    With mode `broken` the model never loads; a path as mode makes it load only while no such file
-    exists.
+    With mode `broken` the model never loads, and with `dies` the process ends as it does; with
+    `wrong` it answers other tokens, and with `fast` it is fast. A path as mode makes it load only
+    while no such file exists.
     """
     path = f"import sys; sys.path.insert(0, {str(ROOT)!r})"
     code = f"{path}; from tests.support import fakes; fakes.main()"
@@ -148,6 +155,8 @@ def main() -> None:
     def load() -> Engine:
         if mode == "broken" or (mode and Path(mode).exists()):
             raise EngineError("no model here", hint="Bring one.")
-        return FakeEngine()
+        if mode == "dies":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return FakeEngine(mode)
 
     sys.exit(process.run(load, int(parent)))

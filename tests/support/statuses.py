@@ -8,6 +8,7 @@ from device_runtime.status.board import Board
 from device_runtime.status.report import BOOT_ID, Figure, Identity, Requests, RuntimeStatus, now
 from device_runtime.update.outcome import UpdateState
 from device_runtime.worker.health import Health
+from device_runtime.worker.placement import ProcessorState
 
 
 def status(**changes: Any) -> RuntimeStatus:
@@ -30,6 +31,7 @@ def status(**changes: Any) -> RuntimeStatus:
         worker_restarts=0,
         last_error="",
         compute_share=1.0,
+        processor=ProcessorState(),
         self_check=None,
         update=UpdateState(state="none"),
         damage="",

@@ -26,7 +26,8 @@ def written(path: Path, text: str) -> Path:
 
 def test_there_is_one_for_each_promised_device() -> None:
     assert profile.names() == [
-        *("cpu-aarch64", "cpu-x86_64", "jetson-orin", "mobile", "raspberry-pi", "windows-dml"),
+        *("aarch64-gpu", "cpu-aarch64", "cpu-x86_64", "jetson-orin", "jetson-orin-cuda", "mobile"),
+        *("raspberry-pi", "windows-dml", "x86_64-gpu"),
     ]
 
 
@@ -40,13 +41,16 @@ def test_shipped_ones_are_valid_and_render(name: str) -> None:
 
 def test_what_the_devices_are() -> None:
     pi, mobile, jetson = (profile.load(n) for n in ("raspberry-pi", "mobile", "jetson-orin"))
+    cuda = profile.load("jetson-orin-cuda")
     assert (pi.kit, pi.compatible[0], pi.threads) == (
         *("linux-aarch64-cpu", "raspberrypi,5-model-b"),
         4,
     )
     assert (mobile.kit, mobile.recipe, mobile.limits.min_agreement) == (None, "auto", 0.7)
     assert mobile.quantization["accuracy_level"] == 4
-    assert (jetson.kit, jetson.execution_provider) == ("linux-aarch64-cuda", "cuda")
+    assert (jetson.kit, jetson.execution_provider) == ("linux-aarch64-webgpu", "webgpu")
+    assert (cuda.kit, cuda.execution_provider) == ("linux-aarch64-cuda", "cuda")
+    assert cuda.compatible == jetson.compatible == ("nvidia,tegra234",)
     assert 0 < pi.min_tokens_per_s < jetson.min_tokens_per_s
     assert profile.for_host() == f"cpu-{os.uname().machine}"
 
@@ -124,7 +128,7 @@ def test_all_mistakes_at_once_each_with_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("provider", "recipe"),
-    [("dml", "int8"), ("cpu", "fp16"), ("NvTensorRtRtx", "int4-rtn"), ("webgpu", "int4-gptq")],
+    [("dml", "int8"), ("cpu", "fp16"), ("NvTensorRtRtx", "int4-rtn"), ("webgpu", "fp16")],
 )
 def test_impossible_combinations(tmp_path: Path, provider: str, recipe: str) -> None:
     mine = written(

@@ -18,7 +18,9 @@ from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import PromptTooLongError
 from device_runtime.worker.errors import BusyError, DeadlineError, QueueFullError
 from device_runtime.worker.health import Health
-from device_runtime.worker.supervisor import Supervisor, restart_delay_s
+from device_runtime.worker.placement import Placement
+from device_runtime.worker.restarts import restart_delay_s
+from device_runtime.worker.supervisor import Supervisor
 from tests.support import fakes
 from tests.support.serving import is_gone
 
@@ -37,8 +39,9 @@ async def running(
     probe: Probe | None = None,
     unload_after_s: float = 0,
 ) -> AsyncIterator[Supervisor]:
+    command = [program, *fakes.worker_command(mode)[1:]]
     supervisor = Supervisor(
-        [program, *fakes.worker_command(mode)[1:]],
+        Placement(lambda _: command, release="0" * 64),
         parallel=parallel,
         queue_limit=queue_limit,
         timeout_s=timeout_s,
@@ -205,7 +208,7 @@ async def test_first_load_that_fails_is_an_error() -> None:
 async def test_model_that_stops_loading_backs_off_and_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_runtime.worker.supervisor.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("device_runtime.worker.restarts.FIRST_DELAY_S", 0.01)
     obstacle = tmp_path / "obstacle"
     async with running(str(obstacle)) as supervisor:
         obstacle.touch()
@@ -224,7 +227,7 @@ async def test_model_that_stops_loading_backs_off_and_refuses(
 async def test_process_that_cannot_be_started_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device_runtime.worker.supervisor.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("device_runtime.worker.restarts.FIRST_DELAY_S", 0.01)
     program, moved = tmp_path / "program", tmp_path / "moved"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     program.chmod(0o700)
@@ -406,7 +409,8 @@ async def test_model_is_checked_before_it_is_ready_and_requests_wait_for_it() ->
         assert supervisor.health is Health.READY
         assert supervisor.self_check is not None
         assert supervisor.self_check.passed
-    stopped = Supervisor(fakes.worker_command(), probe=Probe(prompt="long", tokens=(1,)))
+    placement = Placement(lambda _: fakes.worker_command(), release="0" * 64)
+    stopped = Supervisor(placement, probe=Probe(prompt="long", tokens=(1,)))
     starting = asyncio.create_task(stopped.start())
     await until(lambda: stopped.running == 1)
     asked = asyncio.create_task(answer(stopped, "a"))

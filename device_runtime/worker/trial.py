@@ -1,0 +1,51 @@
+"""A trial: start the inference process on a processor, check it as the service does, end it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from functools import partial
+
+from device_runtime.bundle.manifest import Probe
+from device_runtime.errors import DeviceError, EngineError
+from device_runtime.heartbeat import SelfCheck
+from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.worker.child import Child
+from device_runtime.worker.messages import Failed, Generate, Loaded
+from device_runtime.worker.self_check import check
+
+TIMEOUT_S = 120.0
+"""Time to load the model and to continue the probe; a GPU's shaders are compiled in it."""
+
+
+async def attempt(command: list[str], probe: Probe) -> SelfCheck:
+    """Try a processor; never raises.
+
+    Args:
+        command: command that starts the inference process.
+        probe: prompt and tokens.
+    """
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            child = await Child.start(command)
+            try:
+                return await check(partial(_generate, child), probe)
+            finally:
+                await child.close()
+    except TimeoutError:
+        reason = f"it took more than {TIMEOUT_S:.0f} s"
+    except DeviceError as error:
+        reason = str(error)
+    return SelfCheck(passed=False, tokens_per_s=None, detail=reason)
+
+
+async def _generate(child: Child, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+    """Answer a request with a process that has just been started."""
+    async for message in child.messages():
+        if isinstance(message, Loaded):
+            child.send(Generate(id=1, request=request))
+        elif isinstance(message, Failed):
+            raise message.error
+        else:
+            yield message.chunk
+            if message.chunk.usage is not None:
+                return
+    raise await child.ended() or EngineError("the inference process ended")
