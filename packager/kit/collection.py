@@ -34,7 +34,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         facts: the kit's entry in a bundle's manifest.
-        recipe: digest of edgepack's own inputs: runtime source, versions, steps.
+        recipe: digest of edgepack's own inputs: runtime source, packages, steps.
         python: version of the frozen Python.
         edgepack: version of the edgepack that built the kit.
         packages: packages in the kit, for the SBOM.
@@ -101,7 +101,7 @@ def recipe(target: Platform) -> dict[str, Any]:
         "platform": target.name,
         "steps": freeze.RECIPE,
         "source": freeze.source_digest(),
-        "versions": freeze.pins(target.engine),
+        "requirements": freeze.requirements(target.engine),
     }
 
 
@@ -175,7 +175,7 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
         version = builder.python(target)
         try:
             wheels = freeze.wheels(
-                freeze.pins(target.engine), version, builder.wheel_options(target)
+                inputs["recipe"]["requirements"], version, builder.wheel_options(target)
             )
             with builder.environment(target, work, wheels) as environment:
                 frozen = freeze.freeze(
