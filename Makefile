@@ -33,7 +33,7 @@ lint: .venv/ready
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-.venv/ready: pyproject.toml constraints.txt scripts/setup.sh
+.venv/ready: pyproject.toml $(wildcard locks/*.txt) scripts/setup.sh
 	scripts/setup.sh
 
 clean:

@@ -18,13 +18,12 @@ import device_runtime
 from packager import cache, kit, machine, profile
 from packager.errors import KitError, ProfileError
 from packager.evaluation import texts
-from packager.kit import freeze
+from packager.kit import lock
 from packager.models.catalog import CATALOG, DEFAULT_MODEL, CatalogModel
 from packager.models.source import ModelSource, find_cached
 from packager.plan import Need
 from packager.profile import DeviceProfile
 from packager.quantize import candidate, gate
-from packager.shipped import shipped
 from packager.units import gigabytes
 
 
@@ -56,7 +55,7 @@ def examine() -> list[Check]:
         memory(machine.memory_available(), machine.memory_total(), need),
         cache_folder(cache.root()),
         disk(machine.disk_free(cache.root()), need),
-        packages(_versions(), freeze.constraints()),
+        packages(_versions(), lock.versions()),
         default_model(model, source),
         *(kit_of(name, own) for name in kit.PLATFORMS),
     ]
@@ -152,8 +151,8 @@ def packages(versions: Mapping[str, str] | str, tested: Mapping[str, str]) -> Ch
             name="packages",
             status="warn",
             found=f"{installed}; tested: {', '.join(f'{name} {tested[name]}' for name in other)}",
-            advice="Models may differ. To install the tested versions: pip install -c "
-            f"{shipped('constraints.txt')} edgepack",
+            advice="Models may differ. To install the tested versions: pip install "
+            f"{' '.join(f'{name}=={tested[name]}' for name in other)}",
         )
     return Check(name="packages", status="ok", found=installed)
 

@@ -6,6 +6,6 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped(name: str) -> Path:
-    """Return the path of a file or folder such as `profiles` or `constraints.txt`."""
+    """Return the path of a file or folder such as `profiles` or `locks`."""
     inside = _PACKAGE / name
     return inside if inside.exists() else _PACKAGE.parent / name

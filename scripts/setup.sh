@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv with the pinned dependencies. Names everything that is missing at once.
+# Make .venv with the locked dependencies. Names everything that is missing at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,10 +34,12 @@ if [ ${#missing[@]} -gt 0 ]; then
     fail "system packages are missing: ${missing[*]}" "apt-get install ${missing[*]}"
 fi
 
-echo "Creating .venv with $("$python" --version) and installing the pinned dependencies (some minutes) ..."
+echo "Creating .venv with $("$python" --version) and installing the locked dependencies (some minutes) ..."
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-# The constraints hold for build environments too, so that no build fetches something newer.
-PIP_CONSTRAINT=$PWD/constraints.txt .venv/bin/python -m pip install \
-    --quiet --disable-pip-version-check --editable '.[dev]'
+install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$@"; }
+locked() { install --require-hashes --only-binary :all: --requirement "locks/$1"; }
+locked host.txt
+locked torch-cpu.txt 2>/dev/null || locked torch.txt
+install --no-build-isolation --editable .
 touch .venv/ready
 echo "Ready."

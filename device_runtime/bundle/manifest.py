@@ -126,7 +126,7 @@ class KitFacts(Struct, frozen=True, kw_only=True):
     Attributes:
         name: name of the kit, for instance `linux-aarch64-cpu`.
         machine: architecture as `uname -m` reports it.
-        digest: digest of everything the kit was built from.
+        digest: digest of the kit's files: their names, modes, links and contents.
         min_glibc: oldest version of the C library that it runs with, `2.36`.
         cuda: requirements for its GPU; None if it uses no GPU.
         cpu: features that its libraries need of the processor, as /proc/cpuinfo names them.

@@ -88,7 +88,7 @@ def import_(file: Path) -> Kit:
             for name in (RUNTIME, DESCRIPTION):
                 (aside / name).rename(folder / name)
 
-        inputs = {"contents": description.contents, "digest": description.facts.digest}
+        inputs = msgspec.to_builtins(description)
         return load(cache.stage(parent.name, inputs, make), imported=True)
 
 
@@ -146,6 +146,6 @@ def _check(folder: Path, file: Path) -> Description:
         raise KitError(f"{file} is not a kit: {DESCRIPTION}: {error}", hint=_DAMAGED) from None
     if platform(description.facts.name).machine != description.facts.machine:
         raise KitError(f"{file}: its architecture does not match its platform", hint=_DAMAGED)
-    if contents_digest(folder / RUNTIME) != description.contents:
+    if contents_digest(folder / RUNTIME) != description.facts.digest:
         raise KitError(f"{file} is damaged: its contents do not match its digest", hint=_DAMAGED)
     return description

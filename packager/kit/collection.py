@@ -34,8 +34,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         facts: the kit's entry in a bundle's manifest.
-        recipe: digest of edgepack's own inputs: runtime source, versions, steps.
-        contents: digest of the folder `runtime`.
+        recipe: digest of edgepack's own inputs: runtime source, packages, steps.
         python: version of the frozen Python.
         edgepack: version of the edgepack that built the kit.
         packages: packages in the kit, for the SBOM.
@@ -43,7 +42,6 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
     facts: KitFacts
     recipe: str
-    contents: str
     python: str
     edgepack: str
     packages: tuple[Package, ...]
@@ -103,7 +101,7 @@ def recipe(target: Platform) -> dict[str, Any]:
         "platform": target.name,
         "steps": freeze.RECIPE,
         "source": freeze.source_digest(),
-        "versions": freeze.pins(target.engine),
+        "requirements": freeze.requirements(target.engine),
     }
 
 
@@ -177,7 +175,7 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
         version = builder.python(target)
         try:
             wheels = freeze.wheels(
-                freeze.pins(target.engine), version, builder.wheel_options(target)
+                inputs["recipe"]["requirements"], version, builder.wheel_options(target)
             )
             with builder.environment(target, work, wheels) as environment:
                 frozen = freeze.freeze(
@@ -203,12 +201,11 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
             facts=KitFacts(
                 name=target.name,
                 machine=target.machine,
-                digest=cache.key(inputs),
+                digest=contents_digest(folder / RUNTIME),
                 min_glibc=contents.min_glibc(folder / RUNTIME),
                 cuda=cuda.facts(folder / RUNTIME, target.cuda) if target.cuda else None,
             ),
             recipe=cache.key(inputs["recipe"]),
-            contents=contents_digest(folder / RUNTIME),
             python=python,
             edgepack=device_runtime.__version__,
             packages=contents.packages(freeze.site_packages(wheels, version), python),

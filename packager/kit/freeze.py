@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,10 +20,10 @@ from packaging.requirements import Requirement
 
 import device_runtime
 from packager import cache, console
-from packager.errors import KitError
+from packager.errors import CommandError, KitError
+from packager.kit import lock
 from packager.kit.contents import FREEZER_PACKAGES, PROGRAM, frozen_distributions, normal
 from packager.run import run
-from packager.shipped import shipped
 
 SOURCE = Path(device_runtime.__file__).parent
 
@@ -37,6 +38,11 @@ _EXCLUDED = (
     "tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "lib2to3",
     "xmlrpc", "ensurepip",
 )  # fmt: skip
+
+_REFUSED = (
+    "pip takes only files with the hashes in edgepack's lock. Check the network, and where pip "
+    "looks for packages: pip config list"
+)
 
 PATH = {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin"}
 
@@ -86,14 +92,8 @@ def device_packages() -> list[str]:
     return names
 
 
-def constraints() -> dict[str, str]:
-    """Read the exact versions of constraints.txt, by normalized package names."""
-    lines = shipped("constraints.txt").read_text().split()
-    return {normal(name): version for name, _, version in (x.partition("==") for x in lines)}
-
-
-def pins(engine: Sequence[str]) -> dict[str, str]:
-    """Read the exact versions of a kit's packages and of the freezer's, from constraints.txt.
+def requirements(engine: Sequence[str]) -> list[str]:
+    """Write the requirements of a kit's packages and of the freezer's, with versions and hashes.
 
     Args:
         engine: names of the ONNX Runtime packages for the platform.
@@ -101,9 +101,7 @@ def pins(engine: Sequence[str]) -> dict[str, str]:
     Raises:
         KitError: edgepack is not installed correctly.
     """
-    known = constraints()
-    names = sorted((*device_packages(), *engine, *FREEZER_PACKAGES), key=normal)
-    return {normal(name): known[normal(name)] for name in names}
+    return lock.requirements((*device_packages(), *engine, *FREEZER_PACKAGES))
 
 
 def source_digest(folder: Path = SOURCE) -> str:
@@ -127,40 +125,42 @@ def check_pip() -> None:
         )
 
 
-def wheels(versions: Mapping[str, str], python: str, options: Sequence[str]) -> Path:
+def wheels(requirements: Sequence[str], python: str, options: Sequence[str]) -> Path:
     """Install packages for a Python and a platform into a folder (cached).
 
     The folder is laid out as a user base (PEP 370), since PyInstaller keeps the folders of
     libraries only below a site-packages folder that Python knows.
 
     Args:
-        versions: exact version of each package.
+        requirements: exact version of each package, and the hashes of its files.
         python: minor version of the Python that will import the packages, `3.11`.
         options: pip's options that select the platform; empty for this machine's own.
 
     Raises:
         KitError: pip is missing.
-        CommandError: pip failed.
+        CommandError: pip failed; for instance, a file has none of the hashes.
     """
     check_pip()
-    pinned = [f"{name}=={version}" for name, version in versions.items()]
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PIP_USER")}
 
     def make(folder: Path) -> None:
         target = site_packages(folder, python)
-        with console.step("Fetching the runtime's packages"):
-            run(
-                [
-                    *(sys.executable, "-m", "pip", "install", "--disable-pip-version-check"),
-                    *("--no-deps", "--no-compile", "--only-binary=:all:", "--target", target),
-                    *(*options, *pinned),
-                ],
-                what="Fetching the runtime's packages",
-                env=env,
-            )
+        what = "Fetching the runtime's packages"
+        with console.step(what), tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write("\n".join(requirements))
+            file.flush()
+            command: list[str | Path] = [
+                *(sys.executable, "-m", "pip", "install", "--disable-pip-version-check"),
+                *("--no-deps", "--no-compile", "--only-binary=:all:", "--target", target),
+                *("--require-hashes", "--requirement", file.name, *options),
+            ]
+            try:
+                run(command, what=what, env=env)
+            except CommandError as error:
+                raise CommandError(str(error), log=error.log, hint=_REFUSED) from None
 
     inputs = {
-        "wanted": pinned,
+        "requirements": list(requirements),
         "python": python,
         "options": list(options),
         "on": os.uname().machine,

@@ -30,9 +30,8 @@ ROOT = Path(__file__).parent.parent.parent
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of edgepack's own sources, to be edited."""
     folder = tmp_path_factory.mktemp("program")
-    for name in ("packager", "device_runtime", "profiles"):
+    for name in ("packager", "device_runtime", "profiles", "locks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(ROOT / "constraints.txt", folder / "constraints.txt")
     return folder
 
 

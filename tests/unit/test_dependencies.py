@@ -1,15 +1,17 @@
 """pyproject.toml lists what the two sides import, and a kit gets what the device side needs."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 import device_runtime
 import packager
 from packager.errors import KitError
-from packager.kit import freeze
+from packager.kit import freeze, lock
 from packager.kit.contents import normal
 from tests.support.dependencies import closure, imported, required
 from tests.support.fakes import ROOT
@@ -46,10 +48,40 @@ def test_the_plain_package_depends_on_what_either_side_imports_and_on_nothing_el
     assert listed == imported(folder(packager)) | imported(folder(device_runtime))
 
 
-def test_all_that_a_checkout_installs_is_pinned(project: dict[str, Any]) -> None:
+def test_lock_files_have_all_that_a_checkout_installs(project: dict[str, Any]) -> None:
     needed = closure(required([*project["dependencies"], *project["optional-dependencies"]["dev"]]))
-    lines = (ROOT / "constraints.txt").read_text().split()
-    assert needed <= {normal(line.partition("==")[0]) for line in lines}
+    assert needed <= lock.versions().keys()
+
+
+def test_lock_files_are_those_of_pyproject() -> None:
+    """If not: python -m scripts.lock."""
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = (
+        *whole["project"]["optional-dependencies"].values(),
+        whole["dependency-groups"]["kits"],
+    )
+    lines = [*whole["project"]["dependencies"], *(line for group in groups for line in group)]
+    lines += whole["build-system"]["requires"]
+    versions = lock.versions()
+    broken = [
+        line
+        for line in map(Requirement, lines)
+        if not line.specifier.contains(versions.get(normal(line.name), "missing"))
+    ]
+    assert broken == []
+
+
+def test_lock_files_have_one_version_of_each_package_and_its_hashes_alone() -> None:
+    """No host of an index, no path of a machine; all that pip must download is verified."""
+    files = {path.name: path.read_text() for path in (ROOT / "locks").glob("*.txt")}
+    cpu = files.pop("torch-cpu.txt")
+    assert f"torch=={lock.versions()['torch']}+cpu \\\n" in cpu
+    text = "".join(files.values())
+    lines = [line for line in text.replace("\\\n", "").splitlines() if not line.startswith("#")]
+    form = re.compile(r"[\w.-]+==[\w.]+( ; [\w'<>=!.() ]+)?( +--hash=sha256:[0-9a-f]{64})+")
+    assert [line for line in lines if not form.fullmatch(re.sub(" +", " ", line))] == []
+    names = [normal(line.partition("==")[0]) for line in lines]
+    assert len(names) == len(set(names)) == len(lock.versions())
 
 
 def test_a_kit_gets_the_packages_of_the_extra_device(project: dict[str, Any]) -> None:
