@@ -19,7 +19,7 @@ import device_runtime
 from device_runtime.bundle.manifest import KitFacts
 from packager import cache, console
 from packager.errors import CommandError, KitError
-from packager.kit import contents, cuda, freeze, native, rootfs
+from packager.kit import contents, cpu, cuda, freeze, native, rootfs
 from packager.kit.contents import Package
 from packager.kit.freeze import Environment
 from packager.kit.platforms import PLATFORMS, Platform
@@ -188,6 +188,7 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                     source=inputs["recipe"]["source"],
                     cuda=target.cuda,
                 )
+                features = cpu.features(environment, version)
                 python = environment.run(
                     [environment.python, "-c", "import platform; print(platform.python_version())"],
                     freeze.PATH,
@@ -206,6 +207,7 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                 digest=cache.key(inputs),
                 min_glibc=contents.min_glibc(folder / RUNTIME),
                 cuda=cuda.facts(folder / RUNTIME, target.cuda) if target.cuda else None,
+                cpu=features,
             ),
             recipe=cache.key(inputs["recipe"]),
             contents=contents_digest(folder / RUNTIME),
