@@ -85,7 +85,7 @@ def surroundings(release: Release) -> list[Check]:
         checks += [
             machine(os.uname().machine, manifest.kit),
             hardware(Target(Path("/")).board, manifest),
-            processor(Target(Path("/")).processor or frozenset(), manifest.kit),
+            processor(Target(Path("/")).processor, manifest.kit),
             c_library(os.confstr("CS_GNU_LIBC_VERSION") or "none", manifest.kit),
             unit_files(Target(Path("/"))),
         ]
@@ -263,9 +263,12 @@ def hardware(board: Sequence[str] | None, manifest: Manifest) -> Check:
     return _check("hardware", ", ".join(board or ()) or "no device tree", unmet, "warn")
 
 
-def processor(features: Collection[str], kit: KitFacts) -> Check:
-    """Check the features of the processor, as /proc/cpuinfo names them."""
+def processor(features: Collection[str] | None, kit: KitFacts) -> Check:
+    """Check the features of the processor, as /proc/cpuinfo names them; None if not known."""
     state = ", ".join(kit.cpu) or "any of its architecture"
+    if kit.cpu and features is None:
+        advice = f"Check that it has {state}: /proc/cpuinfo does not tell."
+        return Check(name="processor", status="warn", found="unknown", advice=advice)
     return _check("processor", state, requirements.processor(features, kit))
 
 

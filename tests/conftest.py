@@ -28,6 +28,7 @@ PACKAGES = {
     "sshd": "openssh-server",
     "sudo": "sudo",
     "qemu-aarch64-static": "qemu-user-static",
+    "qemu-x86_64-static": "qemu-user-static",
     "mmdebstrap": "mmdebstrap",
     "systemd-analyze": "systemd",
     "docker-registry": "docker-registry",

@@ -1,6 +1,7 @@
 """Requirements of a bundle, checked against facts about a device; nothing is read here.
 
-`install` refuses a device that does not meet a requirement; `doctor` reports it.
+`install` refuses a device that does not meet a requirement; `doctor` reports it. The processor's
+are also checked before a model is loaded: a library would end the program otherwise.
 """
 
 from collections.abc import Collection, Sequence
@@ -69,15 +70,18 @@ def hardware(board: Sequence[str] | None, machine: str, manifest: Manifest) -> U
     )
 
 
-def processor(features: Collection[str], kit: KitFacts) -> Unmet | None:
-    """Compare the features of the processor, as /proc/cpuinfo names them."""
-    missing = [name for name in kit.cpu if name not in features]
+def processor(features: Collection[str] | None, kit: KitFacts) -> Unmet | None:
+    """Compare the features of the processor, as /proc/cpuinfo names them.
+
+    If they are not known (None), nothing is refused.
+    """
+    missing = [name for name in kit.cpu if features is not None and name not in features]
     if not missing:
         return None
     return Unmet(
         problem=f"the runtime needs a processor with {', '.join(kit.cpu)}; the device's lacks "
         f"{', '.join(missing)}",
-        hint="Build the bundle with a kit for this processor.",
+        hint="Use a device with a newer processor: the runtime's libraries cannot run on this one.",
     )
 
 

@@ -1,13 +1,16 @@
 """The engine, as `generate`, `chat` and the worker of `serve` load it."""
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from device_runtime.bundle import requirements
 from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import EngineError
 from device_runtime.logs import event
 from device_runtime.processor import Processor, gpu_graphs, prefer_system_library
+from device_runtime.update.target import Target
 
 if TYPE_CHECKING:
     from device_runtime.inference.genai_engine import GenAIEngine
@@ -27,8 +30,9 @@ def load_engine(
             for one, else the CPU: comparing the two, as `auto` does, takes longer than an answer.
 
     Raises:
-        EngineError: the model does not load.
+        EngineError: the model does not load, or the processor lacks a feature.
     """
+    _check_features(release)
     processors: tuple[Processor, ...] = (processor or Processor.CPU,)
     if processor is None and config.processor == "gpu":
         processors = (*gpu_graphs(release.model_folder), *processors)
@@ -51,3 +55,11 @@ def load_engine(
         except EngineError as error:
             event(log, logging.WARNING, "gpu_failed", processor=candidate, reason=error)
     return load(processors[-1])
+
+
+def _check_features(release: Release) -> None:
+    """Check the features of the CPU: a library that needs another one would end the program."""
+    kit = release.manifest.kit
+    unmet = requirements.processor(Target(Path("/")).processor, kit) if kit is not None else None
+    if unmet is not None:
+        raise EngineError(unmet.problem, hint=unmet.hint)

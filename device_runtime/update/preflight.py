@@ -67,8 +67,7 @@ def check_target(source: Source, target: Target, policy: Policy) -> None:
     _require(target, requirements.architecture(target.machine, kit))
     if target.glibc is not None:
         _require(target, requirements.c_library(target.glibc, kit))
-    if target.processor is not None:
-        _require(target, requirements.processor(target.processor, kit))
+    _require(target, requirements.processor(target.processor, kit))
     if policy.force:
         return
     if target.memory_bytes is not None:

@@ -24,6 +24,8 @@ MAX_LIBRARY_BYTES = 64 << 20
 
 # e_machine of an ELF header, as the ELF specification numbers them.
 ELF_MACHINES = {0x3E: "x86_64", 0xB7: "aarch64", 0x28: "armv7l", 0x03: "i686", 0xF3: "riscv64"}
+# Titles of the features of a processor in /proc/cpuinfo, by architecture.
+CPU_TITLES = {"x86_64": b"flags", "aarch64": b"Features"}
 # Every Linux root has at least one of these programs.
 PROBES = ("usr/bin/env", "bin/sh", "sbin/init", "usr/bin/ls", "bin/busybox")
 C_LIBRARIES = ("lib/aarch64-linux-gnu", "lib/x86_64-linux-gnu", "lib64", "lib")
@@ -151,9 +153,13 @@ class Target:
 
     @property
     def processor(self) -> frozenset[str] | None:
-        """Features of the processor, as /proc/cpuinfo names them; None if it is not known."""
+        """Features of the processor, as /proc/cpuinfo names them; None if they are not known.
+
+        An emulated system may show the file of the machine below it, which has another title.
+        """
         text = self.read("proc/cpuinfo", 64 << 10) or b""
-        line = re.search(rb"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+        title = CPU_TITLES.get(self.machine or "", b"-")
+        line = re.search(rb"^%s\s*:(.*)$" % title, text, re.MULTILINE)
         return frozenset(line[1].decode("ascii", "replace").split()) if line else None
 
     @property

@@ -19,7 +19,7 @@ import device_runtime
 from device_runtime.bundle.manifest import KitFacts
 from packager import cache, console
 from packager.errors import CommandError, KitError
-from packager.kit import contents, cuda, freeze, native, rootfs
+from packager.kit import contents, cpu, cuda, freeze, native, rootfs
 from packager.kit.contents import Package
 from packager.kit.freeze import Environment
 from packager.kit.platforms import PLATFORMS, Platform
@@ -186,6 +186,7 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                     source=inputs["recipe"]["source"],
                     libraries=target.opened_libraries,
                 )
+                features = cpu.features(environment, version)
                 python = environment.run(
                     [environment.python, "-c", "import platform; print(platform.python_version())"],
                     freeze.PATH,
@@ -204,6 +205,7 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                 digest=contents_digest(folder / RUNTIME),
                 min_glibc=contents.min_glibc(folder / RUNTIME),
                 cuda=cuda.facts(folder / RUNTIME, target.cuda) if target.cuda else None,
+                cpu=features,
             ),
             recipe=cache.key(inputs["recipe"]),
             python=python,

@@ -28,16 +28,28 @@ def device(bundle: Path, root: Path, *packages: str) -> Path:
     return root
 
 
-def on_device(root: Path, *argv: str) -> Outcome:
-    """Run a program of the device; its mounts vanish with it."""
+def on_device(root: Path, *argv: str, cpu: str = "max", features: str = "") -> Outcome:
+    """Run a program of the device; its mounts vanish with it.
+
+    Args:
+        root: root of the device.
+        argv: the program and its arguments.
+        cpu: name of the processor for qemu.
+        features: what /proc/cpuinfo tells of it; that of this machine if empty.
+    """
+    cpuinfo = root / "tmp/cpuinfo"
+    cpuinfo.write_text(f"Features\t: {features}\n")
+    mounts = ['mount -t proc proc "$1/proc"']
+    if features:
+        mounts.append('mount --bind "$1/tmp/cpuinfo" "$1/proc/cpuinfo"')
     done = subprocess.run(
         [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c"),
             # The shell stays: a first process that crashes would not end (see kit/rootfs.py).
-            'mount -t proc proc "$1/proc" && chroot "$@"; exit $?',
+            f'{" && ".join(mounts)} && chroot "$@"; exit $?',
             *("enter", str(root), *argv),
         ],
-        env={"PATH": "/usr/local/bin:/usr/bin:/usr/sbin"},
+        env={"PATH": "/usr/local/bin:/usr/bin:/usr/sbin", "QEMU_CPU": cpu},
         capture_output=True,
         text=True,
         check=False,

@@ -7,16 +7,32 @@ from typing import Any
 import msgspec
 
 from device_runtime.bundle import manifest as schema
-from device_runtime.bundle.manifest import Blob, Record
+from device_runtime.bundle.manifest import Blob, KitFacts, Record
 from device_runtime.bundle.release import Release, open_release
 from tests.support import bundles
 
 
-def release(folder: Path, model: Path, *, context_length: int = 256, **settings: Any) -> Release:
-    """Write a release with this model, its files linked; settings override those of `bundles`."""
+def release(
+    folder: Path,
+    model: Path,
+    *,
+    context_length: int = 256,
+    kit: KitFacts | None = None,
+    **settings: Any,
+) -> Release:
+    """Write a release with this model, its files linked; settings override those of `bundles`.
+
+    Args:
+        folder: folder of the release.
+        model: folder of the model.
+        context_length: that of the manifest.
+        kit: the kit in the manifest; its program is named there alone.
+        settings: replace the manifest's.
+    """
     target = folder / schema.MODEL_FOLDER
     target.mkdir(parents=True)
-    records = []
+    draft = bundles.draft(kit.machine if kit else None)
+    records = [record for record in draft.manifest.records if record.component == "runtime"]
     for path in sorted(model.iterdir()):
         os.link(path, target / path.name)
         data = path.read_bytes()
@@ -32,10 +48,10 @@ def release(folder: Path, model: Path, *, context_length: int = 256, **settings:
             )
         )
         (target / path.name).chmod(0o644)
-    draft = bundles.draft(None)
     manifest = msgspec.structs.replace(
         draft.manifest,
         context_length=context_length,
+        kit=kit,
         records=tuple(records),
         settings=msgspec.structs.replace(
             draft.manifest.settings, **({"listen": "127.0.0.1:0", "threads": 2} | settings)

@@ -121,6 +121,12 @@ def test_processor_that_lacks_a_feature_of_the_kits_libraries() -> None:
     assert (check.status, "lacks asimddp" in check.found) == ("fail", True)
 
 
+def test_processor_that_is_not_known_is_a_warning() -> None:
+    assert doctor.processor(None, KIT).status == "ok"
+    check = doctor.processor(None, msgspec.structs.replace(KIT, cpu=("asimd",)))
+    assert (check.status, check.found, "asimd" in check.advice) == ("warn", "unknown", True)
+
+
 def test_units_that_were_edited_or_disabled_are_a_warning(tmp_path: Path) -> None:
     root = make_root(tmp_path / "root", ELF_X86_64)
     assert doctor.unit_files(Target(root)).found == "not installed"

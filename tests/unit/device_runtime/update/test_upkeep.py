@@ -17,7 +17,7 @@ from tests.support.bundles import draft
 from tests.support.commands import edgepack_runtime
 from tests.support.commands import refused as refused_command
 from tests.support.disks import overlay, small_disk
-from tests.support.targets import ELF_X86_64, make_root
+from tests.support.targets import ELF_AARCH64, ELF_X86_64, make_root
 
 STATE = "var/lib/edgepack"
 
@@ -341,12 +341,21 @@ def test_processor_and_memory_of_a_running_system(root: Path, tmp_path: Path) ->
     (root / "proc/cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2\n\nprocessor\t: 1\n")
     with pytest.raises(InstallError, match=r"needs a processor with avx2, bmi2; .* lacks bmi2"):
         install(needs, root)
-    (root / "proc/cpuinfo").write_text("processor : 0\nFeatures : fp avx2 bmi2\n")
+    (root / "proc/cpuinfo").write_text("processor : 0\nflags : fpu avx2 bmi2\n")
     (root / "proc/meminfo").write_text("MemTotal: 1048576 kB\nMemAvailable: 1 kB\n")
     with pytest.raises(InstallError, match="needs 2048 MiB of memory, the device has 1024"):
         install(needs, root)
     (root / "proc/meminfo").write_text("MemTotal: 4194304 kB\nMemAvailable: 1 kB\n")
     install(needs, root)
+
+
+def test_processor_of_the_machine_below_an_emulator_is_not_the_devices(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "arm64", ELF_AARCH64)
+    (root / "proc").mkdir()
+    (root / "proc/cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2\n")
+    assert Target(root).processor is None
+    (root / "proc/cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd\n")
+    assert Target(root).processor == frozenset({"fp", "asimd"})
 
 
 def test_commands(root: Path, tmp_path: Path) -> None:
