@@ -15,6 +15,9 @@ HALF_GRAPH = "model_fp16.onnx"
 """Graph in a model's folder that computes in half precision, beside the one that genai_config.json
 names: for GPUs that can. Both have the same weights."""
 
+GPU_LIBRARY = "onnxruntime_ep_webgpu/libonnxruntime_providers_webgpu.so"
+"""ONNX Runtime's plug-in for GPUs with a Vulkan driver, below site-packages."""
+
 
 class Processor(StrEnum):
     """A processor, and the graph that it runs."""
@@ -32,8 +35,7 @@ def gpu_library() -> Path | None:
     engine = importlib.util.find_spec("onnxruntime_genai")
     if engine is None or engine.origin is None:
         return None
-    folder = Path(engine.origin).parents[1] / "onnxruntime_ep_webgpu"
-    library = folder / "libonnxruntime_providers_webgpu.so"
+    library = Path(engine.origin).parents[1] / GPU_LIBRARY
     return library if library.is_file() else None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from device_runtime.bundle.manifest import KitFacts, Manifest
+from device_runtime.processor import GPU_LIBRARY
 
 GENERIC = "linux-"
 """Prefix of the names that match any Linux machine of an architecture: `linux-aarch64`."""
@@ -68,6 +69,12 @@ def hardware(board: Sequence[str] | None, machine: str, manifest: Manifest) -> U
         hint="Build the bundle with a profile for this device, or install it with --force if it is "
         "known to run here.",
     )
+
+
+def uses_gpu(manifest: Manifest) -> bool:
+    """Return whether the runtime in a bundle computes on a GPU if there is one."""
+    cuda = manifest.kit is not None and manifest.kit.cuda is not None
+    return cuda or any(record.path.endswith(f"/{GPU_LIBRARY}") for record in manifest.records)
 
 
 def processor(features: Collection[str] | None, kit: KitFacts) -> Unmet | None:

@@ -23,6 +23,7 @@ from device_runtime.bundle.delta import open_update
 from device_runtime.bundle.folder import BundleFolder
 from device_runtime.bundle.manifest import SIGNATURE_NAME
 from device_runtime.bundle.release import OnBytes, Release, disk_error, open_release
+from device_runtime.bundle.requirements import uses_gpu
 from device_runtime.bundle.source import Shared, Source
 from device_runtime.durable import Folder, aside_name, open_folder
 from device_runtime.errors import BundleError
@@ -102,7 +103,7 @@ def install(
                     with open_folder(release.folder) as folder:
                         folder.write(SIGNATURE_NAME, source.signature)
                 keyring.keep_first()
-                new_units = units.place(target)
+                new_units = units.place(target, gpu=uses_gpu(source.manifest))
                 new_settings = settings is not None and first_boot.write(target, settings)
                 switched = links.read(state, "current") != release.digest
                 serves = units.starts(target) or (

@@ -123,6 +123,9 @@ ProtectHome=yes
 PrivateTmp=yes
 """,
 }
+_GPU_GROUPS = ("render", "video")
+"""Groups that may open the devices of GPUs: /dev/dri/renderD*, and on a Jetson /dev/nv*."""
+_CACHE = "edgepack-runtime"
 _ENABLED = (SERVICE, GUARD)
 """Units that start with the system; the others are started when they are needed."""
 # Digests of the units that earlier versions wrote, without a first line of their own.
@@ -133,14 +136,34 @@ _MAX_BYTES = 64 << 10
 State = Literal["missing", "ours", "edited", "masked"]
 
 
-def place(target: Target) -> bool:
-    """Put program and units into the system; return whether a unit changed."""
+def place(target: Target, *, gpu: bool = False) -> bool:
+    """Put program and units into the system; return whether a unit changed.
+
+    Args:
+        target: the system.
+        gpu: the service computes on a GPU if there is one.
+    """
     sweep(target)
     with target.folder(PROGRAMS, make=True) as programs:
         if _link(programs, PROGRAM_NAME) != _PROGRAM_LINK:
             programs.link(PROGRAM_NAME, _PROGRAM_LINK)
-    changed = [unit for unit, text in _TEXTS.items() if _place_unit(target, unit, text)]
+    texts = dict(_TEXTS)
+    if gpu:
+        texts[SERVICE] = texts[SERVICE].replace("\n[Install]", f"{_for_gpu(target)}\n[Install]")
+    changed = [unit for unit, text in texts.items() if _place_unit(target, unit, text)]
     return changed != []
+
+
+def _for_gpu(target: Target) -> str:
+    """Return what the service needs for a GPU: its devices, and a place for compiled shaders.
+
+    A group that does not exist would keep the service from starting.
+    """
+    known = re.findall(r"^(\w+):", target.settings("etc/group", _MAX_BYTES), re.MULTILINE)
+    groups = [name for name in _GPU_GROUPS if name in known]
+    lines = [f"SupplementaryGroups={' '.join(groups)}"] if groups else []
+    lines += [f"CacheDirectory={_CACHE}", f"Environment=XDG_CACHE_HOME=/var/cache/{_CACHE}"]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def remove(target: Target) -> None:

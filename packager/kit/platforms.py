@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from device_runtime.processor import GPU_LIBRARY
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cross:
@@ -66,7 +68,6 @@ class Platform:
 
 _CPU_ENGINE = ("onnxruntime", "onnxruntime-genai")
 _WEBGPU_ENGINE = (*_CPU_ENGINE, "onnxruntime-ep-webgpu")
-_WEBGPU_LIBRARY = "onnxruntime_ep_webgpu/libonnxruntime_providers_webgpu.so"
 
 _BOOKWORM_ARM64 = Cross(
     debian="arm64",
@@ -93,7 +94,7 @@ PLATFORMS = {
             name="linux-x86_64-webgpu",
             machine="x86_64",
             engine=_WEBGPU_ENGINE,
-            webgpu=_WEBGPU_LIBRARY,
+            webgpu=GPU_LIBRARY,
         ),
         Platform(
             name="linux-aarch64-cpu",
@@ -105,7 +106,7 @@ PLATFORMS = {
             name="linux-aarch64-webgpu",
             machine="aarch64",
             engine=_WEBGPU_ENGINE,
-            webgpu=_WEBGPU_LIBRARY,
+            webgpu=GPU_LIBRARY,
             cross=_BOOKWORM_ARM64,
         ),
         Platform(

@@ -9,9 +9,11 @@ import pytest
 
 from device_runtime import doctor
 from device_runtime.bundle.manifest import CudaFacts, KitFacts
+from device_runtime.doctor import gpu
 from device_runtime.server.listener import bind
 from device_runtime.update.install import install
 from device_runtime.update.target import Target
+from device_runtime.vulkan import Gpu, Gpus
 from tests.support import bundles, statuses
 from tests.support.commands import edgepack_runtime
 from tests.support.targets import ELF_X86_64, make_root
@@ -109,7 +111,7 @@ def test_c_library(found: str, status: str) -> None:
     ],
 )
 def test_jetpack(text: str | None, status: str, words: str) -> None:
-    check = doctor.jetpack(text, CUDA)
+    check = gpu.jetpack(text, CUDA)
     assert check.status == status
     assert words in check.found
 
@@ -139,8 +141,8 @@ def test_units_that_were_edited_or_disabled_are_a_warning(tmp_path: Path) -> Non
 
 
 def test_libraries_that_cannot_be_loaded_are_named() -> None:
-    assert doctor.libraries(["libc.so.6"], CUDA).status == "ok"
-    check = doctor.libraries(["libc.so.6", "libno-such.so.1"], CUDA)
+    assert gpu.libraries(["libc.so.6"], CUDA).status == "ok"
+    check = gpu.libraries(["libc.so.6", "libno-such.so.1"], CUDA)
     assert check.status == "fail"
     assert "libno-such.so.1" in check.found
     assert "libc.so.6" not in check.found
@@ -151,12 +153,30 @@ def test_libraries_that_cannot_be_loaded_are_named() -> None:
     [("8.7", "ok"), ("8.6", "fail"), ("8.9", "fail"), ("11.0", "fail"), ("12.1", "ok")],
 )
 def test_gpu_must_be_one_that_the_runtime_has_code_for(capability: str, status: str) -> None:
-    assert doctor.gpu(capability, "", CUDA).status == status
+    assert gpu.gpu(capability, "", CUDA).status == status
 
 
 def test_missing_gpu_says_why() -> None:
-    check = doctor.gpu(None, "no driver", CUDA)
+    check = gpu.gpu(None, "no driver", CUDA)
     assert (check.status, check.found) == ("fail", "no driver")
+
+
+@pytest.mark.parametrize(
+    ("listed", "status", "words"),
+    [
+        (Gpus(gpus=(Gpu(name="Orin", driver=1, software=False),)), "ok", "Orin"),
+        (
+            Gpus(gpus=(Gpu(name="llvmpipe", driver=1, software=True),)),
+            "warn",
+            "llvmpipe computes on the CPU",
+        ),
+        (Gpus(problem="there is no Vulkan loader"), "warn", "there is no Vulkan loader"),
+    ],
+)
+def test_gpu_with_a_vulkan_driver(listed: Gpus, status: str, words: str) -> None:
+    check = gpu.vulkan(listed)
+    assert (check.status, check.found) == (status, words)
+    assert ("libvulkan1" in check.advice) == (status == "warn")
 
 
 def test_damaged_release_is_a_failure_with_advice(tmp_path: Path) -> None:

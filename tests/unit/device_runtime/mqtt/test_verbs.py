@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from device_runtime.api.errors import ApiError
-from device_runtime.doctor import Check
+from device_runtime.doctor.check import Check
 from device_runtime.errors import ServiceError
 from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest, Usage
 from device_runtime.mqtt import verbs as module

@@ -223,6 +223,40 @@ def test_systemd_accepts_the_unit(bundle: Path, tmp_path: Path) -> None:
     assert verify_unit(root) == (0, [])
 
 
+GPU_LIBRARY = "runtime/_internal/onnxruntime_ep_webgpu/libonnxruntime_providers_webgpu.so"
+
+
+@pytest.mark.requires("systemd-analyze")
+@pytest.mark.parametrize(
+    ("known", "groups"),
+    [
+        ("root:x:0:\nvideo:x:44:\nrender:x:105:\n", "SupplementaryGroups=render video"),
+        ("root:x:0:\nvideo:x:44:\n", "SupplementaryGroups=video"),
+        ("root:x:0:\n", None),
+        (None, None),
+    ],
+)
+def test_service_with_a_gpu_may_open_it(
+    tmp_path: Path, known: str | None, groups: str | None
+) -> None:
+    root = make_root(tmp_path / "root", ELF_X86_64)
+    if known is not None:
+        (root / "etc/group").write_text(known)
+    gpu = bundles.draft().with_file(GPU_LIBRARY, b"plug-in").write(tmp_path / "gpu.epk")
+    release = install(gpu, root)
+    unit = root / "etc/systemd/system/edgepack.service"
+    lines = unit.read_text().splitlines()
+    assert [line for line in lines if line.startswith("Supp")] == ([groups] if groups else [])
+    assert "Environment=XDG_CACHE_HOME=/var/cache/edgepack-runtime" in lines
+    shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
+    assert verify_unit(root) == (0, [])
+    assert install(gpu, root).digest == release.digest
+    assert unit.read_text().splitlines() == lines
+    # The next release has no use for it.
+    install(bundles.draft().replaced(sequence=2).write(tmp_path / "cpu.epk"), root)
+    assert "Supplementary" not in unit.read_text()
+
+
 def test_the_devices_own_command(root: Path, bundle: Path, tmp_path: Path) -> None:
     done = edgepack_runtime("install", bundle, "--root", root, "--json")
     assert done.status == 0, done.err

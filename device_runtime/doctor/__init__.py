@@ -3,28 +3,28 @@
 Each check judges facts about the device; `examine` reads the facts.
 """
 
-import ctypes
 import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from device_runtime.bundle import requirements
-from device_runtime.bundle.manifest import CudaFacts, KitFacts, Manifest
+from device_runtime.bundle.manifest import KitFacts, Manifest
 from device_runtime.bundle.release import Release
 from device_runtime.bundle.requirements import Unmet
 from device_runtime.config.options import RuntimeConfig
+from device_runtime.doctor import gpu
+from device_runtime.doctor.check import Check
 from device_runtime.errors import BundleError, DeviceError
 from device_runtime.memory import limits, parse_meminfo
 from device_runtime.mqtt import address, contract, health
 from device_runtime.mqtt.connection import Connection, ConnectionLostError, Incoming
 from device_runtime.mqtt.session import UNHEARD
+from device_runtime.processor import gpu_graphs
 from device_runtime.server.listener import bind
 from device_runtime.status import board
 from device_runtime.status.board import Board
@@ -32,12 +32,7 @@ from device_runtime.status.device_id import device_id
 from device_runtime.update import units
 from device_runtime.update.keyring import Keyring, describe
 from device_runtime.update.target import Target
-
-# JetPack versions by the major version of Jetson Linux (L4T) that they are based on.
-_JETPACKS = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
-
-# CUdevice_attribute in CUDA's driver API.
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+from device_runtime.worker import gpus
 
 EARLIEST_YEAR = 2026
 """This program was not there before."""
@@ -46,22 +41,6 @@ BROKER_S = 10.0
 """Timeout of the check of the broker."""
 
 _OWN_KEYS = "Install a bundle that is signed with a key of /etc/edgepack/keys.d."
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a check.
-
-    Attributes:
-        name: subject of the check.
-        status: `fail` prevents the model from running, `warn` may.
-        found: state of the device.
-        advice: what to do; empty if nothing.
-    """
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    found: str
-    advice: str = ""
 
 
 def examine(release: Release, config: RuntimeConfig) -> list[Check]:
@@ -90,12 +69,9 @@ def surroundings(release: Release) -> list[Check]:
             unit_files(Target(Path("/"))),
         ]
         if manifest.kit.cuda is not None:
-            tegra = Path("/etc/nv_tegra_release")
-            checks += [
-                jetpack(tegra.read_text() if tegra.is_file() else None, manifest.kit.cuda),
-                libraries(manifest.kit.cuda.libraries, manifest.kit.cuda),
-                gpu(*_compute_capability(), manifest.kit.cuda),
-            ]
+            checks += gpu.cuda(manifest.kit.cuda)
+    if gpu_graphs(release.model_folder):
+        checks.append(gpu.vulkan(gpus.find()))
     return checks
 
 
@@ -296,84 +272,3 @@ def _check(
     if unmet is not None:
         return Check(name=name, status=status, found=unmet.problem, advice=unmet.hint)
     return Check(name=name, status="ok", found=state)
-
-
-def jetpack(tegra_release: str | None, cuda: CudaFacts) -> Check:
-    """Check the JetPack, from the content of /etc/nv_tegra_release; None without that file."""
-    if tegra_release is None:
-        return Check(
-            name="JetPack",
-            status="warn",
-            found="none: this is not a Jetson board",
-            advice=f"Any machine with a GPU and CUDA {cuda.version} can run this release.",
-        )
-    version = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", tegra_release)
-    major = _JETPACKS.get(version[1]) if version else None
-    if version is None or major is None:
-        return Check(
-            name="JetPack",
-            status="warn",
-            found=f"unknown: {tegra_release.splitlines()[0][:60]!r}",
-            advice=f"This release was built for JetPack {cuda.jetpack}.",
-        )
-    state = f"{major} (Jetson Linux {version[1]}.{version[2]})"
-    if int(major) < int(cuda.jetpack):
-        advice = f"Install JetPack {cuda.jetpack}: this release needs its CUDA {cuda.version}."
-        return Check(name="JetPack", status="fail", found=state, advice=advice)
-    return Check(name="JetPack", status="ok", found=state)
-
-
-def libraries(names: Iterable[str], cuda: CudaFacts) -> Check:
-    """Check that the dynamic linker finds CUDA's libraries."""
-    missing = [name for name in names if not _loads(name)]
-    if missing:
-        return Check(
-            name="CUDA libraries",
-            status="fail",
-            found=f"cannot be loaded: {', '.join(missing)}",
-            advice=f"Install CUDA {cuda.version}; on a Jetson board, JetPack {cuda.jetpack} and "
-            "its package nvidia-jetpack.",
-        )
-    return Check(name="CUDA libraries", status="ok", found=f"CUDA {cuda.version}")
-
-
-def gpu(capability: str | None, problem: str, cuda: CudaFacts) -> Check:
-    """Check the GPU's compute capability; None with the problem if there is no usable GPU."""
-    if capability is None:
-        advice = "Check the driver with nvidia-smi, and the permissions of /dev/nv*."
-        return Check(name="GPU", status="fail", found=problem, advice=advice)
-    if not cuda.serves(capability):
-        return Check(
-            name="GPU",
-            status="fail",
-            found=f"compute capability {capability}; the runtime has code for "
-            f"{', '.join(cuda.gpus)}",
-            advice="Build the bundle with a CPU profile, such as cpu-aarch64.",
-        )
-    return Check(name="GPU", status="ok", found=f"compute capability {capability}")
-
-
-def _loads(name: str) -> bool:
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        return False
-    return True
-
-
-def _compute_capability() -> tuple[str | None, str]:
-    """Return the compute capability of the first GPU, `8.7`, or None and the reason."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None, "no driver: libcuda.so.1 cannot be loaded"
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    for status in (
-        driver.cuInit(0),
-        driver.cuDeviceGet(ctypes.byref(device), 0),
-        driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device),
-        driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device),
-    ):
-        if status != 0:
-            return None, f"the driver finds no GPU (error {status})"
-    return f"{major.value}.{minor.value}", ""
