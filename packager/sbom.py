@@ -3,13 +3,13 @@
 import json
 import uuid
 from collections.abc import Iterable
-from typing import Protocol
 
-from cyclonedx.factory.license import LicenseFactory
+from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
+from msgspec import Struct
 from packageurl import PackageURL
 
 from device_runtime.bundle.manifest import ModelFacts
@@ -18,23 +18,26 @@ from device_runtime.bundle.manifest import ModelFacts
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "edgepack.sbom")
 
 
-class Package(Protocol):
-    """A package in a frozen runtime."""
+class Package(Struct, frozen=True, kw_only=True):
+    """A package whose code is in a frozen runtime.
 
-    @property
-    def name(self) -> str:
-        """Name in the package index."""
-        ...
+    Attributes:
+        name: name of the package, normalized if it is Python's.
+        version: exact version of the package; empty if not known.
+        license: SPDX expression, or the licence as the package names it; empty if it names none.
+        purl: package URL; empty if it has none.
+        sha256: digest (hex) of what was downloaded; empty if nothing was.
+        files: digests (sha256, hex) of its files in the runtime, by path.
+        contains: packages that it has been built from, which are of no file of their own.
+    """
 
-    @property
-    def version(self) -> str:
-        """Exact version."""
-        ...
-
-    @property
-    def license(self) -> str:
-        """SPDX expression, or the licence as the package names it; empty if it names none."""
-        ...
+    name: str
+    version: str
+    license: str
+    purl: str = ""
+    sha256: str = ""
+    files: dict[str, str] = {}
+    contains: tuple["Package", ...] = ()
 
 
 def render(bundle_id: str, version: str, model: ModelFacts, packages: Iterable[Package]) -> bytes:
@@ -46,21 +49,10 @@ def render(bundle_id: str, version: str, model: ModelFacts, packages: Iterable[P
             type=ComponentType.MACHINE_LEARNING_MODEL,
             bom_ref=f"model:{model.name}",
             licenses=_licenses(model.license),
-            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=model.source_sha256)],
-        )
+            hashes=_hashes(model.source_sha256),
+        ),
+        *(_component(package) for package in packages),
     ]
-    for package in packages:
-        kind = "generic" if package.name == "python" else "pypi"
-        purl = PackageURL(kind, name=package.name.lower(), version=package.version)
-        components.append(
-            Component(
-                name=package.name,
-                version=package.version,
-                bom_ref=purl.to_string(),
-                purl=purl,
-                licenses=_licenses(package.license),
-            )
-        )
     bom = Bom(components=components)
     bom.metadata.component = root
     bom.register_dependency(root, components)
@@ -69,6 +61,30 @@ def render(bundle_id: str, version: str, model: ModelFacts, packages: Iterable[P
     body = json.dumps(rendered, sort_keys=True)
     rendered["serialNumber"] = uuid.uuid5(NAMESPACE, body).urn
     return json.dumps(rendered, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _component(package: Package, within: str = "") -> Component:
+    """Return a package with all that it consists of: references are unique in the SBOM."""
+    reference = within + (package.purl or f"{package.name}@{package.version}")
+    files = [
+        Component(
+            name=path, type=ComponentType.FILE, bom_ref=f"file:{path}", hashes=_hashes(digest)
+        )
+        for path, digest in package.files.items()
+    ]
+    return Component(
+        name=package.name,
+        version=package.version or None,
+        bom_ref=reference,
+        purl=PackageURL.from_string(package.purl) if package.purl else None,
+        licenses=_licenses(package.license),
+        hashes=_hashes(package.sha256),
+        components=[*files, *(_component(part, f"{reference}#") for part in package.contains)],
+    )
+
+
+def _hashes(sha256: str) -> list[HashType]:
+    return [HashType(alg=HashAlgorithm.SHA_256, content=sha256)] if sha256 else []
 
 
 def _licenses(text: str) -> list:  # type: ignore[type-arg]

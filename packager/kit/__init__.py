@@ -6,9 +6,9 @@ machine as a file (`export`, `import_`).
 
 from packager.kit.archive import export, import_
 from packager.kit.collection import Kit, check, ensure, installed, is_there
-from packager.kit.contents import Package
 from packager.kit.cuda import warn
 from packager.kit.platforms import PLATFORMS, Platform
+from packager.sbom import Package
 
 __all__ = [
     "PLATFORMS",

@@ -20,9 +20,9 @@ from device_runtime.bundle.manifest import KitFacts
 from packager import cache, console
 from packager.errors import CommandError, KitError
 from packager.kit import contents, cpu, cuda, freeze, native, rootfs
-from packager.kit.contents import Package
 from packager.kit.freeze import Environment
 from packager.kit.platforms import PLATFORMS, Platform
+from packager.sbom import Package
 from packager.suggest import suggest
 
 RUNTIME = "runtime"
@@ -37,7 +37,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
         recipe: digest of edgepack's own inputs: runtime source, packages, steps.
         python: version of the frozen Python.
         edgepack: version of the edgepack that built the kit.
-        packages: packages in the kit, for the SBOM.
+        packages: packages in the kit and their files, for the SBOM.
     """
 
     facts: KitFacts
@@ -187,17 +187,12 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                     libraries=target.opened_libraries,
                 )
                 features = cpu.features(environment, version)
-                python = environment.run(
-                    [environment.python, "-c", "import platform; print(platform.python_version())"],
-                    freeze.PATH,
-                    "Querying the Python version",
-                ).strip()
         except CommandError as error:
             raise KitError(
                 f"the kit {target.name} could not be built: {error}\n{error.log}",
                 hint=error.hint or "See the program's own output above.",
             ) from error
-        frozen.rename(folder / RUNTIME)
+        frozen.folder.rename(folder / RUNTIME)
         description = Description(
             facts=KitFacts(
                 name=target.name,
@@ -208,9 +203,9 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                 cpu=features,
             ),
             recipe=cache.key(inputs["recipe"]),
-            python=python,
+            python=frozen.python,
             edgepack=device_runtime.__version__,
-            packages=contents.packages(freeze.site_packages(wheels, version), python),
+            packages=frozen.packages,
         )
         encoded = msgspec.json.format(msgspec.json.encode(description), indent=1)
         (folder / DESCRIPTION).write_bytes(encoded + b"\n")

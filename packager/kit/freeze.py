@@ -6,8 +6,8 @@ same bytes: no clock, hash seed or path of the host affects the result.
 """
 
 import importlib.util
+import json
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -21,13 +21,14 @@ from packaging.requirements import Requirement
 import device_runtime
 from packager import cache, console
 from packager.errors import CommandError, KitError
-from packager.kit import lock
-from packager.kit.contents import FREEZER_PACKAGES, PROGRAM, frozen_distributions, normal
+from packager.kit import components, lock
+from packager.kit.contents import FREEZER_PACKAGES, PROGRAM, normal
 from packager.run import run
+from packager.sbom import Package
 
 SOURCE = Path(device_runtime.__file__).parent
 
-RECIPE = 2
+RECIPE = 3
 """Version of the steps: incremented when a change of the steps changes a kit."""
 
 _EXCLUDED = (
@@ -38,6 +39,9 @@ _EXCLUDED = (
     "tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "lib2to3",
     "xmlrpc", "ensurepip",
 )  # fmt: skip
+
+_REPORT = "report.json"
+"""pip's report beside the installed wheels; it has their digests."""
 
 _REFUSED = (
     "pip takes only files with the hashes in edgepack's lock. Check the network, and where pip "
@@ -55,13 +59,30 @@ class Environment:
         python: path of the interpreter; it must see no packages but those passed to it.
         work: path of the work folder inside the environment.
         wheels: path of the folder from `wheels` inside the environment.
+        root: the environment's root file system.
         run: runs a program in the environment: argv, environment variables, title of the step.
     """
 
     python: str
     work: str
     wheels: str
+    root: Path
     run: Callable[[Sequence[str], Mapping[str, str], str], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """The frozen runtime.
+
+    Attributes:
+        folder: folder with the program and all it needs.
+        python: version of the frozen Python.
+        packages: packages that its files are of.
+    """
+
+    folder: Path
+    python: str
+    packages: tuple[Package, ...]
 
 
 def device_packages() -> list[str]:
@@ -153,6 +174,7 @@ def wheels(requirements: Sequence[str], python: str, options: Sequence[str]) -> 
                 *(sys.executable, "-m", "pip", "install", "--disable-pip-version-check"),
                 *("--no-deps", "--no-compile", "--only-binary=:all:", "--target", target),
                 *("--require-hashes", "--requirement", file.name, *options),
+                *("--report", folder / _REPORT),
             ]
             try:
                 run(command, what=what, env=env)
@@ -164,6 +186,7 @@ def wheels(requirements: Sequence[str], python: str, options: Sequence[str]) -> 
         "python": python,
         "options": list(options),
         "on": os.uname().machine,
+        "report": _REPORT,
     }
     return cache.stage("wheels", inputs, make)
 
@@ -181,8 +204,8 @@ def freeze(
     python: str,
     source: str,
     libraries: Sequence[str] = (),
-) -> Path:
-    """Freeze the device runtime and check that it starts; return PyInstaller's folder.
+) -> Frozen:
+    """Freeze the device runtime and check that it starts.
 
     Args:
         environment: environment to freeze in; it sees the two folders.
@@ -194,7 +217,8 @@ def freeze(
 
     Raises:
         CommandError: PyInstaller failed, or the program does not start.
-        KitError: the source has changed, or the program reports another version than it has.
+        KitError: the source has changed, the program reports another version than it has, or a
+            file is of no known package.
     """
     copy = work / "src" / "device_runtime"
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
@@ -238,7 +262,8 @@ def freeze(
         frozen = work / "dist" / PROGRAM
         _strip(environment, work, frozen)
         _add_libraries(site, frozen, libraries)
-        _copy_licenses(site, frozen)
+        inputs = _inputs(environment, work, wheels, site)
+        packages = components.collect(frozen, inputs)
         _normalize(frozen)
     reported = environment.run(
         [f"{work_path}/dist/{PROGRAM}/{PROGRAM}", "--version"],
@@ -247,7 +272,7 @@ def freeze(
     )
     if device_runtime.__version__ not in reported:
         raise KitError(f"the frozen runtime reports {reported.strip()!r} as its version")
-    return frozen
+    return Frozen(folder=frozen, python=inputs.python, packages=packages)
 
 
 def _add_libraries(site: Path, frozen: Path, names: Sequence[str]) -> None:
@@ -274,15 +299,27 @@ def _strip(environment: Environment, work: Path, frozen: Path) -> None:
     environment.run(["strip", "--strip-debug", *paths], PATH, "Stripping the runtime")
 
 
-def _copy_licenses(site: Path, frozen: Path) -> None:
-    """Copy the licence texts of the frozen packages, as most of the licences require."""
-    for distribution in frozen_distributions(site):
-        for file in distribution.files or ():
-            if re.match(r"(LICEN[CS]E|COPYING|NOTICE|ThirdPartyNotices)", file.name, re.I):
-                folder = frozen / "_internal" / "licenses" / normal(distribution.name)
-                target = folder.joinpath(*file.parts[1:])
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(str(file.locate()), target)
+def _inputs(environment: Environment, work: Path, wheels: Path, site: Path) -> components.Inputs:
+    """Return the sources of the kit's files, after PyInstaller has run."""
+    query = (
+        "import platform, sysconfig as s; print(platform.python_version(), s.get_path('stdlib'))"
+    )
+    answer = environment.run([environment.python, "-c", query], PATH, "Querying the Python version")
+    version, _, stdlib = answer.strip().partition(" ")
+    report = json.loads((wheels / _REPORT).read_text())
+    return components.Inputs(
+        site=site,
+        wheels={
+            normal(item["metadata"]["name"]): item["download_info"]["archive_info"]["hashes"][
+                "sha256"
+            ]
+            for item in report["install"]
+        },
+        root=environment.root,
+        python=version,
+        stdlib=environment.root / stdlib.lstrip("/"),
+        origins=components.origins(work / "build" / PROGRAM / "COLLECT-00.toc"),
+    )
 
 
 def _normalize(frozen: Path) -> None:

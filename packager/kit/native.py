@@ -59,5 +59,9 @@ def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environm
         return run(argv, what=what, env=variables, cwd=work)
 
     yield Environment(
-        python=str(clean / "bin" / "python"), work=str(work), wheels=str(wheels), run=run_here
+        python=str(clean / "bin" / "python"),
+        work=str(work),
+        wheels=str(wheels),
+        root=Path("/"),
+        run=run_here,
     )

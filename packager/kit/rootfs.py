@@ -46,6 +46,19 @@ exit 0
 """
 
 
+# The packages are unpacked without dpkg, so they are recorded as it would: the files of each, and
+# its version.
+_RECORD = """
+set -e
+for deb in "$1"/var/cache/apt/archives/*.deb; do
+    name=$(dpkg-deb --field "$deb" Package)
+    dpkg-deb --fsys-tarfile "$deb" | tar --list | sed 's|^[.]||' > "$1/var/lib/dpkg/info/$name.list"
+    dpkg-deb --field "$deb" Package Source Version Architecture >> "$1/var/lib/dpkg/status"
+    echo >> "$1/var/lib/dpkg/status"
+done
+"""
+
+
 def python(target: Platform) -> str:
     """Return the minor version of the Python to freeze."""
     return _cross(target).python
@@ -92,7 +105,11 @@ def environment(target: Platform, work: Path, wheels: Path) -> Iterator[Environm
         )
 
     yield Environment(
-        python=f"/usr/bin/python{cross.python}", work="/work", wheels="/wheels", run=run_there
+        python=f"/usr/bin/python{cross.python}",
+        work="/work",
+        wheels="/wheels",
+        root=root,
+        run=run_there,
     )
 
 
@@ -148,6 +165,7 @@ def _root(cross: Cross) -> Path:
                 [
                     *("mmdebstrap", "--variant=extract", f"--architectures={cross.debian}"),
                     "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+                    f"--extract-hook={_RECORD}",
                     f"--include={','.join((*_PACKAGES, f'libpython{cross.python}'))}",
                     *(cross.suite, str(folder), *sources),
                 ],
@@ -163,6 +181,7 @@ def _root(cross: Cross) -> Path:
         "debian": cross.debian,
         "suite": cross.suite,
         "packages": [*_PACKAGES, cross.python],
+        "record": _RECORD,
         "sources": sources,
     }
     return cache.stage("rootfs", inputs, make)

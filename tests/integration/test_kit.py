@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packageurl import PackageURL
 
-from packager import cache, kit
+from device_runtime.bundle.manifest import ModelFacts
+from packager import cache, kit, sbom
 from packager.errors import CommandError
 from packager.kit import rootfs
 from tests.support.frozen import frozen_modules
@@ -34,22 +38,74 @@ def test_kit_holds_the_runtime_and_nothing_of_the_host() -> None:
     top = {name.split(".")[0] for name in modules}
     assert {"device_runtime", "onnxruntime_genai", "uvicorn", "numpy", "ssl"} <= top
     assert not top & {"torch", "transformers", "onnx", "pip", "setuptools", "packager", "rich"}
-    assert {package.name for package in made.packages} >= {"python", "numpy", "onnxruntime-genai"}
-    assert all(package.license for package in made.packages)
-    assert (made.folder / "_internal/licenses/onnxruntime/LICENSE").is_file()
     modes = {path.stat().st_mode & 0o777 for path in made.folder.rglob("*") if path.is_file()}
     assert modes <= {0o644, 0o755}
 
 
+def check_components(made: kit.Kit) -> None:
+    """All files of a kit are of a component, with digest, licence and its text."""
+    files = {
+        path.relative_to(made.folder).as_posix(): cache.file_digest(path)
+        for path in made.folder.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+    listed = [file for package in made.packages for file in package.files.items()]
+    assert sorted(listed) == sorted(files.items())
+    assert [package.name for package in made.packages if not package.license] == []
+    untold = {
+        package.name
+        for package in made.packages
+        if not any("/licenses/" in file for file in package.files)
+    }
+    assert untold <= {"libgfortran", "libquadmath", "libscipy_openblas64_"}  # numpy's has theirs
+    licenses = {file: package.license for package in made.packages for file in package.files}
+    for library, name in (
+        ("libbz2.so.1.0", "bzip2-1.0.6"),
+        ("libcrypto.so.3", "Apache-2.0"),
+        ("libffi.so.8", "MIT"),
+        ("libsqlite3.so.0", "blessing"),
+        ("libssl.so.3", "Apache-2.0"),
+        ("libstdc++.so.6", "GPL-3.0-or-later WITH GCC-exception-3.1"),
+        ("libz.so.1", "Zlib"),
+    ):
+        assert licenses[f"_internal/{library}"] == name
+    names = {package.name for package in made.packages}
+    assert names >= {"edgepack", "python", "pyinstaller", "numpy", "onnxruntime-genai"}
+    assert names >= {"libgfortran", "libscipy_openblas64_"}
+    (cryptography,) = (package for package in made.packages if package.name == "cryptography")
+    assert "openssl" in {package.name for package in cryptography.contains}
+
+
 @pytest.mark.slow
-def test_freezing_twice_gives_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_that_is_frozen_is_in_the_sbom() -> None:
+    made = kit.ensure(HOST)
+    check_components(made)
+    model = ModelFacts(
+        name="m", source="s", source_sha256="0" * 64, architecture="a", parameters=1, license=""
+    )
+    rendered = sbom.render("m", "1", model, made.packages).decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(rendered) is None
+    debian = [package for package in made.packages if package.purl.startswith("pkg:deb/")]
+    assert debian or not Path("/var/lib/dpkg/status").is_file()
+    for package in debian:
+        query = ["dpkg-query", "--show", "--showformat=${Version}", package.name]
+        assert subprocess.check_output(query, text=True) == package.version
+
+
+@pytest.mark.slow
+def test_clean_builds_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = kit.ensure(HOST).description
     folder = tmp_path / "another-folder"
     folder.mkdir()
     monkeypatch.setenv("EDGEPACK_CACHE", str(folder))
-    assert kit.ensure(HOST).description == before
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    monkeypatch.setenv("LC_ALL", "C")
+    umask = os.umask(0o077)
+    try:
+        assert kit.ensure(HOST).description == before
+    finally:
+        os.umask(umask)
     assert sorted(path.name for path in folder.iterdir()) == ["kit", "wheels"]
 
 
@@ -62,6 +118,11 @@ def test_arm64_kit_is_made_here() -> None:
     assert program[18:20] == (183).to_bytes(2, "little")  # ELF's e_machine: EM_AARCH64
     assert "device_runtime.cli" in frozen_modules(made.folder)
     assert mounts(cache.root()) == []
+    check_components(made)
+    owners = {file: package for package in made.packages for file in package.files}
+    purl = PackageURL.from_string(owners["_internal/libssl.so.3"].purl)
+    assert (purl.type, purl.name, purl.version is not None) == ("deb", "libssl3", True)
+    assert purl.qualifiers == {"arch": "arm64", "distro": "debian-12", "upstream": "openssl"}
 
 
 @pytest.mark.slow
