@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ def environment(baseline: str) -> Environment:
         assert variables["PYTHONPATH"] == "/wheels/lib/python3.11/site-packages"
         return baseline
 
-    return Environment(python="python3", work="/work", wheels="/wheels", run=answer)
+    return Environment(python="python3", work="/work", wheels="/wheels", root=Path("/"), run=answer)
 
 
 def test_features_have_the_names_of_cpuinfo() -> None:
@@ -37,5 +38,5 @@ def test_numpy_of_this_machine_tells_its_features() -> None:
     def here(argv: Sequence[str], variables: Mapping[str, str], what: str) -> str:
         return run(argv, what=what)
 
-    asked = Environment(python=sys.executable, work="", wheels="", run=here)
+    asked = Environment(python=sys.executable, work="", wheels="", root=Path("/"), run=here)
     assert cpu.features(asked, "3.11")
