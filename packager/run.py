@@ -81,6 +81,7 @@ def run(
     what: str,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    hint: str = "",
 ) -> str:
     """Run a program to its end and return its output (stdout and stderr together).
 
@@ -89,6 +90,7 @@ def run(
         what: title of the step, for the error message ("Building the model").
         env: the whole environment; None for the caller's own.
         cwd: working folder.
+        hint: what to do if the program fails.
 
     Raises:
         CommandError: the program is missing, or exited with a status other than 0; `log` has
@@ -109,7 +111,7 @@ def run(
     if status != 0:
         reason = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
         tail = "".join(deque(output.splitlines(keepends=True), TAIL_LINES))
-        raise CommandError(f"{what}: {Path(argv[0]).name} {reason}", log=tail)
+        raise CommandError(f"{what}: {Path(argv[0]).name} {reason}", log=tail, hint=hint)
     return output
 
 

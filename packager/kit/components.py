@@ -234,8 +234,8 @@ def _library(internal: Path, path: str) -> _Part:
     """Return a library that has no metadata; its version is that of its interface."""
     openblas = _OPENBLAS.search((internal / path).read_bytes())
     version = openblas[1].decode() if openblas else path.partition(".so")[2].lstrip(".")
-    name, license = _library_name(path), _library_license(path)
-    return _Part(package=Package(name=name, version=version, license=license), paths={path})
+    package = Package(name=_library_name(path), version=version, license=_library_license(path))
+    return _Part(package=package, paths={path})
 
 
 def _library_name(path: str) -> str:

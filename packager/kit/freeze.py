@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 import device_runtime
 from packager import cache, console
-from packager.errors import CommandError, KitError
+from packager.errors import KitError
 from packager.kit import components, lock
 from packager.kit.contents import FREEZER_PACKAGES, PROGRAM, normal
 from packager.run import run
@@ -176,10 +176,7 @@ def wheels(requirements: Sequence[str], python: str, options: Sequence[str]) -> 
                 *("--require-hashes", "--requirement", file.name, *options),
                 *("--report", folder / _REPORT),
             ]
-            try:
-                run(command, what=what, env=env)
-            except CommandError as error:
-                raise CommandError(str(error), log=error.log, hint=_REFUSED) from None
+            run(command, what=what, env=env, hint=_REFUSED)
 
     inputs = {
         "requirements": list(requirements),

@@ -22,6 +22,13 @@ _PACKAGES = (
     "python3", "libstdc++6", "libgomp1", "ca-certificates",
 )  # fmt: skip
 
+# Debian's packages must be signed with its archive keys: for this root, apt trusts no others.
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_REFUSED = (
+    "Debian's packages are taken only if their lists have a valid signature of Debian. Check the "
+    "network, the time of this machine, and its package sources: apt-get update"
+)
+
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _RULES = Path("/usr/lib/binfmt.d")
 
@@ -124,6 +131,7 @@ def check(target: Platform) -> None:
     emulated = shutil.which(f"{cross.emulator}-static") is not None
     available = {
         "mmdebstrap": shutil.which("mmdebstrap") is not None,
+        "debian-archive-keyring": _KEYRING.is_file(),
         "qemu-user-static": emulated and (_registered(cross) or _rule(cross).is_file()),
     }
     missing = [package for package, installed in available.items() if not installed]
@@ -166,10 +174,13 @@ def _root(cross: Cross) -> Path:
                     *("mmdebstrap", "--variant=extract", f"--architectures={cross.debian}"),
                     "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
                     f"--extract-hook={_RECORD}",
+                    f"--keyring={_KEYRING}",
+                    '--aptopt=Dir::Etc::TrustedParts "/dev/null"',
                     f"--include={','.join((*_PACKAGES, f'libpython{cross.python}'))}",
                     *(cross.suite, str(folder), *sources),
                 ],
                 what="Unpacking Debian",
+                hint=_REFUSED,
             )
         shutil.rmtree(folder / "dev")
         for name in ("dev", "work", "wheels"):

@@ -125,6 +125,58 @@ def test_arm64_kit_is_made_here() -> None:
     assert purl.qualifiers == {"arch": "arm64", "distro": "debian-12", "upstream": "openssl"}
 
 
+RELEASE = """\
+Origin: Debian
+Suite: stable
+Codename: bookworm
+Architectures: arm64
+Components: main
+Date: Sat, 01 Jan 2022 00:00:00 UTC
+SHA256:
+ e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 main/binary-arm64/Packages
+"""
+
+FOREIGN = f"""\
+-----BEGIN PGP SIGNED MESSAGE-----
+Hash: SHA256
+
+{RELEASE}-----BEGIN PGP SIGNATURE-----
+
+iHUEARYIAB0WIQTncbQVO9DxZ8RudHt1lTzn5zYRDQUCawkCrAAKCRB1lTzn5zYR
+DcX8AP0Q3nFGZT5PAP+jr3G+JCmefj0buLKtlnUKn9OotNmCOQD9H6kd//xRa19v
+wrXR5EjF2AIcHrRix3+0XfGFeDIOWgc=
+=kfO/
+-----END PGP SIGNATURE-----
+"""
+"""The same, signed with a key that is not Debian's."""
+
+
+@emulated
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("Release", RELEASE, "is not signed"),
+        ("InRelease", FOREIGN, "NO_PUBKEY 75953CE7E736110D"),
+    ],
+)
+def test_debian_without_a_signature_of_debian_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, reason: str
+) -> None:
+    release = tmp_path / "debian/dists/bookworm" / name
+    packages = release.parent / "main/binary-arm64/Packages"
+    packages.parent.mkdir(parents=True)
+    packages.touch()
+    release.write_text(text)
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    source = f"deb copy:{tmp_path}/debian bookworm main"
+    monkeypatch.setattr(rootfs, "debian_sources", lambda suite: [source])
+    with pytest.raises(CommandError) as caught, rootfs.environment(ARM64, tmp_path, tmp_path):
+        pass
+    assert reason in caught.value.log
+    assert "signature of Debian" in caught.value.hint
+    assert [path.suffix for path in (tmp_path / "cache/rootfs").iterdir()] == [".lock"]
+
+
 @pytest.mark.slow
 @emulated
 def test_failing_program_leaves_no_mount(tmp_path: Path) -> None:

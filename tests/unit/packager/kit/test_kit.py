@@ -182,6 +182,8 @@ def test_emulation_needs_qemu_and_its_registration(
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
     monkeypatch.setattr(rootfs, "_BINFMT", tmp_path / "binfmt_misc")
     monkeypatch.setattr(rootfs, "_RULES", tmp_path / "binfmt.d")
+    monkeypatch.setattr(rootfs, "_KEYRING", tmp_path / "keyring")
+    (tmp_path / "keyring").touch()
     for program in ("mmdebstrap", *(["qemu-aarch64-static"] if "qemu" in has else [])):
         (tmp_path / program).touch(mode=0o755)
     (tmp_path / "binfmt.d").mkdir()
@@ -269,8 +271,9 @@ def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
     monkeypatch.setattr(freeze, "wheels", lambda *_: Path("/nonexistent"))
+    monkeypatch.setattr(rootfs, "_KEYRING", Path("/nonexistent"))
     message = refused(lambda: kit.ensure(NAME))
-    assert "apt-get install mmdebstrap qemu-user-static" in message
+    assert "apt-get install mmdebstrap debian-archive-keyring qemu-user-static" in message
     assert "root" in message
     assert "edgepack kit import" in message
 
