@@ -132,7 +132,7 @@ def _compress(
             size += len(chunk)
             aside.write(chunk)
     digest = hasher.hexdigest()
-    Path(aside.name).rename(target / digest)
+    Path(aside.name).replace(target / digest)
     return Blob(sha256=digest, size=size, compression="zstd")
 
 

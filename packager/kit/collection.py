@@ -5,7 +5,7 @@ beside that folder.
 """
 
 import hashlib
-import os
+import platform as host
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -159,7 +159,12 @@ def check(name: str) -> None:
 
 
 def _builder(target: Platform) -> _Builder:
-    return native if target.machine == os.uname().machine else rootfs
+    if host.system() != "Linux":
+        raise KitError(
+            f"the kit {target.name} can only be frozen on Linux; this is {host.system()}",
+            hint=rootfs.elsewhere(target),
+        )
+    return native if target.machine == host.machine() else rootfs
 
 
 def _inputs(target: Platform, builder: _Builder) -> dict[str, Any]:

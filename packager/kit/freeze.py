@@ -8,6 +8,7 @@ same bytes: no clock, hash seed or path of the host affects the result.
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -185,7 +186,7 @@ def wheels(requirements: Sequence[str], python: str, options: Sequence[str]) -> 
         "requirements": list(requirements),
         "python": python,
         "options": list(options),
-        "on": os.uname().machine,
+        "on": platform.machine(),
         "report": _REPORT,
     }
     return cache.stage("wheels", inputs, make)

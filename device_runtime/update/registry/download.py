@@ -5,7 +5,6 @@ interruption or a power cut leaves is resumed: the part that is there is hashed,
 requested by range.
 """
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -167,6 +166,8 @@ def _alone(folder: Folder) -> Iterator[None]:
     Raises:
         RegistryError: another program holds it.
     """
+    import fcntl  # Windows lacks it, where the host imports this module
+
     with folder.file(LOCK, make=True) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

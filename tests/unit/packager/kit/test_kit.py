@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import os
+import platform
 import re
 import shutil
 import struct
@@ -63,7 +64,7 @@ def exported(own_cache: Path, tmp_path: Path) -> Path:
     file = tmp_path / "kit.tar"
     # The kit is in the cache for a builder of another architecture only.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+        patch.setattr(platform, "machine", lambda: "x86_64")
         kit.export(NAME, file)
     shutil.rmtree(folder)
     return file
@@ -163,7 +164,7 @@ def test_kit_of_another_recipe_with_the_same_files_is_imported_beside(
 def test_kits_in_the_cache_are_there(
     exported: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     assert not kit.is_there(NAME)
     folder = put(own_cache)
     assert kit.is_there(NAME)
@@ -179,7 +180,7 @@ def test_emulation_needs_qemu_and_its_registration(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(rootfs, "_BINFMT", tmp_path / "binfmt_misc")
     monkeypatch.setattr(rootfs, "_RULES", tmp_path / "binfmt.d")
     for program in ("mmdebstrap", *(["qemu-aarch64-static"] if "qemu" in has else [])):
@@ -267,7 +268,7 @@ def test_kit_of_another_version_is_left_aside(
 def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(freeze, "wheels", lambda *_: Path("/nonexistent"))
     message = refused(lambda: kit.ensure(NAME))
     assert "apt-get install mmdebstrap qemu-user-static" in message
@@ -276,7 +277,7 @@ def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyP
 
 
 def test_platform_that_cannot_be_crossed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "riscv64")))
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     message = refused(lambda: kit.ensure("linux-x86_64-cpu"))
     assert "only be built on x86_64;" in message
     assert "kit import" in message
