@@ -135,7 +135,7 @@ def check(target: Platform) -> None:
         raise KitError(
             f"the kit {target.name} cannot be built on this {platform.machine()} machine "
             f"without {' and '.join(lacks)}",
-            hint=f"Here: {', then '.join(here)}. Or {elsewhere(target)}",
+            hint=f"{elsewhere(target)} To freeze it here: {', then '.join(here)}.",
         )
 
 
@@ -150,9 +150,10 @@ def _cross(target: Platform) -> Cross:
 
 
 def elsewhere(target: Platform) -> str:
+    """Say how to get a kit that this machine cannot freeze."""
     return (
-        f"build it on another machine: `edgepack kit build {target.name}` and "
-        f"`edgepack kit export {target.name} kit.tar` there, `edgepack kit import kit.tar` here."
+        f"Install it: pip install {target.requirement}. Or freeze it on another machine: `edgepack "
+        f"kit export {target.name} kit.tar` there, `edgepack kit import kit.tar` here."
     )
 
 

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from device_runtime.bundle.manifest import CudaFacts, KitFacts
-from packager import cache, kit
+from packager import cache, kit, tree
 from packager.errors import CommandError, KitError, ResourceError
 from packager.kit import collection, contents, cuda, freeze, rootfs
 from packager.kit.collection import Description
@@ -45,13 +45,16 @@ def put(own_cache: Path, *, recipe: str | None = None, edgepack: str = "0.1.0") 
     (libraries / "lib").mkdir()
     (libraries / "lib" / "a.so.1").write_bytes(b"library")
     (libraries / "a.so").symlink_to("lib/a.so.1")
-    digest = collection.contents_digest(folder / "runtime")
+    content = tree.read(folder / "runtime")
+    digest = collection.contents_digest(content)
     description = Description(
         facts=KitFacts(name=NAME, machine="aarch64", digest=digest, min_glibc="2.36"),
         recipe=recipe or cache.key(chosen),
         python="3.11.2",
         edgepack=edgepack,
         packages=(kit.Package(name="click", version="8", license="BSD-3-Clause"),),
+        links=dict(content.links),
+        programs=tuple(content.programs),
     )
     (folder / "kit.json").write_bytes(msgspec.json.encode(description))
     return folder
@@ -65,7 +68,7 @@ def exported(own_cache: Path, tmp_path: Path) -> Path:
     # The kit is in the cache for a builder of another architecture only.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(platform, "machine", lambda: "x86_64")
-        kit.export(NAME, file)
+        kit.export(kit.ensure(NAME), file)
     shutil.rmtree(folder)
     return file
 
@@ -225,21 +228,21 @@ def test_two_builds_at_once_register_the_emulator_once(
 
 def test_export_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
     kit.import_(exported)
-    kit.export(NAME, tmp_path / "again.tar")
+    kit.export(kit.ensure(NAME), tmp_path / "again.tar")
     assert (tmp_path / "again.tar").read_bytes() == exported.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.tar", "cache", "kit.tar"]
 
 
 def test_export_into_a_missing_folder(exported: Path, tmp_path: Path) -> None:
     kit.import_(exported)
-    assert "mkdir -p" in refused(lambda: kit.export(NAME, tmp_path / "no" / "kit.tar"))
+    assert "mkdir -p" in refused(lambda: kit.export(kit.ensure(NAME), tmp_path / "no" / "kit.tar"))
 
 
 def test_export_onto_a_folder(exported: Path, tmp_path: Path) -> None:
     kit.import_(exported)
     (tmp_path / "folder").mkdir()
     with pytest.raises(ResourceError) as caught:
-        kit.export(NAME, tmp_path / "folder")
+        kit.export(kit.ensure(NAME), tmp_path / "folder")
     assert "folder: Is a directory" in str(caught.value)
     assert caught.value.hint
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "folder", "kit.tar"]
