@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from packager.kit import Kit, Packaged
 from packager.models import tokenizers
 from packager.profile import DeviceProfile, descriptions
 from packager.quantize import kept
+from packager.recipes.recipes import LADDER, RECIPES
 from packager.request import BuildResult
 from packager.units import MEGA, megabytes
 

@@ -36,8 +36,8 @@ MODULES = (
 )  # fmt: skip
 LINUX_ONLY = (
     "copy_file_range", "eventfd", "getrandom", "getxattr", "listxattr", "memfd_create",
-    "pidfd_open", "posix_fadvise", "posix_fallocate", "removexattr", "sched_getaffinity", "sched_setaffinity",
-    "setns", "setxattr", "splice", "unshare", "O_PATH", "O_TMPFILE", "O_DIRECT", "O_NOATIME",
+    "pidfd_open", "posix_fadvise", "posix_fallocate", "removexattr", "sched_getaffinity",
+    "sched_setaffinity", "setns", "setxattr", "splice", "unshare", "O_PATH", "O_TMPFILE", "O_DIRECT", "O_NOATIME",
     "POSIX_FADV_DONTNEED",
 )  # fmt: skip
 POSIX_ONLY = (
@@ -52,8 +52,8 @@ POSIX_ONLY = (
 )  # fmt: skip
 SIGNALS = (
     "SIGALRM", "SIGCHLD", "SIGCONT", "SIGHUP", "SIGKILL", "SIGPIPE", "SIGQUIT", "SIGSTOP",
-    "SIGTSTP", "SIGUSR1", "SIGUSR2", "alarm", "pause", "pthread_kill", "pthread_sigmask", "setitimer",
-    "sigpending", "sigwait",
+    "SIGTSTP", "SIGUSR1", "SIGUSR2", "alarm", "pause", "pthread_kill", "pthread_sigmask",
+    "setitimer", "sigpending", "sigwait",
 )  # fmt: skip
 
 
