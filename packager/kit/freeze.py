@@ -29,7 +29,7 @@ from packager.sbom import Package
 
 SOURCE = Path(device_runtime.__file__).parent
 
-RECIPE = 3
+RECIPE = 4
 """Version of the steps: incremented when a change of the steps changes a kit."""
 
 _EXCLUDED = (

@@ -37,8 +37,8 @@ MODULES = (
 LINUX_ONLY = (
     "copy_file_range", "eventfd", "getrandom", "getxattr", "listxattr", "memfd_create",
     "pidfd_open", "posix_fadvise", "posix_fallocate", "removexattr", "sched_getaffinity",
-    "sched_setaffinity", "setns", "setxattr", "splice", "unshare", "O_PATH", "O_TMPFILE", "O_DIRECT", "O_NOATIME",
-    "POSIX_FADV_DONTNEED",
+    "sched_setaffinity", "setns", "setxattr", "splice", "unshare", "O_PATH", "O_TMPFILE",
+    "O_DIRECT", "O_NOATIME", "POSIX_FADV_DONTNEED",
 )  # fmt: skip
 POSIX_ONLY = (
     "chown", "chroot", "confstr", "ctermid", "fchdir", "fchmod", "fchown", "fdatasync", "fork",

@@ -17,13 +17,11 @@ import msgspec
 import pytest
 
 from device_runtime.bundle.manifest import CudaFacts, KitFacts
-from packager import cache, kit, tree
+from packager import kit
 from packager.errors import CommandError, KitError, ResourceError
-from packager.kit import collection, contents, cuda, freeze, rootfs
-from packager.kit.collection import Description
+from packager.kit import contents, cuda, freeze, rootfs
 from packager.run import run
-
-NAME = "linux-aarch64-cpu"
+from tests.support.kits import NAME, put
 
 
 @pytest.fixture(autouse=True)
@@ -31,33 +29,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return tmp_path / "cache"
-
-
-def put(own_cache: Path, *, recipe: str | None = None, edgepack: str = "0.1.0") -> Path:
-    """A kit in the cache as `ensure` leaves it, with a program that does nothing."""
-    chosen = collection.recipe(kit.PLATFORMS[NAME])
-    inputs = {"recipe": chosen, "origin": rootfs.origin(kit.PLATFORMS[NAME])}
-    folder = own_cache / "kit" / cache.key(inputs)
-    libraries = folder / "runtime" / "_internal"
-    libraries.mkdir(parents=True)
-    (folder / "runtime" / "edgepack-runtime").write_bytes(b"\x7fELF program")
-    (folder / "runtime" / "edgepack-runtime").chmod(0o755)
-    (libraries / "lib").mkdir()
-    (libraries / "lib" / "a.so.1").write_bytes(b"library")
-    (libraries / "a.so").symlink_to("lib/a.so.1")
-    content = tree.read(folder / "runtime")
-    digest = collection.contents_digest(content)
-    description = Description(
-        facts=KitFacts(name=NAME, machine="aarch64", digest=digest, min_glibc="2.36"),
-        recipe=recipe or cache.key(chosen),
-        python="3.11.2",
-        edgepack=edgepack,
-        packages=(kit.Package(name="click", version="8", license="BSD-3-Clause"),),
-        links=dict(content.links),
-        programs=tuple(content.programs),
-    )
-    (folder / "kit.json").write_bytes(msgspec.json.encode(description))
-    return folder
 
 
 @pytest.fixture
