@@ -35,7 +35,8 @@ from packager.tree import Tree
 
 COMPRESSED = "kit.tar.zst"
 """Name of the compressed file in a package."""
-LEVEL = 19
+LEVEL = 18
+"""zstd's level. On a kit, 19 takes a fourth longer for 0.3 % fewer bytes."""
 MAX_WINDOW = 1 << 27
 """Memory for decompression, bytes: what zstd's own program takes."""
 

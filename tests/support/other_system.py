@@ -3,28 +3,26 @@
     python -m tests.support.other_system Windows|Darwin < COMMANDS
 
 Each line of the input is a command, a JSON array of its words; each line of the output its outcome.
-All modules of the host are imported first. What is taken away: modules and functions that Python's
-documentation marks as not available there, the folders /proc and /sys, and what Windows' folders
-and links cannot do. The standard library and the packages of others are imported before, since they
-have code of their own for each system. Jobs, which are processes of their own, run as on Linux.
+All modules of the host are imported first. What edgepack's own modules do not see: modules and
+functions that Python's documentation marks as not available there, the folders /proc and /sys, and
+what Windows' folders and links cannot do. The standard library and the packages of others, which
+have code of their own for each system, stay as they are; so do jobs, which are other processes.
 """
 
+import builtins
 import contextlib
-import ctypes
 import errno
 import importlib
 import io
 import json
 import os
 import pkgutil
-import platform
-import shutil
-import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from tests.support.commands import Outcome, environment
@@ -57,9 +55,7 @@ SIGNALS = (
 )  # fmt: skip
 
 
-def edgepack_on(
-    system: str, *commands: Sequence[str | Path], cache: Path | None = None
-) -> list[Outcome]:
+def edgepack_on(system: str, *commands: Sequence[Any], cache: Path | None = None) -> list[Outcome]:
     """Run commands of the host one after the other as on a system."""
     lines = [json.dumps([str(word) for word in words]) for words in commands]
     done = subprocess.run(
@@ -74,36 +70,55 @@ def edgepack_on(
     return [Outcome(**json.loads(line)) for line in done.stdout.splitlines()]
 
 
-def become(system: str) -> None:
-    """Take away what a system lacks, and import the modules of the host without it."""
-    import packager
+class Other(ModuleType):
+    """A module as another system has it."""
 
-    walked = pkgutil.walk_packages(packager.__path__, "packager.")
-    modules = [module.name for module in walked if module.name != "packager.__main__"]
-    for name in modules:
-        importlib.import_module(name)
-    for name in [*sys.modules]:
-        if name.partition(".")[0] in ("packager", "device_runtime"):
-            del sys.modules[name]
-    sys.platform, machine = SYSTEMS[system]
-    _replace(platform, system=lambda: system, machine=lambda: machine)
-    _take(os, LINUX_ONLY)
+    def __init__(self, name: str, lacking: Iterable[str] = (), **other: Any) -> None:
+        super().__init__(name)
+        self._module = importlib.import_module(name)
+        self._lacking = frozenset(lacking)
+        vars(self).update(other)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._lacking:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(self._module, name)
+
+
+def become(system: str) -> None:
+    """Let edgepack's modules see what a system has, and import those of the host."""
+    name, machine = SYSTEMS[system]
+    modules = {
+        "sys": Other("sys", platform=name),
+        "platform": Other("platform", system=lambda: system, machine=lambda: machine),
+        "os": Other("os", LINUX_ONLY),
+    }
     _hide(Path("/proc"), Path("/sys"))
     if system == "Windows":
-        _windows()
-    for name in modules:
-        importlib.import_module(name)
+        modules |= {
+            "os": Other("os", LINUX_ONLY + POSIX_ONLY, open=_open, supports_dir_fd=set()),
+            "signal": Other("signal", SIGNALS),
+            "ctypes": Other("ctypes", CDLL=_no_library),
+        }
+        _windows_paths()
+    import_ = builtins.__import__
 
+    def see(name: str, globals: Any = None, *rest: Any, **options: Any) -> Any:
+        importer = (globals or {}).get("__name__", "")
+        if importer.partition(".")[0] in ("packager", "device_runtime"):
+            top = name.partition(".")[0]
+            if system == "Windows" and top in MODULES:
+                raise ModuleNotFoundError(f"No module named {top!r}")
+            if top in modules:
+                return modules[top]
+        return import_(name, globals, *rest, **options)
 
-def _take(module: Any, names: Sequence[str]) -> None:
-    for name in names:
-        if hasattr(module, name):
-            delattr(module, name)
+    builtins.__import__ = see
+    import packager
 
-
-def _replace(module: Any, **new: Any) -> None:
-    for name, value in new.items():
-        setattr(module, name, value)
+    for module in pkgutil.walk_packages(packager.__path__, "packager."):
+        if module.name != "packager.__main__":
+            importlib.import_module(module.name)
 
 
 def _hide(*roots: Path) -> None:
@@ -121,56 +136,54 @@ def _hide(*roots: Path) -> None:
     _replace(Path, open=open_other, exists=lambda path: not hidden(path) and exists(path))
 
 
-def _windows() -> None:
-    """Let functions, signals and files be as on Windows."""
-    open_, chmod, rename, statvfs = os.open, os.chmod, os.rename, os.statvfs
+def _replace(target: Any, **new: Any) -> None:
+    for name, value in new.items():
+        setattr(target, name, value)
 
-    def open_file(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        if dir_fd is not None:
-            raise NotImplementedError("dir_fd unavailable on this platform")
-        if Path(path).is_dir():
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return open_(path, flags, mode)
+
+def _open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+    """Open a file as on Windows, which opens no folders."""
+    if dir_fd is not None:
+        raise NotImplementedError("dir_fd unavailable on this platform")
+    if Path(path).is_dir():
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return os.open(path, flags, mode)
+
+
+def _windows_paths() -> None:
+    """Let paths be as on Windows for a user who may not make links."""
+    chmod, rename = Path.chmod, Path.rename
 
     def no_link(*_: object, **__: object) -> NoReturn:
         raise OSError(errno.EINVAL, "A required privilege is not held by the client")
 
-    def read_only(path: Any, mode: int, **_: object) -> None:
+    def read_only(path: Path, mode: int) -> None:
         chmod(path, 0o666 if mode & stat.S_IWUSR else 0o444)
 
-    def rename_to_new(old: Any, new: Any) -> None:
-        if Path(new).exists():
+    def rename_to_new(path: Path, new: Path) -> Path:
+        if new.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
-        rename(old, new)
+        return rename(path, new)
 
-    def no_library(name: object, *_: object, **__: object) -> NoReturn:
-        raise TypeError(f"there is no library {name}")
+    _replace(Path, symlink_to=no_link, chmod=read_only, rename=rename_to_new)
 
-    def disk_usage(path: Any) -> Any:
-        disk = statvfs(path)
-        free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-        return shutil._ntuple_diskusage(total, total - free, free)
 
-    _replace(shutil, disk_usage=disk_usage, _use_fd_functions=False)
-    _replace(os, open=open_file, symlink=no_link, chmod=read_only, rename=rename_to_new)
-    _replace(os, supports_dir_fd=set())
-    _replace(ctypes, CDLL=no_library)
-    _take(os, POSIX_ONLY)
-    _take(signal, SIGNALS)
-    for name in MODULES:
-        sys.modules[name] = None  # type: ignore[assignment]
+def _no_library(name: object, *_: object, **__: object) -> NoReturn:
+    raise TypeError(f"there is no library {name}")
 
 
 def _run(words: list[str]) -> dict[str, Any]:
     from packager.cli import main as edgepack
 
-    out, err, status = io.StringIO(), io.StringIO(), 0
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    status = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = edgepack(words)
         except SystemExit as ended:
             status = int(ended.code or 0)
-    return {"status": status, "out": out.getvalue(), "err": err.getvalue()}
+    printed = [file.buffer.getvalue().decode() for file in (out, err)]
+    return {"status": status, "out": printed[0], "err": printed[1]}
 
 
 def main(system: str) -> None:
