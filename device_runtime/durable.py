@@ -186,8 +186,21 @@ def written_aside(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the folder cannot be written to, or its disk is full.
     """
-    with open_folder(path.parent) as folder, folder.written_aside(path.name, mode) as file:
-        yield file
+    if os.open in os.supports_dir_fd:
+        with open_folder(path.parent) as folder, folder.written_aside(path.name, mode) as file:
+            yield file
+        return
+    # A host with Windows: its folders cannot be opened, and its files have no modes.
+    aside = path.with_name(aside_name(path.name))
+    try:
+        with aside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def aside_name(name: str) -> str:

@@ -43,7 +43,7 @@ def written_aside(path: Path, hint: str) -> Iterator[IO[bytes]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with durable.written_aside(path) as file:
-            os.fchmod(file.fileno(), 0o644)
+            Path(file.name).chmod(0o644)
             yield file
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror or error}", hint=hint) from None

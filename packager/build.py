@@ -17,7 +17,7 @@ from device_runtime.bundle.manifest import (
     Settings,
 )
 from device_runtime.bundle.quantization import TokenizerComparison
-from packager import adapter, bundle, cache, console, kit, plan, sbom
+from packager import adapter, bundle, cache, console, kit, plan, sbom, tree
 from packager.aside import check_writable
 from packager.attest import files as attest
 from packager.errors import KitError
@@ -90,7 +90,7 @@ def _bundle(
     speeds = build_report.measure_speeds(quantized.choice)
     with console.step("Packing"):
         parts += bundle.pack(
-            model.folder,
+            tree.read(model.folder),
             schema.MODEL_FOLDER,
             {"model": model.digest},
             component,
@@ -145,12 +145,16 @@ def _packed_runtime(request: BuildRequest) -> tuple[kit.Kit | None, list[bundle.
             return None, []
         with console.step("Packing the runtime"):
             inputs = {"kit": runtime.facts.digest}
-            return runtime, bundle.pack(runtime.folder, "runtime", inputs, _runtime_component)
+            return runtime, bundle.pack(runtime.tree, "runtime", inputs, _runtime_component)
 
 
 def _runtime(request: BuildRequest) -> kit.Kit | None:
     """Get the frozen runtime that the profile names; None for a model-only build."""
     name = request.profile.kit
+    if name is None and request.kit is not None:
+        raise KitError(
+            f"the profile {request.profile.name} has no runtime", hint="Build without --kit."
+        )
     if request.model_only or name is None:
         return None
     if name not in kit.PLATFORMS:
@@ -160,7 +164,7 @@ def _runtime(request: BuildRequest) -> kit.Kit | None:
             "ONNX Runtime GenAI itself.",
         )
     with console.step(f"Getting the runtime {name}"):
-        runtime = kit.ensure(name)
+        runtime = kit.ensure(name, request.kit)
     kit.warn(runtime.facts, request.profile.compatible)
     return runtime
 

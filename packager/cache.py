@@ -4,16 +4,18 @@ A stage is a folder named by the digest of all its inputs. It appears atomically
 a temporary name, flushed to disk and renamed.
 """
 
-import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from packager import console
 
@@ -101,23 +103,28 @@ def _unfinished(digest: str) -> Path:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file while a block runs; wait for it if another process holds it."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.note("another edgepack process is at the same work; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        console.note("another edgepack process is at the same work; waiting for it")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _flush(folder: Path) -> None:
     """Flush all files and folders below to disk, so that the renamed folder is never partial."""
+    # Windows opens no folders, and flushes only what is open for writing.
+    windows = platform.system() == "Windows"
     for base, _, names in os.walk(folder):
-        for name in [*names, "."]:
+        for name in names if windows else [*names, "."]:
             path = Path(base, name)
             if path.is_symlink():
                 continue
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:

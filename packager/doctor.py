@@ -183,7 +183,7 @@ def kit_of(name: str, own: DeviceProfile | None) -> Check:
     title = f"kit {name}"
     try:
         if kit.is_there(name):
-            return Check(name=title, status="ok", found=f"in the cache, for {users}")
+            return Check(name=title, status="ok", found=f"available, for {users}")
         kit.check(name)
     except KitError as error:
         return Check(

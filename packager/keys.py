@@ -7,7 +7,6 @@ passphrase for it: a random one goes into `default.passphrase`, which the user a
 or to keep it elsewhere, moves it out of that file.
 """
 
-import fcntl
 import os
 import re
 import secrets
@@ -21,7 +20,7 @@ from device_runtime.bundle import signature
 from device_runtime.bundle.signature import PublicKey, load_public_key
 from device_runtime.bundle.source import Source
 from device_runtime.errors import BundleError
-from packager import console, private_keys
+from packager import cache, console, private_keys
 from packager.errors import ResourceError, SigningError
 from packager.private_keys import Algorithm, Signer
 from packager.suggest import nearest
@@ -258,8 +257,7 @@ def _locked() -> Iterator[Path]:
     around = folder()
     try:
         around.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (around / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with cache.locked(around / ".lock"):
             yield around
     except OSError as error:
         raise ResourceError(

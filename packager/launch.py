@@ -17,7 +17,7 @@ def unpack_for_host(path: Path) -> Release:
 
     Raises:
         BundleError: the bundle is damaged.
-        PackagerError: the bundle has no runtime, or one for another architecture.
+        PackagerError: the bundle has no runtime, or one for another system or architecture.
         ResourceError: the cache has too little space.
     """
     with open_bundle(path) as bundle:
@@ -26,6 +26,11 @@ def unpack_for_host(path: Path) -> Release:
         raise PackagerError(
             f"{path.name} contains only a model, without a runtime to start",
             hint="Build it without --model-only, with a profile that has a runtime.",
+        )
+    if platform.system() != "Linux":
+        raise PackagerError(
+            f"the runtime in {path.name} is a program for Linux; this is {platform.system()}",
+            hint="Run it on the device, or in a virtual machine with Linux.",
         )
     if kit.machine != platform.machine():
         raise PackagerError(
@@ -42,8 +47,14 @@ def release_of(path: Path) -> Release:
 
     Raises:
         BundleError: the bundle is damaged.
+        PackagerError: this is Windows, whose file systems do not hold what is in a release.
         ResourceError: the cache has too little space.
     """
+    if platform.system() == "Windows":
+        raise PackagerError(
+            f"{path.name} cannot be unpacked on Windows: its files have modes and links",
+            hint="Use Linux, for instance in a virtual machine, or macOS.",
+        )
     with open_bundle(path) as bundle:
         inputs = {"digest": bundle.digest}
     with console.step(f"Unpacking and verifying {path.name}"):

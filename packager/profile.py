@@ -4,7 +4,7 @@ A profile is a TOML file. Shipped profiles are referred to by name, a user's own
 can build on another with `extends`. All problems of a file are reported at once.
 """
 
-import os
+import platform
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -206,10 +206,11 @@ def for_host() -> str:
     Raises:
         ProfileError: there is no such profile.
     """
-    name = f"cpu-{os.uname().machine}"
-    if name not in names():
+    system, machine = platform.system(), platform.machine()
+    name = f"cpu-{machine}"
+    if system != "Linux" or name not in names():
         raise ProfileError(
-            f"there is no profile for this machine ({os.uname().machine})",
+            f"there is no profile for this machine ({system} {machine})",
             hint=suggest("", names()),
         )
     return name

@@ -7,14 +7,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from packager.errors import CommandError
 
 TAIL_LINES = 30
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows ends a program for both
 
 Result = TypeVar("Result")
 
@@ -53,7 +56,7 @@ class Program(subprocess.Popen[bytes]):
 
     def stop(self, patience_s: float = 5.0) -> None:
         """Terminate the program and, in its own group, its descendants; wait for it to end."""
-        for sig in (signal.SIGTERM, signal.SIGKILL):
+        for sig in (signal.SIGTERM, _KILL):
             try:
                 self._signal(sig)
             except ProcessLookupError:
@@ -65,7 +68,14 @@ class Program(subprocess.Popen[bytes]):
             break
 
     def _signal_group(self, sig: int) -> None:
-        os.killpg(self.pid, sig)
+        if hasattr(os, "killpg"):
+            os.killpg(self.pid, sig)
+            return
+        # Windows: without groups, the descendants are looked up.
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children(recursive=True):
+                child.kill()
+        self.send_signal(sig)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is not None:

@@ -169,7 +169,7 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     hint = "Give the path of a .epk file."
     try:
         # Not blocking: a pipe would keep the program until somebody writes into it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise BundleError(f"{path} cannot be opened: {error.strerror}", hint=hint) from None
     with ExitStack() as stack:

@@ -7,7 +7,6 @@ power cut left. Callers hold the lock (`alone`); the guard reads `pending.json` 
 since another release may be on trial by then.
 """
 
-import fcntl
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +42,8 @@ def alone(state: Folder, *, wait: bool = False) -> Iterator[None]:
     Raises:
         InstallError: another process holds it, or its file is not a plain file.
     """
+    import fcntl  # Windows lacks it, where the host imports this module
+
     entry = state.stat(LOCK)
     if entry is not None and not stat.S_ISREG(entry.st_mode):
         raise InstallError(

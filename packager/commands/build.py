@@ -55,6 +55,14 @@ def _key_ids(
 )
 @click.option("--model-only", is_flag=True, help="Leave out the runtime.")
 @click.option(
+    "--kit",
+    "kit_source",
+    type=click.Path(dir_okay=False),
+    metavar="FILE|oci://REFERENCE",
+    help="Take the runtime from a file of edgepack kit export or package, or from a registry.  "
+    "[default: installed, imported, or frozen here]",
+)
+@click.option(
     "--recipe",
     shell_complete=recipe_names,
     help="Quantization recipe: a name (edgepack recipes), or auto: the smallest that meets the "
@@ -115,6 +123,7 @@ def build(
     adapter: Path | None,
     chat_template: Path | None,
     model_only: bool,
+    kit_source: str | None,
     recipe: str | None,
     eval_text: Path | None,
     calibration_text: Path | None,
@@ -138,10 +147,13 @@ def build(
       edgepack build --profile ./mine.toml --model ./my-finetune
       edgepack build --profile raspberry-pi --model ./base --adapter ./my-lora
       edgepack build --profile raspberry-pi --recipe int4-gptq --allow-quality-loss
+      edgepack build --profile raspberry-pi --kit kit.tar
     """
     from device_runtime.bundle.manifest import Trust
     from packager import build as bundle
     from packager import keys, profile, request
+    from packager.registry import kits
+    from packager.registry.access import Access
     from packager.report import tables
 
     if no_sign and (sign_keys or trust_keys or revoke_keys):
@@ -149,10 +161,13 @@ def build(
             "--no-sign cannot be combined with --sign-key, --trust-key or --revoke-key: only a "
             "signed bundle changes a device's keys"
         )
+    if kit_source is not None and model_only:
+        raise click.UsageError("--kit cannot be combined with --model-only")
     added = tuple(keys.public(key).pem.decode() for key in trust_keys)
     device = profile.load(profile_name)
     # Before the work, which takes minutes: a passphrase may have to be typed.
     signers = () if no_sign else keys.unlock(sign_keys, passphrase_file)
+    kit = kits.take(kit_source, Access()) if kit_source is not None else None
     result = bundle.build(
         request.BuildRequest(
             profile=device,
@@ -161,6 +176,7 @@ def build(
             adapter=adapter,
             chat_template=chat_template,
             model_only=model_only,
+            kit=kit,
             recipe=recipe,
             eval_text=eval_text,
             calibration_text=calibration_text,

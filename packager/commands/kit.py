@@ -1,11 +1,13 @@
-"""Commands for frozen runtimes: `kit build|list|export|import`."""
+"""Commands for frozen runtimes: `kit build|list|package|push|export|import`."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from packager import console
-from packager.commands.options import as_json, kit_argument
+from packager.commands.options import access, access_options, as_json, kit_argument
 
 
 @click.group()
@@ -17,7 +19,7 @@ def kit() -> None:
 @kit_argument
 @as_json
 def kit_build(name: str, as_json: bool) -> None:
-    """Freeze the runtime for a platform (cached).
+    """Get the runtime for a platform: installed, imported, or frozen here (cached).
 
     \b
     Example:
@@ -29,23 +31,77 @@ def kit_build(name: str, as_json: bool) -> None:
     with console.step(f"Getting the runtime {name}"):
         built = kits.ensure(name)
     if as_json:
-        console.result_json(tables.kit_json(built))
+        console.result_json(tables.kit_json(built, kits.packaged()))
     else:
-        tables.kits_text([built])
+        tables.kits_text([built], kits.packaged())
 
 
 @kit.command("list")
 @as_json
 def kit_list(as_json: bool) -> None:
-    """List the kits in the cache."""
+    """List the kits in the cache and in installed packages, and where each comes from."""
     from packager import kit as kits
     from packager.report import tables
 
-    installed = kits.installed()
+    installed, packages = kits.installed(), kits.packaged()
     if as_json:
-        console.result_json([tables.kit_json(kit) for kit in installed])
+        console.result_json(tables.kits_json(installed, packages))
     else:
-        tables.kits_text(installed)
+        tables.kits_text(installed, packages)
+
+
+@kit.command("package")
+@kit_argument
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    metavar="FOLDER",
+    help="Folder for the wheel.  [default: the working folder]",
+)
+@as_json
+def kit_package(name: str, output: Path, as_json: bool) -> None:
+    """Write a kit as a wheel, to be installed with pip on any machine.
+
+    \b
+    Example:
+      edgepack kit package linux-aarch64-cpu --output dist
+      pip install dist/edgepack_kit_linux_aarch64_cpu-*.whl       # on the other machine
+    """
+    from packager import kit as kits
+    from packager.cache import file_digest
+    from packager.units import megabytes
+
+    path = kits.write_package(kits.ensure(name), output)
+    size = path.stat().st_size
+    if as_json:
+        console.result_json({"wheel": str(path), "size": size, "sha256": file_digest(path)})
+    else:
+        console.result(f"{path} ({megabytes(size)})")
+
+
+@kit.command("push")
+@kit_argument
+@click.argument("destination", metavar="oci://HOST/REPOSITORY:TAG")
+@access_options
+@as_json
+def kit_push(name: str, destination: str, as_json: bool, **options: Any) -> None:
+    """Upload a kit to an OCI registry.
+
+    \b
+    Example:
+      edgepack kit push linux-aarch64-cpu oci://registry.example/team/kits:0.1.0
+    """
+    from packager import kit as kits
+    from packager.registry.kits import push
+
+    pushed = push(kits.ensure(name), destination, access(**options))
+    if as_json:
+        console.result_json(asdict(pushed))
+    else:
+        console.note(f"{pushed.sent} of {pushed.size} bytes were new to the repository")
+        console.result(pushed.reference)
 
 
 @kit.command("export")
@@ -55,15 +111,24 @@ def kit_export(name: str, file: Path) -> None:
     """Write a kit to FILE, to be imported on a machine that cannot build it."""
     from packager import kit as kits
 
-    kits.export(name, file)
+    kits.export(kits.ensure(name), file)
     console.result(f"wrote {file}")
 
 
 @kit.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def kit_import(file: Path) -> None:
-    """Import a kit from FILE into the cache. Only from a source you trust: a kit is a program."""
-    from packager import kit as kits
+@click.argument("source", type=click.Path(dir_okay=False), metavar="FILE|oci://REFERENCE")
+@access_options
+def kit_import(source: str, **options: Any) -> None:
+    """Import a kit into the cache, from a FILE of export or package, or from a registry.
 
-    imported = kits.import_(file)
+    Only from a source you trust: a kit is a program.
+
+    \b
+    Examples:
+      edgepack kit import kit.tar
+      edgepack kit import oci://registry.example/team/kits:0.1.0
+    """
+    from packager.registry.kits import take
+
+    imported = take(source, access(**options))
     console.result(f"imported {imported.facts.name}")

@@ -1,5 +1,6 @@
 """Put a bundle on a device. A flasher is a module that satisfies `Flasher`, listed in FLASHERS."""
 
+import platform
 from dataclasses import replace
 from typing import Protocol
 
@@ -48,6 +49,12 @@ def flash(request: FlashRequest) -> FlashResult:
     """
     for flasher in FLASHERS.values():
         if flasher.accepts(request.target):
+            if flasher is not ssh and platform.system() != "Linux":
+                raise FlashError(
+                    f"{flasher.DESCRIPTION} can only be written on Linux",
+                    hint="Flash the running device: edgepack flash BUNDLE ssh://USER@HOST. Or run "
+                    "this command on Linux, for instance in a virtual machine.",
+                )
             with open_bundle(request.bundle) as bundle:
                 policy = replace(request.policy, keys=signer_keys(bundle))
             return flasher.flash(replace(request, policy=policy))

@@ -1,6 +1,5 @@
 """Block devices: which must not be written, and how a card is written so that it can be undone."""
 
-import fcntl
 import os
 import signal
 import stat
@@ -299,6 +298,8 @@ def _compare(
 
 def _forget(device: int) -> None:
     """Drop what the kernel remembers of a device, so that the device itself is read."""
+    import fcntl  # Windows lacks it, and imports this module
+
     os.posix_fadvise(device, 0, 0, os.POSIX_FADV_DONTNEED)
     with suppress(OSError):  # root's privilege; the advice does the same for clean pages
         fcntl.ioctl(device, _BLKFLSBUF, struct.pack("i", 0))

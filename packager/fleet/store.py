@@ -4,13 +4,13 @@ Their folder is `~/.local/state/edgepack/rollouts` (XDG). A rollout's file is na
 asked for: reference, broker, selection.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from packager.aside import written_aside
 from packager.cache import key
@@ -75,18 +75,19 @@ class Store:
             ResourceError: the folder cannot be written to.
         """
         path = self.path.with_suffix(".lock")
+        lock = FileLock(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise FleetError(
+                "another edgepack is at work on this rollout",
+                hint="Wait for its end, or end it with Ctrl-C: this command then goes on.",
+            ) from None
         except OSError as error:
             reason = error.strerror or error
             raise ResourceError(f"cannot write {path}: {reason}", hint=_HINT) from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FleetError(
-                    "another edgepack is at work on this rollout",
-                    hint="Wait for its end, or end it with Ctrl-C: this command then goes on.",
-                ) from None
+        try:
             yield
+        finally:
+            lock.release()

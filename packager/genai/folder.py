@@ -101,4 +101,4 @@ def limit_context(folder: Path, maximum: int) -> None:
     # Applications that link ONNX Runtime GenAI themselves allocate the KV cache with this length.
     length = kv_cache_length(config["model"]["decoder"], context_length(config, maximum))
     config.setdefault("search", {})["max_length"] = length
-    path.write_text(json.dumps(config, indent=4) + "\n")
+    path.write_text(json.dumps(config, indent=4) + "\n", newline="\n")

@@ -25,4 +25,4 @@ def adapt(folder: Path, positions: int | None) -> None:
         config["model"]["context_length"] = min(config["model"]["context_length"], positions)
     if config["model"]["type"].startswith("qwen3_5"):
         config["model"]["image_token_id"] = config["model"]["video_token_id"] = _NO_TOKEN
-    path.write_text(json.dumps(config, indent=4) + "\n")
+    path.write_text(json.dumps(config, indent=4) + "\n", newline="\n")

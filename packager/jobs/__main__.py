@@ -1,15 +1,16 @@
 """Entry point of the process that runs a job; `harness.run_job` spawns it:
 
-    python -m packager.jobs MODULE TYPE DESCRIPTOR [FOLDER]
+    python -m packager.jobs MODULE TYPE [FOLDER]
 
-MODULE and TYPE name the job's class, stdin carries its fields as JSON, DESCRIPTOR is the pipe for
-the `messages`, and FOLDER receives the job's files.
+MODULE and TYPE name the job's class, stdin carries its fields as JSON, stdout is the pipe for the
+`messages`, and FOLDER receives the job's files.
 """
 
 import ctypes
 import gc
 import importlib
 import os
+import platform
 import signal
 import sys
 import traceback
@@ -26,13 +27,15 @@ _LARGE = {"torch": "torch", "transformers": "transformers.models.auto.tokenizati
 """Modules that take seconds to import, by the packages that a job imports."""
 
 
-def main(module: str, name: str, descriptor: str, *folder: str) -> int:
+def main(module: str, name: str, *folder: str) -> int:
     """Run the job that stdin describes and return the exit status."""
-    # If the parent is killed, the next build may be at the same files before this job is done.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Processes that the job spawns must not keep the pipe open after the job has ended.
-    os.set_inheritable(int(descriptor), False)
-    pipe = os.fdopen(int(descriptor), "wb")
+    if platform.system() == "Linux":
+        # If the parent is killed, the next build may be at the same files before this job is done.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # What libraries print goes where stderr does. Processes that the job spawns do not inherit the
+    # pipe: they must not keep it open after the job has ended.
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     _import_large(module)
 
     def send(message: Message) -> None:
@@ -68,8 +71,9 @@ def _import_large(module: str) -> None:
 
 
 def _peak_bytes() -> int:
-    """Return the peak resident memory of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    """Return the peak resident memory of this process; 0 where the system does not tell."""
+    about = Path("/proc/self/status")
+    for line in about.read_text().splitlines() if about.exists() else ():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
     return 0

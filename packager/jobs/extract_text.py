@@ -76,8 +76,8 @@ def _take_template_of_processor(folder: Path) -> None:
     """Give the tokenizer the chat template that is in the processor's own file, if it has none."""
     path = folder / "chat_template.json"
     if path.is_file() and not chat_templates(folder):
-        template = json.loads(path.read_text())["chat_template"]
-        (folder / "chat_template.jinja").write_text(template)
+        template = json.loads(path.read_text(encoding="utf-8"))["chat_template"]
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8", newline="\n")
 
 
 def _text_config(config: Any) -> dict[str, Any]:

@@ -7,7 +7,9 @@ must survive all of that.
 
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TypeVar, get_type_hints
@@ -38,13 +40,15 @@ OFFLINE = {
     # The model builder writes the commit of whatever checkout it is installed in into the graph, as
     # its own; without git it uses the commit that its package was built from.
     "GIT_DIR": os.devnull,
+    # Libraries leave out the encoding of files, which is another one on Windows.
+    "PYTHONUTF8": "1",
 }
 
 FULL_BYTES = 1 << 20
 """Free space below which a failure is attributed to a full disk: not every library reports the
 system's error number, and writing to a mapped file ends the process with a signal."""
 
-_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+_KILLED = (-9, 128 + 9)
 
 Result = TypeVar("Result")
 
@@ -81,7 +85,8 @@ def run_job(
         if isinstance(last, Refused):
             raise error(last.message, hint=last.hint or hint)
         if isinstance(last, Done) and status == 0:
-            console.note(f"{what}: peak resident memory {gigabytes(last.peak_bytes)}")
+            if last.peak_bytes:
+                console.note(f"{what}: peak resident memory {gigabytes(last.peak_bytes)}")
             result: Result = msgspec.json.decode(last.result, type=_result_type(job))
             return result
         _check_resources(status, kills, target, what)
@@ -100,32 +105,29 @@ def _process(
     """Run the child process to its end; return its exit status and last message."""
     last: Message | None = None
     job_type = type(job)
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as pipe:
-        argv = [sys.executable, "-m", "packager.jobs", job_type.__module__, job_type.__name__]
-        try:
-            process = Program(
-                [*argv, str(writing), *([target] if target is not None else [])],
-                what=what,
-                stdin=fields,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **OFFLINE},
-                pass_fds=[writing],
-            )
-        finally:
-            os.close(writing)
-        with process:
-            for line in pipe:
-                last = msgspec.json.decode(line, type=Message)
-                if isinstance(last, Progress):
-                    advance(last.amount)
-            return process.wait(), last
+    argv = [sys.executable, "-m", "packager.jobs", job_type.__module__, job_type.__name__]
+    with Program(
+        [*argv, *([target] if target is not None else [])],
+        what=what,
+        stdin=fields,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env={**os.environ, **OFFLINE},
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            last = msgspec.json.decode(line, type=Message)
+            if isinstance(last, Progress):
+                advance(last.amount)
+        return process.wait(), last
 
 
 def _memory_file(content: bytes) -> IO[bytes]:
-    """Create an in-memory file, which works even if the disk is full."""
-    file = os.fdopen(os.memfd_create("job"), "w+b")
+    """Create an in-memory file, which works even if the disk is full; beyond Linux, on the disk."""
+    if hasattr(os, "memfd_create"):
+        file = os.fdopen(os.memfd_create("job"), "w+b")
+    else:
+        file = tempfile.TemporaryFile("w+b")  # noqa: SIM115  (the caller closes it)
     file.write(content)
     file.seek(0)
     return file
@@ -170,5 +172,5 @@ def _failure(
         reason = lines[-1] if lines else f"its process exited with status {status}"
     path = cache.root() / "last-failure.log"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines[-TAIL_LINES:]) + "\n")
+    path.write_text("\n".join(lines[-TAIL_LINES:]) + "\n", encoding="utf-8")
     return error(f"{what} failed: {reason} (more in {path})", hint=hint)

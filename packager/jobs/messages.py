@@ -1,12 +1,14 @@
 """Reports of the process that runs a job: messages on a dedicated pipe, and an exit status.
 
-Each message is a line of JSON. stdout and stderr belong to the libraries, which print freely;
-together they are the job's log.
+Each message is a line of JSON. The pipe is the process's stdout until it starts to work; from then
+on stdout and stderr belong to the libraries, which print freely: together they are the job's log.
 """
 
 import errno
 
 import msgspec
+
+_EDQUOT = getattr(errno, "EDQUOT", errno.ENOSPC)  # Windows has no such error
 
 FAILED = 1
 OUT_OF_MEMORY = 71
@@ -25,7 +27,7 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
     Attributes:
         result: return value of the job, as JSON.
-        peak_bytes: peak resident memory of the process, mapped files included.
+        peak_bytes: peak resident memory of the process, mapped files included; 0 if not known.
     """
 
     result: msgspec.Raw
@@ -48,7 +50,7 @@ def status_of(error: BaseException) -> int:
     while cause is not None:
         if isinstance(cause, MemoryError):
             return OUT_OF_MEMORY
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, _EDQUOT):
             return DISK_FULL
         cause = cause.__cause__ or cause.__context__
     return FAILED

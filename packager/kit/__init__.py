@@ -1,25 +1,35 @@
 """Kits: the frozen runtime, one for each platform.
 
-A kit is built once for each version of the runtime's source (`ensure`), or transferred from another
-machine as a file (`export`, `import_`).
+`ensure` finds the kit of a platform for this version of edgepack; `choose` has the ways in their
+order. A kit is frozen once for each version of the runtime's source, or comes from another machine:
+as a file (`export`, `import_`) or as an installed package (`write_package`).
 """
 
-from packager.kit.archive import export, import_
-from packager.kit.collection import Kit, check, ensure, installed, is_there
+from packager.kit.archive import COMPRESSED, compress, export, import_
+from packager.kit.choose import ensure, is_there
+from packager.kit.collection import Kit, check, installed
 from packager.kit.cuda import warn
+from packager.kit.package import Packaged
+from packager.kit.package import installed as packaged
+from packager.kit.package import write as write_package
 from packager.kit.platforms import PLATFORMS, Platform
 from packager.sbom import Package
 
 __all__ = [
+    "COMPRESSED",
     "PLATFORMS",
     "Kit",
     "Package",
+    "Packaged",
     "Platform",
     "check",
+    "compress",
     "ensure",
     "export",
     "import_",
     "installed",
     "is_there",
+    "packaged",
     "warn",
+    "write_package",
 ]

@@ -1,11 +1,11 @@
-"""The kits in the cache: found, described, and built if none matches.
+"""The kits in the cache: described, listed, and frozen.
 
 A kit is a folder `runtime/` with the program `edgepack-runtime` and all it needs, and `kit.json`
 beside that folder.
 """
 
 import hashlib
-import os
+import platform as host
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -24,7 +24,10 @@ from packager.kit.freeze import Environment
 from packager.kit.platforms import PLATFORMS, Platform
 from packager.sbom import Package
 from packager.suggest import suggest
+from packager.tree import Tree, read
 
+FROZEN, IMPORTED = "kit", "kit-imported"
+"""The kinds of stages of the cache that hold kits."""
 RUNTIME = "runtime"
 DESCRIPTION = "kit.json"
 
@@ -38,6 +41,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
         python: version of the frozen Python.
         edgepack: version of the edgepack that built the kit.
         packages: packages in the kit and their files, for the SBOM.
+        links: targets of the links in the folder, by name.
+        programs: names of the files in the folder that can be executed.
     """
 
     facts: KitFacts
@@ -45,6 +50,9 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     edgepack: str
     packages: tuple[Package, ...]
+    # A host's file system may hold neither. Kits of older versions in the cache have no lists.
+    links: dict[str, str] = {}
+    programs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +62,7 @@ class Kit:
     Attributes:
         folder: folder with the program `edgepack-runtime` and all it needs, nothing else.
         description: contents of kit.json.
-        imported: True if the kit was imported from another machine.
+        imported: True if the kit was frozen on another machine.
     """
 
     folder: Path
@@ -65,6 +73,17 @@ class Kit:
     def facts(self) -> KitFacts:
         """The kit's entry in a bundle's manifest."""
         return self.description.facts
+
+    @property
+    def tree(self) -> Tree:
+        """The content of the folder."""
+        about = self.description
+        return Tree(folder=self.folder, links=about.links, programs=frozenset(about.programs))
+
+    @property
+    def size(self) -> int:
+        """Size of the files, bytes."""
+        return sum(path.lstat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     @property
     def packages(self) -> tuple[Package, ...]:
@@ -105,50 +124,29 @@ def recipe(target: Platform) -> dict[str, Any]:
     }
 
 
-def ensure(name: str) -> Kit:
-    """Return the kit of that name for this version of edgepack: imported, cached, or built now.
+def frozen(target: Platform) -> Kit:
+    """Return the kit that this machine freezes for a platform, from the cache if it is there.
 
     Raises:
-        KitError: the kit does not exist and cannot be built here.
+        KitError: this machine cannot freeze it.
     """
-    target = platform(name)
-    chosen = recipe(target)
-    imported = [kit for kit in installed() if kit.imported and kit.facts.name == name]
-    for kit in imported:
-        if kit.description.recipe == cache.key(chosen):
-            console.note(f"kit: {name}, imported ({kit.facts.digest[:12]})")
-            return kit
-    for kit in imported:
-        console.warn(
-            f"ignoring the imported kit {name}: edgepack {kit.description.edgepack} built it from "
-            f"another runtime source or other package versions than this edgepack "
-            f"{device_runtime.__version__} uses"
-        )
     builder = _builder(target)
     inputs = _inputs(target, builder)
-    folder = cache.stage("kit", inputs, lambda aside: _make(target, builder, inputs, aside))
+    folder = cache.stage(FROZEN, inputs, lambda aside: _make(target, builder, inputs, aside))
     return load(folder, imported=False)
 
 
-def is_there(name: str) -> bool:
-    """Return whether the cache has the kit that `ensure` would return, built or imported.
+def is_frozen(target: Platform) -> bool:
+    """Return whether the cache has the kit that `frozen` would return.
 
     Raises:
-        KitError: there is no such kit, a kit in the cache is damaged, or this machine cannot build
-            the kit.
+        KitError: this machine cannot freeze it.
     """
-    target = platform(name)
-    digest = cache.key(recipe(target))
-    if any(
-        kit.imported and kit.facts.name == name and kit.description.recipe == digest
-        for kit in installed()
-    ):
-        return True
-    return cache.place("kit", _inputs(target, _builder(target))).is_dir()
+    return cache.place(FROZEN, _inputs(target, _builder(target))).is_dir()
 
 
 def check(name: str) -> None:
-    """Check that this machine can build the kit.
+    """Check that this machine can freeze the kit.
 
     Raises:
         KitError: this machine lacks something; the message lists it.
@@ -159,7 +157,12 @@ def check(name: str) -> None:
 
 
 def _builder(target: Platform) -> _Builder:
-    return native if target.machine == os.uname().machine else rootfs
+    if host.system() != "Linux":
+        raise KitError(
+            f"the kit {target.name} can only be frozen on Linux; this is {host.system()}",
+            hint=rootfs.elsewhere(target),
+        )
+    return native if target.machine == host.machine() else rootfs
 
 
 def _inputs(target: Platform, builder: _Builder) -> dict[str, Any]:
@@ -193,11 +196,12 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                 hint=error.hint or "See the program's own output above.",
             ) from error
         frozen.folder.rename(folder / RUNTIME)
+        tree = read(folder / RUNTIME)
         description = Description(
             facts=KitFacts(
                 name=target.name,
                 machine=target.machine,
-                digest=contents_digest(folder / RUNTIME),
+                digest=contents_digest(tree),
                 min_glibc=contents.min_glibc(folder / RUNTIME),
                 cuda=cuda.facts(folder / RUNTIME, target.cuda) if target.cuda else None,
                 cpu=features,
@@ -206,6 +210,8 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
             python=frozen.python,
             edgepack=device_runtime.__version__,
             packages=frozen.packages,
+            links=dict(tree.links),
+            programs=tuple(sorted(tree.programs)),
         )
         encoded = msgspec.json.format(msgspec.json.encode(description), indent=1)
         (folder / DESCRIPTION).write_bytes(encoded + b"\n")
@@ -214,8 +220,8 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
 def installed() -> Sequence[Kit]:
     """List the kits in the cache, of all versions, newest first."""
     kits = [
-        (path.stat().st_mtime, load(path.parent, imported=kind == "kit-imported"))
-        for kind in ("kit", "kit-imported")
+        (path.stat().st_mtime, load(path.parent, imported=kind == IMPORTED))
+        for kind in (FROZEN, IMPORTED)
         for path in (cache.root() / kind).glob(f"[!.]*/{DESCRIPTION}")
     ]
     return [kit for _, kit in sorted(kits, key=lambda pair: pair[0], reverse=True)]
@@ -236,14 +242,13 @@ def load(folder: Path, *, imported: bool) -> Kit:
     return Kit(folder=folder / RUNTIME, description=description, imported=imported)
 
 
-def contents_digest(folder: Path) -> str:
-    """Compute the sha256 over names, modes, links and contents of everything below a folder."""
+def contents_digest(tree: Tree) -> str:
+    """Compute the sha256 over names, modes, links and contents of everything in a folder."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            digest.update(f"link {name}\0{path.readlink()}\0".encode())
-        elif path.is_file():
-            mode = path.stat().st_mode & 0o777
-            digest.update(f"file {name}\0{mode:o} {cache.file_digest(path)}\0".encode())
+    for name in tree.names():
+        if name in tree.links:
+            digest.update(f"link {name}\0{tree.links[name]}\0".encode())
+        else:
+            content = cache.file_digest(tree.folder / name)
+            digest.update(f"file {name}\0{tree.mode(name):o} {content}\0".encode())
     return digest.hexdigest()

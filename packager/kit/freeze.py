@@ -8,6 +8,7 @@ same bytes: no clock, hash seed or path of the host affects the result.
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from packager.sbom import Package
 
 SOURCE = Path(device_runtime.__file__).parent
 
-RECIPE = 3
+RECIPE = 4
 """Version of the steps: incremented when a change of the steps changes a kit."""
 
 _EXCLUDED = (
@@ -182,7 +183,7 @@ def wheels(requirements: Sequence[str], python: str, options: Sequence[str]) -> 
         "requirements": list(requirements),
         "python": python,
         "options": list(options),
-        "on": os.uname().machine,
+        "on": platform.machine(),
         "report": _REPORT,
     }
     return cache.stage("wheels", inputs, make)

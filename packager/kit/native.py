@@ -1,6 +1,5 @@
 """Build a kit on its own platform: this machine's."""
 
-import os
 import platform
 import shutil
 import sys
@@ -22,7 +21,7 @@ def python(target: Platform) -> str:
 
 def origin(target: Platform) -> dict[str, str]:
     """Return this machine's inputs of the kit, beside edgepack's own."""
-    return {"python": platform.python_version(), "machine": os.uname().machine}
+    return {"python": platform.python_version(), "machine": platform.machine()}
 
 
 def wheel_options(target: Platform) -> list[str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import device_runtime
 from device_runtime.processor import GPU_LIBRARY
 
 
@@ -64,6 +65,16 @@ class Platform:
         """Libraries below site-packages that are opened at run time: nothing is linked to them."""
         cuda = self.cuda.libraries if self.cuda else ()
         return cuda if self.webgpu is None else (*cuda, self.webgpu)
+
+    @property
+    def package(self) -> str:
+        """Name of the package that has the kit."""
+        return f"edgepack-kit-{self.name}"
+
+    @property
+    def requirement(self) -> str:
+        """The package with the kit for this version of edgepack, as pip takes it."""
+        return f"{self.package}=={device_runtime.__version__}"
 
 
 _CPU_ENGINE = ("onnxruntime", "onnxruntime-genai")

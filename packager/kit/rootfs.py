@@ -6,6 +6,7 @@ ends, so no mount is ever left behind.
 """
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,9 +141,9 @@ def check(target: Platform) -> None:
         here = [f"`apt-get install {' '.join(missing)}`"] if missing else []
         here += ["run edgepack as root"] if os.geteuid() != 0 else []
         raise KitError(
-            f"the kit {target.name} cannot be built on this {os.uname().machine} machine "
+            f"the kit {target.name} cannot be built on this {platform.machine()} machine "
             f"without {' and '.join(lacks)}",
-            hint=f"Here: {', then '.join(here)}. Or {_elsewhere(target)}",
+            hint=f"{elsewhere(target)} To freeze it here: {', then '.join(here)}.",
         )
 
 
@@ -150,16 +151,17 @@ def _cross(target: Platform) -> Cross:
     if target.cross is None:
         raise KitError(
             f"the kit {target.name} can only be built on {target.machine}; "
-            f"this machine is {os.uname().machine}",
-            hint=_elsewhere(target),
+            f"this machine is {platform.machine()}",
+            hint=elsewhere(target),
         )
     return target.cross
 
 
-def _elsewhere(target: Platform) -> str:
+def elsewhere(target: Platform) -> str:
+    """Say how to get a kit that this machine cannot freeze."""
     return (
-        f"build it on another machine: `edgepack kit build {target.name}` and "
-        f"`edgepack kit export {target.name} kit.tar` there, `edgepack kit import kit.tar` here."
+        f"Install it: pip install {target.requirement}. Or freeze it on another machine: `edgepack "
+        f"kit export {target.name} kit.tar` there, `edgepack kit import kit.tar` here."
     )
 
 

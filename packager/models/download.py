@@ -93,7 +93,7 @@ def _fetch(file: HubFile, folder: Path, url: str, advance: Callable[[int], None]
     # What was there before a power cut may be damaged: then once more, from the beginning.
     for last in (False, True):
         if _complete(file, part, url, advance):
-            part.rename(folder / file.path)
+            part.replace(folder / file.path)
             return
         part.unlink()
         advance(-file.size)

@@ -174,8 +174,10 @@ def as_hf_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Pat
     def link(target: Path) -> None:
         for path in hf_files(folder):
             if path.suffix != ".jinja":
-                checkpoint.place(path, folder, target).symlink_to(path.resolve())
-        (target / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
+                checkpoint.link(path, folder, target)
+        (target / "chat_template.jinja").write_text(
+            source.chat_template, encoding="utf-8", newline="\n"
+        )
 
     return cache.stage("hf", _with_template(source, folder), link)
 

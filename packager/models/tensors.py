@@ -63,7 +63,7 @@ def _untie(folder: Path, target: Path) -> None:
     """Fill a folder with links to a model's files, and its configuration without tied weights."""
     for path in hf_files(folder):
         if path.name != "config.json":
-            checkpoint.place(path, folder, target).symlink_to(path)
+            checkpoint.link(path, folder, target)
     shutil.copyfile(folder / "config.json", target / "config.json")
     untie(target / "config.json")
 

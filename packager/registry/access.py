@@ -62,7 +62,7 @@ def connect(reference: Reference, access: Access) -> Registry:
 def _credentials(registry: str, access: Access) -> Credentials | None:
     if access.username is not None and access.password_file is not None:
         try:
-            password = access.password_file.read_text().partition("\n")[0]
+            password = access.password_file.read_text(encoding="utf-8").partition("\n")[0]
         except (OSError, UnicodeDecodeError) as error:
             raise RegistryError(
                 f"{access.password_file} cannot be read: {error}",

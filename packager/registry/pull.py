@@ -1,10 +1,12 @@
 """Pull a bundle: the file that was pushed, byte for byte."""
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from device_runtime.durable import open_folder
+from device_runtime.errors import RegistryError
 from device_runtime.update.registry.download import RegistryBundle
 from device_runtime.update.registry.reference import parse
 from packager import bundle, cache, console
@@ -39,6 +41,11 @@ def pull(origin: str, output: Path | None, access: Access) -> Pulled:
         RegistryError: the registry does not have the bundle, or sends something else.
         ResourceError: the disk is too small.
     """
+    if os.open not in os.supports_dir_fd:
+        raise RegistryError(
+            "bundles can be pulled on Linux and macOS only",
+            hint="Pull it there; a device also installs from the registry itself.",
+        )
     reference = parse(origin)
     with connect(reference, access) as registry, console.step(f"Pulling {reference}"):
         source = RegistryBundle(registry)

@@ -1,5 +1,6 @@
 """Push a bundle: its blobs, then what refers to it (signature, SBOM), and the tag last."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from device_runtime.errors import RegistryError
 from device_runtime.update.registry import artifact
 from device_runtime.update.registry.artifact import IMAGE_MANIFEST, Descriptor, ImageManifest
 from device_runtime.update.registry.client import Registry
-from device_runtime.update.registry.reference import parse
+from device_runtime.update.registry.reference import Reference, parse
 from packager import console
 from packager.registry.access import Access, connect
 from packager.registry.layout import content_of, describe, descriptor
-from packager.registry.upload import exists, upload
+from packager.registry.upload import Content, exists, upload
 
 IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"
 EMPTY = b"{}"
@@ -56,12 +57,7 @@ def push(path: Path, destination: str, access: Access) -> Pushed:
         BundleError: the bundle is damaged.
         RegistryError: the reference is not valid, or the registry refuses the bundle.
     """
-    reference = parse(destination)
-    if reference.tag is None or reference.digest is not None:
-        raise RegistryError(
-            f"{destination}: the digest of a bundle follows from its content",
-            hint="Push to a tag: oci://HOST[:PORT]/REPOSITORY:TAG",
-        )
+    reference, tag = place(destination)
     with connect(reference, access) as registry, open_bundle(path) as bundle:
         stored = sum(blob.size for blob in bundle.manifest.blobs.values())
         with console.progress("Verifying", stored) as advance:
@@ -73,24 +69,47 @@ def push(path: Path, destination: str, access: Access) -> Pushed:
             )
         subject = descriptor(IMAGE_MANIFEST, encoded)
         with console.step(f"Pushing {path.name} to {reference}"):
-            missing = [
-                (blob, content) for blob, content in contents if not exists(registry, blob.digest)
-            ]
-            sent = sum(blob.size for blob, _ in missing)
-            with console.progress("Uploading", sent) as advance:
-                for blob, content in missing:
-                    upload(registry, blob.digest, blob.size, content, advance)
+            sent = send(registry, contents)
             _attach(registry, bundle, subject)
-            _put(registry, reference.tag, IMAGE_MANIFEST, encoded)
+            put(registry, tag, IMAGE_MANIFEST, encoded)
     size = sum(blob.size for blob, _ in contents)
     return Pushed(reference=reference.at(subject.digest), size=size, sent=sent)
 
 
+def place(destination: str) -> tuple[Reference, str]:
+    """Read the reference of a place to push to, and its tag.
+
+    Raises:
+        RegistryError: it is not valid, or has no tag, or a digest.
+    """
+    reference = parse(destination)
+    if reference.tag is None or reference.digest is not None:
+        raise RegistryError(
+            f"{destination}: the digest follows from the content",
+            hint="Push to a tag: oci://HOST[:PORT]/REPOSITORY:TAG",
+        )
+    return reference, reference.tag
+
+
+def send(registry: Registry, contents: Iterable[tuple[Descriptor, Content]]) -> int:
+    """Upload the blobs that the repository does not have; return their length, bytes.
+
+    Raises:
+        RegistryError: the registry refuses a blob, or there were too many failures.
+    """
+    missing = [(blob, content) for blob, content in contents if not exists(registry, blob.digest)]
+    sent = sum(blob.size for blob, _ in missing)
+    with console.progress("Uploading", sent) as advance:
+        for blob, content in missing:
+            upload(registry, blob.digest, blob.size, content, advance)
+    return sent
+
+
 def _attach(registry: Registry, bundle: Bundle, subject: Descriptor) -> None:
     """Push the signature and the SBOM as artifacts that refer to the bundle, for other tools."""
-    empty = descriptor("application/vnd.oci.empty.v1+json", EMPTY)
+    empty, content = empty_config()
     if not exists(registry, empty.digest):
-        upload(registry, empty.digest, empty.size, content_of(EMPTY), lambda _: None)
+        upload(registry, empty.digest, empty.size, content, lambda _: None)
     for name, kind, data in (
         (schema.SIGNATURE_NAME, artifact.SIGNATURE, bundle.signature),
         (schema.SBOM_NAME, artifact.SBOM, bundle.sbom),
@@ -108,7 +127,7 @@ def _attach(registry: Registry, bundle: Bundle, subject: Descriptor) -> None:
             )
         )
         referrer = msgspec.structs.replace(descriptor(IMAGE_MANIFEST, encoded), artifact_type=kind)
-        listed = _put(registry, referrer.digest, IMAGE_MANIFEST, encoded)
+        listed = put(registry, referrer.digest, IMAGE_MANIFEST, encoded)
         if not listed:
             _list_referrer(registry, subject, referrer)
 
@@ -137,10 +156,15 @@ def _list_referrer(registry: Registry, subject: Descriptor, referrer: Descriptor
             ) from None
     if referrer.digest not in {listed.digest for listed in index.manifests}:
         index = _Index(manifests=(*index.manifests, referrer))
-        _put(registry, tag, IMAGE_INDEX, msgspec.json.encode(index))
+        put(registry, tag, IMAGE_INDEX, msgspec.json.encode(index))
 
 
-def _put(registry: Registry, name: str, kind: str, data: bytes) -> bool:
+def empty_config() -> tuple[Descriptor, Content]:
+    """Return the config of an artifact that needs none, as the OCI image specification has it."""
+    return descriptor("application/vnd.oci.empty.v1+json", EMPTY), content_of(EMPTY)
+
+
+def put(registry: Registry, name: str, kind: str, data: bytes) -> bool:
     """Push a manifest; return whether the registry lists it as a referrer by itself."""
     _, headers, _ = registry.insist(
         "PUT",

@@ -101,8 +101,9 @@ def command(request: BuildRequest, path: Path) -> str:
 
 def _host() -> str:
     """Describe the build machine: processor and number of cores."""
-    model = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    model = platform.processor() or platform.machine()
+    cpu = Path("/proc/cpuinfo")
+    for line in cpu.read_text().splitlines() if cpu.exists() else ():
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break

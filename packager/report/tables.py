@@ -1,21 +1,21 @@
 """Formatting of results: tables for people, plain data for `--json`."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from device_runtime.bundle.manifest import Manifest
+from device_runtime.bundle.manifest import KitFacts, Manifest
 from device_runtime.bundle.quantization import Quality
 from device_runtime.bundle.reader import Bundle
 from device_runtime.bundle.reasoning import Reasoning
 from packager import console, keys
 from packager.evaluation.evaluate import Evaluation
 from packager.keys import StoredKey
-from packager.kit import Kit
+from packager.kit import Kit, Packaged
 from packager.models import tokenizers
 from packager.profile import DeviceProfile, descriptions
 from packager.quantize import kept
@@ -224,25 +224,62 @@ def _value(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def kit_json(kit: Kit) -> dict[str, Any]:
-    """Return a kit's facts, folder and size."""
-    return {**msgspec.to_builtins(kit.facts), "folder": str(kit.folder), "size": _size(kit.folder)}
+def kit_json(kit: Kit, packages: Iterable[Packaged] = ()) -> dict[str, Any]:
+    """Return a kit's facts, folder, size and origin."""
+    return {
+        **msgspec.to_builtins(kit.facts),
+        "folder": str(kit.folder),
+        "size": kit.size,
+        "from": _origin(kit, packages),
+    }
 
 
-def kits_text(kits: Iterable[Kit]) -> None:
+def kits_json(kits: Iterable[Kit], packages: Sequence[Packaged]) -> list[dict[str, Any]]:
+    """Return the kits in the cache, and those in packages that were not used yet."""
+    unused = [
+        {
+            **msgspec.to_builtins(packaged.description.facts),
+            "folder": None,
+            "size": None,
+            "from": packaged.title,
+        }
+        for packaged in _unused(kits, packages)
+    ]
+    return [*(kit_json(kit, packages) for kit in kits), *unused]
+
+
+def kits_text(kits: Sequence[Kit], packages: Sequence[Packaged] = ()) -> None:
     """Print one line per kit."""
-    rows = [
-        [kit.facts.name, megabytes(_size(kit.folder)), kit.facts.min_glibc, kit.facts.digest[:12]]
-        for kit in kits
+    rows = [[*_kit_row(kit.facts, megabytes(kit.size)), _origin(kit, packages)] for kit in kits]
+    rows += [
+        [*_kit_row(packaged.description.facts, "packed"), packaged.title]
+        for packaged in _unused(kits, packages)
     ]
     if rows:
-        console.table("", ["kit", "size", "glibc", "digest"], rows)
+        console.table("", ["kit", "size", "glibc", "digest", "from"], rows)
     else:
-        console.result("no kits yet; build one with: edgepack kit build NAME")
+        console.result(
+            "no kits yet; install one with: pip install edgepack-kit-NAME, or freeze one with: "
+            "edgepack kit build NAME"
+        )
 
 
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+def _kit_row(facts: KitFacts, size: str) -> list[str]:
+    return [facts.name, size, facts.min_glibc, facts.digest[:12]]
+
+
+def _origin(kit: Kit, packages: Iterable[Packaged]) -> str:
+    """Tell where a kit comes from."""
+    for packaged in packages:
+        if packaged.description == kit.description:
+            return packaged.title
+    return "imported" if kit.imported else "frozen here"
+
+
+def _unused(kits: Iterable[Kit], packages: Iterable[Packaged]) -> list[Packaged]:
+    """List the packages whose kits are not in the cache."""
+    descriptions = [kit.description for kit in kits]
+    return [packaged for packaged in packages if packaged.description not in descriptions]
 
 
 def recipes_json() -> list[dict[str, Any]]:

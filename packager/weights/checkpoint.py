@@ -1,6 +1,7 @@
 """Files of a Hugging Face folder: its weights, as transformers chooses them, and their places."""
 
 import json
+import shutil
 from pathlib import Path
 
 WHOLE = "model.safetensors"
@@ -28,6 +29,18 @@ def place(path: Path, folder: Path, target: Path) -> Path:
     there = target / path.relative_to(folder)
     there.parent.mkdir(exist_ok=True)
     return there
+
+
+def link(path: Path, folder: Path, target: Path) -> None:
+    """Let a folder's file appear in another folder too, at the same place.
+
+    Not every user of Windows may make links; there it is a copy.
+    """
+    there = place(path, folder, target)
+    try:
+        there.symlink_to(path.resolve())
+    except OSError:
+        shutil.copyfile(path, there)
 
 
 def index(folder: Path) -> dict[str, str]:

@@ -77,8 +77,9 @@ class MappedLayers:
 
 
 def _mapped_files() -> Iterator[range]:
-    """Yield the addresses of mapped files, as /proc/self/maps lists them."""
-    lines = Path("/proc/self/maps").read_text()
+    """Yield the addresses of mapped files, as /proc/self/maps lists them; none beyond Linux."""
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text() if maps.exists() else ""
     for start, end in re.findall(r"^(\w+)-(\w+) \S+ \S+ \S+ \d+ +/", lines, re.MULTILINE):
         yield range(int(start, 16), int(end, 16))
 

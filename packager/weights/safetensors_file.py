@@ -5,17 +5,17 @@ data, without a gap.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 MAX_HEADER_BYTES = 100 << 20
 """The limit of the safetensors library itself."""
 
 _METADATA = "__metadata__"
 _ALIGNMENT = 8
+_PIECE = 1 << 20
 
 
 class Tensor(NamedTuple):
@@ -99,17 +99,17 @@ def copy(files: Iterable[Path], target: Path, names: Mapping[str, str]) -> None:
     head += b" " * (-len(head) % _ALIGNMENT)
     with target.open("wb") as output:
         output.write(len(head).to_bytes(8, "little") + head)
-        output.flush()
         for path, _, tensor in chosen:
             with path.open("rb") as file:
-                _copy_range(file.fileno(), output.fileno(), tensor.start, tensor.size)
+                file.seek(tensor.start)
+                _copy(file, output, tensor.size)
 
 
-def _copy_range(source: int, target: int, start: int, size: int) -> None:
-    """Copy bytes from a place in one file to the end of another."""
-    end = start + size
-    while start < end:
-        sent = os.sendfile(target, source, start, end - start)
-        if not sent:
+def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
+    """Copy some bytes from the place of one file to that of another."""
+    while size:
+        piece = source.read(min(size, _PIECE))
+        if not piece:
             raise ValueError("is shorter than when its header was read")
-        start += sent
+        target.write(piece)
+        size -= len(piece)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import pytest
 
 from device_runtime.errors import RegistryError
 from device_runtime.update.registry import transport
+from packager import kit
 from packager.registry.access import Access
+from packager.registry.kits import push as push_kit
 from packager.registry.pull import pull
 from packager.registry.push import push
 from tests.support import certificates
 from tests.support.bundles import SBOM, draft
 from tests.support.commands import edgepack, refused
 from tests.support.cutter import cutting
+from tests.support.kits import NAME, stored
 from tests.support.registries import PASSWORD, USERNAME, RealRegistry, docker_registry
 
 MIB = 1 << 20
@@ -178,3 +182,29 @@ def test_a_bundle_that_is_not_there(registry: RealRegistry) -> None:
     refused(outcome, 15, f"{place} is not in the registry")
     assert "next try" not in outcome.err
     assert len(registry.requests("GET /v2/team/nothing/")) == 1
+
+
+def test_kit_is_pushed_and_imported(
+    registry: RealRegistry, own_cache: Path, tmp_path: Path
+) -> None:
+    place = f"oci://127.0.0.1:{registry.port}/team/kits"
+    whole = stored(own_cache)
+    first = push_kit(whole, f"{place}:1", Access())
+    again = push_kit(whole, f"{place}:1", Access())
+    assert (again.reference, again.sent) == (first.reference, 0)
+    exported = tmp_path / "kit.tar"
+    kit.export(whole, exported)
+    for source in (f"{place}:1", first.reference):
+        shutil.rmtree(own_cache)
+        outcome = edgepack("kit", "import", source)
+        assert (outcome.status, outcome.out) == (0, f"imported {NAME}\n"), outcome.err
+        kit.export(kit.ensure(NAME), tmp_path / "again.tar")
+        assert (tmp_path / "again.tar").read_bytes() == exported.read_bytes()
+        assert [path.suffix for path in (own_cache / "pulled").iterdir()] == [".lock"]
+
+
+def test_bundle_is_not_a_kit(registry: RealRegistry, bundle: Path, own_cache: Path) -> None:
+    place = f"oci://127.0.0.1:{registry.port}/team/bundle-as-kit:1"
+    push(bundle, place, Access())
+    refused(edgepack("kit", "import", place), 15, "is not a kit")
+    refused(edgepack("kit", "import", place.replace(":1", ":2")), 15, "manifest unknown")

@@ -1,9 +1,12 @@
-"""The wheel, installed where nothing else is: what a user of `pip install edgepack` meets."""
+"""The wheels, installed where nothing else is: what a user of `pip install edgepack` meets."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -12,7 +15,9 @@ import pytest
 
 import device_runtime
 from packager import kit
+from packager.kit import archive
 from packager.kit.collection import DESCRIPTION, Description
+from tests.support.commands import edgepack
 from tests.support.dependencies import closure, required
 from tests.support.fakes import ROOT
 
@@ -31,22 +36,37 @@ class Installed:
         venv.create(folder / "venv", symlinks=True)
         (site,) = folder.glob("venv/lib/python*/site-packages")
         _link(metadata.distribution("pip"), site)  # as `python -m venv` puts it there
-        self.run("python", "-m", "pip", "install", "--no-deps", "--no-index", _wheel(folder))
+        self.install(_wheel(folder))
         (info,) = metadata.distributions(name="edgepack", path=[str(site)])
         for name in closure(required(info.requires or ())):
             _link(metadata.distribution(name), site)
 
+    def install(self, wheel: Path) -> None:
+        """Install a wheel without the packages that it needs."""
+        self.run("python", "-m", "pip", "install", "--no-deps", "--no-index", wheel)
+
     def run(self, program: str, *arguments: str | Path) -> str:
         """Run a program of the environment far from the checkout; returns what it printed."""
-        variables = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        return self._run([self._bin / program, *arguments], {"EDGEPACK_CACHE": str(self._cache)})
+
+    def run_bare(self, home: Path, program: str, *arguments: str | Path) -> str:
+        """The same as an ordinary user with an empty home, who finds no other program."""
+        user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+        variables = {"HOME": str(home), "PATH": str(self._bin)}
+        return self._run([*user, self._bin / program, *arguments], variables)
+
+    def _run(self, command: Sequence[str | Path], variables: Mapping[str, str]) -> str:
+        own = ("PYTHON", "EDGEPACK", "XDG")
+        others = {k: v for k, v in os.environ.items() if not k.startswith(own)}
+        program, *arguments = map(str, command)
         done = subprocess.run(
-            [self._bin / program, *arguments],
+            [shutil.which(program) or program, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
             cwd=self._cache,
-            env={**variables, "COLUMNS": "200", "EDGEPACK_CACHE": str(self._cache)},
+            env={**others, "COLUMNS": "200", **variables},
         )
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -93,3 +113,22 @@ def test_the_plain_package_is_the_tool_of_the_host(installed: Installed) -> None
 def test_a_kit_of_the_wheel_is_the_kit_of_the_checkout(installed: Installed) -> None:
     installed.run("edgepack", "kit", "build", HOST)
     assert installed.kit() == kit.ensure(HOST).description
+
+
+@pytest.mark.requires("root", "mmdebstrap", "qemu-aarch64-static")
+def test_bundle_for_a_pi_is_built_without_root_and_tools(
+    installed: Installed, tiny_hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--profile", "raspberry-pi", "--recipe", "int4-rtn", "--allow-quality-loss")
+    build = ("build", *options, "--model", tiny_hf, "--no-sign", "--json", "-o")
+    whole = edgepack(*build, tmp_path / "whole.epk")
+    assert whole.status == 0, whole.err
+    monkeypatch.setattr(archive, "LEVEL", 3)  # half a minute less, and 8 MB more
+    wheel = kit.write_package(kit.ensure("linux-aarch64-cpu"), tmp_path)
+    assert wheel.stat().st_size < 100_000_000
+    installed.install(wheel)
+    (tmp_path / "home").mkdir()
+    installed.run_bare(tmp_path / "home", "edgepack", *build, tmp_path / "bare.epk")
+    bare, expected = (tmp_path / name for name in ("bare.epk", "whole.epk"))
+    assert bare.read_bytes() == expected.read_bytes()
+    assert json.loads(whole.out)["manifest"]["kit"]["name"] == "linux-aarch64-cpu"

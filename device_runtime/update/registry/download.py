@@ -5,11 +5,11 @@ interruption or a power cut leaves is resumed: the part that is there is hashed,
 requested by range.
 """
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from device_runtime.bundle import manifest as schema
 from device_runtime.bundle.manifest import Blob
@@ -18,7 +18,7 @@ from device_runtime.bundle.source import Source
 from device_runtime.durable import Folder
 from device_runtime.errors import RegistryError, ResourceError
 from device_runtime.update.registry import artifact
-from device_runtime.update.registry.artifact import Artifact, Descriptor, layer_digest
+from device_runtime.update.registry.artifact import Descriptor, layer_digest
 from device_runtime.update.registry.client import Registry
 from device_runtime.update.registry.transport import TransientError
 
@@ -48,7 +48,7 @@ class RegistryBundle(Source):
             BundleError: the bundle is not valid.
         """
         self._registry = registry
-        listed = _resolve(registry)
+        listed = artifact.read(*resolve(registry))
         super().__init__(
             manifest_bytes=self._small(listed.manifest),
             signature=self._small(listed.signature),
@@ -97,7 +97,9 @@ class RegistryBundle(Source):
             part = blob.sha256 + PART
             # What was there before a power cut may be damaged: then once more, from the beginning.
             for last in (False, True):
-                if _download(self._registry, blob, store, on_bytes):
+                with store.file(part, make=True) as file:
+                    whole = download(self._registry, blob, file, on_bytes)
+                if whole:
                     store.rename(part, blob.sha256)
                     break
                 store.remove(part)
@@ -133,11 +135,11 @@ class RegistryBundle(Source):
         return data
 
 
-def _resolve(registry: Registry) -> Artifact:
-    """Read the OCI manifest that the reference names.
+def resolve(registry: Registry) -> tuple[bytes, str]:
+    """Read the OCI manifest that the reference names; return it and its digest.
 
     Raises:
-        RegistryError: it is missing, is not that of a bundle, or has another digest.
+        RegistryError: it is missing, or has another digest than the reference.
     """
     reference = registry.reference
     _, _, data = registry.insist(
@@ -153,7 +155,7 @@ def _resolve(registry: Registry) -> Artifact:
             f"{reference.digest}",
             hint="Do not use this registry until its operator knows why.",
         )
-    return artifact.read(data, _digest(data))
+    return data, _digest(data)
 
 
 def _digest(data: bytes) -> str:
@@ -167,6 +169,8 @@ def _alone(folder: Folder) -> Iterator[None]:
     Raises:
         RegistryError: another program holds it.
     """
+    import fcntl  # Windows lacks it, where the host imports this module
+
     with folder.file(LOCK, make=True) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,39 +205,47 @@ def _check_space(store: Folder, blobs: Iterable[Blob]) -> None:
         )
 
 
-def _download(registry: Registry, blob: Blob, store: Folder, on_bytes: OnBytes) -> bool:
-    """Download one blob, or its rest; return whether its digest matches."""
-    name = blob.sha256 + PART
+def download(registry: Registry, blob: Blob, part: IO[bytes], on_bytes: OnBytes) -> bool:
+    """Download one blob, or the rest of it; return whether its digest matches.
+
+    Args:
+        registry: the repository.
+        blob: the blob.
+        part: file for reading and writing with what is there of it.
+        on_bytes: as for `RegistryBundle.download`.
+
+    Raises:
+        RegistryError: the registry does not have the blob, or there were too many failures.
+    """
     patience = registry.patience()
-    with store.file(name, make=True) as part:
-        hasher = hashlib.sha256()
-        offset = 0
-        while offset < blob.size and (chunk := part.read(min(CHUNK, blob.size - offset))):
-            hasher.update(chunk)
-            offset += len(chunk)
-        part.truncate(offset)
-        on_bytes(offset)
-        reached = offset
-        while offset < blob.size:
-            try:
-                for chunk in _rest(registry, blob, offset):
-                    part.write(chunk)
-                    hasher.update(chunk)
-                    offset += len(chunk)
-                    on_bytes(len(chunk))
-            except _NoRangesError:
-                part.seek(0)
-                part.truncate()
-                hasher = hashlib.sha256()
-                on_bytes(-offset)
-                offset = 0
-            except TransientError as error:
-                if offset - reached >= PROGRESS:
-                    reached = offset
-                    patience.progressed()
-                patience.failed(error)
-        part.flush()
-        os.fsync(part.fileno())
+    hasher = hashlib.sha256()
+    offset = 0
+    while offset < blob.size and (chunk := part.read(min(CHUNK, blob.size - offset))):
+        hasher.update(chunk)
+        offset += len(chunk)
+    part.truncate(offset)
+    on_bytes(offset)
+    reached = offset
+    while offset < blob.size:
+        try:
+            for chunk in _rest(registry, blob, offset):
+                part.write(chunk)
+                hasher.update(chunk)
+                offset += len(chunk)
+                on_bytes(len(chunk))
+        except _NoRangesError:
+            part.seek(0)
+            part.truncate()
+            hasher = hashlib.sha256()
+            on_bytes(-offset)
+            offset = 0
+        except TransientError as error:
+            if offset - reached >= PROGRESS:
+                reached = offset
+                patience.progressed()
+            patience.failed(error)
+    part.flush()
+    os.fsync(part.fileno())
     return hasher.hexdigest() == blob.sha256
 
 

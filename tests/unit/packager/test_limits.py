@@ -9,7 +9,7 @@ from device_runtime.bundle import manifest as schema
 from device_runtime.bundle.quantization import PromptAnswer
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.errors import BundleError
-from packager import bundle
+from packager import bundle, tree
 from packager.build import _model_facts, _slug
 from packager.genai.folder import component
 from packager.models.source import ModelSource
@@ -40,7 +40,7 @@ def test_file_that_compresses_like_a_bomb_is_stored_as_it_is(tmp_path: Path) -> 
     folder.mkdir()
     (folder / "zeros").write_bytes(bytes(1 << 20))
     (folder / "text").write_bytes(b"A text about nothing. " * 100)
-    parts = bundle.pack(folder, schema.MODEL_FOLDER, {"test": "bomb"}, component)
+    parts = bundle.pack(tree.read(folder), schema.MODEL_FOLDER, {"test": "bomb"}, component)
     stored = {part.record.path: part.record.blob for part in parts}
     zeros, text = stored["model/zeros"], stored["model/text"]
     assert zeros is not None

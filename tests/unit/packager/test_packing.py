@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from packager import bundle, console
+from packager import bundle, console, tree
 from packager.genai.folder import component
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 def packed(folder: Path, **inputs: int) -> dict[str, bundle.Part]:
     weights = [folder / "weights.bin"]
-    parts = bundle.pack(folder, "model", {"model": 1, **inputs}, component, weights)
+    parts = bundle.pack(tree.read(folder), "model", {"model": 1, **inputs}, component, weights)
     return {part.record.path.removeprefix("model/"): part for part in parts}
 
 

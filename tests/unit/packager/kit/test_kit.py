@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import os
+import platform
 import re
 import shutil
 import struct
@@ -16,13 +17,11 @@ import msgspec
 import pytest
 
 from device_runtime.bundle.manifest import CudaFacts, KitFacts
-from packager import cache, kit
+from packager import kit
 from packager.errors import CommandError, KitError, ResourceError
-from packager.kit import collection, contents, cuda, freeze, rootfs
-from packager.kit.collection import Description
+from packager.kit import contents, cuda, freeze, rootfs
 from packager.run import run
-
-NAME = "linux-aarch64-cpu"
+from tests.support.kits import NAME, put
 
 
 @pytest.fixture(autouse=True)
@@ -32,30 +31,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def put(own_cache: Path, *, recipe: str | None = None, edgepack: str = "0.1.0") -> Path:
-    """A kit in the cache as `ensure` leaves it, with a program that does nothing."""
-    chosen = collection.recipe(kit.PLATFORMS[NAME])
-    inputs = {"recipe": chosen, "origin": rootfs.origin(kit.PLATFORMS[NAME])}
-    folder = own_cache / "kit" / cache.key(inputs)
-    libraries = folder / "runtime" / "_internal"
-    libraries.mkdir(parents=True)
-    (folder / "runtime" / "edgepack-runtime").write_bytes(b"\x7fELF program")
-    (folder / "runtime" / "edgepack-runtime").chmod(0o755)
-    (libraries / "lib").mkdir()
-    (libraries / "lib" / "a.so.1").write_bytes(b"library")
-    (libraries / "a.so").symlink_to("lib/a.so.1")
-    digest = collection.contents_digest(folder / "runtime")
-    description = Description(
-        facts=KitFacts(name=NAME, machine="aarch64", digest=digest, min_glibc="2.36"),
-        recipe=recipe or cache.key(chosen),
-        python="3.11.2",
-        edgepack=edgepack,
-        packages=(kit.Package(name="click", version="8", license="BSD-3-Clause"),),
-    )
-    (folder / "kit.json").write_bytes(msgspec.json.encode(description))
-    return folder
-
-
 @pytest.fixture
 def exported(own_cache: Path, tmp_path: Path) -> Path:
     """A kit as a file, and an empty cache."""
@@ -63,8 +38,8 @@ def exported(own_cache: Path, tmp_path: Path) -> Path:
     file = tmp_path / "kit.tar"
     # The kit is in the cache for a builder of another architecture only.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
-        kit.export(NAME, file)
+        patch.setattr(platform, "machine", lambda: "x86_64")
+        kit.export(kit.ensure(NAME), file)
     shutil.rmtree(folder)
     return file
 
@@ -163,7 +138,7 @@ def test_kit_of_another_recipe_with_the_same_files_is_imported_beside(
 def test_kits_in_the_cache_are_there(
     exported: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     assert not kit.is_there(NAME)
     folder = put(own_cache)
     assert kit.is_there(NAME)
@@ -179,7 +154,7 @@ def test_emulation_needs_qemu_and_its_registration(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(rootfs, "_BINFMT", tmp_path / "binfmt_misc")
     monkeypatch.setattr(rootfs, "_RULES", tmp_path / "binfmt.d")
     monkeypatch.setattr(rootfs, "_KEYRING", tmp_path / "keyring")
@@ -226,21 +201,21 @@ def test_two_builds_at_once_register_the_emulator_once(
 
 def test_export_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
     kit.import_(exported)
-    kit.export(NAME, tmp_path / "again.tar")
+    kit.export(kit.ensure(NAME), tmp_path / "again.tar")
     assert (tmp_path / "again.tar").read_bytes() == exported.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.tar", "cache", "kit.tar"]
 
 
 def test_export_into_a_missing_folder(exported: Path, tmp_path: Path) -> None:
     kit.import_(exported)
-    assert "mkdir -p" in refused(lambda: kit.export(NAME, tmp_path / "no" / "kit.tar"))
+    assert "mkdir -p" in refused(lambda: kit.export(kit.ensure(NAME), tmp_path / "no" / "kit.tar"))
 
 
 def test_export_onto_a_folder(exported: Path, tmp_path: Path) -> None:
     kit.import_(exported)
     (tmp_path / "folder").mkdir()
     with pytest.raises(ResourceError) as caught:
-        kit.export(NAME, tmp_path / "folder")
+        kit.export(kit.ensure(NAME), tmp_path / "folder")
     assert "folder: Is a directory" in str(caught.value)
     assert caught.value.hint
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "folder", "kit.tar"]
@@ -269,7 +244,7 @@ def test_kit_of_another_version_is_left_aside(
 def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "x86_64")))
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(freeze, "wheels", lambda *_: Path("/nonexistent"))
     monkeypatch.setattr(rootfs, "_KEYRING", Path("/nonexistent"))
     message = refused(lambda: kit.ensure(NAME))
@@ -279,7 +254,7 @@ def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyP
 
 
 def test_platform_that_cannot_be_crossed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", "riscv64")))
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     message = refused(lambda: kit.ensure("linux-x86_64-cpu"))
     assert "only be built on x86_64;" in message
     assert "kit import" in message
