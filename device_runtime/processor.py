@@ -11,7 +11,7 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
-HALF_GRAPH = "model_fp16.onnx"
+HALF_GRAPH = "gpu_fp16.onnx"
 """Graph in a model's folder that computes in half precision, beside the one that genai_config.json
 names: for GPUs that can. Both have the same weights."""
 
