@@ -33,12 +33,13 @@ class Tree:
 
 def read(folder: Path) -> Tree:
     """Read the content of a folder from its file system."""
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    return Tree(
-        folder=folder,
-        links={name: str(path.readlink()) for name, path in paths.items() if path.is_symlink()},
-        programs=frozenset(name for name in _files(folder) if paths[name].stat().st_mode & 0o100),
-    )
+    links = {
+        path.relative_to(folder).as_posix(): str(path.readlink())
+        for path in folder.rglob("*")
+        if path.is_symlink()
+    }
+    programs = (name for name in _files(folder) if (folder / name).stat().st_mode & 0o100)
+    return Tree(folder=folder, links=links, programs=frozenset(programs))
 
 
 def _files(folder: Path) -> list[str]:

@@ -49,12 +49,7 @@ def flash(request: FlashRequest) -> FlashResult:
     """
     for flasher in FLASHERS.values():
         if flasher.accepts(request.target):
-            if flasher is not ssh and platform.system() != "Linux":
-                raise FlashError(
-                    f"{flasher.DESCRIPTION} can only be written on Linux",
-                    hint="Flash the running device: edgepack flash BUNDLE ssh://USER@HOST. Or run "
-                    "this command on Linux, for instance in a virtual machine.",
-                )
+            _check_system(flasher)
             with open_bundle(request.bundle) as bundle:
                 policy = replace(request.policy, keys=signer_keys(bundle))
             return flasher.flash(replace(request, policy=policy))
@@ -63,4 +58,20 @@ def flash(request: FlashRequest) -> FlashResult:
         f"{request.target} is not {kinds}",
         hint="Mount the device's root partition (for instance an SD card's) and pass its mount "
         "point, or pass the address of a running device.",
+    )
+
+
+def _check_system(flasher: Flasher) -> None:
+    system = platform.system()
+    # OpenSSH for Windows has no ControlMaster.
+    if system == "Linux" or (flasher is ssh and system != "Windows"):
+        return
+    instead = (
+        "Push the bundle to a registry, from which a device installs it: edgepack push"
+        if system == "Windows"
+        else "Flash a running device: edgepack flash BUNDLE ssh://USER@HOST"
+    )
+    raise FlashError(
+        f"{flasher.DESCRIPTION} cannot be flashed on {system}",
+        hint=f"{instead}. Or run this command on Linux, for instance in a virtual machine.",
     )

@@ -48,7 +48,7 @@ FULL_BYTES = 1 << 20
 """Free space below which a failure is attributed to a full disk: not every library reports the
 system's error number, and writing to a mapped file ends the process with a signal."""
 
-_KILLED = (-9, 128 + 9)
+_KILLED = (-9, 128 + 9)  # by SIGKILL, for which Windows has no name
 
 Result = TypeVar("Result")
 

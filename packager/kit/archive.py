@@ -116,6 +116,7 @@ def import_(file: Path) -> Kit:
         except (
             *(tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError, EOFError),
             *(IsADirectoryError, PermissionError),
+            RuntimeError,  # of zipfile, for encrypted members
         ) as error:
             raise KitError(f"{file} is not a kit, or damaged: {error}", hint=_DAMAGED) from None
         description = _check(tree, file)

@@ -271,14 +271,14 @@ def _kit_row(facts: KitFacts, size: str) -> list[str]:
 def _origin(kit: Kit, packages: Iterable[Packaged]) -> str:
     """Tell where a kit comes from."""
     for packaged in packages:
-        if packaged.description == kit.description:
+        if kit.imported and packaged.description == kit.description:
             return packaged.title
     return "imported" if kit.imported else "frozen here"
 
 
 def _unused(kits: Iterable[Kit], packages: Iterable[Packaged]) -> list[Packaged]:
-    """List the packages whose kits are not in the cache."""
-    descriptions = [kit.description for kit in kits]
+    """List the packages whose kits are not unpacked yet."""
+    descriptions = [kit.description for kit in kits if kit.imported]
     return [packaged for packaged in packages if packaged.description not in descriptions]
 
 

@@ -80,6 +80,13 @@ def test_a_machine_without_a_profile_is_a_failure(monkeypatch: pytest.MonkeyPatc
     assert "riscv64" in check.found
 
 
+def test_another_system_can_build_for_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    check = doctor.host(None, "there is no profile for this machine (Darwin arm64)")
+    assert check.status == "warn"
+    assert "bundles for other devices" in check.advice
+
+
 def test_the_default_model(tiny_hf: Path) -> None:
     model = CATALOG[DEFAULT_MODEL]
     assert doctor.default_model(model, resolve(str(tiny_hf))).status == "ok"

@@ -70,15 +70,16 @@ def test_what_needs_linux_says_what_to_do_instead(
     refused(run, 1, "is a program for Linux")
     refused(demo, 3, "no profile for this machine")
     for outcome in (mounted, image):
-        refused(outcome, 8, "can only be written on Linux", "ssh://USER@HOST")
+        refused(outcome, 8, f"cannot be flashed on {system}", "edgepack", "on Linux")
 
 
 def test_what_windows_lacks_says_what_to_do_instead(bundle: Path, own_cache: Path) -> None:
-    pulled, evaluated = edgepack_on(
+    pulled, evaluated, flashed = edgepack_on(
         "Windows",
-        ["pull", "oci://127.0.0.1:1/team/bundle:1"],
-        ["eval", bundle],
+        *(["pull", "oci://127.0.0.1:1/team/bundle:1"], ["eval", bundle]),
+        ["flash", bundle, "ssh://127.0.0.1:1"],
         cache=own_cache,
     )
     refused(pulled, 15, "on Linux and macOS only")
     refused(evaluated, 1, "cannot be unpacked on Windows")
+    refused(flashed, 8, "cannot be flashed on Windows", "edgepack push")

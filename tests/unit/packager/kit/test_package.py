@@ -208,6 +208,15 @@ def test_cut_wheel(wheel: Path, cache: Path, part: float) -> None:
     assert list((cache / "kit-imported").iterdir()) == []
 
 
+def test_encrypted_wheel(wheel: Path) -> None:
+    data = bytearray(wheel.read_bytes())
+    entry = -1
+    while (entry := data.find(b"PK\x01\x02", entry + 1)) >= 0:
+        data[entry + 8] |= 1
+    wheel.write_bytes(data)
+    assert "encrypted" in refused(lambda: kit.import_(wheel))
+
+
 def test_wheel_of_something_else(wheel: Path) -> None:
     other = changed(wheel, lambda name, data: None if name.endswith(".zst") else data)
     assert "is not the package of a kit" in refused(lambda: kit.import_(other))
