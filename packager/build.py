@@ -165,7 +165,7 @@ def _runtime(request: BuildRequest) -> kit.Kit | None:
         )
     with console.step(f"Getting the runtime {name}"):
         runtime = kit.ensure(name, request.kit)
-    kit.warn(runtime.facts, request.profile.compatible)
+    kit.check_gpu(runtime.facts, request.profile.compatible)
     return runtime
 
 

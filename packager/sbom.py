@@ -5,7 +5,13 @@ import uuid
 from collections.abc import Iterable
 
 from cyclonedx.contrib.license.factories import LicenseFactory
-from cyclonedx.model import HashAlgorithm, HashType
+from cyclonedx.model import (
+    ExternalReference,
+    ExternalReferenceType,
+    HashAlgorithm,
+    HashType,
+    XsUri,
+)
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
@@ -27,6 +33,7 @@ class Package(Struct, frozen=True, kw_only=True):
         license: SPDX expression, or the licence as the package names it; empty if it names none.
         purl: package URL; empty if it has none.
         sha256: digest (hex) of what was downloaded; empty if nothing was.
+        origin: address or file name of the user's own wheel that it is from; else empty.
         files: digests (sha256, hex) of its files in the runtime, by path.
         contains: packages that it has been built from, which are of no file of their own.
     """
@@ -36,6 +43,7 @@ class Package(Struct, frozen=True, kw_only=True):
     license: str
     purl: str = ""
     sha256: str = ""
+    origin: str = ""
     files: dict[str, str] = {}
     contains: tuple["Package", ...] = ()
 
@@ -79,12 +87,18 @@ def _component(package: Package, within: str = "") -> Component:
         purl=PackageURL.from_string(package.purl) if package.purl else None,
         licenses=_licenses(package.license),
         hashes=_hashes(package.sha256),
+        external_references=_distribution(package.origin),
         components=[*files, *(_component(part, f"{reference}#") for part in package.contains)],
     )
 
 
 def _hashes(sha256: str) -> list[HashType]:
     return [HashType(alg=HashAlgorithm.SHA_256, content=sha256)] if sha256 else []
+
+
+def _distribution(origin: str) -> list[ExternalReference]:
+    kind = ExternalReferenceType.DISTRIBUTION
+    return [ExternalReference(type=kind, url=XsUri(origin))] if origin else []
 
 
 def _licenses(text: str) -> list:  # type: ignore[type-arg]

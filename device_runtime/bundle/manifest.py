@@ -120,6 +120,29 @@ class CudaFacts(Struct, frozen=True, kw_only=True):
         )
 
 
+class WheelFacts(Struct, frozen=True, kw_only=True):
+    """A wheel of the user's own that a runtime was frozen from.
+
+    Attributes:
+        name: normalized name of the distribution.
+        version: exact version of it.
+        file: name of the file.
+        sha256: digest of the file.
+        index: address of the package index, without credentials; empty for a file of a folder.
+    """
+
+    name: fields.Id
+    version: Line
+    file: Line
+    sha256: Sha256
+    index: Line = ""
+
+    @property
+    def origin(self) -> str:
+        """The file, with its index if it has one."""
+        return f"{self.index.rstrip('/')}/{self.file}" if self.index else self.file
+
+
 class KitFacts(Struct, frozen=True, kw_only=True):
     """The frozen runtime in a bundle.
 
@@ -130,6 +153,7 @@ class KitFacts(Struct, frozen=True, kw_only=True):
         min_glibc: oldest version of the C library that it runs with, `2.36`.
         cuda: requirements for its GPU; None if it uses no GPU.
         cpu: features that its libraries need of the processor, as /proc/cpuinfo names them.
+        wheels: wheels that the user gave for it, in place of edgepack's pinned packages.
     """
 
     name: fields.Name
@@ -138,6 +162,7 @@ class KitFacts(Struct, frozen=True, kw_only=True):
     min_glibc: fields.LibcVersion
     cuda: CudaFacts | None = None
     cpu: Annotated[tuple[fields.CpuFeature, ...], Meta(max_length=256)] = ()
+    wheels: Annotated[tuple[WheelFacts, ...], Meta(max_length=16)] = ()
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):

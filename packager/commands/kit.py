@@ -17,19 +17,32 @@ def kit() -> None:
 
 @kit.command("build")
 @kit_argument
+@click.option(
+    "--wheels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with wheels of ONNX Runtime and ONNX Runtime GenAI to freeze.",
+)
+@click.option("--index-url", help="Package index to fetch these two wheels from.", metavar="URL")
 @as_json
-def kit_build(name: str, as_json: bool) -> None:
+def kit_build(name: str, wheels: Path | None, index_url: str | None, as_json: bool) -> None:
     """Get the runtime for a platform: installed, imported, or frozen here (cached).
 
+    Kits with CUDA also take builds of your own in place of the pinned packages, with --wheels or
+    --index-url; bundles are built with that kit from then on (docs/jetson.md).
+
     \b
-    Example:
+    Examples:
       edgepack kit build linux-aarch64-cpu
+      edgepack kit build linux-aarch64-cuda --wheels orin-wheels
     """
+    if wheels is not None and index_url is not None:
+        raise click.UsageError("pass either --wheels or --index-url")
     from packager import kit as kits
     from packager.report import tables
 
     with console.step(f"Getting the runtime {name}"):
-        built = kits.ensure(name)
+        own = wheels or index_url
+        built = kits.ensure(name) if own is None else kits.with_wheels(name, own)
     if as_json:
         console.result_json(tables.kit_json(built, kits.packaged()))
     else:

@@ -7,8 +7,8 @@ as a file (`export`, `import_`) or as an installed package (`write_package`).
 
 from packager.kit.archive import COMPRESSED, compress, export, import_
 from packager.kit.choose import ensure, is_there
-from packager.kit.collection import Kit, check, installed
-from packager.kit.cuda import warn
+from packager.kit.collection import Kit, check, installed, with_wheels
+from packager.kit.cuda import check_gpu
 from packager.kit.package import Packaged
 from packager.kit.package import installed as packaged
 from packager.kit.package import write as write_package
@@ -23,6 +23,7 @@ __all__ = [
     "Packaged",
     "Platform",
     "check",
+    "check_gpu",
     "compress",
     "ensure",
     "export",
@@ -30,6 +31,6 @@ __all__ = [
     "installed",
     "is_there",
     "packaged",
-    "warn",
+    "with_wheels",
     "write_package",
 ]

@@ -14,10 +14,11 @@ def ensure(name: str, given: Kit | None = None) -> Kit:
     It is, whichever there is first:
 
     1. the kit that the user gave (`--kit`), which must fit;
-    2. that of the installed package `edgepack-kit-NAME`;
-    3. an imported one;
-    4. one that this machine froze before;
-    5. one that it freezes now.
+    2. the newest that was frozen from wheels of the user's own (`edgepack kit build --wheels`);
+    3. that of the installed package `edgepack-kit-NAME`;
+    4. an imported one;
+    5. one that this machine froze before;
+    6. one that it freezes now.
 
     Kits of other versions are passed over with a warning.
 
@@ -28,6 +29,11 @@ def ensure(name: str, given: Kit | None = None) -> Kit:
     if given is not None:
         _check_given(given, target)
         return given
+    kit = _of_own_wheels(target)
+    if kit is not None:
+        wheels = " and ".join(f"{wheel.name} {wheel.version}" for wheel in kit.facts.wheels)
+        console.note(f"kit: {name}, with your own {wheels} ({kit.facts.digest[:12]})")
+        return kit
     kit = _packaged(target) or _imported(target)
     if kit is not None:
         console.note(f"kit: {name}, imported ({kit.facts.digest[:12]})")
@@ -46,7 +52,21 @@ def is_there(name: str) -> bool:
     packaged = package.find(target)
     if packaged is not None and _fits(packaged.description, target):
         return True
-    return any(_imported_kits(target, fitting=True)) or collection.is_frozen(target)
+    ready = _given_kits(target, own=True, fitting=True) or _given_kits(
+        target, own=False, fitting=True
+    )
+    return bool(ready) or collection.is_frozen(target)
+
+
+def _of_own_wheels(target: Platform) -> Kit | None:
+    for kit in _given_kits(target, own=True, fitting=True):
+        return kit
+    for kit in _given_kits(target, own=True, fitting=False):
+        console.warn(
+            f"ignoring the kit {target.name} with your own wheels: {_reason(kit.description)}. "
+            f"Freeze it again: edgepack kit build {target.name} --wheels FOLDER"
+        )
+    return None
 
 
 def _packaged(target: Platform) -> Kit | None:
@@ -60,25 +80,26 @@ def _packaged(target: Platform) -> Kit | None:
 
 
 def _imported(target: Platform) -> Kit | None:
-    for kit in _imported_kits(target, fitting=True):
+    for kit in _given_kits(target, own=False, fitting=True):
         return kit
-    for kit in _imported_kits(target, fitting=False):
+    for kit in _given_kits(target, own=False, fitting=False):
         _warn(f"the imported kit {target.name}", kit.description, target)
     return None
 
 
-def _imported_kits(target: Platform, *, fitting: bool) -> list[Kit]:
+def _given_kits(target: Platform, *, own: bool, fitting: bool) -> list[Kit]:
+    """List the kits from the user's own wheels, or else the imported ones, newest first."""
     return [
         kit
         for kit in collection.installed()
-        if kit.imported
+        if (bool(kit.facts.wheels) if own else kit.imported and not kit.facts.wheels)
         and kit.facts.name == target.name
         and _fits(kit.description, target) == fitting
     ]
 
 
 def _fits(description: Description, target: Platform) -> bool:
-    return description.recipe == cache.key(collection.recipe(target))
+    return description.recipe == cache.key(collection.recipe(target, description.facts.wheels))
 
 
 def _check_given(kit: Kit, target: Platform) -> None:

@@ -7,7 +7,7 @@ beside that folder.
 import hashlib
 import platform as host
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import msgspec
 
 import device_runtime
-from device_runtime.bundle.manifest import KitFacts
+from device_runtime.bundle.manifest import KitFacts, WheelFacts
 from packager import cache, console
 from packager.errors import CommandError, KitError
-from packager.kit import contents, cpu, cuda, freeze, native, rootfs
+from packager.kit import contents, cpu, cuda, engine_wheels, freeze, native, rootfs
+from packager.kit.engine_wheels import Wheel
 from packager.kit.freeze import Environment
 from packager.kit.platforms import PLATFORMS, Platform
 from packager.sbom import Package
@@ -114,26 +115,59 @@ def platform(name: str) -> Platform:
     return PLATFORMS[name]
 
 
-def recipe(target: Platform) -> dict[str, Any]:
-    """Return edgepack's own inputs of a kit: the same on every machine."""
+def recipe(target: Platform, own: Sequence[WheelFacts] = ()) -> dict[str, Any]:
+    """Return the inputs of a kit that are the same on every machine.
+
+    Args:
+        target: platform of the kit.
+        own: the user's wheels in place of ONNX Runtime's pinned packages; empty for these.
+    """
     return {
         "platform": target.name,
         "steps": freeze.RECIPE,
         "source": freeze.source_digest(),
-        "requirements": freeze.requirements(target.engine),
+        "requirements": freeze.requirements(() if own else target.engine),
+        "own": [wheel.sha256 for wheel in own],
     }
 
 
-def frozen(target: Platform) -> Kit:
+def frozen(target: Platform, own: Sequence[Wheel] = ()) -> Kit:
     """Return the kit that this machine freezes for a platform, from the cache if it is there.
+
+    Args:
+        target: platform of the kit.
+        own: the user's wheels in place of ONNX Runtime's pinned packages; empty for these.
 
     Raises:
         KitError: this machine cannot freeze it.
     """
     builder = _builder(target)
-    inputs = _inputs(target, builder)
-    folder = cache.stage(FROZEN, inputs, lambda aside: _make(target, builder, inputs, aside))
+    files = {wheel.facts(): wheel.path for wheel in own}
+    inputs = _inputs(target, builder, tuple(files))
+    folder = cache.stage(FROZEN, inputs, lambda aside: _make(target, builder, inputs, files, aside))
     return load(folder, imported=False)
+
+
+def with_wheels(name: str, source: Path | str) -> Kit:
+    """Freeze a kit with the user's own builds of ONNX Runtime; bundles get it from then on.
+
+    Args:
+        name: name of the kit.
+        source: folder with the wheels, or address of a package index that has them.
+
+    Raises:
+        KitError: the wheels do not fit, or the kit cannot be frozen with them here.
+    """
+    target = platform(name)
+    check(name)
+    builder = _builder(target)
+    python = builder.python(target)
+    with tempfile.TemporaryDirectory() as aside:
+        if isinstance(source, Path):
+            return frozen(target, engine_wheels.check(source, target, python))
+        fetched = Path(aside)
+        index = engine_wheels.fetch(source, target, builder.wheel_options(target), fetched)
+        return frozen(target, engine_wheels.check(fetched, target, python, index))
 
 
 def is_frozen(target: Platform) -> bool:
@@ -165,11 +199,17 @@ def _builder(target: Platform) -> _Builder:
     return native if target.machine == host.machine() else rootfs
 
 
-def _inputs(target: Platform, builder: _Builder) -> dict[str, Any]:
-    return {"recipe": recipe(target), "origin": builder.origin(target)}
+def _inputs(target: Platform, builder: _Builder, own: Sequence[WheelFacts] = ()) -> dict[str, Any]:
+    return {"recipe": recipe(target, own), "origin": builder.origin(target)}
 
 
-def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: Path) -> None:
+def _make(
+    target: Platform,
+    builder: _Builder,
+    inputs: dict[str, Any],
+    own: Mapping[WheelFacts, Path],
+    folder: Path,
+) -> None:
     with (
         console.step(f"Building the kit {target.name}"),
         tempfile.TemporaryDirectory(dir=folder) as work_name,
@@ -178,9 +218,11 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
         version = builder.python(target)
         try:
             wheels = freeze.wheels(
-                inputs["recipe"]["requirements"], version, builder.wheel_options(target)
+                inputs["recipe"]["requirements"], version, builder.wheel_options(target), own
             )
             with builder.environment(target, work, wheels) as environment:
+                if own:
+                    engine_wheels.check_loads(environment, version)
                 frozen = freeze.freeze(
                     environment,
                     work,
@@ -188,6 +230,7 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                     python=version,
                     source=inputs["recipe"]["source"],
                     libraries=target.opened_libraries,
+                    own=tuple(own),
                 )
                 features = cpu.features(environment, version)
         except CommandError as error:
@@ -196,16 +239,21 @@ def _make(target: Platform, builder: _Builder, inputs: dict[str, Any], folder: P
                 hint=error.hint or "See the program's own output above.",
             ) from error
         frozen.folder.rename(folder / RUNTIME)
-        tree = read(folder / RUNTIME)
+        tree, internal = read(folder / RUNTIME), folder / RUNTIME / "_internal"
+        facts = KitFacts(
+            name=target.name,
+            machine=target.machine,
+            digest=contents_digest(tree),
+            min_glibc=contents.min_glibc(folder / RUNTIME),
+            cuda=cuda.facts((internal / name).read_bytes() for name in target.cuda.libraries)
+            if target.cuda
+            else None,
+            cpu=features,
+            wheels=tuple(own),
+        )
+        cuda.warn_of_c_library(facts)
         description = Description(
-            facts=KitFacts(
-                name=target.name,
-                machine=target.machine,
-                digest=contents_digest(tree),
-                min_glibc=contents.min_glibc(folder / RUNTIME),
-                cuda=cuda.facts(folder / RUNTIME, target.cuda) if target.cuda else None,
-                cpu=features,
-            ),
+            facts=facts,
             recipe=cache.key(inputs["recipe"]),
             python=frozen.python,
             edgepack=device_runtime.__version__,

@@ -68,6 +68,7 @@ class Inputs:
     Attributes:
         site: the site-packages folder of the kit's packages.
         wheels: digests of their wheels (sha256, hex), by normalized names.
+        own: the user's own wheels among them: file names with the index, by normalized names.
         root: the root file system that the kit was frozen in.
         python: version of its Python.
         stdlib: folder of its standard library, on this machine.
@@ -76,6 +77,7 @@ class Inputs:
 
     site: Path
     wheels: Mapping[str, str]
+    own: Mapping[str, str]
     root: Path
     python: str
     stdlib: Path
@@ -146,7 +148,7 @@ def _parts(internal: Path, inputs: Inputs) -> Iterator[_Part]:
     packaged = {path for path in inputs.origins if path.startswith("device_runtime/")}
     yield _edgepack({*packaged, PROGRAM})
     for distribution in frozen_distributions(inputs.site):
-        part = _distribution(distribution, inputs.wheels)
+        part = _distribution(distribution, inputs)
         packaged |= part.paths
         yield part
     for path in packaged:
@@ -185,14 +187,15 @@ def _edgepack(paths: set[str]) -> _Part:
     return _Part(package=package, paths=paths, texts=_license_texts(distribution, ".dist-info/"))
 
 
-def _distribution(distribution: metadata.Distribution, wheels: Mapping[str, str]) -> _Part:
+def _distribution(distribution: metadata.Distribution, inputs: Inputs) -> _Part:
     name = normal(distribution.name)
     package = Package(
         name=name,
         version=distribution.version,
         license=_license(distribution.metadata),
         purl=PackageURL("pypi", name=name, version=distribution.version).to_string(),
-        sha256=wheels[name],
+        sha256=inputs.wheels[name],
+        origin=inputs.own.get(name, ""),
         contains=_contained(distribution),
     )
     return _Part(

@@ -5,10 +5,7 @@ architecture, and it knows for what. ONNX Runtime chooses its kernels when it ru
 its file tells a need; a test runs the kits on processors with exactly these features.
 """
 
-from pathlib import Path
-
 from packager.errors import KitError
-from packager.kit import freeze
 from packager.kit.freeze import Environment
 
 # Features as /proc/cpuinfo names them, by NumPy's names. X86_V2 is the level x86-64-v2 of the
@@ -38,10 +35,9 @@ def features(environment: Environment, python: str) -> tuple[str, ...]:
         CommandError: NumPy cannot be imported there.
         KitError: NumPy names a feature that is not known here.
     """
-    site = freeze.site_packages(Path(environment.wheels), python)
     baseline = environment.run(
         [environment.python, "-c", _BASELINE],
-        {**freeze.PATH, "PYTHONPATH": str(site)},
+        environment.variables(python),
         "Querying NumPy's processor features",
     ).split()
     unknown = sorted(set(baseline) - set(_FEATURES))

@@ -3,61 +3,116 @@
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from device_runtime.bundle.manifest import CudaFacts, KitFacts
 from packager import console
 from packager.errors import KitError
-from packager.kit.platforms import Cuda
 
-_NVIDIA = re.compile(r"lib(cuda|cudart|cublas|cublasLt|curand|cufft|cudnn|nvrtc)\.so\.\d+")
+_NVIDIA = re.compile(
+    r"lib(cuda|cudart|cublas|cublasLt|curand|cufft|cudnn|nvrtc)\.so\.(\d+)(\.\d+)?"
+)
+
+# JetPack, the system of Jetson boards, by the major version of its CUDA; and its C library.
+_JETPACKS = {"12": "6", "13": "7"}
+_C_LIBRARIES = {"6": (2, 35), "7": (2, 39)}
 
 # Compute capabilities of integrated GPUs, by the chip's name in a device tree.
 _GPUS = {"nvidia,tegra234": "8.7", "nvidia,tegra264": "11.0"}
 
 
-def warn(kit: KitFacts, compatible: Iterable[str]) -> None:
-    """Warn if a device is known to have a GPU that the kit has no code for."""
+def check_gpu(kit: KitFacts, compatible: Iterable[str]) -> None:
+    """Warn if a device is known to have a GPU that the kit has no code for.
+
+    Raises:
+        KitError: the user gave the wheels for the kit, so others can be given.
+    """
     if kit.cuda is None:
         return
     for chip in compatible:
         capability = _GPUS.get(chip)
-        if capability is not None and not kit.cuda.serves(capability):
-            console.warn(
-                f"the GPU of {chip} has compute capability {capability}, but the ONNX Runtime in "
-                f"the kit {kit.name} has code for {', '.join(kit.cuda.gpus)} only: the model will "
-                "not run there until ONNX Runtime's packages support it"
+        if capability is None or kit.cuda.serves(capability):
+            continue
+        lack = (
+            f"the GPU of {chip} has compute capability {capability}, but the ONNX Runtime in "
+            f"the kit {kit.name} has code for {', '.join(kit.cuda.gpus)} only"
+        )
+        if kit.wheels:
+            architecture = capability.replace(".", "")
+            raise KitError(
+                lack,
+                hint=f"Build both wheels with CMAKE_CUDA_ARCHITECTURES={architecture}, then run "
+                f"edgepack kit build {kit.name} --wheels FOLDER again.",
             )
+        console.warn(
+            f"{lack}: the model will not run there. Wheels that were built for this GPU can be "
+            "given: docs/jetson.md"
+        )
 
 
-def facts(frozen: Path, cuda: Cuda) -> CudaFacts:
+def warn_of_c_library(kit: KitFacts) -> None:
+    """Warn if the kit needs a newer C library than the JetPack with its CUDA has."""
+    if kit.cuda is None:
+        return
+    major, minor = _C_LIBRARIES[kit.cuda.jetpack]
+    if tuple(map(int, kit.min_glibc.split("."))) > (major, minor):
+        console.warn(
+            f"the kit needs glibc {kit.min_glibc}, JetPack {kit.cuda.jetpack} has {major}.{minor}: "
+            "it does not start there. Freeze it on the board: docs/jetson.md"
+        )
+
+
+def facts(libraries: Iterable[bytes]) -> CudaFacts:
     """Read the dependencies of the GPU libraries, and the GPUs that they have machine code for.
 
     Libraries opened only for some operators (cuDNN for convolutions, NVRTC) are not included:
     language models do not need them.
 
+    Args:
+        libraries: contents of the libraries.
+
     Raises:
-        KitError: the libraries do not depend on a CUDA runtime.
+        KitError: the libraries do not depend on one version of CUDA's runtime, or have no code for
+            the same GPU.
     """
     needed: set[str] = set()
-    code: set[str] = set()
-    for name in cuda.libraries:
-        data = (frozen / "_internal" / name).read_bytes()
+    code: set[str] | None = None
+    for data in libraries:
         needed |= {library for library in needed_libraries(data) if _NVIDIA.fullmatch(library)}
         targets = set(gpus(data))
         # A GPU must be supported by each library that has any code for GPUs.
-        code = targets if not code else code & targets if targets else code
-    version = next((x.rpartition(".")[2] for x in needed if x.startswith("libcudart.")), "")
-    if not version:
+        if targets:
+            code = targets if code is None else _common(code, targets)
+    versions = {x.split(".")[2] for x in needed if x.startswith("libcudart.")}
+    if len(versions) != 1 or not versions <= _JETPACKS.keys():
         raise KitError(
-            f"the GPU libraries do not link to a CUDA runtime; they link to {sorted(needed)}"
+            f"the GPU libraries are for CUDA {' and '.join(sorted(versions)) or '(none)'}",
+            hint=f"Use builds of ONNX Runtime and ONNX Runtime GenAI for the same CUDA: "
+            f"{' or '.join(_JETPACKS)}.",
         )
+    if not code:
+        raise KitError(
+            "the GPU libraries have no code for the same GPU",
+            hint="Build ONNX Runtime and ONNX Runtime GenAI for the same CMAKE_CUDA_ARCHITECTURES.",
+        )
+    (version,) = versions
     return CudaFacts(
         version=version,
-        jetpack=cuda.jetpack,
+        jetpack=_JETPACKS[version],
         libraries=tuple(sorted(needed)),
         gpus=tuple(sorted(code, key=lambda capability: float(capability.rstrip("+")))),
     )
+
+
+def _common(first: set[str], second: set[str]) -> set[str]:
+    """Return the targets that both sets serve: PTX also serves the capabilities after its own."""
+
+    def served(target: str, targets: set[str]) -> bool:
+        oldest = float(target.rstrip("+"))
+        return target in targets or any(
+            float(other[:-1]) <= oldest for other in targets if other.endswith("+")
+        )
+
+    return {t for t in first | second if served(t, first) and served(t, second)}
 
 
 def needed_libraries(data: bytes) -> list[str]:

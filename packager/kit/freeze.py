@@ -12,6 +12,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,6 +21,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import device_runtime
+from device_runtime.bundle.manifest import WheelFacts
 from packager import cache, console
 from packager.errors import KitError
 from packager.kit import components, lock
@@ -69,6 +71,10 @@ class Environment:
     wheels: str
     root: Path
     run: Callable[[Sequence[str], Mapping[str, str], str], str]
+
+    def variables(self, python: str) -> dict[str, str]:
+        """Return environment variables with which that minor version of Python sees the wheels."""
+        return {**PATH, "PYTHONPATH": str(site_packages(Path(self.wheels), python))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +153,12 @@ def check_pip() -> None:
         )
 
 
-def wheels(requirements: Sequence[str], python: str, options: Sequence[str]) -> Path:
+def wheels(
+    requirements: Sequence[str],
+    python: str,
+    options: Sequence[str],
+    own: Mapping[WheelFacts, Path],
+) -> Path:
     """Install packages for a Python and a platform into a folder (cached).
 
     The folder is laid out as a user base (PEP 370), since PyInstaller keeps the folders of
@@ -157,6 +168,7 @@ def wheels(requirements: Sequence[str], python: str, options: Sequence[str]) -> 
         requirements: exact version of each package, and the hashes of its files.
         python: minor version of the Python that will import the packages, `3.11`.
         options: pip's options that select the platform; empty for this machine's own.
+        own: the user's own wheels, for whatever Python.
 
     Raises:
         KitError: pip is missing.
@@ -178,11 +190,15 @@ def wheels(requirements: Sequence[str], python: str, options: Sequence[str]) -> 
                 *("--report", folder / _REPORT),
             ]
             run(command, what=what, env=env, hint=_REFUSED)
+        for path in own.values():
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(target)
 
     inputs = {
         "requirements": list(requirements),
         "python": python,
         "options": list(options),
+        "own": [wheel.sha256 for wheel in own],
         "on": platform.machine(),
         "report": _REPORT,
     }
@@ -202,6 +218,7 @@ def freeze(
     python: str,
     source: str,
     libraries: Sequence[str] = (),
+    own: Sequence[WheelFacts] = (),
 ) -> Frozen:
     """Freeze the device runtime and check that it starts.
 
@@ -212,6 +229,7 @@ def freeze(
         python: minor version of the environment's Python.
         source: expected digest of the runtime's source.
         libraries: libraries that are opened at run time, below site-packages.
+        own: the user's own wheels among those in `wheels`.
 
     Raises:
         CommandError: PyInstaller failed, or the program does not start.
@@ -260,7 +278,7 @@ def freeze(
         frozen = work / "dist" / PROGRAM
         _strip(environment, work, frozen)
         _add_libraries(site, frozen, libraries)
-        inputs = _inputs(environment, work, wheels, site)
+        inputs = _inputs(environment, work, wheels, site, own)
         packages = components.collect(frozen, inputs)
         _normalize(frozen)
     reported = environment.run(
@@ -297,7 +315,9 @@ def _strip(environment: Environment, work: Path, frozen: Path) -> None:
     environment.run(["strip", "--strip-debug", *paths], PATH, "Stripping the runtime")
 
 
-def _inputs(environment: Environment, work: Path, wheels: Path, site: Path) -> components.Inputs:
+def _inputs(
+    environment: Environment, work: Path, wheels: Path, site: Path, own: Sequence[WheelFacts]
+) -> components.Inputs:
     """Return the sources of the kit's files, after PyInstaller has run."""
     query = (
         "import platform, sysconfig as s; print(platform.python_version(), s.get_path('stdlib'))"
@@ -312,7 +332,9 @@ def _inputs(environment: Environment, work: Path, wheels: Path, site: Path) -> c
                 "sha256"
             ]
             for item in report["install"]
-        },
+        }
+        | {wheel.name: wheel.sha256 for wheel in own},
+        own={wheel.name: wheel.origin for wheel in own},
         root=environment.root,
         python=version,
         stdlib=environment.root / stdlib.lstrip("/"),

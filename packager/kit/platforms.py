@@ -32,11 +32,9 @@ class Cuda:
     Attributes:
         libraries: libraries that ONNX Runtime loads when a session uses the GPU, below
             site-packages. CUDA's own libraries are the device's: they match its driver.
-        jetpack: oldest JetPack with the CUDA version that the libraries are built for.
     """
 
     libraries: tuple[str, ...]
-    jetpack: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +128,6 @@ PLATFORMS = {
                     "onnxruntime/capi/libonnxruntime_providers_cuda.so",
                     "onnxruntime_genai/libonnxruntime-genai-cuda.so",
                 ),
-                jetpack="7",
             ),
             cross=replace(
                 _BOOKWORM_ARM64,

@@ -273,7 +273,8 @@ def _origin(kit: Kit, packages: Iterable[Packaged]) -> str:
     for packaged in packages:
         if kit.imported and packaged.description == kit.description:
             return packaged.title
-    return "imported" if kit.imported else "frozen here"
+    origin = "imported" if kit.imported else "frozen here"
+    return f"{origin}, own wheels" if kit.facts.wheels else origin
 
 
 def _unused(kits: Iterable[Kit], packages: Iterable[Packaged]) -> list[Packaged]:

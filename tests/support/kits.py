@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_runtime.bundle.manifest import KitFacts
+from device_runtime.bundle.manifest import KitFacts, WheelFacts
 from packager import cache, kit, tree
 from packager.kit import collection, rootfs
 from packager.kit.collection import Description
@@ -15,9 +15,15 @@ from packager.kit.collection import Description
 NAME = "linux-aarch64-cpu"
 
 
-def put(root: Path, *, recipe: str | None = None, edgepack: str = "0.1.0") -> Path:
+def put(
+    root: Path,
+    *,
+    recipe: str | None = None,
+    edgepack: str = "0.1.0",
+    own: tuple[WheelFacts, ...] = (),
+) -> Path:
     """A kit in a cache as a machine of another architecture leaves it that froze it."""
-    chosen = collection.recipe(kit.PLATFORMS[NAME])
+    chosen = collection.recipe(kit.PLATFORMS[NAME], own)
     inputs = {"recipe": chosen, "origin": rootfs.origin(kit.PLATFORMS[NAME])}
     folder = root / "kit" / cache.key(inputs)
     libraries = folder / "runtime" / "_internal"
@@ -30,7 +36,7 @@ def put(root: Path, *, recipe: str | None = None, edgepack: str = "0.1.0") -> Pa
     content = tree.read(folder / "runtime")
     digest = collection.contents_digest(content)
     description = Description(
-        facts=KitFacts(name=NAME, machine="aarch64", digest=digest, min_glibc="2.36"),
+        facts=KitFacts(name=NAME, machine="aarch64", digest=digest, min_glibc="2.36", wheels=own),
         recipe=recipe or cache.key(chosen),
         python="3.11.2",
         edgepack=edgepack,

@@ -21,6 +21,7 @@ PACKAGES = (
         license="Apache-2.0 OR MIT",
         purl="pkg:pypi/x@1",
         sha256="b" * 64,
+        origin="http://127.0.0.1/simple/x-1-cp311-cp311-linux_aarch64.whl",
         files={"_internal/x.so": "c" * 64, "_internal/y.so": "d" * 64},
         contains=(Package(name="crate", version="2", license="", purl="pkg:cargo/crate@2"),),
     ),
@@ -51,6 +52,9 @@ def test_packages_have_their_files_and_what_they_contain(components: dict[str, A
     package = components["x"]
     assert (package["purl"], package["version"], digest(package)) == ("pkg:pypi/x@1", "1", "b" * 64)
     assert package["licenses"] == [{"expression": "Apache-2.0 OR MIT"}]
+    (reference,) = package["externalReferences"]
+    assert reference["type"] == "distribution"
+    assert reference["url"] == "http://127.0.0.1/simple/x-1-cp311-cp311-linux_aarch64.whl"
     parts = {(part["type"], part["name"]): part for part in package["components"]}
     assert digest(parts["file", "_internal/x.so"]) == "c" * 64
     assert digest(parts["file", "_internal/y.so"]) == "d" * 64

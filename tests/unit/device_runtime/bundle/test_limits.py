@@ -69,6 +69,7 @@ QUALITY = {
     "tokens": 10,
 }
 TRIED = {"recipe": "r", "model_bytes": 1, "memory_bytes": 1, "quality": None, "exceeded": []}
+WHEEL = {"name": "onnxruntime-gpu", "version": "1", "file": "a.whl", "sha256": "0" * 64}
 CUDA = {"version": "13", "jetpack": "7", "libraries": [], "gpus": ["8.9"]}
 TASK = {"prompt": "p", "right": "1", "reference": "1", "quantized": "1"}
 TASKS = {"tasks": 1, "compared": 1, "agreed": 1, "reference_right": 1, "quantized_right": 1}
@@ -105,6 +106,10 @@ ANSWER = {"prompt": "p", "reference": "r", "quantized": "q"}
         ("kit.min_glibc", "2.36\n"),
         ("kit.cpu", ["avx2; reboot"]),
         ("kit.cpu", ["a"] * 257),
+        ("kit.wheels", [{**WHEEL, "sha256": "abc"}]),
+        ("kit.wheels", [{**WHEEL, "name": "../onnxruntime"}]),
+        ("kit.wheels", [{**WHEEL, "index": "line\nbreak"}]),
+        ("kit.wheels", [WHEEL] * 17),
         ("kit.cuda", {**CUDA, "version": "thirteen"}),
         ("kit.cuda", {**CUDA, "jetpack": ""}),
         ("kit.cuda", {**CUDA, "libraries": ["/lib/x.so"]}),

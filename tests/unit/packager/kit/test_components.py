@@ -90,6 +90,7 @@ def inputs(tmp_path: Path) -> Inputs:
     return Inputs(
         site=tmp_path / "site",
         wheels={"fast": "f" * 64},
+        own={"fast": "fast-1.0-cp310-cp310-linux_aarch64.whl"},
         root=tmp_path / "root",
         python="3.11.2",
         stdlib=tmp_path / "root/usr/lib/python3.11",
@@ -127,6 +128,7 @@ def test_components_say_what_they_are(frozen: Path, inputs: Inputs) -> None:
     fast, zlib, openblas = (packages[name] for name in ("fast", "zlib1g", "libopenblas"))
     assert (fast.version, fast.license, fast.purl) == ("1.0", "MIT", "pkg:pypi/fast@1.0")
     assert fast.sha256 == "f" * 64
+    assert fast.origin == "fast-1.0-cp310-cp310-linux_aarch64.whl"
     (contained,) = fast.contains
     assert (contained.name, contained.version, contained.license) == ("openssl", "4", "Apache-2.0")
     assert (zlib.version, zlib.license) == ("1:1.2.13.dfsg-1", "Zlib")

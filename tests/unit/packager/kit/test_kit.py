@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shutil
-import struct
 import tarfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,12 +15,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_runtime.bundle.manifest import CudaFacts, KitFacts
+from device_runtime.bundle.manifest import CudaFacts, KitFacts, WheelFacts
 from packager import kit
 from packager.errors import CommandError, KitError, ResourceError
 from packager.kit import contents, cuda, freeze, rootfs
 from packager.run import run
+from tests.support import wheels
 from tests.support.kits import NAME, put
+from tests.support.wheels import fat_binary
+
+LIBCUDART = ["libcudart.so.13"]
 
 
 @pytest.fixture(autouse=True)
@@ -74,15 +77,6 @@ def test_needed_libraries_are_those_that_readelf_sees() -> None:
         assert cuda.needed_libraries(library.read_bytes()) == expected
 
 
-def fat_binary(*entries: tuple[int, int]) -> bytes:
-    """Entries of a kind for a compute capability, each with 24 bytes of content."""
-    content = b"".join(
-        struct.pack("<HHIQ12xI32x", kind, 0x101, 64, 24, tenths) + b"c" * 24
-        for kind, tenths in entries
-    )
-    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(content)) + content
-
-
 def test_gpus_are_those_of_all_fat_binaries() -> None:
     library = b"\x7fELF" + b"x" * 9 + fat_binary((2, 87), (2, 120)) + b"yy" + fat_binary((1, 90))
     assert sorted(set(cuda.gpus(library))) == ["12.0", "8.7", "9.0+"]
@@ -90,14 +84,61 @@ def test_gpus_are_those_of_all_fat_binaries() -> None:
     assert set(cuda.gpus(library[:100])) <= {"8.7", "12.0"}
 
 
+def test_ptx_of_one_library_serves_the_code_of_another() -> None:
+    def facts(*libraries: bytes) -> tuple[str, ...]:
+        return cuda.facts(wheels.elf(LIBCUDART, code) for code in libraries).gpus
+
+    assert facts(fat_binary((1, 80)), fat_binary((2, 87), (2, 75))) == ("8.7",)
+    assert facts(fat_binary((2, 87), (2, 120)), fat_binary((2, 87)), b"") == ("8.7",)
+    assert "for the same GPU" in refused(lambda: facts(fat_binary((2, 87)), fat_binary((2, 90))))
+    assert "for the same GPU" in refused(lambda: facts(b""))
+
+
+@pytest.mark.parametrize(
+    ("needed", "words"),
+    [
+        ([[], []], "CUDA (none)"),
+        ([["libcudart.so.12"], ["libcudart.so.13"]], "CUDA 12 and 13"),
+        ([["libcudart.so.11.0"]], "CUDA 11"),
+    ],
+)
+def test_gpu_libraries_for_no_cuda_or_two(needed: list[list[str]], words: str) -> None:
+    code = fat_binary((2, 87))
+    assert words in refused(lambda: cuda.facts(wheels.elf(names, code) for names in needed))
+
+
+def test_kit_that_needs_a_newer_c_library_than_the_board_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    needs = cuda.facts([wheels.elf(["libcudart.so.12"], fat_binary((2, 87)))])
+    assert needs.jetpack == "6"
+    kit_6 = KitFacts(name="k", machine="aarch64", digest="0" * 64, min_glibc="2.35", cuda=needs)
+    cuda.warn_of_c_library(kit_6)
+    assert capsys.readouterr().err == ""
+    cuda.warn_of_c_library(msgspec.structs.replace(kit_6, min_glibc="2.36"))
+    assert "JetPack 6 has 2.35" in capsys.readouterr().err
+
+
 def test_device_whose_gpu_has_no_code_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     needs = CudaFacts(version="13", jetpack="7", libraries=(), gpus=("8.9", "9.0+"))
     plain = KitFacts(name="k", machine="aarch64", digest="0" * 64, min_glibc="2.36")
-    kit.warn(plain, ["nvidia,tegra234"])
-    kit.warn(msgspec.structs.replace(plain, cuda=needs), ["nvidia,tegra264", "other"])
+    kit.check_gpu(plain, ["nvidia,tegra234"])
+    kit.check_gpu(msgspec.structs.replace(plain, cuda=needs), ["nvidia,tegra264", "other"])
     assert capsys.readouterr().err == ""
-    kit.warn(msgspec.structs.replace(plain, cuda=needs), ["nvidia,tegra234"])
+    kit.check_gpu(msgspec.structs.replace(plain, cuda=needs), ["nvidia,tegra234"])
     assert "8.7" in capsys.readouterr().err
+
+
+def test_own_wheels_without_code_for_the_gpu_are_an_error() -> None:
+    needs = CudaFacts(version="13", jetpack="7", libraries=(), gpus=("8.9", "9.0"))
+    wheel = WheelFacts(name="onnxruntime-gpu", version="1", file="a.whl", sha256="0" * 64)
+    facts = KitFacts(
+        name=NAME, machine="aarch64", digest="0" * 64, min_glibc="2.36", cuda=needs, wheels=(wheel,)
+    )
+    message = refused(lambda: kit.check_gpu(facts, ["nvidia,tegra234"]))
+    assert "compute capability 8.7" in message
+    assert "CMAKE_CUDA_ARCHITECTURES=87" in message
+    kit.check_gpu(facts, ["brcm,bcm2712"])
 
 
 def test_kit_of_an_older_edgepack_has_no_cuda() -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime.bundle.manifest import WheelFacts
 from packager import kit
 from packager.errors import KitError
 from packager.kit import freeze, lock
+from tests.support.wheels import runtime
 
 
 @pytest.fixture
@@ -35,8 +37,20 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_wheel_with_the_content_of_the_lock_is_taken(wheel: Path) -> None:
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     requirement = f"h11=={lock.versions()['h11']} --hash=sha256:{digest}"
-    folder = freeze.wheels([requirement], "3.11", [])
+    folder = freeze.wheels([requirement], "3.11", [], {})
     assert (freeze.site_packages(folder, "3.11") / "h11/__init__.py").is_file()
+
+
+def test_wheels_of_the_users_own_join_the_locked_ones(wheel: Path) -> None:
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    requirement = f"h11=={lock.versions()['h11']} --hash=sha256:{digest}"
+    own = runtime(wheel.parent / "own")
+    facts = WheelFacts(name="onnxruntime-gpu", version="1.31.1", file=own.name, sha256="a" * 64)
+    folder = freeze.wheels([requirement], "3.11", [], {facts: own})
+    site = freeze.site_packages(folder, "3.11")
+    assert (site / "h11/__init__.py").is_file()
+    assert (site / "onnxruntime/capi/libonnxruntime_providers_cuda.so").is_file()
+    assert freeze.wheels([requirement], "3.11", [], {}) != folder
 
 
 def test_wheel_with_other_content_is_refused(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
