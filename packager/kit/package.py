@@ -23,6 +23,10 @@ from packager.errors import KitError
 from packager.kit import archive
 from packager.kit.collection import DESCRIPTION, IMPORTED, Description, Kit, load
 from packager.kit.platforms import PLATFORMS, Platform
+from packager.units import megabytes
+
+LIMIT = 100_000_000
+"""Longest file that package indexes take by default, bytes."""
 
 _SUMMARY = "The frozen runtime of edgepack for {0}, to build bundles with on any machine."
 
@@ -122,6 +126,12 @@ def write(kit: Kit, folder: Path) -> Path:
         ]
         lines = [*record, f"{info}/RECORD,,"]
         _member(wheel, f"{info}/RECORD", _text("\n".join(lines) + "\n"))
+    if path.stat().st_size > LIMIT:
+        console.warn(
+            f"{path.name} has {megabytes(path.stat().st_size)}; an index takes no more than "
+            f"{megabytes(LIMIT)} unless asked. pip also installs it as a file, and edgepack kit "
+            "push has no such limit"
+        )
     return path
 
 

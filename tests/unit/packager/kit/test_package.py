@@ -20,7 +20,7 @@ import device_runtime
 from packager import bundle, kit
 from packager.cli import main
 from packager.errors import KitError
-from packager.kit import Kit, collection
+from packager.kit import Kit, collection, package
 from packager.kit.collection import Description
 from tests.support.kits import NAME, cannot_freeze, install, put, stored
 
@@ -104,6 +104,20 @@ def test_record_of_the_wheel_is_right(wheel: Path) -> None:
             about = archive.getinfo(name)
             assert about.date_time == (1980, 1, 1, 0, 0, 0)
             assert about.external_attr >> 16 == 0o100644
+
+
+def test_wheel_that_an_index_would_not_take_is_warned_of(
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = stored(cache)
+    kit.write_package(whole, tmp_path)
+    assert "warning" not in capsys.readouterr().err
+    monkeypatch.setattr(package, "LIMIT", 1000)
+    kit.write_package(whole, tmp_path)
+    assert "edgepack kit push" in capsys.readouterr().err
 
 
 def test_pip_installs_the_wheel_beside_its_edgepack_only(wheel: Path, tmp_path: Path) -> None:
