@@ -40,7 +40,8 @@ def gpu_library() -> Path | None:
 
 
 _CPUS = Path("/sys/devices/system/cpu")
-_CPP_LIBRARY = "libstdc++.so.6"
+CPP_LIBRARY = "libstdc++.so.6"
+"""The C++ library, of which a kit has a copy for systems without one."""
 _LIBRARIES = tuple(
     map(Path, (f"/usr/lib/{platform.machine()}-linux-gnu", "/usr/lib64", "/usr/lib"))
 )
@@ -49,14 +50,15 @@ _LIBRARIES = tuple(
 def prefer_system_library(folders: Iterable[Path] = _LIBRARIES) -> None:
     """Load the system's C++ library instead of the program's own, unless it is older.
 
-    A GPU's driver belongs to the system and may need its newer library; a process has only one. To
-    be called before anything that needs the library is loaded.
+    A GPU's driver belongs to the system and may need its newer library, and a process has only one;
+    the program's own in turn may need a newer C library than the system has. To be called before
+    anything that needs the library is loaded.
 
     Args:
         folders: folders of the system's libraries.
     """
-    own = Path(getattr(sys, "_MEIPASS", ""), _CPP_LIBRARY)
-    paths = [folder / _CPP_LIBRARY for folder in folders]
+    own = Path(getattr(sys, "_MEIPASS", ""), CPP_LIBRARY)
+    paths = [folder / CPP_LIBRARY for folder in folders]
     path = next((path for path in paths if path.is_file()), None)
     if path is not None and own.is_file() and _cpp_version(path) >= _cpp_version(own):
         with suppress(OSError):

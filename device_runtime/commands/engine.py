@@ -36,8 +36,7 @@ def load_engine(
     processors: tuple[Processor, ...] = (processor or Processor.CPU,)
     if processor is None and config.processor == "gpu":
         processors = (*gpu_graphs(release.model_folder), *processors)
-    if processors[0] is not Processor.CPU:
-        prefer_system_library()
+    prefer_system_library()
     from device_runtime.inference.genai_engine import GenAIEngine
 
     def load(processor: Processor) -> GenAIEngine:

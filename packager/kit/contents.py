@@ -4,6 +4,8 @@ import re
 from importlib import metadata
 from pathlib import Path
 
+from device_runtime.processor import CPP_LIBRARY
+
 PROGRAM = "edgepack-runtime"
 FREEZER_PACKAGES = ("altgraph", "packaging", "pyinstaller", "pyinstaller-hooks-contrib")
 
@@ -20,10 +22,13 @@ def min_glibc(frozen: Path) -> str:
 
     An ELF file lists the symbol versions it needs as zero-terminated strings in `.dynstr`
     (LSB Core, "Symbol Versioning"); only a C library itself would also define such names.
+
+    The copy of the C++ library does not count: a system with another C library has its own, which
+    the runtime takes if it is not older.
     """
     newest = 17  # the manylinux floor: arm64 has no older one
     for path in sorted(frozen.rglob("*")):
-        if path.is_symlink() or not path.is_file():
+        if path.is_symlink() or not path.is_file() or path.name == CPP_LIBRARY:
             continue
         data = path.read_bytes()
         if data.startswith(b"\x7fELF"):

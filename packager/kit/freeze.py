@@ -31,7 +31,7 @@ from packager.sbom import Package
 
 SOURCE = Path(device_runtime.__file__).parent
 
-RECIPE = 4
+RECIPE = 5
 """Version of the steps: incremented when a change of the steps changes a kit."""
 
 _EXCLUDED = (
@@ -40,7 +40,7 @@ _EXCLUDED = (
     # Optional imports that the runtime does not need. readline is GPL as well.
     "zstandard._cffi", "zstandard.backend_cffi", "numpy.f2py", "numpy.testing", "readline",
     "tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "lib2to3",
-    "xmlrpc", "ensurepip",
+    "xml", "xmlrpc", "pyexpat", "ensurepip",
 )  # fmt: skip
 
 _REPORT = "report.json"

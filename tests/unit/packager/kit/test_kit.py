@@ -63,6 +63,8 @@ def test_min_glibc_is_the_newest_that_any_file_needs(tmp_path: Path) -> None:
     (tmp_path / "a.so").write_bytes(b"\x7fELF\0GLIBC_2.2.5\0GLIBC_2.34\0rest")
     (tmp_path / "b.so").write_bytes(b"\x7fELF\0GLIBC_2.9\0GLIBC_PRIVATE\0")
     (tmp_path / "text").write_bytes(b"\0GLIBC_2.99\0")
+    # A system with an older C library has its own C++ library, which is taken instead.
+    (tmp_path / "libstdc++.so.6").write_bytes(b"\x7fELF\0GLIBC_2.36\0")
     assert contents.min_glibc(tmp_path) == "2.34"
 
 
