@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from device_runtime.bundle.release import Release
+from device_runtime.mqtt.address import broker
+from device_runtime.processor import Processor
+from device_runtime.worker.placement import ProcessorState
 from packager.broker import EmbeddedBroker
-from tests.support import releases
+from tests.support import releases, statuses
 from tests.support.mosquitto import DEVICE, Mosquitto, retained, subscribed
+from tests.support.reporting import reporting
 from tests.support.serving import Serving, eventually
 
 
@@ -30,6 +34,21 @@ def serving(release: Release, url: str) -> Serving:
 
 def retained_state(port: int) -> str:
     return str(retained(port, "status")["state"])
+
+
+@pytest.mark.requires("mosquitto")
+def test_another_processor_is_reported(mosquitto: Mosquitto) -> None:
+    gpu = ProcessorState(name=Processor.GPU, gpu="Orin", reason="31.0 tokens/s on the GPU")
+    with subscribed(mosquitto.port) as messages, reporting(broker(mosquitto.url)) as device:
+        info, _ = messages.next("info")
+        assert info["processor"] == {"name": "cpu", "gpu": "", "reason": ""}
+        device.status = statuses.status(processor=gpu)
+        info, _ = messages.next("info")
+        assert info["processor"] == {"name": "gpu", "gpu": "Orin", "reason": gpu.reason}
+    with subscribed(mosquitto.port) as messages, reporting(broker(mosquitto.url)) as device:
+        device.status = statuses.status(processor=gpu)
+        event, _ = messages.next("event/processor")
+        assert event["detail"] == info["processor"]
 
 
 @pytest.mark.requires("mosquitto")

@@ -140,9 +140,9 @@ def runtime_status(stats: RequestStats, health: Health = Health.READY) -> Runtim
 def worker_command(mode: str = "") -> list[str]:
     """Starts this file as an inference process.
 
-    With mode `broken` the model never loads, and with `dies` the process ends as it does; with
-    `wrong` it answers other tokens, and with `fast` it is fast. A path as mode makes it load only
-    while no such file exists.
+    With mode `broken` the model never loads, with `dies` the process ends as it does, and with
+    `hangs` it never does; with `wrong` it answers other tokens, and with `fast` it is fast. A path
+    as mode makes it load only while no such file exists.
     """
     path = f"import sys; sys.path.insert(0, {str(ROOT)!r})"
     code = f"{path}; from tests.support import fakes; fakes.main()"
@@ -155,6 +155,8 @@ def main() -> None:
     def load() -> Engine:
         if mode == "broken" or (mode and Path(mode).exists()):
             raise EngineError("no model here", hint="Bring one.")
+        if mode == "hangs":
+            signal.pause()
         if mode == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
         return FakeEngine(mode)

@@ -8,6 +8,7 @@ import pytest
 from device_runtime.mqtt import events
 from device_runtime.update.outcome import UpdateState
 from device_runtime.worker.health import Health
+from device_runtime.worker.placement import ProcessorState
 from tests.support.statuses import status
 
 
@@ -28,6 +29,11 @@ def test_nothing_has_happened() -> None:
             {},
             {"health": Health.UNLOADED},
             ("unloaded", {"memory_available_bytes": 1 << 30}),
+        ),
+        (
+            {},
+            {"processor": ProcessorState(gpu="Orin", reason="the GPU failed: SIGSEGV")},
+            ("processor", {"name": "cpu", "gpu": "Orin", "reason": "the GPU failed: SIGSEGV"}),
         ),
         ({}, {"damage": "weights"}, ("damaged", {"reason": "weights"})),
         ({}, {"compute_share": 0.5}, ("pace", {"share": 0.5, "temperature_c": 50.0})),

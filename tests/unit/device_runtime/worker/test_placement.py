@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from device_runtime.bundle.manifest import Probe
@@ -17,6 +18,7 @@ from device_runtime.worker.health import Health
 from device_runtime.worker.placement import FILE_NAME, Placement, Wanted
 from device_runtime.worker.supervisor import Supervisor
 from tests.support import fakes
+from tests.support.serving import is_gone
 
 pytestmark = pytest.mark.anyio
 
@@ -231,3 +233,17 @@ async def test_gpu_that_keeps_crashing_is_given_up(
             while placement.state.gpu and not placement.state.reason.startswith("the GPU failed"):
                 await asyncio.sleep(0.01)
         assert placement.state.reason == "the GPU failed: no model here"
+
+
+async def test_service_that_stops_during_a_trial_leaves_no_process() -> None:
+    placement = Workers(GPU_FP16="hangs").placement()
+    starting = asyncio.create_task(Supervisor(placement, probe=PROBE).start())
+    own = psutil.Process()
+    before = set(own.children())
+    async with asyncio.timeout(60):
+        while not set(own.children()) - before:
+            await asyncio.sleep(0.01)
+    (child,) = set(own.children()) - before
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert is_gone(child.pid)
