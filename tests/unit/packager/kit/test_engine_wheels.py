@@ -20,6 +20,7 @@ from packager.kit import engine_wheels, rootfs
 from packager.kit.freeze import Environment
 from packager.report import tables
 from tests.support import kits, wheels
+from tests.support.commands import edgepack
 from tests.support.wheels import genai, runtime, wheel
 
 CUDA = kit.PLATFORMS["linux-aarch64-cuda"]
@@ -247,3 +248,15 @@ def test_index_that_lacks_a_wheel_is_named_without_credentials(tmp_path: Path, i
     assert "onnxruntime-gpu" in str(caught.value)
     assert not [word for word in ("secret", "hidden", "me:") if word in str(caught.value)]
     assert "--wheels" in caught.value.hint
+
+
+def test_folder_and_index_at_once(tmp_path: Path) -> None:
+    done = edgepack(
+        "kit", "build", CUDA.name, "--wheels", tmp_path, "--index-url", "http://127.0.0.1/simple"
+    )
+    assert (done.status, "either --wheels or --index-url" in done.err) == (2, True)
+
+
+def test_folder_that_does_not_exist(tmp_path: Path) -> None:
+    done = edgepack("kit", "build", CUDA.name, "--wheels", tmp_path / "missing")
+    assert (done.status, "does not exist" in done.err) == (2, True)
