@@ -18,6 +18,10 @@ names: for GPUs that can. Both have the same weights."""
 GPU_LIBRARY = "onnxruntime_ep_webgpu/libonnxruntime_providers_webgpu.so"
 """ONNX Runtime's plug-in for GPUs with a Vulkan driver, below site-packages."""
 
+TRIAL_S = 120.0
+"""Time for a trial of a processor: to load the model and to continue the probe. A GPU's shaders are
+compiled in it."""
+
 
 class Processor(StrEnum):
     """A processor, and the graph that it runs."""

@@ -7,7 +7,9 @@ passes, speed and memory are within bounds, and nothing fails for the time of th
 from dataclasses import dataclass
 
 from device_runtime.bundle.manifest import MODEL_FOLDER, Manifest
+from device_runtime.bundle.requirements import uses_gpu
 from device_runtime.heartbeat import Heartbeat
+from device_runtime.processor import TRIAL_S
 
 READ_BYTES_PER_S = 10e6
 """Slowest disk that a start must be in time with: an old SD card."""
@@ -16,6 +18,10 @@ MIN_SPEED_SHARE = 0.5
 MEMORY_FACTOR = 1.5
 MEMORY_SLACK = 256 << 20
 """Memory above the manifest's estimate that is tolerated, bytes; at least, for small models."""
+GPU_TRIALS = 3
+"""Trials of a processor before the first start: both graphs on the GPU, and the CPU."""
+GPU_DRIVER_BYTES = 512 << 20
+"""Memory of a GPU's driver and of compiled shaders; a copy of the weights comes to it."""
 MAX_CRASHES = 3
 """Ends of the service before it is ready, from which on waiting longer is pointless."""
 SILENT_S = 20.0
@@ -65,12 +71,18 @@ class Bounds:
             previous_tokens_per_s: decode speed of the release before; None if not known.
         """
         records = (r for r in manifest.records if r.path.startswith(f"{MODEL_FOLDER}/"))
+        model_bytes = sum(record.size for record in records)
+        start_s += model_bytes / READ_BYTES_PER_S
         estimate = manifest.memory_bytes
+        memory_bytes = max(int(MEMORY_FACTOR * estimate), estimate + MEMORY_SLACK)
+        if uses_gpu(manifest):
+            start_s += GPU_TRIALS * TRIAL_S
+            memory_bytes += model_bytes + GPU_DRIVER_BYTES
         return cls(
             release=release,
-            start_s=start_s + sum(record.size for record in records) / READ_BYTES_PER_S,
+            start_s=start_s,
             probation_s=probation_s,
-            memory_bytes=max(int(MEMORY_FACTOR * estimate), estimate + MEMORY_SLACK),
+            memory_bytes=memory_bytes,
             min_tokens_per_s=manifest.settings.min_tokens_per_s,
             previous_tokens_per_s=previous_tokens_per_s,
             probed=manifest.probe is not None,

@@ -8,12 +8,10 @@ from device_runtime.bundle.manifest import Probe
 from device_runtime.errors import DeviceError, EngineError
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.processor import TRIAL_S
 from device_runtime.worker.child import Child
 from device_runtime.worker.messages import Failed, Generate, Loaded
 from device_runtime.worker.self_check import check
-
-TIMEOUT_S = 120.0
-"""Time to load the model and to continue the probe; a GPU's shaders are compiled in it."""
 
 
 async def attempt(command: list[str], probe: Probe) -> SelfCheck:
@@ -24,14 +22,14 @@ async def attempt(command: list[str], probe: Probe) -> SelfCheck:
         probe: prompt and tokens.
     """
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(TRIAL_S):
             child = await Child.start(command)
             try:
                 return await check(partial(_generate, child), probe)
             finally:
                 await child.close()
     except TimeoutError:
-        reason = f"it took more than {TIMEOUT_S:.0f} s"
+        reason = f"it took more than {TRIAL_S:.0f} s"
     except DeviceError as error:
         reason = str(error)
     return SelfCheck(passed=False, tokens_per_s=None, detail=reason)

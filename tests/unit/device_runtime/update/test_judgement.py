@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from device_runtime.heartbeat import Heartbeat, SelfCheck
+from device_runtime.processor import GPU_LIBRARY, TRIAL_S
 from device_runtime.update.judgement import SILENT_S, Bounds, Observation, Trial, Verdict
 from tests.support import bundles
 
@@ -210,3 +211,15 @@ def test_bounds_of_a_release_follow_from_its_manifest() -> None:
     large = msgspec.structs.replace(manifest, memory_bytes=4 << 30)
     bounds = Bounds.of(NEW, large, start_s=1, probation_s=1, previous_tokens_per_s=None)
     assert bounds.memory_bytes == 6 << 30
+
+
+def test_release_that_tries_a_gpu_may_take_its_time_and_memory() -> None:
+    plain = bundles.draft()
+    gpu = plain.with_file(f"runtime/_internal/{GPU_LIBRARY}", b"plug-in")
+    cpu_bounds, gpu_bounds = (
+        Bounds.of(NEW, draft.manifest, start_s=120, probation_s=90, previous_tokens_per_s=None)
+        for draft in (plain, gpu)
+    )
+    model_bytes = sum(r.size for r in plain.manifest.records if r.path.startswith("model/"))
+    assert gpu_bounds.start_s == cpu_bounds.start_s + 3 * TRIAL_S
+    assert gpu_bounds.memory_bytes == cpu_bounds.memory_bytes + model_bytes + (512 << 20)

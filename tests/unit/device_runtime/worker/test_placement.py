@@ -110,7 +110,7 @@ async def test_gpu_that_fails_is_not_taken(
 
 
 async def test_gpu_that_takes_too_long_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(trial, "TRIAL_S", 0.01)
     placement = Workers().placement()
     await placement.settle()
     assert placement.state.name is Processor.CPU
