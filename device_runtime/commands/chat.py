@@ -136,9 +136,28 @@ def _converse(take: Callable[[str], bool]) -> None:
 
 def _lines() -> Iterator[str]:
     """Yield the user's lines until Ctrl-D."""
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import WordCompleter
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+    read = _editor() or (lambda: input("> "))
+    while True:
+        try:
+            yield read()
+        except KeyboardInterrupt:
+            _note("Press Ctrl-D or type /exit to leave.")
+        except EOFError:
+            return
+
+
+def _editor() -> Callable[[], str] | None:
+    """Return a function that has the user edit a line; None where the editor cannot be loaded.
+
+    It needs expat, whose copy in a kit needs a newer C library than all else does.
+    """
+    try:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+        from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+    except ImportError as error:
+        _note(f"Lines are read without an editor: {error}")
+        return None
 
     from device_runtime.chat.conversation import COMMANDS
 
@@ -154,13 +173,7 @@ def _lines() -> Iterator[str]:
         complete_while_typing=False,
         key_bindings=keys,
     )
-    while True:
-        try:
-            yield session.prompt("> ", prompt_continuation="  ")
-        except KeyboardInterrupt:
-            _note("Press Ctrl-D or type /exit to leave.")
-        except EOFError:
-            return
+    return lambda: session.prompt("> ", prompt_continuation="  ")
 
 
 def _note(text: str) -> None:

@@ -39,8 +39,6 @@ _EXCLUDED = (
     "torch", "transformers", "onnx", "onnx_ir", "packager", "pip", "setuptools",
     # Optional imports that the runtime does not need. readline is GPL as well.
     "zstandard._cffi", "zstandard.backend_cffi", "numpy.f2py", "numpy.testing", "readline",
-    # prompt_toolkit imports xml.dom, but parses nothing; expat needs a newer C library than the rest.
-    "pyexpat",
     "tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "lib2to3",
     "xmlrpc", "ensurepip",
 )  # fmt: skip
