@@ -2,6 +2,7 @@
 
 import builtins
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,7 +12,7 @@ from device_runtime.commands import chat
 def test_lines_are_read_where_the_editor_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    typed = iter(["Hi", KeyboardInterrupt(), "/exit", EOFError()])
+    typed: Iterator[str | BaseException] = iter(["Hi", KeyboardInterrupt(), "/exit", EOFError()])
 
     def type_next(prompt: str) -> str:
         line = next(typed)
