@@ -7,7 +7,8 @@ are also checked before a model is loaded: a library would end the program other
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from device_runtime.bundle.manifest import KitFacts, Manifest
+from device_runtime.bundle.kit_facts import KitFacts
+from device_runtime.bundle.manifest import Manifest
 from device_runtime.processor import GPU_LIBRARY
 
 GENERIC = "linux-"

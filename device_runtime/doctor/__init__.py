@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from device_runtime.bundle import requirements
-from device_runtime.bundle.manifest import KitFacts, Manifest
+from device_runtime.bundle.kit_facts import KitFacts
+from device_runtime.bundle.manifest import Manifest
 from device_runtime.bundle.release import Release
 from device_runtime.bundle.requirements import Unmet
 from device_runtime.config.options import RuntimeConfig

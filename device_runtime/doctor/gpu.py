@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from device_runtime.bundle.manifest import CudaFacts
+from device_runtime.bundle.kit_facts import CudaFacts
 from device_runtime.doctor.check import Check
 from device_runtime.vulkan import Gpus
 

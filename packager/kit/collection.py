@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 import device_runtime
-from device_runtime.bundle.manifest import KitFacts, WheelFacts
+from device_runtime.bundle.kit_facts import KitFacts, WheelFacts
 from packager import cache, console
 from packager.errors import CommandError, KitError
 from packager.kit import contents, cpu, cuda, engine_wheels, freeze, native, rootfs

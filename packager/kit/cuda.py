@@ -4,7 +4,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 
-from device_runtime.bundle.manifest import CudaFacts, KitFacts
+from device_runtime.bundle.kit_facts import CudaFacts, KitFacts
 from packager import console
 from packager.errors import KitError
 

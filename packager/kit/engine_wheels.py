@@ -20,7 +20,7 @@ from packaging.tags import Tag, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from device_runtime.bundle.manifest import CudaFacts, WheelFacts
+from device_runtime.bundle.kit_facts import CudaFacts, WheelFacts
 from device_runtime.update.target import ELF_MACHINES
 from packager import cache, console
 from packager.errors import CommandError, KitError

@@ -21,7 +21,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import device_runtime
-from device_runtime.bundle.manifest import WheelFacts
+from device_runtime.bundle.kit_facts import WheelFacts
 from packager import cache, console
 from packager.errors import KitError
 from packager.kit import components, lock

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from device_runtime.bundle.manifest import KitFacts, Manifest
+from device_runtime.bundle.kit_facts import KitFacts
+from device_runtime.bundle.manifest import Manifest
 from device_runtime.bundle.quantization import Quality
 from device_runtime.bundle.reader import Bundle
 from device_runtime.bundle.reasoning import Reasoning

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.bundle.manifest import KitFacts
+from device_runtime.bundle.kit_facts import KitFacts
 from device_runtime.bundle.release import Release
 from packager import kit
 from tests.support import releases

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_runtime.bundle.manifest import KitFacts, WheelFacts
+from device_runtime.bundle.kit_facts import KitFacts, WheelFacts
 from packager import cache, kit, tree
 from packager.kit import collection, rootfs
 from packager.kit.collection import Description

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from device_runtime.bundle import manifest as schema
-from device_runtime.bundle.manifest import Blob, KitFacts, Record
+from device_runtime.bundle.kit_facts import KitFacts
+from device_runtime.bundle.manifest import Blob, Record
 from device_runtime.bundle.release import Release, open_release
 from tests.support import bundles
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from device_runtime import doctor
-from device_runtime.bundle.manifest import CudaFacts, KitFacts
+from device_runtime.bundle.kit_facts import CudaFacts, KitFacts
 from device_runtime.doctor import gpu
 from device_runtime.server.listener import bind
 from device_runtime.update.install import install

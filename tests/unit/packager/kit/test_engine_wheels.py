@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from device_runtime.bundle.manifest import WheelFacts
+from device_runtime.bundle.kit_facts import WheelFacts
 from packager import kit
 from packager.errors import CommandError, KitError
 from packager.kit import engine_wheels, rootfs

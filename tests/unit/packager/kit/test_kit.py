@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_runtime.bundle.manifest import CudaFacts, KitFacts, WheelFacts
+from device_runtime.bundle.kit_facts import CudaFacts, KitFacts, WheelFacts
 from packager import kit
 from packager.errors import CommandError, KitError, ResourceError
 from packager.kit import contents, cuda, freeze, rootfs

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.bundle.manifest import WheelFacts
+from device_runtime.bundle.kit_facts import WheelFacts
 from packager import kit
 from packager.errors import KitError
 from packager.kit import freeze, lock
