@@ -189,10 +189,19 @@ def _config(folder: Path, threads: int, processor: Processor) -> Any:
         _register_gpu()
         config.clear_providers()
         config.append_provider("webgpu")
+    elif _is_for_webgpu(folder):
+        # A model that was given as ONNX: the CPU runs its graph as well.
+        config.clear_providers()
     if processor is Processor.GPU_FP16:
         decoder["filename"] = HALF_GRAPH
     config.overlay(json.dumps({"model": {"decoder": decoder}}))
     return config
+
+
+def _is_for_webgpu(folder: Path) -> bool:
+    model = json.loads((folder / "genai_config.json").read_bytes())["model"]
+    options = model["decoder"].get("session_options", {}).get("provider_options", [])
+    return any("webgpu" in map(str.lower, provider) for provider in options)
 
 
 @functools.cache  # ONNX Runtime refuses a second time

@@ -430,3 +430,21 @@ def test_adapter_changes_the_answer_of_its_requests_alone(adapted: Path) -> None
 def test_adapters_are_models_of_the_api(adapted: Path) -> None:
     found = ServedModel.of("tiny", adapted, max_tokens=5, max_messages=9, system_prompt="")
     assert found.models == ("tiny", "tiny:other")
+
+
+def test_model_built_for_webgpu_runs_on_the_cpu(
+    engine: GenAIEngine, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_onnx, folder)
+    path = folder / "genai_config.json"
+    config = json.loads(path.read_text())
+    options = config["model"]["decoder"]["session_options"]
+    options["provider_options"] = [{"webgpu": {"validationMode": "basic"}}]
+    path.write_text(json.dumps(config))
+    same = GenAIEngine(folder, context_length=CONTEXT, threads=1)
+    answers = [
+        "".join(chunk.text for chunk in one.generate(request(), lambda: False))
+        for one in (engine, same)
+    ]
+    assert answers[0] == answers[1] != ""
