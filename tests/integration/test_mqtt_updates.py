@@ -127,5 +127,6 @@ def test_update_rollback_and_a_release_that_fails(commanded: Commanded) -> None:
         assert state["result"]["release"] == commanded.first.digest == commanded.device.current
         eventually(lambda: commanded.device.serves(commanded.first.digest))
 
-        commanded.command("update/4", reference=reference[:-1] + "0")
+        repository, _, _ = reference.partition("@")
+        commanded.command("update/4", reference=f"{repository}@sha256:{'0' * 64}")
         assert ended(messages, "update/4")["status"] == "failed"
