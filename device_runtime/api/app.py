@@ -1,12 +1,9 @@
 """The HTTP API: OpenAI's endpoints, health, status and metrics."""
 
 import time
-import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from starlette.applications import Starlette
@@ -17,25 +14,24 @@ from starlette.routing import Route
 
 from device_runtime.api import openapi, update_hold
 from device_runtime.api.errors import ApiError
-from device_runtime.api.outcomes import ApiEndpoint, ObservedRequest, error_response
-from device_runtime.api.requests import ParsedRequest, parse_chat, parse_completion
-from device_runtime.api.response_types import Model, ModelList, ResponseMeta
-from device_runtime.api.responses import Answer, ChatAnswer, CompletionAnswer
+from device_runtime.api.generation import Endpoint, Generation, Generator, response
+from device_runtime.api.outcomes import ApiEndpoint, error_response
+from device_runtime.api.requests import parse_chat, parse_completion
+from device_runtime.api.response_types import Model, ModelList
+from device_runtime.api.responses import ChatAnswer, CompletionAnswer
 from device_runtime.api.served_model import ServedModel
-from device_runtime.api.streaming import EventStream, collect, while_connected
-from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.inference.engine import GenerationChunk
 from device_runtime.status.metrics import CONTENT_TYPE, Metrics
-from device_runtime.status.report import HealthReport, Outcome, RequestStats, RuntimeStatus
-from device_runtime.tools.call_parser import ToolCallParser
+from device_runtime.status.report import HealthReport, RequestStats, RuntimeStatus
 from device_runtime.worker.health import Health
 
-
-class Generator(Protocol):
-    """A source of answers: the supervisor, or a fake."""
-
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
-        """See `Supervisor.generate`."""
-        ...
+CHAT = Endpoint(label=ApiEndpoint.CHAT, prompt="messages", parse=parse_chat, answer=ChatAnswer)
+COMPLETIONS = Endpoint(
+    label=ApiEndpoint.COMPLETION,
+    prompt="prompt",
+    parse=parse_completion,
+    answer=CompletionAnswer,
+)
 
 
 class Api:
@@ -60,14 +56,18 @@ class Api:
         max_body_bytes: int = 1 << 20,
         runtime_folder: Path | None = None,
     ) -> None:
-        self._generator = generator
-        self._stats = stats
         self._status = status
         self._served = served
-        self._max_body_bytes = max_body_bytes
         self._runtime_folder = runtime_folder
         self._metrics = Metrics(status)
-        self._fingerprint = f"fp_{status().identity.release[:12]}"
+        self._generation = Generation(
+            generator,
+            stats,
+            self._metrics,
+            served,
+            fingerprint=f"fp_{status().identity.release[:12]}",
+            max_body_bytes=max_body_bytes,
+        )
         self._created = int(time.time())
 
     def app(self, extra: Iterable[Route] = ()) -> Starlette:
@@ -78,8 +78,8 @@ class Api:
         """
         return Starlette(
             routes=[
-                Route("/v1/chat/completions", self._chat, methods=["POST"]),
-                Route("/v1/completions", self._completion, methods=["POST"]),
+                Route("/v1/chat/completions", self._generation.at(CHAT), methods=["POST"]),
+                Route("/v1/completions", self._generation.at(COMPLETIONS), methods=["POST"]),
                 Route("/v1/models", self._models),
                 Route("/v1/models/{model:path}", self._model),
                 Route("/v1/status", self._full_status),
@@ -98,127 +98,49 @@ class Api:
             },
         )
 
-    async def chat(self, body: bytes) -> AsyncGenerator[GenerationChunk]:
-        """Answer a chat request that did not come over HTTP, as the engine does.
-
-        Raises:
-            ApiError: the request is invalid, or cannot be answered.
-        """
-        observed = ObservedRequest(ApiEndpoint.CHAT, self._stats, self._metrics, {})
-        try:
-            parsed = parse_chat(body, self._served)
-        except ApiError:
-            observed.end(Outcome.REJECTED)
-            raise
-        async with aclosing(observed.chunks(self._generator.generate(parsed.generation))) as chunks:
-            async for chunk in chunks:
-                yield chunk
+    def chat(self, body: bytes) -> AsyncGenerator[GenerationChunk]:
+        """Answer a chat request that did not come over HTTP; see `Generation.chat`."""
+        return self._generation.chat(body)
 
     async def _models(self, request: Request) -> Response:
-        return _struct(ModelList([self._model_object(name) for name in self._served.models]))
+        return response(ModelList([self._model_object(name) for name in self._served.models]))
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["model"]
         if name not in self._served.models:
             raise ApiError(f"the model {name!r} does not exist", status=404, code="model_not_found")
-        return _struct(self._model_object(name))
+        return response(self._model_object(name))
 
     def _model_object(self, name: str) -> Model:
         return Model(id=name, created=self._created, owned_by="edgepack")
 
     async def _full_status(self, request: Request) -> Response:
-        return _struct(self._status())
+        return response(self._status())
 
     async def _hold(self, request: Request) -> Response:
         if request.method == "PUT":
-            return _struct(update_hold.put(self._runtime_folder, await self._body(request)))
+            body = await self._generation.body(request)
+            return response(update_hold.put(self._runtime_folder, body))
         if request.method == "DELETE":
-            return _struct(update_hold.delete(self._runtime_folder))
-        return _struct(update_hold.current(self._runtime_folder))
+            return response(update_hold.delete(self._runtime_folder))
+        return response(update_hold.current(self._runtime_folder))
 
     async def _metrics_text(self, request: Request) -> Response:
         return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _healthz(self, request: Request) -> Response:
         """Report liveness: 200 as long as this process works."""
-        return _struct(msgspec.convert(self._status(), HealthReport, from_attributes=True))
+        return response(msgspec.convert(self._status(), HealthReport, from_attributes=True))
 
     async def _readyz(self, request: Request) -> Response:
         """Report readiness: 200 only if a request can be answered; it may load the model first."""
         status = self._status()
         ready = status.health in (Health.READY, Health.UNLOADED) and not status.damage
         report = msgspec.convert(status, HealthReport, from_attributes=True)
-        return _struct(report, status=200 if ready else 503)
+        return response(report, status=200 if ready else 503)
 
     async def _document(self, request: Request) -> Response:
         return JSONResponse(openapi.document(self._served.models))
-
-    async def _chat(self, request: Request) -> Response:
-        def answer(meta: ResponseMeta, parsed: ParsedRequest) -> Answer:
-            names = [tool.name for tool in parsed.tools.tools]
-            dialect = self._served.dialect
-            return ChatAnswer(meta, parsed, lambda: ToolCallParser(dialect, names, guided=True))
-
-        return await self._answer(request, ApiEndpoint.CHAT, parse_chat, answer)
-
-    async def _completion(self, request: Request) -> Response:
-        return await self._answer(
-            request, ApiEndpoint.COMPLETION, parse_completion, CompletionAnswer
-        )
-
-    async def _answer(
-        self,
-        request: Request,
-        endpoint: ApiEndpoint,
-        parse: Callable[[bytes, ServedModel], ParsedRequest],
-        answer: Callable[[ResponseMeta, ParsedRequest], Answer],
-    ) -> Response:
-        entry = request.scope.get("state", {}).get("log", {})
-        observed = ObservedRequest(endpoint, self._stats, self._metrics, entry)
-        try:
-            parsed = parse(await self._body(request), self._served)
-        except ApiError:
-            observed.end(Outcome.REJECTED)
-            raise
-        meta = ResponseMeta(
-            id=uuid.uuid4().hex,
-            created=int(time.time()),
-            model=parsed.model,
-            system_fingerprint=self._fingerprint,
-        )
-        chunks = observed.chunks(self._generator.generate(parsed.generation))
-        try:
-            # The first chunk only means that the request is accepted: until it arrives, an error
-            # can still be sent as an HTTP status.
-            await while_connected(request, anext(chunks))
-            if not parsed.stream:
-                whole = collect(chunks, answer(meta, parsed))
-                return _struct(await while_connected(request, whole))
-        except BaseException:
-            await chunks.aclose()
-            raise
-        return EventStream(chunks, answer(meta, parsed))
-
-    async def _body(self, request: Request) -> bytes:
-        """Read the request's body, up to the limit and no further."""
-        too_large = ApiError(
-            f"the request body exceeds {self._max_body_bytes} bytes",
-            status=413,
-            code="request_too_large",
-        )
-        length = request.headers.get("content-length", "0")
-        if int(length) > self._max_body_bytes:
-            raise too_large
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > self._max_body_bytes:
-                raise too_large
-        return bytes(data)
-
-
-def _struct(value: msgspec.Struct, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 def on_api_error(request: Request, error: Exception) -> Response:

@@ -23,23 +23,27 @@ class ApiEndpoint(StrEnum):
     COMPLETION = "completion"
 
 
-_PROMPT_FIELDS = {ApiEndpoint.CHAT: "messages", ApiEndpoint.COMPLETION: "prompt"}
-
-
 class ObservedRequest:
     """Counters and times of one request, from its arrival to its end.
 
     Args:
         endpoint: endpoint that the request arrived at.
+        prompt: name of the field with the prompt, for errors.
         stats: counters of outcomes.
         metrics: counters of outcomes and tokens, and histograms of times.
         entry: entry of the access log, which gets its tokens and its outcome.
     """
 
     def __init__(
-        self, endpoint: ApiEndpoint, stats: RequestStats, metrics: Metrics, entry: dict[str, Any]
+        self,
+        endpoint: ApiEndpoint,
+        prompt: str,
+        stats: RequestStats,
+        metrics: Metrics,
+        entry: dict[str, Any],
     ) -> None:
         self._endpoint = endpoint
+        self._prompt = prompt
         self._stats = stats
         self._metrics = metrics
         self._log = entry
@@ -61,7 +65,7 @@ class ObservedRequest:
                     yield chunk
         except DeviceError as error:
             outcome = Outcome.REJECTED if error.refuses else Outcome.FAILED
-            raise api_error(error, _PROMPT_FIELDS[self._endpoint]) from None
+            raise api_error(error, self._prompt) from None
         finally:
             self.end(outcome)
 

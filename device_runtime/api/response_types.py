@@ -92,6 +92,9 @@ class AnswerMessage(msgspec.Struct, frozen=True, tag_field="role", tag="assistan
 
     content: str | None
     refusal: None
+    reasoning_content: (
+        Annotated[str, Meta(description="The model's thoughts before its answer.")] | UnsetType
+    ) = UNSET
     tool_calls: list[AnswerCall] | UnsetType = UNSET
 
 
@@ -133,6 +136,9 @@ class Delta(msgspec.Struct, frozen=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: (
         Annotated[str, Meta(description="To be appended to the content so far.")] | UnsetType
+    ) = UNSET
+    reasoning_content: (
+        Annotated[str, Meta(description="To be appended to the thoughts so far.")] | UnsetType
     ) = UNSET
     tool_calls: list[DeltaCall] | UnsetType = UNSET
 

@@ -4,16 +4,18 @@ Chunks are pushed as they are generated. `push` returns the next objects for a c
 `whole` returns the answer for a client that does not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET
 
 from device_runtime.api import response_types as objects
+from device_runtime.api.answer_reader import AnswerEvent, AnswerReader, Thoughts
 from device_runtime.api.requests import ParsedRequest
+from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import FinishReason, GenerationChunk, TokenLogprob, Usage
-from device_runtime.tools.call_parser import CallArguments, CallStarted, Event, Text, ToolCallParser
+from device_runtime.tools.call_parser import CallArguments, CallStarted, Text
 
 
 class Answer(Protocol):
@@ -31,8 +33,8 @@ class Answer(Protocol):
 class _Choice:
     """One of the answers to a request, as far as it is generated."""
 
-    def __init__(self, parser: ToolCallParser | None) -> None:
-        self.parser = parser
+    def __init__(self) -> None:
+        self.thoughts: list[str] = []
         self.text: list[str] = []
         self.calls: list[objects.AnswerCall] = []
         self.logprobs: list[TokenLogprob] = []
@@ -45,19 +47,17 @@ class ChatAnswer:
     Args:
         meta: fields that each object begins with; the id gets a prefix.
         parsed: the request.
-        parser: creates a parser for the tool calls of one answer.
+        served: the model that answers.
     """
 
     def __init__(
-        self,
-        meta: objects.ResponseMeta,
-        parsed: ParsedRequest,
-        parser: Callable[[], ToolCallParser],
+        self, meta: objects.ResponseMeta, parsed: ParsedRequest, served: ServedModel
     ) -> None:
         self._meta = _begin(meta, "chatcmpl")
         self._parsed = parsed
-        self._parser = parser
+        self._served = served
         self._choices: dict[int, _Choice] = {}
+        self._readers: dict[int, AnswerReader] = {}
         self._usage: objects.UsageObject | None = None
 
     def push(self, chunk: GenerationChunk) -> list[objects.ChatCompletionChunk]:
@@ -65,11 +65,11 @@ class ChatAnswer:
         pieces = []
         choice = self._choices.get(chunk.index)
         if choice is None:
-            choice = _Choice(self._parser() if self._parsed.tools.tools else None)
-            self._choices[chunk.index] = choice
+            choice = self._choices[chunk.index] = _Choice()
+            self._readers[chunk.index] = AnswerReader(self._parsed.tools, self._served.dialect)
             pieces.append(self._piece(chunk.index, objects.Delta(role="assistant", content="")))
         choice.logprobs += chunk.logprobs
-        deltas = _deltas(choice, chunk)
+        deltas = [_delta(choice, event) for event in self._readers[chunk.index].read(chunk)]
         if chunk.logprobs and not deltas:
             # The token is known, but its text is not yet.
             deltas = [objects.Delta(content="")]
@@ -101,6 +101,7 @@ class ChatAnswer:
         message = objects.AnswerMessage(
             content=text or (None if choice.calls else ""),
             refusal=None,
+            reasoning_content="".join(choice.thoughts) or UNSET,
             tool_calls=choice.calls or UNSET,
         )
         return objects.ChatChoice(
@@ -154,7 +155,9 @@ class CompletionAnswer:
         parsed: the request.
     """
 
-    def __init__(self, meta: objects.ResponseMeta, parsed: ParsedRequest) -> None:
+    def __init__(
+        self, meta: objects.ResponseMeta, parsed: ParsedRequest, served: ServedModel
+    ) -> None:
         self._meta = _begin(meta, "cmpl")
         self._parsed = parsed
         self._choices: dict[int, _Choice] = {}
@@ -166,7 +169,7 @@ class CompletionAnswer:
         text = chunk.text
         choice = self._choices.get(chunk.index)
         if choice is None:
-            choice = self._choices[chunk.index] = _Choice(None)
+            choice = self._choices[chunk.index] = _Choice()
             text = self._parsed.echo + text
         offset = sum(_characters(token.data) for token in choice.logprobs)
         choice.text.append(text)
@@ -232,19 +235,12 @@ def _begin(meta: objects.ResponseMeta, kind: str) -> dict[str, Any]:
     return msgspec.structs.asdict(meta) | {"id": f"{kind}-{meta.id}"}
 
 
-def _deltas(choice: _Choice, chunk: GenerationChunk) -> list[objects.Delta]:
-    """Add a chunk to an answer, and return its deltas."""
-    if choice.parser is None:
-        choice.text.append(chunk.text)
-        return [objects.Delta(content=chunk.text)] if chunk.text else []
-    events = choice.parser.push(chunk.text)
-    if chunk.finish_reason is not None:
-        events += choice.parser.finish()
-    return [_delta(choice, event) for event in events]
-
-
-def _delta(choice: _Choice, event: Event) -> objects.Delta:
+def _delta(choice: _Choice, event: AnswerEvent) -> objects.Delta:
+    """Add an event to an answer, and return it as the API sends it."""
     match event:
+        case Thoughts(text=text):
+            choice.thoughts.append(text)
+            return objects.Delta(reasoning_content=text)
         case Text(text=text):
             choice.text.append(text)
             return objects.Delta(content=text)

@@ -1,7 +1,8 @@
-"""Delivery of answers: as server-sent events or whole, until the client disconnects."""
+"""Delivery of answers: streamed or whole, until the client disconnects."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,13 +17,58 @@ from device_runtime.inference.engine import GenerationChunk
 T = TypeVar("T")
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events of one answer; the generation ends however the response ends."""
+@dataclass(frozen=True)
+class Frames:
+    """The form of a streamed answer.
 
-    def __init__(self, chunks: AsyncGenerator[GenerationChunk], answer: Answer) -> None:
+    Attributes:
+        media_type: its content type.
+        data: writes one object of the answer.
+        error: writes the error that ends an answer.
+        end: written after a whole answer.
+    """
+
+    media_type: str
+    data: Callable[[msgspec.Struct], bytes]
+    error: Callable[[ApiError], bytes]
+    end: bytes = b""
+
+
+def _event(data: msgspec.Struct) -> bytes:
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+def named_event(data: msgspec.Struct) -> bytes:
+    """Write a server-sent event with a name: the tag of its struct, as in the field `type`."""
+    return b"event: " + str(data.__struct_config__.tag).encode() + b"\n" + _event(data)
+
+
+EVENTS = Frames(
+    "text/event-stream", _event, lambda error: _event(error.body), end=b"data: [DONE]\n\n"
+)
+"""Server-sent events without names, as of OpenAI's chat completions."""
+
+
+class AnswerStream(StreamingResponse):
+    """One answer in pieces; the generation ends however the response ends.
+
+    Args:
+        chunks: the engine's chunks, of which the first is taken already.
+        first: that chunk.
+        answer: the answer, without any chunk yet.
+        frames: form of the pieces.
+    """
+
+    def __init__(
+        self,
+        chunks: AsyncGenerator[GenerationChunk],
+        first: GenerationChunk,
+        answer: Answer,
+        frames: Frames,
+    ) -> None:
         super().__init__(
-            _events(chunks, answer),
-            media_type="text/event-stream",
+            _pieces(chunks, first, answer, frames),
+            media_type=frames.media_type,
             headers={"Cache-Control": "no-cache"},
         )
         self._chunks = chunks
@@ -35,23 +81,26 @@ class EventStream(StreamingResponse):
             await self._chunks.aclose()
 
 
-async def _events(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> AsyncIterator[bytes]:
+async def _pieces(
+    chunks: AsyncIterator[GenerationChunk], first: GenerationChunk, answer: Answer, frames: Frames
+) -> AsyncIterator[bytes]:
+    if pieces := answer.push(first):
+        yield b"".join(map(frames.data, pieces))
     try:
         async for chunk in chunks:
             if pieces := answer.push(chunk):
-                yield b"".join(map(_event, pieces))
+                yield b"".join(map(frames.data, pieces))
     except ApiError as error:
-        yield _event(error.body)
+        yield frames.error(error)
     else:
-        yield b"data: [DONE]\n\n"
+        yield frames.end
 
 
-def _event(data: msgspec.Struct) -> bytes:
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
-
-
-async def collect(chunks: AsyncIterator[GenerationChunk], answer: Answer) -> msgspec.Struct:
-    """Consume all chunks, and return the whole answer."""
+async def collect(
+    chunks: AsyncIterator[GenerationChunk], first: GenerationChunk, answer: Answer
+) -> msgspec.Struct:
+    """Consume all chunks after the first one, and return the whole answer."""
+    answer.push(first)
     async for chunk in chunks:
         answer.push(chunk)
     return answer.whole()

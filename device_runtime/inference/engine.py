@@ -147,6 +147,7 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     Attributes:
         index: number of the answer, from 0; answers are generated one after the other.
+        thoughts: whole characters of the model's thoughts, which precede its answer.
         text: whole characters; may be empty.
         tokens: tokens of this answer generated so far.
         logprobs: log probabilities of the tokens that this chunk adds, if requested.
@@ -155,6 +156,7 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """
 
     index: int = 0
+    thoughts: str = ""
     text: str = ""
     tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()

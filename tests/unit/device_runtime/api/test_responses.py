@@ -17,7 +17,6 @@ from device_runtime.api.response_types import (
 from device_runtime.api.responses import Answer, ChatAnswer, CompletionAnswer
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import FinishReason, GenerationChunk, TokenLogprob, Usage
-from device_runtime.tools.call_parser import ToolCallParser
 from device_runtime.tools.dialect import Dialect
 
 META = ResponseMeta(id="1", created=5, model="tiny", system_fingerprint="fp")
@@ -52,13 +51,13 @@ def parsed(**fields: Any) -> ParsedRequest:
 
 
 def chat(request: ParsedRequest) -> Sent:
-    names = [tool.name for tool in request.tools.tools]
-    return Sent(ChatAnswer(META, request, lambda: ToolCallParser(DIALECT, names, guided=True)))
+    return Sent(ChatAnswer(META, request, SERVED))
 
 
 def completion(**fields: Any) -> Sent:
     body = {"prompt": "Once", **fields}
-    return Sent(CompletionAnswer(META, parse_completion(json.dumps(body).encode(), SERVED)))
+    request = parse_completion(json.dumps(body).encode(), SERVED)
+    return Sent(CompletionAnswer(META, request, SERVED))
 
 
 def token(text: str) -> TokenLogprob:
@@ -110,6 +109,22 @@ def test_chat_answer_in_pieces() -> None:
     assert deltas(pieces) == [{"role": "assistant", "content": ""}, {"content": "Hi"}, {}]
     assert [piece["choices"][0]["finish_reason"] for piece in pieces] == [None, None, "stop"]
     assert all("usage" not in piece for piece in pieces)
+
+
+def test_thoughts_are_apart_from_the_answer() -> None:
+    answer = chat(parsed())
+    pieces = []
+    for chunk in (GenerationChunk(thoughts="Hm"), GenerationChunk(thoughts=".", text="Yes"), end()):
+        pieces += answer.push(chunk)
+    assert deltas(pieces) == [
+        {"role": "assistant", "content": ""},
+        {"reasoning_content": "Hm"},
+        {"reasoning_content": "."},
+        {"content": "Yes"},
+        {},
+    ]
+    message = answer.whole()["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("Hm.", "Yes")
 
 
 def test_empty_fields_of_a_piece_are_null_and_its_usage_is_absent() -> None:

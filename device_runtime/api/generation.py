@@ -1,0 +1,159 @@
+"""The endpoints that generate: from a request's body to the answer, in any of the APIs."""
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from device_runtime.api.errors import ApiError
+from device_runtime.api.outcomes import ApiEndpoint, ObservedRequest
+from device_runtime.api.requests import ParsedRequest, parse_chat
+from device_runtime.api.response_types import ResponseMeta
+from device_runtime.api.responses import Answer
+from device_runtime.api.served_model import ServedModel
+from device_runtime.api.streaming import EVENTS, AnswerStream, Frames, collect, while_connected
+from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.status.metrics import Metrics
+from device_runtime.status.report import Outcome, RequestStats
+
+
+class Generator(Protocol):
+    """A source of answers: the supervisor, or a fake."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+        """See `Supervisor.generate`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """An endpoint that generates: what its requests and answers look like.
+
+    Attributes:
+        label: its label in the metrics.
+        prompt: name of the field with the prompt, for errors.
+        parse: parses the body of a request; raises ApiError.
+        answer: begins the answer to a request.
+        frames: form of a streamed answer.
+    """
+
+    label: ApiEndpoint
+    prompt: str
+    parse: Callable[[bytes, ServedModel], ParsedRequest]
+    answer: Callable[[ResponseMeta, ParsedRequest, ServedModel], Answer]
+    frames: Frames = EVENTS
+
+
+class Generation:
+    """Answers requests to generate.
+
+    Args:
+        generator: source of the answers.
+        stats: counters of the requests' outcomes.
+        metrics: counters and times for Prometheus.
+        served: the model that answers.
+        fingerprint: name of the release in answers.
+        max_body_bytes: maximum size of a request body.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        stats: RequestStats,
+        metrics: Metrics,
+        served: ServedModel,
+        *,
+        fingerprint: str,
+        max_body_bytes: int,
+    ) -> None:
+        self._generator = generator
+        self._stats = stats
+        self._metrics = metrics
+        self.served = served
+        self._fingerprint = fingerprint
+        self._max_body_bytes = max_body_bytes
+
+    async def chat(self, body: bytes) -> AsyncGenerator[GenerationChunk]:
+        """Answer a chat request that did not come over HTTP, as the engine does.
+
+        Raises:
+            ApiError: the request is invalid, or cannot be answered.
+        """
+        observed = ObservedRequest(ApiEndpoint.CHAT, "messages", self._stats, self._metrics, {})
+        try:
+            parsed = parse_chat(body, self.served)
+        except ApiError:
+            observed.end(Outcome.REJECTED)
+            raise
+        async with aclosing(observed.chunks(self._generator.generate(parsed.generation))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def at(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        """Return the handler of an endpoint, for its route."""
+
+        async def handle(request: Request) -> Response:
+            return await self._answer(request, endpoint)
+
+        return handle
+
+    async def body(self, request: Request) -> bytes:
+        """Read the request's body, up to the limit and no further.
+
+        Raises:
+            ApiError: it exceeds the limit.
+        """
+        too_large = ApiError(
+            f"the request body exceeds {self._max_body_bytes} bytes",
+            status=413,
+            code="request_too_large",
+        )
+        length = request.headers.get("content-length", "0")
+        if int(length) > self._max_body_bytes:
+            raise too_large
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > self._max_body_bytes:
+                raise too_large
+        return bytes(data)
+
+    async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
+        entry = request.scope.get("state", {}).get("log", {})
+        observed = ObservedRequest(
+            endpoint.label, endpoint.prompt, self._stats, self._metrics, entry
+        )
+        try:
+            parsed = endpoint.parse(await self.body(request), self.served)
+        except ApiError:
+            observed.end(Outcome.REJECTED)
+            raise
+        meta = ResponseMeta(
+            id=uuid.uuid4().hex,
+            created=int(time.time()),
+            model=parsed.model,
+            system_fingerprint=self._fingerprint,
+        )
+        answer = endpoint.answer(meta, parsed, self.served)
+        chunks = observed.chunks(self._generator.generate(parsed.generation))
+        try:
+            # The first chunk only means that the request is accepted: until it arrives, an error
+            # can still be sent as an HTTP status.
+            first = await while_connected(request, anext(chunks))
+            if not parsed.stream:
+                return response(await while_connected(request, collect(chunks, first, answer)))
+        except BaseException:
+            await chunks.aclose()
+            raise
+        return AnswerStream(chunks, first, answer, endpoint.frames)
+
+
+def response(value: msgspec.Struct, status: int = 200) -> Response:
+    """Return an object as a response of JSON."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
