@@ -13,10 +13,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from device_runtime.api import openapi, update_hold
+from device_runtime.api.chat_requests import parse_chat
+from device_runtime.api.completion_requests import parse_completion
 from device_runtime.api.errors import ApiError
 from device_runtime.api.generation import Endpoint, Generation, Generator, response
 from device_runtime.api.outcomes import ApiEndpoint, error_response
-from device_runtime.api.requests import parse_chat, parse_completion
 from device_runtime.api.response_types import Model, ModelList
 from device_runtime.api.responses import ChatAnswer, CompletionAnswer
 from device_runtime.api.served_model import ServedModel

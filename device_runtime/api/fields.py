@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,6 +14,8 @@ def _number(text: str) -> float:
     value = float(text)
     return int(value) if value.is_integer() and abs(value) < 2**63 else value
 
+
+B = TypeVar("B", bound=msgspec.Struct)
 
 _DECODER = msgspec.json.Decoder(float_hook=_number)
 
@@ -68,6 +70,18 @@ def check_fields(
                 param=where + name,
                 code="unsupported_value",
             )
+
+
+def convert(fields: dict[str, Any], kind: type[B]) -> B:
+    """Convert checked fields to a struct.
+
+    Raises:
+        ApiError: a field is invalid; the error names it.
+    """
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise invalid_value(error) from None
 
 
 def invalid_value(error: msgspec.ValidationError) -> ApiError:

@@ -11,9 +11,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from device_runtime.api.chat_requests import parse_chat
 from device_runtime.api.errors import ApiError
 from device_runtime.api.outcomes import ApiEndpoint, ObservedRequest
-from device_runtime.api.requests import ParsedRequest, parse_chat
+from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.response_types import ResponseMeta
 from device_runtime.api.responses import Answer
 from device_runtime.api.served_model import ServedModel

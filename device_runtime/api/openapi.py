@@ -11,8 +11,10 @@ from typing import Any
 import msgspec
 
 import device_runtime
-from device_runtime.api import request_types as bodies
 from device_runtime.api import response_types as objects
+from device_runtime.api.chat_types import CHAT_WITHOUT_EFFECT, TURN_WITHOUT_EFFECT, ChatBody
+from device_runtime.api.completion_types import COMPLETION_WITHOUT_EFFECT, CompletionBody
+from device_runtime.api.request_types import IGNORED, HoldBody
 from device_runtime.status.metrics import CONTENT_TYPE as METRICS_TYPE
 from device_runtime.status.report import HealthReport, RuntimeStatus
 
@@ -24,9 +26,9 @@ OpenAI's API, served by the device itself. A field that cannot be honoured is re
 that names it; null means absent. Text for the model must not contain U+0000."""
 _COMPONENTS = "#/components/schemas/"
 _STRUCTS: tuple[type[msgspec.Struct], ...] = (
-    bodies.ChatBody,
-    bodies.CompletionBody,
-    bodies.HoldBody,
+    ChatBody,
+    CompletionBody,
+    HoldBody,
     objects.ChatCompletion,
     objects.ChatCompletionChunk,
     objects.Completion,
@@ -279,9 +281,9 @@ def _schemas() -> dict[str, Any]:
         _describe(schema)
     status, health = schemas["RuntimeStatus"]["properties"], schemas["HealthReport"]["properties"]
     health |= {name: status[name] for name in health}
-    _close(schemas["ChatBody"], bodies.CHAT_WITHOUT_EFFECT, ignored=bodies.IGNORED)
-    _close(schemas["CompletionBody"], bodies.COMPLETION_WITHOUT_EFFECT, ignored=bodies.IGNORED)
-    _close(schemas["Turn"], bodies.TURN_WITHOUT_EFFECT)
+    _close(schemas["ChatBody"], CHAT_WITHOUT_EFFECT, ignored=IGNORED)
+    _close(schemas["CompletionBody"], COMPLETION_WITHOUT_EFFECT, ignored=IGNORED)
+    _close(schemas["Turn"], TURN_WITHOUT_EFFECT)
     _close(schemas["HoldBody"], {})
     return schemas
 

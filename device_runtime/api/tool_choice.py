@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from device_runtime.api.chat_types import Function, FunctionTool, NamedTool, Turn
 from device_runtime.api.errors import ApiError
-from device_runtime.api.request_types import Function, FunctionTool, NamedTool, Turn
 from device_runtime.json_schema import grammar
 from device_runtime.json_schema.document import UnsupportedSchemaError
 from device_runtime.tools.definition import NO_PARAMETERS, Tool, Tools

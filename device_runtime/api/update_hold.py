@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import msgspec
-
 from device_runtime.api.errors import ApiError
-from device_runtime.api.fields import decode, invalid_value
+from device_runtime.api.fields import convert, decode
 from device_runtime.api.request_types import HoldBody
 from device_runtime.api.response_types import UpdateHold
 from device_runtime.update import hold
@@ -30,11 +28,7 @@ def put(folder: Path | None, data: bytes) -> UpdateHold:
     Raises:
         ApiError: the body is invalid, or the service cannot hold updates.
     """
-    fields = decode(data)
-    try:
-        body = msgspec.convert(fields, HoldBody)
-    except msgspec.ValidationError as error:
-        raise invalid_value(error) from None
+    body = convert(decode(data), HoldBody)
     if folder is None:
         raise _unable("systemd did not start this service with a runtime folder")
     try:

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 
-from device_runtime.api.requests import own_request, parse_chat
+from device_runtime.api.chat_requests import parse_chat
+from device_runtime.api.requests import own_request
 from device_runtime.api.response_types import Model
 from device_runtime.api.served_model import ServedModel
 from device_runtime.chat.client import Endpoint

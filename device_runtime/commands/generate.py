@@ -45,7 +45,9 @@ def generate(
       edgepack-runtime generate "Name the capital of France."
       edgepack-runtime generate --raw --max-tokens 20 "Once upon a time"
     """
-    from device_runtime.api.requests import own_request, parse_chat, parse_completion
+    from device_runtime.api.chat_requests import parse_chat
+    from device_runtime.api.completion_requests import parse_completion
+    from device_runtime.api.requests import own_request
     from device_runtime.api.served_model import ServedModel
     from device_runtime.commands.engine import load_engine
     from device_runtime.tokenizer.files import chat_templates

@@ -9,8 +9,9 @@ import pytest
 
 import device_runtime
 from device_runtime import errors
+from device_runtime.api.chat_types import ChatBody
+from device_runtime.api.completion_types import CompletionBody
 from device_runtime.api.openapi import document
-from device_runtime.api.request_types import ChatBody, CompletionBody
 from device_runtime.errors import DeviceError, error_class, error_classes
 from device_runtime.inference import engine
 from device_runtime.worker.messages import FOR_PARENT, Failed

@@ -6,8 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from device_runtime.api.request_types import ChatBody, CompletionBody
-from device_runtime.api.requests import ParsedRequest, parse_chat, parse_completion
+from device_runtime.api.chat_requests import parse_chat
+from device_runtime.api.chat_types import ChatBody
+from device_runtime.api.completion_requests import parse_completion
+from device_runtime.api.completion_types import CompletionBody
+from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
 from device_runtime.tools.dialect import Dialect
 

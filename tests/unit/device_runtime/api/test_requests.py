@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from device_runtime.api.chat_requests import parse_chat
+from device_runtime.api.completion_requests import parse_completion
 from device_runtime.api.errors import ApiError
-from device_runtime.api.requests import ParsedRequest, parse_chat, parse_completion
+from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import GenerationRequest, Guidance, Message
 from device_runtime.json_schema.grammar import any_object_rules, rules

@@ -7,7 +7,9 @@ import msgspec
 import openai.types.chat
 import pytest
 
-from device_runtime.api.requests import ParsedRequest, parse_chat, parse_completion
+from device_runtime.api.chat_requests import parse_chat
+from device_runtime.api.completion_requests import parse_completion
+from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.response_types import (
     ChatCompletion,
     ChatCompletionChunk,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from device_runtime.api.chat_requests import parse_chat
 from device_runtime.api.errors import ApiError
-from device_runtime.api.requests import parse_chat
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import GenerationRequest
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from device_runtime.api.chat_requests import parse_chat
 from device_runtime.api.errors import ApiError
-from device_runtime.api.requests import ParsedRequest, parse_chat
+from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
 from device_runtime.tools.definition import NO_PARAMETERS, Tool, Tools
 from device_runtime.tools.dialect import Dialect

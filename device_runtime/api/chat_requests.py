@@ -1,0 +1,158 @@
+"""Parsing of chat completion requests: JSON in, a request to the engine out. Pure functions.
+
+A request is honoured in full or refused with an error that names the field: an unknown field that
+would change the answer is never ignored silently.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from device_runtime.api.chat_types import (
+    CHAT_WITHOUT_EFFECT,
+    TURN_WITHOUT_EFFECT,
+    ChatBody,
+    ResponseFormat,
+    Turn,
+)
+from device_runtime.api.errors import ApiError
+from device_runtime.api.fields import check_fields, convert, decode
+from device_runtime.api.request_types import IGNORED
+from device_runtime.api.requests import ParsedRequest, engine_request
+from device_runtime.api.served_model import ServedModel
+from device_runtime.api.tool_choice import check_tool_turns, read_tools
+from device_runtime.inference.engine import Guidance, Message
+from device_runtime.json_schema.document import UnsupportedSchemaError
+from device_runtime.json_schema.grammar import any_object_rules, rules
+from device_runtime.tools.grammar import grammar
+
+_OWN_ARGUMENTS = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
+)
+
+
+def parse_chat(data: bytes, served: ServedModel) -> ParsedRequest:
+    """Parse the body of a chat completion request.
+
+    Args:
+        data: JSON.
+        served: the model to answer the request.
+
+    Raises:
+        ApiError: a field is invalid or not supported; the error names it.
+    """
+    return chat_request(decode(data), served)
+
+
+def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
+    """Translate the fields of a chat completion request.
+
+    Args:
+        fields: as in the body of the request, or translated from another API.
+        served: the model to answer the request.
+
+    Raises:
+        ApiError: a field is invalid or not supported; the error names it.
+    """
+    check_fields(fields, ChatBody, CHAT_WITHOUT_EFFECT, ignored=IGNORED)
+    turns = fields.get("messages")
+    turns = turns if isinstance(turns, list) else []
+    if len(turns) > served.max_messages:
+        raise ApiError(
+            f"messages has {len(turns)} messages; at most {served.max_messages} are allowed",
+            param="messages",
+            code="array_above_max_length",
+        )
+    for number, turn in enumerate(turns):
+        if isinstance(turn, dict):
+            check_fields(turn, Turn, TURN_WITHOUT_EFFECT, where=f"messages[{number}].")
+    body = convert(fields, ChatBody)
+    tools = read_tools(
+        body.tools or (), body.tool_choice, parallel=body.parallel_tool_calls is not False
+    )
+    check_tool_turns(body.messages)
+    if body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise ApiError(
+            "max_tokens cannot be combined with max_completion_tokens", param="max_tokens"
+        )
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError("top_logprobs requires logprobs", param="top_logprobs")
+    messages = [_message(turn, number) for number, turn in enumerate(body.messages)]
+    if served.system_prompt and messages[0].role != "system":
+        messages.insert(0, Message(role="system", content=served.system_prompt))
+    guidance = _response_guidance(body.response_format)
+    if guidance is not None and tools.tools:
+        raise ApiError(
+            'response_format cannot be combined with tools; set tool_choice to "none"',
+            param="response_format",
+            code="unsupported_value",
+        )
+    if tools.tools:
+        guidance = Guidance(kind="lark_grammar", data=grammar(served.dialect, tools))
+    dialect = served.dialect if tools.tools else served.dialect_without_tools
+    if tools.tools or any(turn.tool_calls or turn.role == "tool" for turn in body.messages):
+        turns = dialect.messages(msgspec.to_builtins(messages), tools.tools)
+        messages = msgspec.convert(turns, list[Message])
+    definitions = [tool.definition for tool in tools.tools] if dialect.native else []
+    _check_arguments(body.chat_template_kwargs or {})
+    return engine_request(
+        body,
+        served,
+        tools=tools,
+        prompt=tuple(messages),
+        tool_definitions=msgspec.json.encode(definitions).decode() if definitions else "",
+        arguments=body.chat_template_kwargs,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        guidance=guidance,
+    )
+
+
+def _check_arguments(arguments: Iterable[str]) -> None:
+    """Refuse arguments of the chat template that the server sets itself."""
+    for name in sorted(_OWN_ARGUMENTS.intersection(arguments)):
+        where = f"chat_template_kwargs.{name}"
+        raise ApiError(f"{where} is set by the server", param=where, code="unsupported_value")
+
+
+def _response_guidance(form: ResponseFormat | None) -> Guidance | None:
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return _guidance(any_object_rules())
+    if form.json_schema is None:
+        raise ApiError(
+            "response_format.json_schema is required",
+            param="response_format.json_schema",
+            code="invalid_value",
+        )
+    if form.json_schema.schema is None:
+        return _guidance(any_object_rules())
+    try:
+        return _guidance(rules(form.json_schema.schema))
+    except UnsupportedSchemaError as error:
+        place = "response_format.json_schema.schema" + error.path.removeprefix("$")
+        raise ApiError(f"{place}: {error}", param=place, code=error.api_code) from None
+
+
+def _guidance(lines: Iterable[str]) -> Guidance:
+    return Guidance(kind="lark_grammar", data="\n".join(lines) + "\n")
+
+
+def _message(turn: Turn, number: int) -> Message:
+    content = turn.content
+    if content is None and not turn.tool_calls:
+        where = f"messages[{number}].content"
+        raise ApiError(f"{where} is required", param=where, code="invalid_value")
+    if isinstance(content, list):
+        content = "".join(part.text for part in content)
+    # OpenAI's newer name of the same role; chat templates know the older one.
+    role = "system" if turn.role == "developer" else turn.role
+    return Message(
+        role=role,
+        content=content or "",
+        tool_calls=tuple(msgspec.to_builtins(turn.tool_calls or ())),
+        tool_call_id=turn.tool_call_id or "",
+        name=turn.name or "",
+    )
