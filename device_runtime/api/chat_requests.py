@@ -18,8 +18,7 @@ from device_runtime.api.chat_types import (
 )
 from device_runtime.api.errors import ApiError
 from device_runtime.api.fields import check_fields, convert, decode
-from device_runtime.api.request_types import IGNORED
-from device_runtime.api.requests import ParsedRequest, engine_request
+from device_runtime.api.requests import ParsedRequest, check_body, engine_request
 from device_runtime.api.served_model import ServedModel
 from device_runtime.api.tool_choice import check_tool_turns, read_tools
 from device_runtime.inference.engine import Guidance, Message
@@ -55,7 +54,7 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
     Raises:
         ApiError: a field is invalid or not supported; the error names it.
     """
-    check_fields(fields, ChatBody, CHAT_WITHOUT_EFFECT, ignored=IGNORED)
+    check_body(fields, ChatBody, CHAT_WITHOUT_EFFECT)
     turns = fields.get("messages")
     turns = turns if isinstance(turns, list) else []
     if len(turns) > served.max_messages:
@@ -76,7 +75,7 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
         raise ApiError(
             "max_tokens cannot be combined with max_completion_tokens", param="max_tokens"
         )
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise ApiError("top_logprobs requires logprobs", param="top_logprobs")
     messages = [_message(turn, number) for number, turn in enumerate(body.messages)]
     if served.system_prompt and messages[0].role != "system":
@@ -146,7 +145,8 @@ def _message(turn: Turn, number: int) -> Message:
         where = f"messages[{number}].content"
         raise ApiError(f"{where} is required", param=where, code="invalid_value")
     if isinstance(content, list):
-        content = "".join(part.text for part in content)
+        # A part ends where its author ended it; vLLM and llama-server also put each on its line.
+        content = "\n".join(part.text for part in content)
     # OpenAI's newer name of the same role; chat templates know the older one.
     role = "system" if turn.role == "developer" else turn.role
     return Message(

@@ -9,11 +9,16 @@ from device_runtime.api.request_types import Sampling, Tokens
 from device_runtime.bundle.reasoning import Argument, Value
 
 CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
-    "modalities": (["text"],),
-    "functions": ([],),
+    "audio": (),
     "function_call": ("none", "auto"),
+    "functions": ([],),
+    "modalities": (["text"],),
+    "moderation": (),
+    "reasoning_effort": ("none",),
     "service_tier": ("auto", "default"),
     "store": (False,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
 }
 """Unsupported fields, and the values besides null that request nothing."""
 
@@ -34,6 +39,9 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     type: Literal["text"]
     text: str
+    prompt_cache_breakpoint: Annotated[
+        dict[str, Any] | None, Meta(description="Ignored: the device finds what it can reuse.")
+    ] = None
 
 
 class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,8 +72,7 @@ class Turn(msgspec.Struct, frozen=True):
         Meta(description="The text; optional in an assistant's message with tool calls."),
     ] = None
     tool_calls: Annotated[
-        Annotated[list[ToolCall], Meta(min_length=1)] | None,
-        Meta(description="Calls that the assistant made."),
+        list[ToolCall] | None, Meta(description="Calls that the assistant made.")
     ] = None
     tool_call_id: Annotated[
         str | None,
@@ -114,11 +121,32 @@ class NamedFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
 
 
-class NamedTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The tool that must be called."""
+class NamedTool(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="function"
+):
+    """A tool by its name; as `tool_choice`, the one that must be called."""
 
-    type: Literal["function"]
     function: NamedFunction
+
+
+class AllowedTools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The tools that may be called, out of all those of the request."""
+
+    mode: Annotated[
+        Literal["auto", "required"], Meta(description="Whether one of them must be called.")
+    ]
+    tools: Annotated[list[NamedTool], Meta(min_length=1)]
+
+
+class AllowedToolChoice(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="allowed_tools"
+):
+    """A choice among some of the tools: the others are left out."""
+
+    allowed_tools: AllowedTools
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedToolChoice
 
 
 class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,7 +190,7 @@ class ChatBody(Sampling, frozen=True, kw_only=True):
         Meta(description="Functions that the model may call."),
     ] = None
     tool_choice: Annotated[
-        Literal["none", "auto", "required"] | NamedTool | None,
+        ToolChoice | None,
         Meta(description="Whether to call tools, and which; the default is `auto`."),
     ] = None
     chat_template_kwargs: Annotated[

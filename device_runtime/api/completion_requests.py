@@ -2,9 +2,8 @@
 
 from device_runtime.api.completion_types import COMPLETION_WITHOUT_EFFECT, CompletionBody
 from device_runtime.api.errors import ApiError
-from device_runtime.api.fields import check_fields, convert, decode
-from device_runtime.api.request_types import IGNORED
-from device_runtime.api.requests import ParsedRequest, engine_request
+from device_runtime.api.fields import convert, decode
+from device_runtime.api.requests import ParsedRequest, check_body, engine_request
 from device_runtime.api.served_model import ServedModel
 
 
@@ -19,7 +18,7 @@ def parse_completion(data: bytes, served: ServedModel) -> ParsedRequest:
         ApiError: a field is invalid or not supported; the error names it.
     """
     fields = decode(data)
-    check_fields(fields, CompletionBody, COMPLETION_WITHOUT_EFFECT, ignored=IGNORED)
+    check_body(fields, CompletionBody, COMPLETION_WITHOUT_EFFECT)
     body = convert(fields, CompletionBody)
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     if body.echo and body.logprobs is not None:

@@ -14,7 +14,7 @@ import device_runtime
 from device_runtime.api import response_types as objects
 from device_runtime.api.chat_types import CHAT_WITHOUT_EFFECT, TURN_WITHOUT_EFFECT, ChatBody
 from device_runtime.api.completion_types import COMPLETION_WITHOUT_EFFECT, CompletionBody
-from device_runtime.api.request_types import IGNORED, HoldBody
+from device_runtime.api.request_types import IGNORED, STREAM_OPTIONS_WITHOUT_EFFECT, HoldBody
 from device_runtime.status.metrics import CONTENT_TYPE as METRICS_TYPE
 from device_runtime.status.report import HealthReport, RuntimeStatus
 
@@ -284,6 +284,7 @@ def _schemas() -> dict[str, Any]:
     _close(schemas["ChatBody"], CHAT_WITHOUT_EFFECT, ignored=IGNORED)
     _close(schemas["CompletionBody"], COMPLETION_WITHOUT_EFFECT, ignored=IGNORED)
     _close(schemas["Turn"], TURN_WITHOUT_EFFECT)
+    _close(schemas["StreamOptions"], STREAM_OPTIONS_WITHOUT_EFFECT)
     _close(schemas["HoldBody"], {})
     return schemas
 

@@ -3,20 +3,33 @@
 The descriptions of fields appear in the API's document.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-IGNORED = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
-"""Fields that do not affect the answer."""
+IGNORED = frozenset(
+    {
+        "metadata",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "user",
+    }
+)
+"""Fields that do not affect the answer: names, and wishes about its speed."""
+
+STREAM_OPTIONS_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"include_obfuscation": (False,)}
+"""Unsupported options of a stream, and the values besides null that request nothing."""
 
 _TokenId = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(?!\n)$")]
 Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
-class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StreamOptions(msgspec.Struct, frozen=True):
     """Options of a streamed answer."""
 
     include_usage: Annotated[bool | None, Meta(description="Send a last chunk with the usage.")] = (

@@ -7,7 +7,13 @@ from typing import Any
 import msgspec
 
 from device_runtime.api.errors import ApiError
-from device_runtime.api.request_types import Sampling
+from device_runtime.api.fields import check_fields
+from device_runtime.api.request_types import (
+    IGNORED,
+    STREAM_OPTIONS_WITHOUT_EFFECT,
+    Sampling,
+    StreamOptions,
+)
 from device_runtime.api.served_model import ServedModel
 from device_runtime.bundle.reasoning import Value
 from device_runtime.errors import RequestError
@@ -58,6 +64,21 @@ def own_request(
         return parse(data, served).generation
     except ApiError as error:
         raise RequestError(str(error), hint="See --help for the options.") from None
+
+
+def check_body(
+    fields: dict[str, Any],
+    known: type[Sampling],
+    without_effect: dict[str, tuple[Any, ...]],
+) -> None:
+    """Refuse unknown fields of a body and of its stream options; arguments as of `check_fields`.
+
+    Raises:
+        ApiError: a field is unknown, or has a value that is not neutral.
+    """
+    check_fields(fields, known, without_effect, ignored=IGNORED)
+    if isinstance(options := fields.get("stream_options"), dict):
+        check_fields(options, StreamOptions, STREAM_OPTIONS_WITHOUT_EFFECT, where="stream_options.")
 
 
 def engine_request(

@@ -1,9 +1,9 @@
 """Checks of a request's tools, its choice among them, and the turns with calls and results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from device_runtime.api.chat_types import Function, FunctionTool, NamedTool, Turn
+from device_runtime.api.chat_types import Function, FunctionTool, NamedTool, ToolChoice, Turn
 from device_runtime.api.errors import ApiError
 from device_runtime.json_schema import grammar
 from device_runtime.json_schema.document import UnsupportedSchemaError
@@ -12,13 +12,14 @@ from device_runtime.tools.definition import NO_PARAMETERS, Tool, Tools
 
 def read_tools(
     tools: Sequence[FunctionTool],
-    choice: Literal["none", "auto", "required"] | NamedTool | None,
+    choice: ToolChoice | None,
     *,
     parallel: bool,
 ) -> Tools:
     """Combine the fields `tools`, `tool_choice` and `parallel_tool_calls`.
 
-    With a named function in `tool_choice` that tool is the only one left, and called once.
+    With a named function in `tool_choice` that tool is the only one left, and called once; with
+    allowed tools, those are the only ones left.
 
     Raises:
         ApiError: a field is invalid or not supported; the error names it.
@@ -39,10 +40,22 @@ def read_tools(
         raise _error("tool_choice", "requires tools")
     if choice == "required":
         return Tools(tools=all_tools, required=True, parallel=parallel)
+    if isinstance(choice, NamedTool):
+        tool = _named(choice, by_name, "tool_choice")
+        return Tools(tools=(tool,), required=True, parallel=False)
+    allowed = {
+        entry.function.name: _named(entry, by_name, f"tool_choice.allowed_tools.tools[{number}]")
+        for number, entry in enumerate(choice.allowed_tools.tools)
+    }
+    required = choice.allowed_tools.mode == "required"
+    return Tools(tools=tuple(allowed.values()), required=required, parallel=parallel)
+
+
+def _named(choice: NamedTool, tools: Mapping[str, Tool], where: str) -> Tool:
     name = choice.function.name
-    if name not in by_name:
-        raise _error("tool_choice.function.name", f"is not the name of a tool: {name!r}")
-    return Tools(tools=(by_name[name],), required=True, parallel=False)
+    if name not in tools:
+        raise _error(f"{where}.function.name", f"is not the name of a tool: {name!r}")
+    return tools[name]
 
 
 def _read(function: Function, where: str) -> Tool:
@@ -73,7 +86,7 @@ def check_tool_turns(turns: Sequence[Turn]) -> None:
     calls: set[str] = set()
     for number, turn in enumerate(turns):
         where = f"messages[{number}]"
-        if turn.tool_calls is not None and turn.role != "assistant":
+        if turn.tool_calls and turn.role != "assistant":
             raise _error(f"{where}.tool_calls", "is allowed only with the role assistant")
         calls |= {call.id for call in turn.tool_calls or ()}
         where += ".tool_call_id"

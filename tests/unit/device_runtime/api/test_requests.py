@@ -99,25 +99,34 @@ def test_sampling_options_alone_mean_sampling(option: dict[str, Any]) -> None:
 
 
 def test_content_in_parts_and_the_developer_role() -> None:
-    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "the capital"}]
     asked = parse(messages=[{"role": "developer", "content": parts}])
-    assert asked.generation.prompt == (Message(role="system", content="one two"),)
+    assert asked.generation.prompt == (Message(role="system", content="What is\nthe capital"),)
 
 
 def test_fields_that_ask_for_nothing_are_accepted() -> None:
-    earlier = {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None}
+    earlier: list[dict[str, Any]] = [
+        {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None},
+        {"role": "assistant", "content": "x", "annotations": [], "tool_calls": []},
+    ]
     asked = parse(
-        messages=[earlier, *HELLO["messages"]],
+        messages=[*earlier, *HELLO["messages"]],
         n=1,
         user="me",
         logprobs=False,
+        top_logprobs=0,
         presence_penalty=0.0,
         tools=None,
         response_format={"type": "text"},
         stop=None,
         temperature=None,
+        reasoning_effort="none",
+        verbosity="medium",
+        prediction={"type": "content", "content": "x"},
+        prompt_cache_retention="24h",
+        stream_options={"include_obfuscation": False},
     )
-    assert len(asked.generation.prompt) == 2
+    assert len(asked.generation.prompt) == 3
 
 
 @pytest.mark.parametrize(
@@ -138,6 +147,11 @@ def test_fields_that_ask_for_nothing_are_accepted() -> None:
         ({"stop": ""}, "stop"),
         ({"stream": 1}, "stream"),
         ({"stream_options": {"include_usage": 3}}, "stream_options.include_usage"),
+        ({"stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+        ({"stream_options": {"speed": 2}}, "stream_options.speed"),
+        ({"verbosity": "low"}, "verbosity"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"logprobs": False, "top_logprobs": 1}, "top_logprobs"),
         ({"n": 0}, "n"),
         ({"n": 17}, "n"),
         ({"n": True}, "n"),

@@ -79,6 +79,19 @@ def test_choices() -> None:
     assert named == Tools(tools=(Tool(name="clock"),), required=True, parallel=False)
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+def test_only_allowed_tools_are_left() -> None:
+    tools = [WEATHER, CLOCK, function()]
+    auto = read_tools(tools, allowed("auto", "clock", "f"), True)
+    assert auto == Tools(tools=(Tool(name="clock"), Tool(name="f")))
+    required = read_tools(tools, allowed("required", "clock", "clock"), False)
+    assert required == Tools(tools=(Tool(name="clock"),), required=True, parallel=False)
+
+
 def test_most_tools_there_may_be() -> None:
     tools = [function(name=f"f{number}") for number in range(128)]
     assert len(read_tools(tools, None, None).tools) == 128
@@ -122,7 +135,15 @@ def test_wrong_tools_are_refused(tools: object, where: str, code: str) -> None:
     [
         ("any", "tool_choice", "invalid_value"),
         (1, "tool_choice", "invalid_value"),
-        ({"type": "allowed_tools"}, "tool_choice.type", "invalid_value"),
+        ({"type": "custom"}, "tool_choice.type", "invalid_value"),
+        ({"type": "allowed_tools"}, "tool_choice.allowed_tools", "invalid_value"),
+        (allowed("any", "clock"), "tool_choice.allowed_tools.mode", "invalid_value"),
+        (allowed("auto"), "tool_choice.allowed_tools.tools", "invalid_value"),
+        (
+            allowed("auto", "clock", "other"),
+            "tool_choice.allowed_tools.tools[1].function.name",
+            "invalid_value",
+        ),
         ({"type": "function"}, "tool_choice.function", "invalid_value"),
         ({"type": "function", "function": {}}, "tool_choice.function.name", "invalid_value"),
         ({"type": "function", "name": "clock"}, "tool_choice.name", "unsupported_parameter"),
@@ -177,7 +198,7 @@ def test_turns_with_calls_and_results_are_right() -> None:
     [
         ({"role": "user", "tool_calls": [call()]}, "messages[0].tool_calls", "invalid_value"),
         ({"role": "user", "tool_call_id": "c1"}, "messages[0].tool_call_id", "invalid_value"),
-        ({"role": "assistant", "tool_calls": []}, "messages[0].tool_calls", "invalid_value"),
+        ({"role": "assistant", "tool_calls": []}, "messages[0].content", "invalid_value"),
         ({"role": "assistant", "tool_calls": {}}, "messages[0].tool_calls", "invalid_value"),
         ({"role": "assistant", "tool_calls": [1]}, "messages[0].tool_calls[0]", "invalid_value"),
         (
