@@ -1,5 +1,6 @@
 """Memory of the machine within this process's limits; sizes of what the engine allocates."""
 
+import ctypes
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,19 @@ _MEMINFO = Path("/proc/meminfo")
 PROMPT_STEP = 128
 """Size of a prefill chunk, tokens: cancellation takes effect between two chunks, and on a CPU
 smaller chunks are slower while larger ones are not faster."""
+
+
+_M_MMAP_THRESHOLD = -3  # malloc.h of glibc
+_LARGE_BLOCK = 256 << 10
+
+
+def return_large_blocks() -> None:
+    """Have large blocks return to the system as soon as they are freed (mallopt(3)).
+
+    By itself, glibc raises the size of what it calls large as blocks are freed, up to 32 MiB. The
+    buffers of KV caches of other lengths would then leave holes in the heap, which only grows.
+    """
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def parse_meminfo(text: str) -> tuple[int, int]:

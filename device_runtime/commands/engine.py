@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from device_runtime import memory
 from device_runtime.bundle import requirements
 from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
@@ -33,6 +34,7 @@ def load_engine(
         EngineError: the model does not load, or the processor lacks a feature.
     """
     _check_features(release)
+    memory.return_large_blocks()
     processors: tuple[Processor, ...] = (processor or Processor.CPU,)
     if processor is None and config.processor == "gpu":
         processors = (*gpu_graphs(release.model_folder), *processors)
