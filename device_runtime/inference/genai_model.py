@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from device_runtime.inference.engine import (
     adapters,
 )
 from device_runtime.inference.kv_cache import SlotKey, Tokens
+from device_runtime.logs import event
 from device_runtime.processor import HALF_GRAPH, Processor, cores, gpu_library
 from device_runtime.tokenizer.files import end_tokens
 from device_runtime.tokenizer.templates import ChatTemplates
@@ -29,6 +31,8 @@ os.environ["ORT_TELEMETRY_DISABLED"] = "1"
 import onnxruntime_genai as og
 
 og.disable_telemetry_events()
+
+log = logging.getLogger(__name__)
 
 MIN_CAPACITY = 8
 """Smallest capacity of a KV cache, tokens; enough for the first run."""
@@ -102,7 +106,8 @@ class GenAIModel:
         """Create a generator with a KV cache of its own: greedy, or a beam search.
 
         Raises:
-            RequestError: the engine rejects the guidance, or the adapter does not exist.
+            RequestError: the adapter does not exist.
+            EngineError: the engine rejects the guidance.
         """
         params = og.GeneratorParams(self._model)
         params.set_search_options(
@@ -117,9 +122,13 @@ class GenAIModel:
             try:
                 generator = og.Generator(self._model, params)
             except RuntimeError as error:
-                raise RequestError(
-                    f"the engine rejected the response grammar: {first_line(error)}",
-                    hint="Simplify the schema.",
+                # A schema that was accepted must compile: the client did nothing wrong. What comes
+                # after "(at" may be a text of the schema, which is not for the log.
+                reason = first_line(error)
+                event(log, logging.ERROR, "grammar_rejected", reason=reason.partition(" (at ")[0])
+                raise EngineError(
+                    f"the engine rejected the response grammar: {reason}",
+                    hint="This is a fault of edgepack; please report it with the schema.",
                 ) from None
         if key.adapter:
             generator.set_active_adapter(self._adapters, key.adapter)

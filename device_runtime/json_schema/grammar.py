@@ -7,6 +7,7 @@ docs/structured-output.md.
 """
 
 import json
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,7 @@ from device_runtime.json_schema.lark import Rules, literal
 from device_runtime.json_schema.numbers import NUMBER_FORMATS
 from device_runtime.json_schema.pattern_tree import PatternError
 from device_runtime.json_schema.sequences import Member, items, members
-from device_runtime.json_schema.shapes import ALL, Bounds, Shape, Sub, type_of
+from device_runtime.json_schema.shapes import ALL, Bounds, Shape, Sub, common_multiple, type_of
 
 ANY_DEPTH = 4
 """Nesting depth of arrays and objects in a value that the schema does not describe."""
@@ -151,11 +152,13 @@ class _Writer:
         within = shape.numbers
         for name, _ in shape.formats:
             within &= NUMBER_FORMATS.get(name, numbers.EVERY)
-        if "fraction" in shape.kinds and shape.multiple == 1:
-            regexes = numbers.decimals(within)
+        whole = "fraction" not in shape.kinds
+        if shape.multiple is None:
+            regexes = numbers.integers(within) if whole else numbers.decimals(within)
         else:
+            multiple = common_multiple(shape.multiple, Fraction(1) if whole else None)
             try:
-                regexes = numbers.integers(within, shape.multiple)
+                regexes = numbers.multiples(within, multiple or shape.multiple)
             except ValueError as error:
                 raise source.error("multipleOf", f"is not supported: {error}") from None
         if regexes is None:
@@ -189,7 +192,6 @@ class _Writer:
         if not pattern.lengths & allowed:
             self._no_value = where.error("pattern", "fits no string of a length that is allowed")
             return None
-        self._rules.forcing &= not pattern.beyond_ascii
         regex = f'/"{pattern.regex}"/'
         if pattern.lengths & ~allowed:
             regex = f"{regex} & {of_length}"

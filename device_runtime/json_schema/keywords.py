@@ -3,6 +3,7 @@
 Others are refused by their names: https://json-schema.org/draft/2020-12/schema
 """
 
+from fractions import Fraction
 from itertools import chain, combinations, product
 from typing import Any
 
@@ -40,7 +41,7 @@ _HINTS = {
     "maximum": "fraction",
     "exclusiveMinimum": "fraction",
     "exclusiveMaximum": "fraction",
-    "multipleOf": "integer",
+    "multipleOf": "fraction",
     "minLength": "string",
     "maxLength": "string",
     "pattern": "string",
@@ -269,13 +270,13 @@ def _range(source: Source) -> Range:
     return within
 
 
-def _multiple(source: Source) -> int:
-    value = source.schema.get("multipleOf", 1)
+def _multiple(source: Source) -> Fraction | None:
+    if "multipleOf" not in source.schema:
+        return None
+    value = source.schema["multipleOf"]
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise source.error("multipleOf", "must be a number above 0")
-    if value != int(value):
-        raise source.error("multipleOf", "is supported for whole numbers only")
-    return int(value)
+    return Fraction(exact(value))
 
 
 def _bounds(source: Source, what: str, cap: int | None) -> Bounds:

@@ -13,7 +13,8 @@ MAX_GRAMMAR = 400_000
 
 _NO_FORCING = '%llguidance {"no_forcing": true}'
 """Leaves the tokens of a certain text to the model. By itself the engine takes the tokenizer's,
-which fails where a token is a part of a character beyond ASCII."""
+which fails where a token is a part of a character beyond ASCII, and where the text is that of a special
+token."""
 
 _CONSTANTS = ('"null"', '"true"', '"false"')
 
@@ -23,7 +24,6 @@ class Rules:
 
     Attributes:
         start: name of the rule for the whole; all names begin with it.
-        forcing: texts that are certain may be taken as the tokenizer cuts them.
     """
 
     def __init__(self, start: str, root: Source) -> None:
@@ -34,7 +34,6 @@ class Rules:
             root: the schema that the grammar is for.
         """
         self.start = start
-        self.forcing = True
         self._root = root
         self._rules: dict[str, str] = {}
         self._terminals: dict[str, str] = {}
@@ -43,8 +42,7 @@ class Rules:
 
     def lines(self, whole: str) -> list[str]:
         """The grammar, the rule for the whole first, which has this text."""
-        options = [] if self.forcing else [_NO_FORCING]
-        return [f"{self.start}: {whole}", *self._lines, *options]
+        return [f"{self.start}: {whole}", *self._lines, _NO_FORCING]
 
     def rule(self, text: str) -> str:
         """The name of the rule that has this text."""
@@ -69,7 +67,6 @@ class Rules:
             names[text] = name
             self._lines.append(f"{name}{parameter}: {text}")
             self._characters += len(text)
-            self.forcing &= text.isascii()
             if len(names) > MAX_RULES or self._characters > MAX_GRAMMAR:
                 raise self._root.error("schema", "is too large, as a grammar")
         return names[text]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from fractions import Fraction
 
 DIGITS = 15
 """Most digits of a number: decimal numbers of 15 digits are all different as doubles, so that none
@@ -76,31 +77,36 @@ NUMBER_FORMATS = {
 """OpenAPI's formats of numbers: all but the first have room for all numbers made here."""
 
 
-def integers(within: Range, multiple: int = 1) -> tuple[str, ...] | None:
-    """Integers of a range that are multiples of a number.
+def integers(within: Range) -> tuple[str, ...] | None:
+    """Integers of a range.
 
     Returns:
         Regular expressions that all match; None if there is no such integer.
+    """
+    regex = _signed(*within.scaled(1), _whole)
+    return None if regex is None else (regex,)
+
+
+def multiples(within: Range, multiple: Fraction) -> tuple[str, ...] | None:
+    """Numbers of a range that are multiples of a number, as `integers` gives them.
 
     Raises:
         ValueError: the multiples are too many to list, and their last digits do not tell them.
     """
-    first, last = within.scaled(1)
-    least, greatest = -(-first // multiple), last // multiple
-    whole = _signed(first, last, _whole)
-    if least > greatest or whole is None:
-        return None
-    if multiple == 1:
-        return (whole,)
-    if greatest - least < MAX_LISTED:
-        return ("|".join(str(number * multiple) for number in range(least, greatest + 1)),)
-    places = next((n for n in (1, 2, 3) if 10**n % multiple == 0), None)
+    places = next((n for n in range(DECIMALS + 1) if 10**n % multiple.denominator == 0), None)
     if places is None:
-        raise ValueError(f"multiples of {multiple} are too many here")
-    small = [str(number) for number in range(0, 10**places, multiple)]
-    endings = "|".join(number.zfill(places) for number in small)
-    ending = f"-?({'|'.join(small)}|[1-9][0-9]*({endings}))"
-    return (whole, ending)
+        raise ValueError(f"a multiple of more than {DECIMALS} decimals")
+    first, last = within.scaled(10**places)
+    step = int(multiple * 10**places)
+    least, greatest = -(-first // step), last // step
+    if greatest - least < MAX_LISTED:
+        listed = (Decimal(number * step).scaleb(-places) for number in range(least, greatest + 1))
+        fit = [number for number in listed if abs(number) < _WHOLE_FROM or number % 1 == 0]
+        return ("|".join(_plain(number) for number in fit),) if fit else None
+    whole = decimals(within) if places else integers(within)
+    if whole is None:
+        return None
+    return (*whole, f"-?({_ending(step, places)})")
 
 
 def decimals(within: Range) -> tuple[str, ...] | None:
@@ -218,6 +224,37 @@ def _more_digits(low: str, high: str) -> str:
         return ""
     digits = _group(_digits(low, high))
     return digits if int(low) else digits + "?"
+
+
+def _plain(number: Decimal) -> str:
+    text = format(number, "f")
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace(".", r"\.")
+
+
+def _ending(step: int, places: int) -> str:
+    """Numbers without a sign whose value in units of the last place is a multiple of the step."""
+    digits = next((n for n in range(4) if 10**n % step == 0), None)
+    if digits is None:
+        raise ValueError("there are too many multiples here, and no last digits that they share")
+    if digits > places:
+        return "|".join(_with_ending(last, digits, places) for last in range(0, 10**digits, step))
+    free = places - digits
+    fractions = [f"[0-9]{{1,{free}}}"] if free else []
+    for count in range(1, digits + 1):
+        unit = 10 ** (digits - count)
+        endings = [str(n).zfill(count) for n in range(10**count) if n * unit % step == 0]
+        fractions.append(f"[0-9]{{{free}}}({'|'.join(endings)})")
+    return "[0-9]+" + (rf"(\.({'|'.join(fractions)}))?" if fractions else "")
+
+
+def _with_ending(last: int, digits: int, places: int) -> str:
+    """Numbers that end with these digits, of which so many are after the point."""
+    whole, fraction = divmod(last, 10**places)
+    text = rf"({whole}|[1-9][0-9]*{str(whole).zfill(digits - places)})"
+    after = str(fraction).zfill(places).rstrip("0")
+    if after:
+        return rf"{text}\.{after}0{{0,{places - len(after)}}}"
+    return text + (rf"(\.0{{1,{places}}})?" if places else "")
 
 
 def _group(regex: str) -> str:

@@ -68,13 +68,11 @@ class Pattern:
         lengths: bit n is set if there are strings of n characters; that after the limit, if there
             are longer ones.
         repeated_groups: how many; what reading a pattern takes is mostly for them.
-        beyond_ascii: it singles out characters that have several bytes in UTF-8.
     """
 
     regex: str
     lengths: int
     repeated_groups: int
-    beyond_ascii: bool
 
 
 @lru_cache(maxsize=256)
@@ -105,7 +103,6 @@ def read(pattern: str, limit: int) -> Pattern:
         regex=_regex(node) or "",
         lengths=_lengths(node, limit),
         repeated_groups=reader.repeated_groups,
-        beyond_ascii=not pattern.isascii() or r"\u" in pattern or r"\x" in pattern,
     )
 
 

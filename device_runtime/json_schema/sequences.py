@@ -28,10 +28,11 @@ def items(first: list[str], rest: str | None, bounds: Bounds, rules: Rules) -> s
     text = ""
     if rest is not None and most > len(first):
         least = max(0, bounds.least - len(first))
+        more = f"{_COMMA} {rest}"
         if first:
-            text = f"({_COMMA} {rest}){{{least},{most - len(first)}}}"
+            text = _repeated(more, least, most - len(first))
         else:
-            text = f"{rest} ({_COMMA} {rest}){{{max(0, least - 1)},{most - 1}}}"
+            text = f"{rest} {_repeated(more, max(0, least - 1), most - 1)}"
             text = text if least else f"({text})?"
     for number in reversed(range(len(first))):
         text = f"{_COMMA if number else ''} {first[number]} {text}"
@@ -88,8 +89,9 @@ def _others(other: str, most_others: int, counts: Bounds, end: str, rules: Rules
     """Properties that have any name, of which one is enough for the least of all."""
     if counts.most is None:
         more = f"{_COMMA} {other}"
-        first = f"{other} ({more}){{0,{most_others - 1}}} %if eq(_, 0)"
-        return rules.counting(f"{end}::_ | {first} | ({more}){{1,{most_others}}} %if gt(_, 0)")
+        first = f"{other} {_repeated(more, 0, most_others - 1)} %if eq(_, 0)"
+        later = f"{_repeated(more, 1, most_others)} %if gt(_, 0)"
+        return rules.counting(f"{end}::_ | {first} | {later}")
     rest = end
     for _ in range(most_others):
         taken = _taken(other, rest, counts.most, first=True, later=True)
@@ -103,3 +105,8 @@ def _taken(text: str, rest: str, most: int, *, first: bool, later: bool) -> list
     if later:
         options.append(f"{_COMMA} {text} {rest}::incr(_) %if and(gt(_, 0), lt(_, {most}))")
     return options
+
+
+def _repeated(text: str, least: int, most: int) -> str:
+    """A part of a rule so many times; the engine refuses a repetition of which there are none."""
+    return f"({text}){{{least},{most}}}" if most else ""

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from math import lcm
+from fractions import Fraction
+from math import gcd, lcm
 from typing import Any, TypeVar
 
 from device_runtime.json_schema.document import Source
@@ -55,7 +56,7 @@ class Shape:
         hints: types that other keywords speak of.
         values: the only ones allowed; None for no such list.
         numbers: range of a number.
-        multiple: what an integer must be a multiple of.
+        multiple: what a number must be a multiple of; None for nothing.
         length: of a string, in characters.
         patterns: of a string, each with the schema that has it.
         formats: likewise.
@@ -75,7 +76,7 @@ class Shape:
     hints: frozenset[str] = frozenset()
     values: tuple[Any, ...] | None = None
     numbers: Range = EVERY
-    multiple: int = 1
+    multiple: Fraction | None = None
     length: Bounds = Bounds()
     patterns: tuple[tuple[str, Source], ...] = ()
     formats: tuple[tuple[str, Source], ...] = ()
@@ -139,7 +140,7 @@ class Shape:
             hints=self.hints | other.hints,
             values=_common_values(self.values, other.values),
             numbers=self.numbers & other.numbers,
-            multiple=lcm(self.multiple, other.multiple),
+            multiple=common_multiple(self.multiple, other.multiple),
             length=self.length & other.length,
             patterns=_joined(self.patterns, other.patterns),
             formats=_joined(self.formats, other.formats),
@@ -181,7 +182,8 @@ class Shape:
             return True
         if kind in ("integer", "fraction"):
             number = exact(value)
-            return number not in self.numbers or (self.multiple > 1 and number % self.multiple != 0)
+            multiple = self.multiple is None or Fraction(number) % self.multiple == 0
+            return number not in self.numbers or not multiple
         counts = {"string": self.length, "array": self.items, "object": self.counts}
         if kind in counts and len(value) not in counts[kind]:
             return True
@@ -243,6 +245,14 @@ def type_of(value: Any) -> str:
 def exact(number: float) -> Decimal:
     """A number as JSON text would have it."""
     return Decimal(repr(number) if isinstance(number, float) else number)
+
+
+def common_multiple(first: Fraction | None, second: Fraction | None) -> Fraction | None:
+    """Find the least common multiple; None stands for one that every number is a multiple of."""
+    if first is None or second is None:
+        return second if first is None else first
+    numerator = lcm(first.numerator, second.numerator)
+    return Fraction(numerator, gcd(first.denominator, second.denominator))
 
 
 def identity(value: Any) -> Any:

@@ -337,9 +337,9 @@ def test_guided_answer_that_runs_out_of_tokens_says_so(engine: GenAIEngine) -> N
     assert (text, last.finish_reason) == ("a" * 20, FinishReason.STOP)
 
 
-def test_guidance_that_the_engine_cannot_read_is_refused(engine: GenAIEngine) -> None:
+def test_guidance_that_the_engine_cannot_read_is_a_fault_of_ours(engine: GenAIEngine) -> None:
     bad = Guidance(kind="lark_grammar", data="start: (")
-    with pytest.raises(RequestError, match="rejected the response grammar"):
+    with pytest.raises(EngineError, match="rejected the response grammar"):
         next(engine.generate(request(guidance=bad), lambda: False))
 
 

@@ -2,13 +2,15 @@
 
 import random
 import re
+from collections import Counter
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
 from device_runtime.json_schema.document import UnsupportedSchemaError
 from device_runtime.json_schema.grammar import rules
-from device_runtime.json_schema.numbers import Range, decimals, integers
+from device_runtime.json_schema.numbers import Range, decimals, integers, multiples
 from device_runtime.json_schema.patterns import read
 
 BOUNDS = ("0", "1", "-5", "0.5", "-273.15", "0.001", "1e9", "-1e9", "999999999.5", "-1000000001")
@@ -56,14 +58,41 @@ def test_decimals_are_those_of_the_range_that_have_few_enough_digits() -> None:
 
 def test_integers_are_those_of_the_range() -> None:
     for within in ranges(2000):
-        for multiple in (1, 5):
-            regexes = integers(within, multiple)
-            for number in map(int, near(within)):
-                wanted = Decimal(number) in within and number % multiple == 0
+        regexes = integers(within) or ()
+        for number in map(int, near(within)):
+            written_so = any(re.fullmatch(regex, str(number)) for regex in regexes)
+            assert written_so == (Decimal(number) in within), (within, number)
+
+
+MULTIPLES = ("1", "2", "5", "7", "10", "25", "1000", "0.5", "0.25", "0.1", "0.01", "2.5", "12.5",
+             "0.3", "0.00005", "0.000001")  # fmt: skip
+
+
+def test_multiples_are_those_of_the_range_that_have_few_enough_digits() -> None:
+    told = Counter[bool]()
+    for within in ranges(100):
+        for step in map(Decimal, MULTIPLES):
+            try:
+                regexes = multiples(within, Fraction(step))
+            except ValueError as error:
+                assert "too many" in str(error)
+                continue
+            of_step = {(number // step) * step for number in near(within)}
+            for number in near(within) | of_step | {number + step for number in of_step}:
+                fine = abs(number) < 10**9 or (number == int(number) and abs(number) < 10**15)
+                wanted = fine and number in within and number % step == 0
                 written_so = regexes is not None and all(
-                    re.fullmatch(regex, str(number)) for regex in regexes
+                    re.fullmatch(regex, written(number)) for regex in regexes
                 )
-                assert written_so == wanted, (within, multiple, number)
+                assert written_so == wanted, (within, step, number)
+                told[wanted] += 1
+    assert min(told.values()) > 1_000
+
+
+@pytest.mark.parametrize(("step", "text"), [("0.25", "1.50"), ("0.01", "0.10"), ("2.5", "5.0")])
+def test_multiples_may_have_zeros_at_their_end(step: str, text: str) -> None:
+    regexes = multiples(Range(), Fraction(step)) or ("nothing",)
+    assert all(re.fullmatch(regex, text) for regex in regexes)
 
 
 @pytest.mark.parametrize(
