@@ -17,6 +17,9 @@ MAX_NESTING = 64
 MAX_NAME = 256
 MAX_INTEGER = 2**64
 
+Steps = tuple[str | int, ...]
+"""Names and numbers that lead from a schema to a part of it."""
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_$-]+")
 
 
@@ -25,36 +28,41 @@ class UnsupportedSchemaError(RequestError):
 
     Attributes:
         keyword: which keyword of it.
-        path: where that is, `$.properties.a.uniqueItems`.
+        steps: names and numbers that lead there, the keyword's last.
     """
 
     api_code = "unsupported_schema"
 
-    def __init__(self, keyword: str, path: str, reason: str) -> None:
+    def __init__(self, keyword: str, steps: Steps, reason: str) -> None:
         super().__init__(
             f"{keyword} {reason}", hint="docs/structured-output.md has what it can do."
         )
         self.keyword = keyword
-        self.path = path
+        self.steps = steps
+
+    @property
+    def path(self) -> str:
+        """Where the keyword is, `$.properties.a.uniqueItems`."""
+        return "$" + "".join(map(_shown, self.steps))
 
 
 @dataclass(frozen=True)
 class Source:
     """A schema within the client's schema; those of one place are equal."""
 
-    path: str
+    steps: Steps
     schema: Any = field(compare=False)
 
     def at(self, *steps: str | int) -> "Source":
         """The schema below."""
-        path, schema = self.path, self.schema
+        schema = self.schema
         for step in steps:
-            path, schema = path + _shown(step), schema[step]
-        return Source(path, schema)
+            schema = schema[step]
+        return Source((*self.steps, *steps), schema)
 
     def error(self, keyword: str, reason: str) -> UnsupportedSchemaError:
         """Make the error about a keyword of this schema."""
-        return UnsupportedSchemaError(_short(keyword), self.path + _shown(keyword), reason)
+        return UnsupportedSchemaError(_short(keyword), (*self.steps, keyword), reason)
 
 
 class Document:
@@ -70,7 +78,7 @@ class Document:
         Raises:
             UnsupportedSchemaError: it is too large, or holds what cannot be sent.
         """
-        self.root = Source("$", schema)
+        self.root = Source((), schema)
         _check(schema)
 
     def target(self, source: Source) -> Source:
@@ -97,39 +105,60 @@ class Document:
 
 def _check(schema: Any) -> None:
     characters = 0
-    for count, (value, path, depth) in enumerate(_values(schema)):
+    for count, (value, steps) in enumerate(_values(schema)):
         texts = [value] if isinstance(value, str) else []
         if isinstance(value, dict):
             texts = [name for name in value if isinstance(name, str)]
             if len(texts) < len(value):
-                raise UnsupportedSchemaError("schema", path, "has a name that is not a string")
+                raise UnsupportedSchemaError("schema", steps, "has a name that is not a string")
             if any(len(name) > MAX_NAME for name in texts):
                 raise UnsupportedSchemaError(
-                    "schema", path, f"has a name longer than {MAX_NAME} characters"
+                    "schema", steps, f"has a name longer than {MAX_NAME} characters"
                 )
         characters += sum(map(len, texts))
-        if count > MAX_VALUES or characters > MAX_CHARACTERS or depth > MAX_NESTING:
-            raise UnsupportedSchemaError("schema", "$", "is too large")
+        if count > MAX_VALUES or characters > MAX_CHARACTERS or len(steps) > MAX_NESTING:
+            raise UnsupportedSchemaError("schema", (), "is too large")
         if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
-            raise UnsupportedSchemaError("schema", path, "has half of a surrogate pair")
+            raise UnsupportedSchemaError("schema", steps, "has half of a surrogate pair")
         if isinstance(value, float) and not math.isfinite(value):
-            raise UnsupportedSchemaError("schema", path, "has a number that JSON does not have")
+            raise UnsupportedSchemaError("schema", steps, "has a number that JSON does not have")
         if isinstance(value, int) and abs(value) > MAX_INTEGER:
-            raise UnsupportedSchemaError("schema", path, "has an integer of more than 64 bits")
+            raise UnsupportedSchemaError("schema", steps, "has an integer of more than 64 bits")
         if not isinstance(value, dict | list | str | int | float | None):
-            raise UnsupportedSchemaError("schema", path, "is not JSON")
+            raise UnsupportedSchemaError("schema", steps, "is not JSON")
 
 
-def _values(schema: Any) -> Iterator[tuple[Any, str, int]]:
-    """List every value with its path and depth, parents first."""
-    waiting = [(schema, "$", 0)]
+def _values(schema: Any) -> Iterator[tuple[Any, Steps]]:
+    """List every value with the steps that lead there, parents first."""
+    waiting: list[tuple[Any, Steps]] = [(schema, ())]
     while waiting:
-        value, path, depth = waiting.pop()
-        yield value, path, depth
+        value, steps = waiting.pop()
+        yield value, steps
         if isinstance(value, dict):
-            waiting.extend((inner, path + _shown(name), depth + 1) for name, inner in value.items())
+            waiting.extend((inner, (*steps, name)) for name, inner in value.items())
         elif isinstance(value, list):
-            waiting.extend((inner, f"{path}[{n}]", depth + 1) for n, inner in enumerate(value))
+            waiting.extend((inner, (*steps, number)) for number, inner in enumerate(value))
+
+
+def without(schema: Any, steps: Steps) -> Any:
+    """Copy a schema without what an error is about.
+
+    Args:
+        schema: the schema, which stays as it is.
+        steps: those of the error. A `oneOf` becomes `anyOf` where it can; a schema that does not
+            have the keyword is replaced by one for any value.
+    """
+    if not steps:
+        return {}
+    step, *rest = steps
+    if isinstance(schema, list | dict) and rest:
+        copy: Any = schema.copy()
+        copy[step] = without(copy[step], tuple(rest))
+        return copy
+    if not isinstance(schema, dict) or step not in schema:
+        return {}
+    kept = {name: value for name, value in schema.items() if name != step}
+    return {"anyOf": schema[step], **kept} if step == "oneOf" else kept
 
 
 def _shown(step: str | int) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from device_runtime.json_schema import numbers, patterns
-from device_runtime.json_schema.document import Document, Source, UnsupportedSchemaError
+from device_runtime.json_schema.document import Document, Source, UnsupportedSchemaError, without
 from device_runtime.json_schema.keywords import (
     MAX_ITEMS,
     MAX_PROPERTIES,
@@ -20,10 +20,12 @@ from device_runtime.json_schema.keywords import (
     MAX_STRING,
     NUMBER_BOUNDS,
     Keywords,
+    Work,
 )
 from device_runtime.json_schema.lark import Rules, literal
 from device_runtime.json_schema.numbers import NUMBER_FORMATS
-from device_runtime.json_schema.pattern_tree import PatternError
+from device_runtime.json_schema.pattern_search import Search
+from device_runtime.json_schema.pattern_tree import Both, Node, PatternError
 from device_runtime.json_schema.sequences import Member, items, members
 from device_runtime.json_schema.shapes import ALL, Bounds, Shape, Sub, common_multiple, type_of
 
@@ -39,6 +41,9 @@ MAX_DEPTH = 40
 MAX_OPTIONAL = 400
 """Properties that may be absent. The engine looks at no more than 2,000 parts of rules at once, and
 takes four for each."""
+
+MAX_IGNORED = 64
+"""Keywords of a schema to leave out; with more, its arguments are any object."""
 
 MAX_REPEATED_GROUPS = 30
 """In all patterns together; see there."""
@@ -60,7 +65,28 @@ def rules(schema: Any, start: str = "start") -> list[str]:
     Raises:
         UnsupportedSchemaError: the grammar would let in what the schema does not, or nothing.
     """
-    return _Writer(schema, start).lines()
+    return _Writer(schema, start, Search(), Work()).lines()
+
+
+def loose_rules(schema: Any, start: str) -> tuple[list[str], tuple[str, ...]]:
+    """Write the grammar of a schema of objects without its keywords that are not supported.
+
+    Args:
+        schema: as for `rules`, with the `type` object.
+        start: as for `rules`.
+
+    Returns:
+        The rules, and the paths of the keywords that were left out.
+    """
+    search, work = Search(), Work()
+    ignored: list[str] = []
+    while schema.get("type") == "object" and len(ignored) < MAX_IGNORED:
+        try:
+            return _Writer(schema, start, search, work).lines(), tuple(ignored)
+        except UnsupportedSchemaError as error:
+            ignored.append(error.path)
+            schema = without(schema, error.steps)
+    return list(any_object_rules(start)), ("$",)
 
 
 @lru_cache
@@ -72,9 +98,10 @@ def any_object_rules(start: str = "start") -> tuple[str, ...]:
 class _Writer:
     """Writes the rules for one schema."""
 
-    def __init__(self, schema: Any, start: str) -> None:
+    def __init__(self, schema: Any, start: str, search: Search, work: Work) -> None:
         self._document = Document(schema)
-        self._keywords = Keywords(self._document)
+        self._keywords = Keywords(self._document, work)
+        self._search = search
         self._rules = Rules(start, self._document.root)
         self._values: dict[tuple[Sub, int], str | None] = {}
         self._active: set[tuple[Sub, int]] = set()
@@ -137,13 +164,17 @@ class _Writer:
 
     def _listed(self, shape: Shape, source: Source) -> list[str]:
         values = [value for value in shape.values or () if not shape.rejects(value)]
+        search = self._search
+        for node, where in self._patterns(shape).items():
+            try:
+                values = [v for v in values if not isinstance(v, str) or search.matches(node, v)]
+            except PatternError as error:
+                raise where.error("pattern", f"is not supported: {error}") from None
         if not values:
             self._no_value = source.error("enum", "has no value that fits the keywords beside it")
             return []
         kinds = {type_of(value) for value in values}
         inside = (shape.prefix, shape.rest, shape.properties, shape.additional, shape.names)
-        if "string" in kinds and (shape.patterns or shape.formats):
-            raise source.error("enum", "is not supported beside pattern or format")
         if kinds & {"array", "object"} and any(inside):
             raise source.error("enum", "is not supported beside items or properties")
         return [self._rules.terminal(" | ".join(literal(_json(value)) for value in values))]
@@ -171,31 +202,41 @@ class _Writer:
     def _string(self, shape: Shape, source: Source) -> str | None:
         least, most = shape.length.least, shape.length.up_to(MAX_STRING)
         of_length = f'/"{patterns.CHARACTER}{{{least},{most}}}"/'
-        texts = dict(shape.patterns)
+        parts = [(node, "pattern", where) for node, where in self._patterns(shape).items()]
         for name, where in shape.formats:
-            if name not in patterns.FORMATS:
-                raise where.error("format", f"{name!r} is not supported for strings")
-            texts[f"^({patterns.FORMATS[name]})$"] = where
-        if len(texts) > 1:
-            raise source.error("pattern", "is supported once for a string, and without format")
-        if not texts:
+            if name in patterns.FORMATS:
+                parts.append((patterns.of_format(name), "format", where))
+        if not parts:
             return self._rules.terminal(of_length)
-        [(text, where)] = texts.items()
+        nodes = tuple(node for node, _, _ in parts)
+        node = nodes[0] if len(nodes) == 1 else Both(nodes)
+        _, keyword, where = parts[-1]
         try:
-            pattern = patterns.read(text, MAX_STRING)
+            needed, possible = self._search.lengths(node, least, most)
         except PatternError as error:
-            raise where.error("pattern", f"is not supported: {error}") from None
-        self._repeated_groups[text] = pattern.repeated_groups
-        if sum(self._repeated_groups.values()) > MAX_REPEATED_GROUPS:
-            raise where.error("pattern", f"repeats more than {MAX_REPEATED_GROUPS} groups in all")
-        allowed = (1 << (most + 1)) - (1 << least)
-        if not pattern.lengths & allowed:
-            self._no_value = where.error("pattern", "fits no string of a length that is allowed")
+            raise where.error(keyword, f"is not supported: {error}") from None
+        if not possible:
+            reason = "fits no string of a length that is allowed"
+            reason += ", not with the other patterns" if len(nodes) > 1 else ""
+            self._no_value = where.error(keyword, reason)
             return None
-        regex = f'/"{pattern.regex}"/'
-        if pattern.lengths & ~allowed:
-            regex = f"{regex} & {of_length}"
-        return self._rules.terminal(regex)
+        text = f'/"/ {patterns.terminal(node)} /"/'
+        return self._rules.terminal(f"({text}) & {of_length}" if needed else text)
+
+    def _patterns(self, shape: Shape) -> dict[Node, Source]:
+        """Read the patterns of strings, each with the schema that has it."""
+        nodes: dict[Node, Source] = {}
+        for text, where in shape.patterns:
+            try:
+                pattern = patterns.read(text)
+            except PatternError as error:
+                raise where.error("pattern", f"is not supported: {error}") from None
+            nodes[pattern.node] = where
+            self._repeated_groups[text] = pattern.repeated_groups
+            if sum(self._repeated_groups.values()) > MAX_REPEATED_GROUPS:
+                reason = f"repeats more than {MAX_REPEATED_GROUPS} groups in all"
+                raise where.error("pattern", reason)
+        return nodes
 
     def _array(self, shape: Shape, source: Source, recursion: int, depth: int) -> str | None:
         most = shape.items.up_to(MAX_ITEMS)

@@ -1,15 +1,15 @@
-"""The keywords of JSON Schema (Draft 2020-12), read into shapes.
+"""The keywords of JSON Schema (Draft 2020-12, and tuples of Draft 7), read into shapes.
 
-Others are refused by their names: https://json-schema.org/draft/2020-12/schema
+https://json-schema.org/draft/2020-12/schema; keywords that it does not have are annotations.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, combinations, product
 from typing import Any
 
 from device_runtime.json_schema.document import Document, Source
-from device_runtime.json_schema.numbers import NUMBER_FORMATS, Range
-from device_runtime.json_schema.patterns import FORMATS
+from device_runtime.json_schema.numbers import Range
 from device_runtime.json_schema.shapes import ALL, Bounds, Shape, Sub, disjoint, exact
 
 MAX_STRING = 1000
@@ -59,28 +59,34 @@ _HINTS = {
     "maxProperties": "object",
 }
 
-_READ = {*_HINTS, "type", "enum", "const", "$ref", "allOf", "anyOf", "oneOf"}
-
-_NOTES = frozenset([
-    "$schema", "$comment", "$defs", "definitions", "title", "description", "default", "examples",
-    "deprecated", "readOnly", "writeOnly", "discriminator", "nullable",
+_VALUES = frozenset((*_HINTS, "type", "enum", "const", "allOf", "anyOf", "oneOf"))
+_REFUSED = frozenset([
+    "$dynamicRef", "$recursiveRef", "not", "if", "contains", "patternProperties", "dependencies",
+    "dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties",
 ])  # fmt: skip
-"""Keywords that do not bound a value. The last two are OpenAPI's: a value that is not null
-fits, whatever `nullable` says."""
+"""Keywords that bound a value and are not supported; `then`, `minContains` and the like do so only
+beside one of these."""
 
 MAX_REFERENCES = 64
 """Depth to which `$ref`, `allOf` and the like may lead into each other without a value."""
 
 
+@dataclass
+class Work:
+    """What a schema has cost: shapes that were merged or compared."""
+
+    done: int = 0
+
+
 class Keywords:
     """Reads the schemas of one document."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, work: Work) -> None:
         self._document = document
         self._read: dict[Source, tuple[Shape, ...]] = {}
         self._active: set[Source] = set()
         self._merged: dict[Sub, tuple[Shape, ...]] = {}
-        self._work = 0
+        self._work = work
 
     def shapes(self, sub: Sub) -> tuple[Shape, ...]:
         """Read the shapes of the values that fit all of some schemas; none if no value does.
@@ -109,7 +115,9 @@ class Keywords:
 
     def _is_reference(self, source: Source) -> bool:
         schema = source.schema
-        return isinstance(schema, dict) and "$ref" in schema and schema.keys() <= _NOTES | {"$ref"}
+        if not isinstance(schema, dict) or "$ref" not in schema:
+            return False
+        return schema.keys().isdisjoint(_VALUES | _REFUSED)
 
     def _shapes(self, source: Source) -> tuple[Shape, ...]:
         if source in self._active:
@@ -129,9 +137,7 @@ class Keywords:
         if not isinstance(schema, dict):
             raise source.error("schema", "must be an object or a boolean")
         for keyword in schema:
-            if keyword == "$id" and source.path == "$":
-                continue
-            if keyword not in _READ | _NOTES and not keyword.startswith("x-"):
+            if keyword in _REFUSED or (keyword == "$id" and source.steps):
                 raise source.error(keyword, "is not supported")
         own = _own(source).possible()
         shapes: tuple[Shape, ...] = () if own is None else (own,)
@@ -176,8 +182,8 @@ class Keywords:
         return tuple(chain.from_iterable(options))
 
     def _count(self, work: int, source: Source) -> None:
-        self._work += work
-        if self._work > MAX_WORK:
+        self._work.done += work
+        if self._work.done > MAX_WORK:
             raise source.error("schema", "is too complex")
 
 
@@ -188,9 +194,14 @@ def _own(source: Source) -> Shape:
     items = _bounds(source, "Items", MAX_ITEMS)
     if schema.get("uniqueItems", False) is not False and (items.most is None or items.most > 1):
         raise source.error("uniqueItems", "is not supported")
-    prefix = _parts(source, "prefixItems")
+    # Draft 7 has the schemas of a tuple in `items`, and that of other items in `additionalItems`.
+    is_tuple = isinstance(schema.get("items"), list)
+    first, others = ("items", "additionalItems") if is_tuple else ("prefixItems", "items")
+    if is_tuple and "prefixItems" in schema:
+        raise source.error("items", "must be a schema beside prefixItems")
+    prefix = _parts(source, first)
     if len(prefix) > MAX_PREFIX:
-        raise source.error("prefixItems", f"has more than {MAX_PREFIX} schemas")
+        raise source.error(first, f"has more than {MAX_PREFIX} schemas")
     properties = _mapping(source, "properties")
     required = schema.get("required", [])
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
@@ -211,10 +222,10 @@ def _own(source: Source) -> Shape:
         multiple=_multiple(source),
         length=_bounds(source, "Length", MAX_STRING),
         patterns=_text(source, "pattern"),
-        formats=_format(source, types),
+        formats=_text(source, "format"),
         items=items,
         prefix=tuple((part,) for part in prefix),
-        rest=_child(source, "items"),
+        rest=_child(source, others),
         counts=counts,
         listed="properties" in schema,
         properties=properties,
@@ -306,15 +317,6 @@ def _text(source: Source, keyword: str) -> tuple[tuple[str, Source], ...]:
     return ((source.schema[keyword], source),)
 
 
-def _format(source: Source, types: frozenset[str] | None) -> tuple[tuple[str, Source], ...]:
-    formats = _text(source, "format")
-    known = FORMATS if types is None or "string" in types else NUMBER_FORMATS
-    for name, _ in formats:
-        if name not in known:
-            raise source.error("format", f"{name[:40]!r} is not supported; {', '.join(known)} are")
-    return formats
-
-
 def _parts(source: Source, keyword: str) -> list[Source]:
     if keyword not in source.schema:
         return []
@@ -325,12 +327,7 @@ def _parts(source: Source, keyword: str) -> list[Source]:
 
 
 def _child(source: Source, keyword: str) -> Sub | None:
-    if keyword not in source.schema:
-        return None
-    child = source.at(keyword)
-    if isinstance(child.schema, list):
-        raise source.error(keyword, "must be a schema; prefixItems is for several")
-    return (child,)
+    return (source.at(keyword),) if keyword in source.schema else None
 
 
 def _mapping(source: Source, keyword: str) -> dict[str, Sub]:
@@ -347,8 +344,8 @@ def _names(source: Source) -> tuple[str, ...] | None:
     given = source.at("propertyNames")
     if not isinstance(given.schema, dict):
         raise source.error("propertyNames", "must be an object")
-    words = given.schema.keys() - _NOTES
-    if given.schema.get("type", "string") != "string" or not words <= {"type", "enum", "const"}:
+    others = given.schema.keys() & (_VALUES | _REFUSED | {"$ref"}) - {"type", "enum", "const"}
+    if given.schema.get("type", "string") != "string" or others:
         raise source.error("propertyNames", "is supported with enum or const only")
     values = _values(given)
     if values is None:

@@ -13,8 +13,8 @@ MAX_GRAMMAR = 400_000
 
 _NO_FORCING = '%llguidance {"no_forcing": true}'
 """Leaves the tokens of a certain text to the model. By itself the engine takes the tokenizer's,
-which fails where a token is a part of a character beyond ASCII, and where the text is that of a special
-token."""
+which fails where a token is a part of a character beyond ASCII, and where the text is that of a
+special token."""
 
 _CONSTANTS = ('"null"', '"true"', '"false"')
 

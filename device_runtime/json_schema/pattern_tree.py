@@ -8,6 +8,9 @@ MAX_NESTING = 20
 LAST = 0xFFFF
 """Patterns go up to this character: beyond, one counts as two in some dialects."""
 _QUANTIFIER = re.compile(r"\{([0-9]{1,4})(,([0-9]{1,4})?)?\}")
+ESCAPED = (0x09, 0x0A, 0x0D, 0x22, 0x5C)
+"""Characters that JSON text has as escapes of two."""
+_HIDDEN = ((0x00, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), (0xD800, 0xDFFF))
 _SHORT = {"n": 0x0A, "r": 0x0D, "t": 0x09}
 
 Ranges = tuple[tuple[int, int], ...]
@@ -23,6 +26,9 @@ class CharSet:
 
     sure: Ranges
     possible: Ranges
+
+    def __contains__(self, code: int) -> bool:
+        return any(low <= code <= high for low, high in self.sure)
 
     def __or__(self, other: "CharSet") -> "CharSet":
         return CharSet(ordered(self.sure + other.sure), ordered(self.possible + other.possible))
@@ -61,7 +67,40 @@ class Anchor:
     sign: str
 
 
-Node = CharSet | Sequence | Choice | Repeat | Anchor
+@dataclass(frozen=True)
+class Look:
+    """A look-ahead: what comes next begins with the node, or does not."""
+
+    node: "Node"
+    negative: bool
+
+
+@dataclass(frozen=True)
+class Both:
+    """All of them."""
+
+    parts: tuple["Node", ...]
+
+
+@dataclass(frozen=True)
+class Not:
+    """Anything else; its part has the character sets inverted by `possible`."""
+
+    part: "Node"
+
+
+Node = CharSet | Sequence | Choice | Repeat | Anchor | Look | Both | Not
+
+
+def sequence(*parts: Node) -> Sequence:
+    """Join parts, and the parts of sequences among them."""
+    return Sequence(
+        tuple(
+            inner
+            for part in parts
+            for inner in (part.parts if isinstance(part, Sequence) else (part,))
+        )
+    )
 
 
 def of_ranges(*ranges: tuple[int, int]) -> CharSet:
@@ -89,6 +128,7 @@ class Reader:
         self._at = 0
         self._depth = 0
         self.repeated_groups = 0
+        self.looks = 0
 
     def whole(self) -> Node:
         """The tree.
@@ -138,8 +178,8 @@ class Reader:
                 raise PatternError(f"{braces[0]} is not a range")
         else:
             return part
-        if isinstance(part, Anchor):
-            raise PatternError(f"it repeats {part.sign}")
+        if isinstance(part, Anchor | Look):
+            raise PatternError("it repeats an anchor or a look-ahead")
         if self._next() == "?":
             self._at += 1
         if self._next() in ("*", "+", "?"):
@@ -164,11 +204,11 @@ class Reader:
         return of_ranges((ord(letter), ord(letter)))
 
     def _group(self) -> Node:
-        if self._next() == "?":
-            if self._text[self._at : self._at + 2] != "?:":
-                kind = self._text[self._at - 1 : self._at + 3]
-                raise PatternError(f"{kind} is not supported: look-arounds, names or flags")
-            self._at += 2
+        kind = self._text[self._at : self._at + 2] if self._next() == "?" else ""
+        if kind not in ("", "?:", "?=", "?!"):
+            kind = self._text[self._at - 1 : self._at + 3]
+            raise PatternError(f"{kind} is not supported: look-behinds, names or flags")
+        self._at += len(kind)
         self._depth += 1
         if self._depth > MAX_NESTING:
             raise PatternError(f"it has groups nested deeper than {MAX_NESTING}")
@@ -176,6 +216,9 @@ class Reader:
         self._depth -= 1
         if self._take() != ")":
             raise PatternError("a group has no end")
+        if kind in ("?=", "?!"):
+            self.looks += 1
+            return Look(node, negative=kind == "?!")
         return node
 
     def _escape(self, *, in_class: bool) -> CharSet:
@@ -252,3 +295,19 @@ def complement(ranges: Ranges) -> Ranges:
             others.append((start, low - 1))
         start = high + 1
     return tuple(others)
+
+
+def shown(node: CharSet) -> tuple[Ranges, list[int]]:
+    """Return the characters that JSON text shows as they are, and those that it escapes."""
+    plain = complement(ordered(complement(node.sure) + _HIDDEN))
+    return plain, [code for code in ESCAPED if code in node]
+
+
+def is_regular(node: Node) -> bool:
+    """Return whether a regular expression of Rust can be written for a tree."""
+    match node:
+        case Both() | Not():
+            return False
+        case Sequence(parts) | Choice(parts):
+            return all(map(is_regular, parts))
+    return True

@@ -11,17 +11,20 @@ from functools import lru_cache
 from device_runtime.json_schema.pattern_tree import (
     LAST,
     Anchor,
+    Both,
     CharSet,
     Choice,
+    Look,
     Node,
+    Not,
     PatternError,
-    Ranges,
     Reader,
     Repeat,
     Sequence,
-    complement,
+    is_regular,
     of_ranges,
-    ordered,
+    sequence,
+    shown,
 )
 
 CHARACTER = r'([^"\\\x00-\x1F\x7F]|\\["\\nrt])'
@@ -53,35 +56,36 @@ FORMATS = {
 """Formats that strings are made in. Each is narrower than its standard: what fits one is valid."""
 
 MAX_PATTERN = 500
-MAX_REPEATED_GROUPS = 10
+MAX_REPEATED_GROUPS = 30
+MAX_LOOKS = 6
+"""Look-aheads of a pattern: one within a group doubles what comes after the group."""
 
-_SURROGATES = (0xD800, 0xDFFF)
-_ESCAPED = {0x0A: r"\\n", 0x0D: r"\\r", 0x09: r"\\t", 0x22: r"\\\"", 0x5C: r"\\\\"}
+_ESCAPES = {0x0A: r"\\n", 0x0D: r"\\r", 0x09: r"\\t", 0x22: r"\\\"", 0x5C: r"\\\\"}
+_NOTHING = "(/a/ & /b/)"
+_EVERY = of_ranges((0x00, LAST))
+_UNSAID = ~of_ranges((0x00, 0x1F), (0x7F, 0x7F))
+"""Characters before and after a pattern that is not anchored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pattern:
-    """A pattern as the engine takes it.
+    """A pattern that was read.
 
     Attributes:
-        regex: Rust, of the JSON text between the quotes, all of it.
-        lengths: bit n is set if there are strings of n characters; that after the limit, if there
-            are longer ones.
-        repeated_groups: how many; what reading a pattern takes is mostly for them.
+        node: tree of the whole string, without anchors and look-aheads.
+        repeated_groups: how many; what the engine takes is mostly for them.
     """
 
-    regex: str
-    lengths: int
+    node: Node
     repeated_groups: int
 
 
 @lru_cache(maxsize=256)
-def read(pattern: str, limit: int) -> Pattern:
+def read(pattern: str) -> Pattern:
     """Read a pattern, which may match anywhere in a string unless it is anchored.
 
     Args:
         pattern: as in a JSON schema.
-        limit: longest string of interest, in characters.
 
     Raises:
         PatternError: it is not a pattern, or means different things to different validators.
@@ -94,16 +98,19 @@ def read(pattern: str, limit: int) -> Pattern:
     whole = reader.whole()
     if reader.repeated_groups > MAX_REPEATED_GROUPS:
         raise PatternError(f"it repeats more than {MAX_REPEATED_GROUPS} groups")
+    if reader.looks > MAX_LOOKS:
+        raise PatternError(f"it has more than {MAX_LOOKS} look-aheads")
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise PatternError(f"it is not a regular expression: {error}") from None
-    node = Choice(tuple(_unanchored(option) for option in _options(whole)))
-    return Pattern(
-        regex=_regex(node) or "",
-        lengths=_lengths(node, limit),
-        repeated_groups=reader.repeated_groups,
-    )
+    options = (_unanchored(option, _UNSAID) for option in _options(whole))
+    return Pattern(node=Choice(tuple(options)), repeated_groups=reader.repeated_groups)
+
+
+def of_format(name: str) -> Node:
+    """Return the tree of a format in `FORMATS`."""
+    return read(f"^({FORMATS[name]})$").node
 
 
 def _options(node: Node) -> tuple[Node, ...]:
@@ -113,46 +120,100 @@ def _options(node: Node) -> tuple[Node, ...]:
     return (node,)
 
 
-def _unanchored(node: Node) -> Node:
-    """Make one option of a pattern match the whole of a string."""
+def _unanchored(node: Node, others: CharSet, *, begins: bool = False) -> Node:
+    """Make one option of a pattern match the whole of a string, or of the rest of it.
+
+    Args:
+        node: the option.
+        others: characters that may be before and after what is not anchored.
+        begins: the option is anchored at its beginning even without `^`.
+    """
     parts = node.parts if isinstance(node, Sequence) else (node,)
-    begins = bool(parts) and parts[0] == Anchor("^")
-    parts = parts[1:] if begins else parts
+    anchored = bool(parts) and parts[0] == Anchor("^") and not begins
+    parts = parts[1:] if anchored else parts
     ends = bool(parts) and parts[-1] == Anchor("$")
     parts = parts[:-1] if ends else parts
-    for part in parts:
-        _check_no_anchor(part)
-    anything = Repeat(~of_ranges((0x00, 0x1F), (0x7F, 0x7F)), 0, None)
-    return Sequence((*(() if begins else (anything,)), *parts, *(() if ends else (anything,))))
+    anything = Repeat(others, 0, None)
+    whole = _continued(Sequence(parts), Sequence(()) if ends else anything)
+    return whole if begins or anchored else sequence(anything, whole)
 
 
-def _check_no_anchor(node: Node) -> None:
+def _continued(node: Node, rest: Node) -> Node:
+    """Join a part of a pattern and the rest of the string, which its look-aheads are about."""
     match node:
         case Anchor(sign):
             raise PatternError(f"{sign} is supported only at the ends")
+        case Look(inner, negative):
+            options = (_unanchored(option, _EVERY, begins=True) for option in _options(inner))
+            ahead = Choice(tuple(options))
+            return Both((rest, Not(_inverted(ahead)) if negative else ahead))
+        case Sequence(parts):
+            for part in reversed(parts):
+                rest = _continued(part, rest)
+            return rest
+        case Choice(options) if not _is_plain(node):
+            return Choice(tuple(_continued(option, rest) for option in options))
+        case Repeat(part, 0, 1) if not _is_plain(node):
+            return Choice((_continued(part, rest), rest))
+        case Repeat() if not _is_plain(node):
+            raise PatternError("it repeats an anchor or a look-ahead")
+    return sequence(node, rest)
+
+
+def _is_plain(node: Node) -> bool:
+    """Return whether a part has no anchors and no look-aheads."""
+    match node:
+        case Anchor() | Look():
+            return False
         case Sequence(parts) | Choice(parts):
-            for part in parts:
-                _check_no_anchor(part)
+            return all(map(_is_plain, parts))
         case Repeat(part):
-            _check_no_anchor(part)
+            return _is_plain(part)
+    return True
 
 
-def _codes(node: CharSet) -> tuple[Ranges, list[int]]:
-    """Characters that JSON text shows as they are, and those that it escapes."""
-    hidden = ordered(((0x00, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), _SURROGATES))
-    plain = complement(ordered(complement(node.sure) + hidden))
-    escaped = [code for code in _ESCAPED if any(low <= code <= high for low, high in node.sure)]
-    return plain, escaped
+def _inverted(node: Node) -> Node:
+    """Let the sets of a tree have what is possible for what is sure, and the other way round."""
+    match node:
+        case CharSet(sure, possible):
+            return CharSet(possible, sure)
+        case Sequence(parts):
+            return Sequence(tuple(map(_inverted, parts)))
+        case Choice(options):
+            return Choice(tuple(map(_inverted, options)))
+        case Both(parts):
+            return Both(tuple(map(_inverted, parts)))
+        case Repeat(part, least, most):
+            return Repeat(_inverted(part), least, most)
+        case Not(part):
+            return Not(_inverted(part))
+    raise TypeError(node)
+
+
+def terminal(node: Node) -> str:
+    """Write the JSON text of strings as a part of a terminal of Lark, which has `&` and `~`."""
+    match node:
+        case Both(parts):
+            return "(" + " & ".join(map(terminal, parts)) + ")"
+        case Not(part):
+            return f"~{terminal(part)}"
+        case Sequence(parts) if not is_regular(node):
+            return "(" + " ".join(map(terminal, parts)) + ")"
+        case Choice(options) if not is_regular(node):
+            return "(" + " | ".join(map(terminal, options)) + ")"
+    regex = _regex(node)
+    # Two slashes would begin a comment.
+    return _NOTHING if regex is None else f"/{regex or '()'}/"
 
 
 def _regex(node: Node) -> str | None:
     """Write Rust for the JSON text; None where nothing matches."""
     match node:
         case CharSet():
-            plain, escaped = _codes(node)
+            plain, escaped = shown(node)
             if plain:
                 return "[" + "".join(f"\\x{{{a:X}}}-\\x{{{b:X}}}" for a, b in plain) + "]"
-            return "(" + "|".join(_ESCAPED[code] for code in escaped) + ")" if escaped else None
+            return "(" + "|".join(_ESCAPES[code] for code in escaped) + ")" if escaped else None
         case Sequence(parts):
             texts = [_regex(part) for part in parts]
             return None if None in texts else "".join(filter(None, texts))
@@ -167,51 +228,3 @@ def _regex(node: Node) -> str | None:
                 return "" if inner == "" or least == 0 or most == 0 else None
             return f"({inner}){{{least},{'' if most is None else most}}}"
     raise TypeError(node)
-
-
-def _lengths(node: Node, limit: int) -> int:
-    """Find the lengths of the strings that match, as `Pattern` has them."""
-    match node:
-        case CharSet():
-            return 0b10 if any(_codes(node)) else 0
-        case Sequence(parts):
-            lengths = 1
-            for part in parts:
-                lengths = _sums(lengths, _lengths(part, limit), limit)
-            return lengths
-        case Choice(options):
-            lengths = 0
-            for option in options:
-                lengths |= _lengths(option, limit)
-            return lengths
-        case Repeat(part, least, most):
-            inner = _lengths(part, limit)
-            more = limit + 1 if most is None else most - least
-            return _sums(_power(inner, least, limit), _power(inner | 1, more, limit), limit)
-    raise TypeError(node)
-
-
-def _power(lengths: int, times: int, limit: int) -> int:
-    """Lengths of so many strings in a row."""
-    times = min(times, limit + 1)
-    if lengths == 0b11:
-        return (1 << (times + 1)) - 1
-    result = 1
-    while times and result:
-        if times & 1:
-            result = _sums(result, lengths, limit)
-        times >>= 1
-        lengths = _sums(lengths, lengths, limit) if times else lengths
-    return result
-
-
-def _sums(first: int, second: int, limit: int) -> int:
-    """Lengths of a string of one set and one of another in a row."""
-    fewer, others = sorted((first, second), key=int.bit_count)
-    sums = 0
-    while fewer:
-        lowest = fewer & -fewer
-        sums |= others * lowest
-        fewer ^= lowest
-    longer = bool(sums >> (limit + 1))
-    return sums & ((1 << (limit + 1)) - 1) | longer << (limit + 1)

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import pytest
 
+from device_runtime.json_schema import pattern_search as search
 from device_runtime.json_schema.document import UnsupportedSchemaError
 from device_runtime.json_schema.grammar import rules
 from device_runtime.json_schema.numbers import Range, decimals, integers, multiples
@@ -123,5 +124,5 @@ def test_range_whose_numbers_have_too_many_digits_is_refused(bounds: dict[str, f
 def test_lengths_of_strings_beyond_the_limit_count_as_one_more(
     pattern: str, limit: int, lengths: set[int]
 ) -> None:
-    bits = read(pattern, limit).lengths
+    bits = search.lengths(read(pattern).node, limit)
     assert {length for length in range(bits.bit_length()) if bits >> length & 1} == lengths
