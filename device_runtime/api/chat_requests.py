@@ -87,8 +87,11 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
             param="response_format",
             code="unsupported_value",
         )
+    ignored: tuple[str, ...] = ()
     if tools.tools:
-        guidance = Guidance(kind="lark_grammar", data=grammar(served.dialect, tools))
+        text, ignored = grammar(served.dialect, tools)
+        free_until = "" if tools.required else served.dialect.syntax.opening
+        guidance = Guidance(kind="lark_grammar", data=text, free_until=free_until)
     dialect = served.dialect if tools.tools else served.dialect_without_tools
     if tools.tools or any(turn.tool_calls or turn.role == "tool" for turn in body.messages):
         turns = dialect.messages(msgspec.to_builtins(messages), tools.tools)
@@ -105,6 +108,7 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         guidance=guidance,
+        ignored_keywords=ignored,
     )
 
 

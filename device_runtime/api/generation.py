@@ -1,8 +1,9 @@
 """The endpoints that generate: from a request's body to the answer, in any of the APIs."""
 
+import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,8 +21,16 @@ from device_runtime.api.responses import Answer
 from device_runtime.api.served_model import ServedModel
 from device_runtime.api.streaming import EVENTS, AnswerStream, Frames, collect, while_connected
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.json_schema.keywords import KEYWORDS
+from device_runtime.logs import event
 from device_runtime.status.metrics import Metrics
 from device_runtime.status.report import Outcome, RequestStats
+
+IGNORED_HEADER = "X-Edgepack-Ignored-Keywords"
+MAX_HEADER = 1000
+"""Characters of that header; proxies and clients take at least 4,096 for all headers."""
+
+log = logging.getLogger(__name__)
 
 
 class Generator(Protocol):
@@ -141,6 +150,7 @@ class Generation:
             model=parsed.model,
             system_fingerprint=self._fingerprint,
         )
+        headers = _ignored(parsed.ignored_keywords)
         answer = endpoint.answer(meta, parsed, self.served)
         chunks = observed.chunks(self._generator.generate(parsed.generation))
         try:
@@ -148,13 +158,29 @@ class Generation:
             # can still be sent as an HTTP status.
             first = await while_connected(request, anext(chunks))
             if not parsed.stream:
-                return response(await while_connected(request, collect(chunks, first, answer)))
+                whole = await while_connected(request, collect(chunks, first, answer))
+                return response(whole, headers=headers)
         except BaseException:
             await chunks.aclose()
             raise
-        return AnswerStream(chunks, first, answer, endpoint.frames)
+        return AnswerStream(chunks, first, answer, endpoint.frames, headers)
 
 
-def response(value: msgspec.Struct, status: int = 200) -> Response:
+def response(
+    value: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return an object as a response of JSON."""
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
+
+
+def _ignored(paths: tuple[str, ...]) -> dict[str, str]:
+    """Return the header about keywords of schemas that are not enforced, and log them.
+
+    The log gets the keywords alone: their paths are the client's own words.
+    """
+    if not paths:
+        return {}
+    keywords = sorted({path.rpartition(".")[2] for path in paths} & KEYWORDS)
+    event(log, logging.INFO, "keywords_ignored", keywords=" ".join(keywords), count=len(paths))
+    text = ", ".join(paths)
+    return {IGNORED_HEADER: text if len(text) <= MAX_HEADER else text[: MAX_HEADER - 3] + "..."}

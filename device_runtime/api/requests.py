@@ -33,6 +33,7 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
         include_usage: whether a streamed answer ends with its usage.
         tools: the tools that the model can call.
         echo: text to begin the answer with.
+        ignored_keywords: paths of schemas' keywords that are not enforced.
     """
 
     generation: GenerationRequest
@@ -41,6 +42,7 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool
     tools: Tools = NO_TOOLS
     echo: str = ""
+    ignored_keywords: tuple[str, ...] = ()
 
 
 def own_request(
@@ -93,6 +95,7 @@ def engine_request(
     arguments: Mapping[str, Value] | None = None,
     guidance: Guidance | None = None,
     echo: str = "",
+    ignored_keywords: tuple[str, ...] = (),
 ) -> ParsedRequest:
     """Translate the fields that both types of request share.
 
@@ -107,6 +110,7 @@ def engine_request(
         arguments: arguments of the chat template.
         guidance: what binds the form of the answer.
         echo: text to begin the answer with.
+        ignored_keywords: paths of schemas' keywords that are not enforced.
 
     Raises:
         ApiError: a field is invalid or not supported; the error names it.
@@ -154,6 +158,7 @@ def engine_request(
         include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
         tools=tools,
         echo=echo,
+        ignored_keywords=ignored_keywords,
     )
     if parsed.generation.num_beams > 1:
         _check_beams(parsed)

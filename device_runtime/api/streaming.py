@@ -1,7 +1,7 @@
 """Delivery of answers: streamed or whole, until the client disconnects."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -57,6 +57,7 @@ class AnswerStream(StreamingResponse):
         first: that chunk.
         answer: the answer, without any chunk yet.
         frames: form of the pieces.
+        headers: further headers of the response.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class AnswerStream(StreamingResponse):
         first: GenerationChunk,
         answer: Answer,
         frames: Frames,
+        headers: Mapping[str, str],
     ) -> None:
         super().__init__(
             _pieces(chunks, first, answer, frames),
             media_type=frames.media_type,
-            headers={"Cache-Control": "no-cache"},
+            headers={"Cache-Control": "no-cache", **headers},
         )
         self._chunks = chunks
 

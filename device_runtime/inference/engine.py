@@ -45,10 +45,13 @@ class Guidance(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: language of the constraint.
         data: a JSON schema, a regular expression or a grammar in llguidance's dialect of Lark.
+        free_until: text with which the free part of the answer ends; empty for no free part. Stop
+            strings apply only there.
     """
 
     kind: Literal["json_schema", "regex", "lark_grammar"]
     data: str
+    free_until: str = ""
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +75,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         logprobs: number of most likely alternatives to report with each token; None for no
             log probabilities at all.
         num_beams: width of a beam search; 1 for no beam search.
-        stop: stop strings; the answer ends before the first one.
+        stop: stop strings; the answer ends before the first one in its free text.
         seed: seed of the sampler; None for a random one each time.
         guidance: constraint on the answer's text; None for unconstrained text.
         shown: special tokens that are part of the answer's text: id and text.

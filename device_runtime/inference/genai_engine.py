@@ -302,7 +302,8 @@ class GenAIEngine:
         """Generate one answer token by token; return the reason it ended."""
         request, generator = job.request, job.slot.generator
         stream = self._model.stream(request)
-        stops = StopStrings(request.stop)
+        free_until = None if request.guidance is None else request.guidance.free_until
+        stops = StopStrings(request.stop, free_until)
         sampler = Sampler(request, job.prompt, index)
         shown = dict(request.shown)
         text = ""
@@ -338,7 +339,10 @@ class GenAIEngine:
             logprobs = self._logprobs(logits, token, request)
             yield GenerationChunk(index=index, text=text, tokens=tokens, logprobs=logprobs)
             text = ""
-        yield _end(job, reason, text + stops.rest(), tokens, index=index)
+        rest, stopped = stops.rest()
+        if stopped and reason is FinishReason.LENGTH:
+            reason = FinishReason.STOP
+        yield _end(job, reason, text + rest, tokens, index=index)
         return reason
 
     def _logprobs(
@@ -377,7 +381,7 @@ class GenAIEngine:
         stream = self._model.stream(job.request)
         text, stopped = stops.push("".join(map(stream.push, answer)))
         reason = FinishReason.STOP if ends or stopped else FinishReason.LENGTH
-        yield _end(job, reason, text + stops.rest(), tokens)
+        yield _end(job, reason, text + stops.rest()[0], tokens)
 
 
 def _end(

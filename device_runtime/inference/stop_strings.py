@@ -2,10 +2,17 @@
 
 
 class StopStrings:
-    """A detector of stop strings in a stream of text, also where they span chunks."""
+    """A detector of stop strings in a stream of text, also where they span chunks.
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
+    Args:
+        stops: the stop strings.
+        free_until: text with which the free text of the answer ends: nothing is detected from there
+            on. None if all of the answer is free, empty if nothing is.
+    """
+
+    def __init__(self, stops: tuple[str, ...], free_until: str | None = None) -> None:
         self._stops = stops
+        self._free_until = free_until
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
@@ -13,20 +20,35 @@ class StopStrings:
 
         Returns:
             The text that can be sent now, and True if a stop string ended it. Text that could
-            still become a stop string is held back.
+            still become a stop string, or the end of the free text, is held back.
         """
+        if not self._stops:
+            return text, False
         text = self._held + text
-        positions = [position for stop in self._stops if (position := text.find(stop)) >= 0]
-        if positions:
-            self._held = ""
-            return text[: min(positions)], True
-        held = max((overlap(text, stop) for stop in self._stops), default=0)
+        self._held = ""
+        end, undecided = -1, 0
+        if self._free_until is not None:
+            end = text.find(self._free_until)
+            undecided = overlap(text, self._free_until) if end < 0 else 0
+        free = text if end < 0 else text[:end]
+        matches = [(at, at + len(stop)) for stop in self._stops if (at := free.find(stop)) >= 0]
+        certain = [at for at, after in matches if after <= len(text) - undecided]
+        if certain:
+            return text[: min(certain)], True
+        if end >= 0:
+            self._stops = ()
+            self._free_until = None
+            return text, False
+        pending = [len(text) - at for at, _ in matches]
+        held = max(undecided, *pending, *(overlap(text, stop) for stop in self._stops))
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False
 
-    def rest(self) -> str:
-        """Return the text still held back when the answer ends for another reason."""
-        return self._held
+    def rest(self) -> tuple[str, bool]:
+        """End the text; return what was held back of it, and True if a stop string ended that."""
+        self._free_until = None
+        text, stopped = self.push("")
+        return text + self._held, stopped
 
 
 def overlap(text: str, stop: str) -> int:

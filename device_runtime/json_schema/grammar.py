@@ -104,6 +104,7 @@ class _Writer:
         self._search = search
         self._rules = Rules(start, self._document.root)
         self._values: dict[tuple[Sub, int], str | None] = {}
+        self._anything: dict[int, str] = {}
         self._active: set[tuple[Sub, int]] = set()
         self._repeated_groups: dict[str, int] = {}
         self._no_value: UnsupportedSchemaError | None = None
@@ -298,6 +299,11 @@ class _Writer:
 
     def _any(self, levels: int) -> str:
         """A rule for values of any kind, arrays and objects nested so deep."""
+        if levels not in self._anything:
+            self._anything[levels] = self._write_any(levels)
+        return self._anything[levels]
+
+    def _write_any(self, levels: int) -> str:
         scalars = self._options(Shape(types=_SCALARS), self._document.root, 0, 0)
         if not levels:
             return self._rules.rule(" | ".join(scalars))

@@ -67,6 +67,9 @@ _REFUSED = frozenset([
 """Keywords that bound a value and are not supported; `then`, `minContains` and the like do so only
 beside one of these."""
 
+KEYWORDS = _VALUES | _REFUSED | {"$ref", "$id"}
+"""Names of all keywords that are not annotations."""
+
 MAX_REFERENCES = 64
 """Depth to which `$ref`, `allOf` and the like may lead into each other without a value."""
 

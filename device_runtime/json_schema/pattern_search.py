@@ -23,7 +23,7 @@ from device_runtime.json_schema.pattern_tree import (
     shown,
 )
 
-MAX_WORK = 100_000
+MAX_WORK = 50_000
 """Derivatives taken for all patterns of a schema, by their options; a second or so."""
 
 _NOTHING = Choice(())

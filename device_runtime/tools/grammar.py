@@ -5,10 +5,9 @@ https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 
 import json
 import re
-from collections.abc import Iterable
+from typing import NamedTuple
 
-from device_runtime.json_schema import grammar as schemas
-from device_runtime.json_schema.document import UnsupportedSchemaError
+from device_runtime.json_schema.grammar import loose_rules
 from device_runtime.tools.definition import Tools
 from device_runtime.tools.dialect import Dialect
 from device_runtime.tools.syntax import PYTHON_TAG
@@ -17,12 +16,24 @@ MAX_CALLS = 8
 """Maximum number of calls in an answer."""
 
 
-def grammar(dialect: Dialect, request: Tools) -> str:
+class CallGrammar(NamedTuple):
+    """A grammar, and what it leaves out.
+
+    Attributes:
+        text: the grammar.
+        ignored: paths of the keywords that are not enforced: the tool's name, and the path within
+            its parameters, as in `get_weather.properties.days.uniqueItems`.
+    """
+
+    text: str
+    ignored: tuple[str, ...]
+
+
+def grammar(dialect: Dialect, request: Tools) -> CallGrammar:
     """Write the grammar of an answer.
 
     If calls are not required, the answer is text, or text and then, from a marker on, calls whose
-    arguments conform to their schemas. A tool that is not strict and whose schema the engine cannot
-    enforce can get any object.
+    arguments conform to their schemas, as far as those are supported.
 
     Args:
         dialect: dialect of the model.
@@ -30,12 +41,10 @@ def grammar(dialect: Dialect, request: Tools) -> str:
     """
     syntax = dialect.syntax
     rules = []
+    ignored: list[str] = []
     for number, tool in enumerate(request.tools):
-        arguments: Iterable[str]
-        try:
-            arguments = schemas.rules(tool.parameters, f"args_{number}")
-        except UnsupportedSchemaError:
-            arguments = schemas.any_object_rules(f"args_{number}")
+        arguments, paths = loose_rules(tool.parameters, f"args_{number}")
+        ignored += [tool.name + path.removeprefix("$") for path in paths]
         head, tail = _literal(dialect, syntax.head(tool.name)), _literal(dialect, syntax.tail)
         rules.append(f"call_{number}: {head} args_{number} {tail}")
         rules += arguments
@@ -45,7 +54,8 @@ def grammar(dialect: Dialect, request: Tools) -> str:
         calls += f" ({_literal(dialect, syntax.between)} call){{0,{MAX_CALLS - 1}}}"
     begin = _literal(dialect, syntax.begin.removeprefix(syntax.marker))
     rules.append(f"rest: {begin} {calls} {_literal(dialect, syntax.end)}")
-    return "\n".join([*rules, *_start(dialect, request)]) + "\n"
+    text = "\n".join([*rules, *_start(dialect, request)]) + "\n"
+    return CallGrammar(text, tuple(ignored))
 
 
 def _start(dialect: Dialect, request: Tools) -> list[str]:

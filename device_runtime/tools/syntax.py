@@ -45,6 +45,11 @@ class Syntax:
         return f'{{"name": "{name}", "{self.arguments}": ' if self.arguments else f"{name}[ARGS]"
 
     @property
+    def opening(self) -> str:
+        """Text that calls begin with: the marker, or the beginning of an object."""
+        return self.marker or '{"name": "'
+
+    @property
     def tail(self) -> str:
         """The text after a call's arguments."""
         return "}" if self.arguments else ""

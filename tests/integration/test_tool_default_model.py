@@ -24,7 +24,7 @@ def test_default_model_makes_right_calls_when_it_must(
     template = (default_model / "chat_template.jinja").read_text()
     dialect = Dialect.of(template)
     tools = TOOLS[:1] if named else TOOLS
-    rules = grammar(dialect, Tools(tools=tools, required=True, parallel=False))
+    rules = grammar(dialect, Tools(tools=tools, required=True, parallel=False)).text
     question = [{"role": "user", "content": "What is the weather in Paris, in C?"}]
     prompt = real.render(template, question, tools)
     for seed in (None, *range(10)):
@@ -53,7 +53,7 @@ def test_default_model_answers_with_the_result_it_is_given(
     assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", ' in prompt
     assert '<tool_response>\n{"temperature": 31}\n</tool_response>' in prompt
     assert prompt.endswith("<|im_start|>assistant\n")
-    rules = grammar(dialect, Tools(tools=TOOLS))
+    rules = grammar(dialect, Tools(tools=TOOLS)).text
     pieces, _ = real.pieces(dialect, rules, prompt, seed=None, tokens=60)
     text, calls = calls_of(dialect, pieces)
     check(calls)

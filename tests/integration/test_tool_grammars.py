@@ -71,7 +71,7 @@ def test_forced_calls_are_calls(
     model = marked[0] if special else tiny
     dialect = Dialect.of(TEMPLATES[family], special=marked[1] if special else {})
     tools = Tools(tools=TOOLS[:1] if named else TOOLS, required=True, parallel=not named)
-    rules = grammar(dialect, tools)
+    rules = grammar(dialect, tools).text
     counts = set()
     for seed in range(8):
         pieces, ended = model.pieces(dialect, rules, "Hi", seed=seed, tokens=1500)
@@ -86,7 +86,7 @@ def test_forced_calls_are_calls(
 
 def test_grammar_for_auto_lets_text_and_right_calls_through_and_no_others(tiny: ToolModel) -> None:
     dialect = Dialect.of(TEMPLATES["hermes"])
-    rules = grammar(dialect, Tools(tools=TOOLS))
+    rules = grammar(dialect, Tools(tools=TOOLS)).text
     right = dialect.syntax.write([CALL])
     for answer in ("", "Hello.\n", "a <tool_ca b <tool_call", right, f"Well,\n{right}"):
         assert allowed(tiny, rules, answer), answer
@@ -106,14 +106,14 @@ def test_grammar_for_auto_lets_text_and_right_calls_through_and_no_others(tiny: 
 
 def test_grammar_for_auto_without_parallel_calls_lets_one_through(tiny: ToolModel) -> None:
     dialect = Dialect.of(TEMPLATES["hermes"])
-    rules = grammar(dialect, Tools(tools=TOOLS, parallel=False))
+    rules = grammar(dialect, Tools(tools=TOOLS, parallel=False)).text
     assert allowed(tiny, rules, dialect.syntax.write([CALL]))
     assert not allowed(tiny, rules, dialect.syntax.write([CALL, NOON]))
 
 
 def test_grammar_for_auto_of_calls_that_are_the_whole_answer(tiny: ToolModel) -> None:
     dialect = Dialect.of(TEMPLATES["llama"])
-    rules = grammar(dialect, Tools(tools=TOOLS))
+    rules = grammar(dialect, Tools(tools=TOOLS)).text
     right = dialect.syntax.write([CALL])
     for answer in ("", "Hello", '{"city": "Paris"}', '{"name": "Ann"}', right):
         assert allowed(tiny, rules, answer), answer
@@ -127,7 +127,7 @@ def test_grammar_for_auto_with_marks_that_are_special_tokens(
 ) -> None:
     model, special = marked
     dialect = Dialect.of(TEMPLATES[family], special=special, end_tokens=model.end_tokens)
-    rules = grammar(dialect, Tools(tools=TOOLS))
+    rules = grammar(dialect, Tools(tools=TOOLS)).text
     right = dialect.syntax.write([CALL, NOON])
     for answer in ("Hello [TOOL_", "", right, f"Well, {right}"):
         for end in model.end_tokens:
@@ -142,7 +142,7 @@ def test_answers_under_the_grammar_for_auto_end_with_any_of_the_end_tokens(
     model, special = marked
     for family in ("hermes", "llama"):
         dialect = Dialect.of(TEMPLATES[family], special=special, end_tokens=model.end_tokens)
-        rules = grammar(dialect, Tools(tools=TOOLS))
+        rules = grammar(dialect, Tools(tools=TOOLS)).text
         for answer in ("Hello", dialect.syntax.write([CALL])):
             for end in model.end_tokens:
                 assert allowed(model, rules, answer, end), (family, answer, end)
@@ -151,7 +151,7 @@ def test_answers_under_the_grammar_for_auto_end_with_any_of_the_end_tokens(
 def test_llama_may_put_its_tag_before_a_call(marked: tuple[ToolModel, dict[str, int]]) -> None:
     model, special = marked
     dialect = Dialect.of(TEMPLATES["llama"], special=special, end_tokens=model.end_tokens)
-    rules = grammar(dialect, Tools(tools=TOOLS))
+    rules = grammar(dialect, Tools(tools=TOOLS)).text
     assert allowed(model, rules, "<|python_tag|>" + dialect.syntax.write([CALL]))
     assert not allowed(model, rules, "<|python_tag|>print(1)")
 
@@ -161,7 +161,7 @@ def test_text_or_right_calls_come_of_sampling_under_the_grammar_for_auto(
     tiny: ToolModel, family: str
 ) -> None:
     dialect = Dialect.of(TEMPLATES[family])
-    rules = grammar(dialect, Tools(tools=TOOLS))
+    rules = grammar(dialect, Tools(tools=TOOLS)).text
     for seed in range(6):
         pieces, _ = tiny.pieces(dialect, rules, "Hi", seed=seed, tokens=200)
         text, calls = calls_of(dialect, pieces)
@@ -172,7 +172,7 @@ def test_text_or_right_calls_come_of_sampling_under_the_grammar_for_auto(
 def test_tool_whose_schema_cannot_be_kept_to_gets_any_object(tiny: ToolModel) -> None:
     tool = Tool(name="odd", parameters={"type": "object", "not": {"required": ["a"]}})
     dialect = Dialect.of(TEMPLATES["hermes"])
-    rules = grammar(dialect, Tools(tools=(tool,), required=True))
+    rules = grammar(dialect, Tools(tools=(tool,), required=True)).text
     for arguments in ("{}", '{"b": [1, null]}'):
         call = {"function": {"name": "odd", "arguments": arguments}}
         assert allowed(tiny, rules, dialect.syntax.write([call]))
@@ -184,6 +184,6 @@ def test_many_tools_make_a_grammar_that_the_engine_takes(tiny: ToolModel) -> Non
     )
     dialect = Dialect.of(TEMPLATES["hermes"])
     for required in (False, True):
-        rules = grammar(dialect, Tools(tools=tools, required=required))
+        rules = grammar(dialect, Tools(tools=tools, required=required)).text
         call = {"function": {"name": "tool-99", "arguments": CALL["function"]["arguments"]}}
         assert allowed(tiny, rules, dialect.syntax.write([call, call]))

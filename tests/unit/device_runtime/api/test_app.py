@@ -1,6 +1,7 @@
 """What HTTP makes of the generator's chunks and errors."""
 
 import json
+import logging
 import socket
 from typing import Any
 
@@ -71,6 +72,38 @@ def test_streamed_answer(app: App) -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     assert totals["usage"]["total_tokens"] == 5
     assert done == "[DONE]"
+
+
+def tool(name: str, **properties: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_header_has_the_keywords_of_tools_that_are_not_enforced(
+    app: App, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    tags = {"type": "array", "uniqueItems": True}
+    tools = [tool("search", tags=tags), tool("other", **{"my\nkéy": {"not": {}}})]
+    response = app.chat(tools=tools, stream=stream)
+    assert response.headers["X-Edgepack-Ignored-Keywords"] == (
+        'search.properties.tags.uniqueItems, other.properties["my\\nk\\u00e9y"].not'
+    )
+    [line] = [line for line in caplog.records if line.message == "keywords_ignored"]
+    assert vars(line)["edgepack_fields"] == {"keywords": "not uniqueItems", "count": 2}
+
+
+def test_no_header_without_such_keywords(app: App) -> None:
+    response = app.chat(tools=[tool("search", tags={"type": "array"})])
+    assert "X-Edgepack-Ignored-Keywords" not in response.headers
+
+
+def test_header_is_cut_to_its_bound(app: App) -> None:
+    properties = {f"{'p' * 30}{number}": {"not": {}} for number in range(60)}
+    header = app.chat(tools=[tool("f", **properties)]).headers["X-Edgepack-Ignored-Keywords"]
+    assert len(header) == 1000
+    assert header.endswith("...")
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -292,6 +292,21 @@ def test_formats_of_answers_become_guidance() -> None:
     assert anything == Guidance(kind="lark_grammar", data="\n".join(any_object_rules()) + "\n")
 
 
+@pytest.mark.parametrize(
+    ("fields", "free_until"),
+    [
+        ({"response_format": {"type": "json_object"}}, ""),
+        ({"tools": [WEATHER], "tool_choice": "required"}, ""),
+        ({"tools": [WEATHER]}, "<tool_call>"),
+    ],
+)
+def test_stop_strings_apply_to_free_text(fields: dict[str, Any], free_until: str) -> None:
+    generation = parse(stop="}", **fields).generation
+    assert generation.stop == ("}",)
+    assert generation.guidance is not None
+    assert generation.guidance.free_until == free_until
+
+
 def test_schema_that_cannot_be_kept_to_is_refused_by_its_keyword() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     form = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
