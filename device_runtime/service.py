@@ -12,6 +12,7 @@ from functools import partial
 import device_runtime
 from device_runtime import doctor
 from device_runtime.api.app import Api
+from device_runtime.api.openai_responses.store import ResponseStore
 from device_runtime.api.served_model import ServedModel
 from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
@@ -137,6 +138,7 @@ class Service:
             served,
             max_body_bytes=config.max_body_kib << 10,
             runtime_folder=self._runtime_folder,
+            store=ResponseStore(config.stored_responses, config.stored_responses_mib << 20),
         )
         self._server: Server | None = None
         self._socket: socket.socket | None = None

@@ -17,6 +17,8 @@ from device_runtime.api.chat_requests import parse_chat
 from device_runtime.api.completion_requests import parse_completion
 from device_runtime.api.errors import ApiError
 from device_runtime.api.generation import Endpoint, Generation, Generator, response
+from device_runtime.api.openai_responses.endpoints import Responses
+from device_runtime.api.openai_responses.store import ResponseStore
 from device_runtime.api.outcomes import ApiEndpoint, error_response
 from device_runtime.api.response_types import Model, ModelList
 from device_runtime.api.responses import ChatAnswer, CompletionAnswer
@@ -45,6 +47,7 @@ class Api:
         served: the model that answers.
         max_body_bytes: maximum size of a request body.
         runtime_folder: folder for the hold on updates; None if systemd made none.
+        store: keeps responses for later requests.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Api:
         *,
         max_body_bytes: int = 1 << 20,
         runtime_folder: Path | None = None,
+        store: ResponseStore | None = None,
     ) -> None:
         self._status = status
         self._served = served
@@ -69,6 +73,7 @@ class Api:
             fingerprint=f"fp_{status().identity.release[:12]}",
             max_body_bytes=max_body_bytes,
         )
+        self._responses = Responses(self._generation, store or ResponseStore(0, 0))
         self._created = int(time.time())
 
     def app(self, extra: Iterable[Route] = ()) -> Starlette:
@@ -81,6 +86,7 @@ class Api:
             routes=[
                 Route("/v1/chat/completions", self._generation.at(CHAT), methods=["POST"]),
                 Route("/v1/completions", self._generation.at(COMPLETIONS), methods=["POST"]),
+                *self._responses.routes(),
                 Route("/v1/models", self._models),
                 Route("/v1/models/{model:path}", self._model),
                 Route("/v1/status", self._full_status),

@@ -31,7 +31,20 @@ TURN_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 """The same for messages: fields that OpenAI's clients send back with an earlier answer."""
 
 # In Python, unlike in JSON Schema, `$` also matches before a trailing line break.
-_Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}(?!\n)$")]
+Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}(?!\n)$")]
+
+
+Parameters = Annotated[
+    dict[str, Any] | None,
+    Meta(
+        description="JSON schema of the arguments, of the type `object`; without it, the "
+        "function takes none.",
+        extra_json_schema={
+            "if": {"type": "object", "minProperties": 1},
+            "then": {"properties": {"type": {"const": "object"}}, "required": ["type"]},
+        },
+    ),
+]
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,7 +60,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A function and the arguments of its call."""
 
-    name: _Name
+    name: Name
     arguments: Annotated[str, Meta(description="The arguments, as a string of JSON.")]
 
 
@@ -90,19 +103,9 @@ class Turn(msgspec.Struct, frozen=True):
 class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A function that may be called."""
 
-    name: _Name
+    name: Name
     description: str | None = None
-    parameters: Annotated[
-        dict[str, Any] | None,
-        Meta(
-            description="JSON schema of the arguments, of the type `object`; without it, the "
-            "function takes none.",
-            extra_json_schema={
-                "if": {"type": "object", "minProperties": 1},
-                "then": {"properties": {"type": {"const": "object"}}, "required": ["type"]},
-            },
-        ),
-    ] = None
+    parameters: Parameters = None
     strict: Annotated[
         bool | None, Meta(description="Guarantee arguments that conform to the schema.")
     ] = None
@@ -152,7 +155,7 @@ ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedToolChoice
 class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The schema of an answer."""
 
-    name: _Name
+    name: Name
     schema: Annotated[Any, Meta(description="JSON schema; see docs/structured-output.md.")] = None
     description: str | None = None
     strict: bool | None = None

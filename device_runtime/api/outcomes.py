@@ -21,6 +21,7 @@ class ApiEndpoint(StrEnum):
 
     CHAT = "chat"
     COMPLETION = "completion"
+    RESPONSES = "responses"
 
 
 class ObservedRequest:

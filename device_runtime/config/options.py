@@ -129,6 +129,18 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_messages: Annotated[
         int, Meta(ge=1, le=100_000, description="Maximum messages of a request.")
     ] = 1000
+    stored_responses: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Responses that are kept in memory for previous_response_id, the latest "
+            "ones; 0 keeps none.",
+        ),
+    ] = 256
+    stored_responses_mib: Annotated[
+        int, Meta(ge=1, le=65536, description="Memory (MiB) for the responses that are kept.")
+    ] = 8
     max_connections: Annotated[
         int, Meta(ge=1, le=65536, description="Maximum concurrent connections.")
     ] = 128
