@@ -132,19 +132,7 @@ class ChatAnswer:
     def _logprobs(self, tokens: Sequence[TokenLogprob]) -> objects.ChatLogprobs | None:
         if self._parsed.generation.logprobs is None:
             return None
-        content = [
-            objects.TokenLogprobs(
-                token=_shown(token.data),
-                logprob=token.logprob,
-                bytes=list(token.data),
-                top_logprobs=[
-                    objects.Logprob(token=_shown(data), logprob=logprob, bytes=list(data))
-                    for data, logprob in token.top
-                ],
-            )
-            for token in tokens
-        ]
-        return objects.ChatLogprobs(content=content, refusal=None)
+        return objects.ChatLogprobs(content=token_logprobs(tokens), refusal=None)
 
 
 class CompletionAnswer:
@@ -228,6 +216,22 @@ class CompletionAnswer:
             ],
             text_offset=offsets,
         )
+
+
+def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[objects.TokenLogprobs]:
+    """Convert log probabilities to objects of the API."""
+    return [
+        objects.TokenLogprobs(
+            token=_shown(token.data),
+            logprob=token.logprob,
+            bytes=list(token.data),
+            top_logprobs=[
+                objects.Logprob(token=_shown(data), logprob=logprob, bytes=list(data))
+                for data, logprob in token.top
+            ],
+        )
+        for token in tokens
+    ]
 
 
 def _begin(meta: objects.ResponseMeta, kind: str) -> dict[str, Any]:
