@@ -161,7 +161,31 @@ class OutputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The form of the answer."""
 
+    effort: Annotated[
+        Literal["low", "medium", "high", "xhigh", "max"] | None, Meta(description="Ignored.")
+    ] = None
     format: OutputFormat | None = None
+
+
+class _Thinking(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
+    """A choice of thinking before the answer."""
+
+
+class ThinkingDisabled(_Thinking, frozen=True, tag="disabled"):
+    """The model does not think."""
+
+
+class ThinkingAdaptive(_Thinking, frozen=True, tag="adaptive"):
+    """The model decides."""
+
+    display: _Ignored = None
+
+
+class ThinkingEnabled(_Thinking, frozen=True, tag="enabled"):
+    """The model thinks."""
+
+    budget_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    display: _Ignored = None
 
 
 class CountTokensBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,6 +204,10 @@ class CountTokensBody(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Whether to call tools, and which; the default is `auto`."),
     ] = None
     output_config: OutputConfig | None = None
+    thinking: Annotated[
+        ThinkingDisabled | ThinkingAdaptive | ThinkingEnabled | None,
+        Meta(description="Whether to think first; refused if `enabled` and the model cannot."),
+    ] = None
 
 
 class MessagesBody(CountTokensBody, frozen=True, kw_only=True):

@@ -70,6 +70,9 @@ def _body(data: bytes, kind: type[B]) -> B:
 def _parsed(
     body: bodies.CountTokensBody, sampling: dict[str, Any], served: ServedModel
 ) -> ParsedRequest:
+    if isinstance(body.thinking, bodies.ThinkingEnabled):
+        message = f"thinking: the model {body.model!r} does not think"
+        raise ApiError(message, param="thinking", code="unsupported_value")
     turns = _Turns()
     if body.system:
         turns.add("system", body.system, "system")
