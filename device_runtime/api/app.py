@@ -1,4 +1,4 @@
-"""The HTTP API: OpenAI's endpoints, health, status and metrics."""
+"""The HTTP API: the endpoints of OpenAI, Anthropic and Ollama, health, status and metrics."""
 
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -13,10 +13,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from device_runtime.api import openapi, update_hold
+from device_runtime.api.anthropic import endpoints as anthropic
 from device_runtime.api.chat_requests import parse_chat
 from device_runtime.api.completion_requests import parse_completion
 from device_runtime.api.errors import ApiError
 from device_runtime.api.generation import Endpoint, Generation, Generator, response
+from device_runtime.api.ollama.endpoints import OllamaApi
 from device_runtime.api.openai_responses.endpoints import Responses
 from device_runtime.api.openai_responses.store import ResponseStore
 from device_runtime.api.outcomes import ApiEndpoint, error_response
@@ -87,6 +89,8 @@ class Api:
                 Route("/v1/chat/completions", self._generation.at(CHAT), methods=["POST"]),
                 Route("/v1/completions", self._generation.at(COMPLETIONS), methods=["POST"]),
                 *self._responses.routes(),
+                *anthropic.routes(self._generation),
+                *OllamaApi(self._generation, self._status).routes(),
                 Route("/v1/models", self._models),
                 Route("/v1/models/{model:path}", self._model),
                 Route("/v1/status", self._full_status),
@@ -110,12 +114,16 @@ class Api:
         return self._generation.chat(body)
 
     async def _models(self, request: Request) -> Response:
+        if anthropic.VERSION_HEADER in request.headers:
+            return response(anthropic.model_page(self._served.models, self._created))
         return response(ModelList([self._model_object(name) for name in self._served.models]))
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["model"]
         if name not in self._served.models:
             raise ApiError(f"the model {name!r} does not exist", status=404, code="model_not_found")
+        if anthropic.VERSION_HEADER in request.headers:
+            return response(anthropic.model_info(name, self._created))
         return response(self._model_object(name))
 
     def _model_object(self, name: str) -> Model:
@@ -154,7 +162,8 @@ def on_api_error(request: Request, error: Exception) -> Response:
     """Return the error as an HTTP response."""
     assert isinstance(error, ApiError)
     # The rest of an oversized body stays unread, so the connection cannot be reused.
-    return error_response(error, {"Connection": "close"} if error.status == 413 else None)
+    headers = {"Connection": "close"} if error.status == 413 else None
+    return error_response(error, request.url.path, headers)
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:
@@ -165,7 +174,7 @@ def _on_http_error(request: Request, error: Exception) -> Response:
         HTTPStatus.METHOD_NOT_ALLOWED: f"method {request.method} not allowed for {path}",
     }
     message = messages.get(HTTPStatus(error.status_code), f"{error.detail}: {path}")
-    return error_response(ApiError(message, status=error.status_code), error.headers)
+    return error_response(ApiError(message, status=error.status_code), path, error.headers)
 
 
 def _on_disconnect(request: Request, error: Exception) -> Response:
@@ -174,4 +183,4 @@ def _on_disconnect(request: Request, error: Exception) -> Response:
 
 
 def _on_error(request: Request, error: Exception) -> Response:
-    return error_response(ApiError("internal error", status=500))
+    return error_response(ApiError("internal error", status=500), request.url.path)

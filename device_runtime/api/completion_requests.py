@@ -1,5 +1,7 @@
 """Parsing of raw completion requests: JSON in, a request to the engine out. Pure functions."""
 
+from typing import Any
+
 from device_runtime.api.completion_types import COMPLETION_WITHOUT_EFFECT, CompletionBody
 from device_runtime.api.errors import ApiError
 from device_runtime.api.fields import convert, decode
@@ -17,7 +19,19 @@ def parse_completion(data: bytes, served: ServedModel) -> ParsedRequest:
     Raises:
         ApiError: a field is invalid or not supported; the error names it.
     """
-    fields = decode(data)
+    return completion_request(decode(data), served)
+
+
+def completion_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
+    """Translate the fields of a raw completion request.
+
+    Args:
+        fields: as in the body of the request, or translated from another API.
+        served: the model to answer the request.
+
+    Raises:
+        ApiError: a field is invalid or not supported; the error names it.
+    """
     check_body(fields, CompletionBody, COMPLETION_WITHOUT_EFFECT)
     body = convert(fields, CompletionBody)
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -32,6 +32,8 @@ MAX_HEADER = 1000
 
 log = logging.getLogger(__name__)
 
+P = TypeVar("P", bound=ParsedRequest)
+
 
 class Generator(Protocol):
     """A source of answers: the supervisor, or a fake."""
@@ -42,7 +44,7 @@ class Generator(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class Endpoint(Generic[P]):
     """An endpoint that generates: what its requests and answers look like.
 
     Attributes:
@@ -55,8 +57,8 @@ class Endpoint:
 
     label: ApiEndpoint
     prompt: str
-    parse: Callable[[bytes, ServedModel], ParsedRequest]
-    answer: Callable[[ResponseMeta, ParsedRequest, ServedModel], Answer]
+    parse: Callable[[bytes, ServedModel], P]
+    answer: Callable[[ResponseMeta, P, ServedModel], Answer]
     frames: Frames = EVENTS
 
 
@@ -105,7 +107,7 @@ class Generation:
             async for chunk in chunks:
                 yield chunk
 
-    def at(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    def at(self, endpoint: Endpoint[P]) -> Callable[[Request], Awaitable[Response]]:
         """Return the handler of an endpoint, for its route."""
 
         async def handle(request: Request) -> Response:
@@ -134,7 +136,7 @@ class Generation:
                 raise too_large
         return bytes(data)
 
-    async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
+    async def _answer(self, request: Request, endpoint: Endpoint[P]) -> Response:
         entry = request.scope.get("state", {}).get("log", {})
         observed = ObservedRequest(
             endpoint.label, endpoint.prompt, self._stats, self._metrics, entry

@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
+from device_runtime.api.anthropic.response_types import ErrorMessage
 from device_runtime.api.errors import ApiError
+from device_runtime.api.ollama.response_types import OllamaError
 from device_runtime.errors import PROMPT, DeviceError
 from device_runtime.inference.engine import FinishReason, GenerationChunk, Usage
 from device_runtime.status.metrics import Metrics
@@ -22,6 +24,10 @@ class ApiEndpoint(StrEnum):
     CHAT = "chat"
     COMPLETION = "completion"
     RESPONSES = "responses"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
+    OLLAMA_CHAT = "ollama_chat"
+    OLLAMA_GENERATE = "ollama_generate"
 
 
 class ObservedRequest:
@@ -77,8 +83,10 @@ class ObservedRequest:
         self._log["outcome"] = outcome
 
     def _usage(self, usage: Usage) -> None:
-        self._stats.measure(usage)
-        self._metrics.count_tokens(usage)
+        if usage.completion_tokens:
+            # Else nothing was generated, and no prompt was prefilled.
+            self._stats.measure(usage)
+            self._metrics.count_tokens(usage)
         self._log |= {
             "prompt_tokens": usage.prompt_tokens,
             "cached_tokens": usage.cached_tokens,
@@ -108,15 +116,22 @@ def api_error(error: DeviceError, prompt: str) -> ApiError:
     )
 
 
-def error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an error as an HTTP response.
+def error_response(
+    error: ApiError, path: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an error as an HTTP response, in the form of the API that the path belongs to.
 
     Args:
         error: source of the status, the body and the Retry-After header.
+        path: path of the request; empty if it is not known.
         headers: further headers to send.
     """
     headers = dict(headers or {})
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
-    body = msgspec.json.encode(error.body)
-    return Response(body, error.status, headers, media_type="application/json")
+    body: msgspec.Struct = error.body
+    if f"{path}/".startswith("/v1/messages/"):
+        body = ErrorMessage.of(error)
+    elif f"{path}/".startswith("/api/"):
+        body = OllamaError.of(error)
+    return Response(msgspec.json.encode(body), error.status, headers, media_type="application/json")

@@ -16,6 +16,30 @@ from device_runtime.tokenizer.files import (
 from device_runtime.tools.dialect import Dialect
 
 
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """The properties of a model that clients are told.
+
+    Attributes:
+        architecture: architecture as the source names it, `LlamaForCausalLM`.
+        parameters: number of weights; 0 if not known.
+        recipe: name of the recipe of its weights.
+        license: SPDX expression; empty if not known.
+        size_bytes: size of its files.
+        digest: digest of its release.
+        context_length: maximum length of prompt and answer together, tokens.
+        template: its chat template, the one for tools if it has two.
+    """
+
+    architecture: str = ""
+    parameters: int = 0
+    recipe: str = ""
+    license: str = ""
+    size_bytes: int = 0
+    digest: str = ""
+    context_length: int = 0
+    template: str = ""
+
+
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model that answers requests, and the limits of its answers.
 
@@ -28,6 +52,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         adapters: names of the model's adapters.
         max_messages: maximum number of messages in a conversation.
         system_prompt: prepended to conversations without a system turn; empty for none.
+        card: the model's properties.
     """
 
     model: str
@@ -37,6 +62,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     adapters: tuple[str, ...] = ()
     max_messages: int = 1000
     system_prompt: str = ""
+    card: ModelCard = ModelCard()
 
     @classmethod
     def of(
@@ -55,6 +81,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             max_tokens=max_tokens,
             max_messages=max_messages,
             system_prompt=system_prompt,
+            card=ModelCard(template=with_tools),
         )
 
     @classmethod
@@ -64,13 +91,26 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ServiceError: the file with the system prompt cannot be read.
         """
-        return cls.of(
-            release.manifest.model.name,
+        manifest = release.manifest
+        served = cls.of(
+            manifest.model.name,
             release.model_folder,
             max_tokens=config.max_tokens,
             max_messages=config.max_messages,
             system_prompt=config.system_prompt(),
         )
+        sizes = [record.size for record in manifest.records if record.component == "model"]
+        card = ModelCard(
+            architecture=manifest.model.architecture,
+            parameters=manifest.model.parameters,
+            recipe=manifest.quantization.recipe,
+            license=manifest.model.license,
+            size_bytes=sum(sizes),
+            digest=release.digest,
+            context_length=manifest.context_length,
+            template=served.card.template,
+        )
+        return msgspec.structs.replace(served, card=card)
 
     @property
     def dialect_without_tools(self) -> Dialect:

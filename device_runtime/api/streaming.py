@@ -49,6 +49,11 @@ EVENTS = Frames(
 """Server-sent events without names, as of OpenAI's chat completions."""
 
 
+def json_line(data: msgspec.Struct) -> bytes:
+    """Write a line of JSON."""
+    return msgspec.json.encode(data) + b"\n"
+
+
 class AnswerStream(StreamingResponse):
     """One answer in pieces; the generation ends however the response ends.
 

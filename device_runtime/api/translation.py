@@ -17,8 +17,8 @@ def translated(
     """Parse a request that was translated from another API.
 
     Args:
-        parse: `chat_request`, say.
-        fields: the request's fields, as in OpenAI's chat completions.
+        parse: `chat_request` or `completion_request`.
+        fields: the request's fields, as in OpenAI's API.
         places: the original path of a field, by its path in `fields`; fields that are not listed
             have the same path in both.
         served: the model to answer the request.

@@ -80,6 +80,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         guidance: constraint on the answer's text; None for unconstrained text.
         shown: special tokens that are part of the answer's text: id and text.
         adapter: name of an adapter of the release; empty for the model itself.
+        counts: only count the prompt's tokens, however many they are.
     """
 
     prompt: tuple[Message, ...] | str
@@ -102,6 +103,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     guidance: Guidance | None = None
     shown: tuple[tuple[int, str], ...] = ()
     adapter: str = ""
+    counts: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +157,8 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
         tokens: tokens of this answer generated so far.
         logprobs: log probabilities of the tokens that this chunk adds, if requested.
         finish_reason: reason the answer ended; only in its last chunk.
+        stop: the stop string that ended the answer; empty in all other chunks.
+        prompt_tokens: length of the prompt; only in the first chunk.
         usage: usage of the request; only in the last chunk of the last answer.
     """
 
@@ -164,6 +168,8 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
+    stop: str = ""
+    prompt_tokens: int = 0
     usage: Usage | None = None
 
 

@@ -149,11 +149,17 @@ class GenAIEngine:
     ) -> Generator[GenerationChunk]:
         """See `Engine.generate`."""
         prompt = self._model.encode(request)
+        if request.counts:
+            yield GenerationChunk(prompt_tokens=len(prompt))
+            yield GenerationChunk(
+                finish_reason=FinishReason.STOP, usage=_Progress(len(prompt)).usage
+            )
+            return
         length = min(len(prompt) + request.max_tokens, self._model.context_length)
         self._check(request, length)
         progress = _Progress(len(prompt))
         slot = self._slot(request, prompt, length)
-        yield GenerationChunk()
+        yield GenerationChunk(prompt_tokens=len(prompt))
         while slot is None:
             if cancelled():
                 yield GenerationChunk(finish_reason=FinishReason.CANCELLED, usage=progress.usage)
@@ -342,7 +348,7 @@ class GenAIEngine:
         rest, stopped = stops.rest()
         if stopped and reason is FinishReason.LENGTH:
             reason = FinishReason.STOP
-        yield _end(job, reason, text + rest, tokens, index=index)
+        yield _end(job, reason, text + rest, tokens, index=index, stop=stops.match)
         return reason
 
     def _logprobs(
@@ -381,11 +387,17 @@ class GenAIEngine:
         stream = self._model.stream(job.request)
         text, stopped = stops.push("".join(map(stream.push, answer)))
         reason = FinishReason.STOP if ends or stopped else FinishReason.LENGTH
-        yield _end(job, reason, text + stops.rest()[0], tokens)
+        yield _end(job, reason, text + stops.rest()[0], tokens, stop=stops.match)
 
 
 def _end(
-    job: _Job, reason: FinishReason, text: str = "", tokens: int = 0, *, index: int = 0
+    job: _Job,
+    reason: FinishReason,
+    text: str = "",
+    tokens: int = 0,
+    *,
+    index: int = 0,
+    stop: str = "",
 ) -> GenerationChunk:
     """Return an answer's last chunk."""
     over = index == job.request.n - 1 or reason is FinishReason.CANCELLED
@@ -394,5 +406,6 @@ def _end(
         text=text,
         tokens=tokens,
         finish_reason=reason,
+        stop=stop,
         usage=job.progress.usage if over else None,
     )

@@ -160,7 +160,7 @@ class GenAIModel:
                 hint="Leave it out.",
             )
         tokens = np.asarray(ids, np.int32)
-        if len(tokens) >= self.context_length:
+        if len(tokens) >= self.context_length and not request.counts:
             raise PromptTooLongError(
                 f"the prompt has {len(tokens)} tokens; this model's context length is "
                 f"{self.context_length} tokens, prompt and answer together",

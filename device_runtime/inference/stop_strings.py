@@ -8,9 +8,13 @@ class StopStrings:
         stops: the stop strings.
         free_until: text with which the free text of the answer ends: nothing is detected from there
             on. None if all of the answer is free, empty if nothing is.
+
+    Attributes:
+        match: the stop string that ended the text; empty before.
     """
 
     def __init__(self, stops: tuple[str, ...], free_until: str | None = None) -> None:
+        self.match = ""
         self._stops = stops
         self._free_until = free_until
         self._held = ""
@@ -31,10 +35,11 @@ class StopStrings:
             end = text.find(self._free_until)
             undecided = overlap(text, self._free_until) if end < 0 else 0
         free = text if end < 0 else text[:end]
-        matches = [(at, at + len(stop)) for stop in self._stops if (at := free.find(stop)) >= 0]
-        certain = [at for at, after in matches if after <= len(text) - undecided]
+        matches = [(at, stop) for stop in self._stops if (at := free.find(stop)) >= 0]
+        certain = [(at, stop) for at, stop in matches if at + len(stop) <= len(text) - undecided]
         if certain:
-            return text[: min(certain)], True
+            at, self.match = min(certain)
+            return text[:at], True
         if end >= 0:
             self._stops = ()
             self._free_until = None

@@ -28,6 +28,9 @@ LONGEST_DELAY_S = 5.0
 MAX_ADDRESSES = 1000
 """Addresses that are remembered, the latest ones."""
 
+ANTHROPIC_HEADER = "x-api-key"
+"""Header in which Anthropic's clients send the key."""
+
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths that need no key: probes have none, and learn only that the service works."""
 
@@ -79,14 +82,15 @@ class RequireKey:
         if scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
-        values = Headers(scope=scope).getlist("authorization")
-        # With two headers, a proxy on the way may have checked the other one.
-        scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-        if scheme.lower() != "bearer":
-            message = "an API key is required: send the header Authorization: Bearer KEY"
+        key = _key(Headers(scope=scope))
+        if key is None:
+            message = (
+                "an API key is required: send one header, either Authorization: Bearer KEY or "
+                "x-api-key: KEY"
+            )
             await _refuse(scope, receive, send, message, 'Bearer realm="edgepack"')
             return
-        name = self._keys.name_of(key.strip())
+        name = self._keys.name_of(key)
         if name is None:
             await asyncio.sleep(self._guesses.delay_s(_address(scope), time.monotonic()))
             message = "this API key is not valid"
@@ -96,6 +100,18 @@ class RequireKey:
             return
         scope.setdefault("state", {})["key_name"] = name
         await self._app(scope, receive, send)
+
+
+def _key(headers: Headers) -> str | None:
+    """Return the key of a request; None for none, or for several."""
+    bearers, keys = headers.getlist("authorization"), headers.getlist(ANTHROPIC_HEADER)
+    # With two headers, a proxy on the way may have checked the other one.
+    if len(bearers) + len(keys) != 1:
+        return None
+    if keys:
+        return keys[0].strip()
+    scheme, _, key = bearers[0].partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
 
 
 class Guesses:
@@ -177,9 +193,10 @@ def _same(origin: str, host: str) -> bool:
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, message: str, challenge: str) -> None:
     error = ApiError(message, status=HTTPStatus.UNAUTHORIZED, code="invalid_api_key")
-    await error_response(error, {"WWW-Authenticate": challenge})(scope, receive, send)
+    headers = {"WWW-Authenticate": challenge}
+    await error_response(error, scope["path"], headers)(scope, receive, send)
 
 
 async def _forbid(scope: Scope, receive: Receive, send: Send, message: str) -> None:
     error = ApiError(message, status=HTTPStatus.FORBIDDEN, code="forbidden_origin")
-    await error_response(error)(scope, receive, send)
+    await error_response(error, scope["path"])(scope, receive, send)

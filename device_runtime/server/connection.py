@@ -133,12 +133,12 @@ class Connection(H11Protocol):
         size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
         names = {name for name, _ in scope["headers"]}
         if size > MAX_HEAD_BYTES:
-            await _refusal(_LARGE_HEAD)(scope, receive, send)
+            await _refusal(_LARGE_HEAD, scope["path"])(scope, receive, send)
         elif {b"content-length", b"transfer-encoding"} <= names:
             # A proxy may go by the other one, and take the rest for a request: RFC 9112, 6.1.
-            await _refusal(_TWO_LENGTHS)(scope, receive, send)
+            await _refusal(_TWO_LENGTHS, scope["path"])(scope, receive, send)
         elif self._is_full and scope["path"] != ALWAYS_ANSWERED:
-            await _refusal(_FULL)(scope, receive, send)
+            await _refusal(_FULL, scope["path"])(scope, receive, send)
         else:
             await self._api(scope, receive, send)
 
@@ -182,7 +182,8 @@ class Connection(H11Protocol):
             # To the application, the client has disconnected.
             self.cycle.disconnected = True
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            response = _refusal(error)
+            path = self.cycle.scope["path"] if self.cycle is not None else ""
+            response = _refusal(error, path)
             for event in (
                 h11.Response(status_code=error.status, headers=response.raw_headers),
                 h11.Data(data=bytes(response.body)),
@@ -192,5 +193,5 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-def _refusal(error: ApiError) -> Response:
-    return error_response(error, {"Connection": "close"})
+def _refusal(error: ApiError, path: str) -> Response:
+    return error_response(error, path, {"Connection": "close"})

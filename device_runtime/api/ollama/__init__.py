@@ -1,0 +1,1 @@
+"""Ollama's API, as a translation onto chat and completion requests."""

@@ -1,0 +1,212 @@
+"""Parsing of Ollama's requests: each becomes a chat or completion request, whose rules apply."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from device_runtime.api.chat_requests import chat_request
+from device_runtime.api.completion_requests import completion_request
+from device_runtime.api.errors import ApiError
+from device_runtime.api.fields import check_fields, convert, decode
+from device_runtime.api.ollama import request_types as bodies
+from device_runtime.api.requests import ParsedRequest
+from device_runtime.api.served_model import ServedModel
+from device_runtime.api.translation import translated
+
+LATEST = ":latest"
+"""Tag of a model's name that says nothing."""
+LONGEST = 2**31 - 1
+"""Tokens of an answer that only the context ends."""
+
+B = TypeVar("B", bound=bodies.Body)
+
+_OPTIONS = {
+    "num_predict": "max_tokens",
+    "repeat_penalty": "repetition_penalty",
+    **{
+        name: name
+        for name in (
+            "stop",
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "seed",
+            "presence_penalty",
+            "frequency_penalty",
+        )
+    },
+}
+"""Fields of OpenAI's requests by the options that set them."""
+
+_PLACES = {field: f"options.{option}" for option, field in _OPTIONS.items()} | {
+    "response_format": "format",
+    "response_format.json_schema.schema": "format",
+}
+
+
+class OllamaRequest(ParsedRequest, frozen=True, kw_only=True):
+    """A request, checked and translated.
+
+    Attributes:
+        done_reason: reason of the end that is sent for a request without a prompt, which generates
+            nothing; None for a request with one.
+    """
+
+    done_reason: Literal["load", "unload"] | None = None
+
+
+def parse_ollama_chat(data: bytes, served: ServedModel) -> OllamaRequest:
+    """Parse the body of a chat.
+
+    Args:
+        data: JSON.
+        served: the model to answer the request.
+
+    Raises:
+        ApiError: a field is invalid or not supported; the error names it.
+    """
+    fields = decode(data)
+    check_fields(fields, bodies.OllamaChatBody, bodies.CHAT_WITHOUT_EFFECT)
+    turns = fields.get("messages")
+    for number, turn in enumerate(turns if isinstance(turns, list) else []):
+        if isinstance(turn, dict):
+            where = f"messages[{number}]."
+            check_fields(turn, bodies.ChatMessage, bodies.MESSAGE_WITHOUT_EFFECT, where=where)
+    body = _body(fields, bodies.OllamaChatBody)
+    if not body.messages:
+        return _load(body, served)
+    messages, places = _messages(body.messages)
+    tools = [{"type": "function"} | tool for tool in body.tools or ()]
+    return _parsed(chat_request, body, served, {"messages": messages, "tools": tools}, places)
+
+
+def parse_ollama_generate(data: bytes, served: ServedModel) -> OllamaRequest:
+    """Parse the body of a request for an answer to one prompt; see `parse_ollama_chat`."""
+    fields = decode(data)
+    check_fields(fields, bodies.OllamaGenerateBody, bodies.GENERATE_WITHOUT_EFFECT)
+    body = _body(fields, bodies.OllamaGenerateBody)
+    if not body.prompt:
+        return _load(body, served)
+    if body.raw:
+        for name in ("format", "system", "think"):
+            if getattr(body, name):
+                raise ApiError(
+                    f"raw cannot be combined with {name}", param="raw", code="unsupported_value"
+                )
+        return _parsed(completion_request, body, served, {"prompt": body.prompt}, {})
+    messages = [{"role": "user", "content": body.prompt}]
+    places = {"messages": "prompt"}
+    if body.system:
+        messages.insert(0, {"role": "system", "content": body.system})
+    return _parsed(chat_request, body, served, {"messages": messages}, places)
+
+
+def _body(fields: dict[str, Any], kind: type[B]) -> B:
+    options = fields.get("options")
+    if isinstance(options, dict):
+        check_fields(
+            options,
+            bodies.Options,
+            bodies.OPTIONS_WITHOUT_EFFECT,
+            where="options.",
+            ignored=bodies.OPTIONS_IGNORED,
+        )
+    return convert(fields, kind)
+
+
+def _parsed(
+    parse: Callable[[dict[str, Any], ServedModel], ParsedRequest],
+    body: bodies.Body,
+    served: ServedModel,
+    prompt: dict[str, Any],
+    places: dict[str, str],
+) -> OllamaRequest:
+    if body.think:
+        raise ApiError(
+            f"think: the model {body.model!r} does not think",
+            param="think",
+            code="unsupported_value",
+        )
+    options = body.options or bodies.Options()
+    fields = {field: getattr(options, name) for name, field in _OPTIONS.items()}
+    if options.num_predict is not None and options.num_predict <= 0:
+        fields["max_tokens"] = LONGEST
+    fields |= prompt | {
+        "model": body.model.removesuffix(LATEST),
+        "stream": body.stream is not False,
+        "logprobs": body.logprobs,
+        "top_logprobs": body.top_logprobs,
+        "response_format": _response_format(body.format),
+    }
+    if parse is completion_request:
+        fields["logprobs"] = (body.top_logprobs or 0) if body.logprobs else None
+        del fields["top_logprobs"], fields["response_format"]
+    parsed = translated(parse, fields, _PLACES | places, served)
+    return OllamaRequest(**msgspec.structs.asdict(parsed) | {"model": body.model})
+
+
+def _load(body: bodies.Body, served: ServedModel) -> OllamaRequest:
+    """Return a request that waits until the model is loaded, and generates nothing."""
+    parsed = _parsed(completion_request, body, served, {"prompt": "."}, {})
+    return msgspec.structs.replace(
+        parsed,
+        generation=msgspec.structs.replace(parsed.generation, counts=True),
+        done_reason="unload" if body.keep_alive in (0, "0", "0s") else "load",
+    )
+
+
+def _messages(
+    turns: Sequence[bodies.ChatMessage],
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Translate messages; return them, and their places in the request by those in the result."""
+    messages: list[dict[str, Any]] = []
+    places: dict[str, str] = {}
+    calls: list[tuple[str, str]] = []
+    has_calls = False
+    for number, turn in enumerate(turns):
+        message: dict[str, Any] = {"role": turn.role, "content": turn.content or ""}
+        if turn.role == "tool":
+            if not has_calls:
+                # The client has cut its call off with the start of the conversation.
+                continue
+            message["tool_call_id"] = _called(turn, calls)
+        elif turn.tool_calls:
+            has_calls = True
+            calls = [
+                (call.id or f"call_{number}_{index}", call.function.name)
+                for index, call in enumerate(turn.tool_calls)
+            ]
+            message["tool_calls"] = [
+                {
+                    "id": call_id,
+                    "type": "function",
+                    "function": {
+                        "name": call.function.name,
+                        "arguments": msgspec.json.encode(call.function.arguments).decode(),
+                    },
+                }
+                for (call_id, _), call in zip(calls, turn.tool_calls, strict=True)
+            ]
+        places[f"messages[{len(messages)}]"] = f"messages[{number}]"
+        messages.append(message)
+    return messages, places
+
+
+def _called(turn: bodies.ChatMessage, calls: list[tuple[str, str]]) -> str:
+    """Return the id of a result's call, and take it from the calls that have no result yet."""
+    for call in calls:
+        if turn.tool_call_id in (None, call[0]) and turn.tool_name in (None, call[1]):
+            calls.remove(call)
+            return call[0]
+    # As for chat requests: the error names the message.
+    return turn.tool_call_id or turn.tool_name or ""
+
+
+def _response_format(form: Any) -> dict[str, Any] | None:
+    if not form:
+        return None
+    if form == "json":
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form}}
