@@ -42,7 +42,7 @@ class UnsupportedSchemaError(RequestError):
 
     @property
     def path(self) -> str:
-        """Where the keyword is, `$.properties.a.uniqueItems`."""
+        """Return the path of the keyword, `$.properties.a.uniqueItems`."""
         return "$" + "".join(map(_shown, self.steps))
 
 

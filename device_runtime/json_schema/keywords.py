@@ -76,7 +76,7 @@ MAX_REFERENCES = 64
 
 @dataclass
 class Work:
-    """What a schema has cost: shapes that were merged or compared."""
+    """Cost of a schema: shapes that were merged or compared."""
 
     done: int = 0
 

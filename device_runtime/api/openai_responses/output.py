@@ -26,7 +26,7 @@ class OpenItem:
     """
 
     prefix = ""
-    """What its id begins with."""
+    """Start of its id."""
 
     def __init__(self, index: int, response_id: str) -> None:
         self._text = ""

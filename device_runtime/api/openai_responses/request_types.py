@@ -225,7 +225,7 @@ class TextOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReasoningOptions(msgspec.Struct, frozen=True):
-    """How the model thinks, and how its thoughts are returned."""
+    """Options of thinking, and of how thoughts are returned."""
 
     effort: Annotated[
         Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None,
