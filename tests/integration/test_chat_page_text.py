@@ -1,52 +1,20 @@
 """What a model writes, shown by the chat page in Chromium: hostile, damaged, Markdown."""
 
-import asyncio
 import re
-import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from device_runtime.api.app import Api
-from device_runtime.api.served_model import ServedModel
-from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest
-from device_runtime.server import page
-from device_runtime.server.listener import Server, bind, url_of
-from device_runtime.status.report import RequestStats
-from device_runtime.tools.dialect import Dialect
-from tests.support.browser import Seen, answers, send
-from tests.support.fakes import runtime_status, usage
+from tests.support.browser import Seen, answers, echoing, send
 
 pytestmark = pytest.mark.requires("chromium")
 
 
-class Echo:
-    """Implements `Generator`: gives the last message back, a few characters at a time."""
-
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
-        text = request.prompt[-1].content if request.prompt else ""  # type: ignore[union-attr]
-        yield GenerationChunk()
-        for at in range(0, len(text), 7):
-            yield GenerationChunk(text=text[at : at + 7], tokens=1)
-        yield GenerationChunk(finish_reason=FinishReason.STOP, usage=usage())
-
-
 @pytest.fixture(scope="module")
 def echo_url() -> Iterator[str]:
-    stats = RequestStats()
-    served = ServedModel(model="<b>tiny</b>", dialect=Dialect.of(""), max_tokens=64)
-    app = Api(Echo(), stats, lambda: runtime_status(stats), served).app(page.routes())
-    started = threading.Event()
-    server = Server(app, started.set, max_connections=20, client_timeout_s=30)
-    listening = bind("127.0.0.1:0")
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
-    thread.start()
-    assert started.wait(60)
-    yield url_of(listening, tls=False)
-    server.should_exit = True
-    thread.join(timeout=60)
-    listening.close()
+    with echoing() as url:
+        yield url
 
 
 HOSTILE = [

@@ -1,8 +1,85 @@
 """The chat page as its user has it before them."""
 
+import asyncio
+import json
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from playwright.sync_api import Locator, Page
+
+from device_runtime.api.app import Api
+from device_runtime.api.served_model import ServedModel
+from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest
+from device_runtime.server import page as chat_page
+from device_runtime.server.listener import Server, bind, url_of
+from device_runtime.status.report import RequestStats
+from device_runtime.tools.dialect import Dialect
+from tests.support.fakes import runtime_status, usage
+
+COMPLETIONS = "**/v1/chat/completions"
+
+
+class Echo:
+    """Implements `Generator`: gives the last message back, a few characters at a time."""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+        text = request.prompt[-1].content if request.prompt else ""  # type: ignore[union-attr]
+        yield GenerationChunk()
+        for at in range(0, len(text), 7):
+            yield GenerationChunk(text=text[at : at + 7], tokens=1)
+        yield GenerationChunk(finish_reason=FinishReason.STOP, usage=usage())
+
+
+@contextmanager
+def echoing() -> Iterator[str]:
+    """A server with the page, whose model repeats what it is asked; its address."""
+    stats = RequestStats()
+    served = ServedModel(model="<b>tiny</b>", dialect=Dialect.of(""), max_tokens=64)
+    app = Api(Echo(), stats, lambda: runtime_status(stats), served).app(chat_page.routes())
+    started = threading.Event()
+    server = Server(app, started.set, max_connections=20, client_timeout_s=30)
+    listening = bind("127.0.0.1:0")
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+    thread.start()
+    assert started.wait(60)
+    try:
+        yield url_of(listening, tls=False)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=60)
+        listening.close()
+
+
+def answering(page: Page, *deltas: dict[str, Any], finish: str = "stop", tokens: int = 5) -> None:
+    """Has the device answer every question with these deltas."""
+    choices: list[dict[str, Any]] = [
+        *({"delta": delta, "finish_reason": None} for delta in deltas),
+        {"delta": {}, "finish_reason": finish},
+    ]
+    used = {
+        "prompt_tokens": 64,
+        "completion_tokens": tokens,
+        "prompt_tokens_details": {"cached_tokens": 45},
+    }
+    chunks: list[dict[str, Any]] = [{"choices": [choice]} for choice in choices]
+    chunks.append({"choices": [], "usage": used})
+    events = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks] + ["data: [DONE]\n\n"]
+    replace_route(
+        page, lambda route: route.fulfill(content_type="text/event-stream", body="".join(events))
+    )
+
+
+def failing(page: Page, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+    """Has the device refuse every question."""
+    body = {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
+    replace_route(page, lambda route: route.fulfill(status=status, headers=headers, json=body))
+
+
+def replace_route(page: Page, handler: Any) -> None:
+    page.unroute(COMPLETIONS)
+    page.route(COMPLETIONS, handler)
 
 
 class Seen:

@@ -10,11 +10,9 @@ const WORDS = new Map([
 
 /** A failed request; the message is for the user. `status` is 0 if there was no response. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, code = null, retryAfter = 0 } = {}) {
+  constructor(message, status = 0) {
     super(message);
     this.status = status;
-    this.code = code;
-    this.retryAfter = retryAfter;
   }
 }
 
@@ -63,10 +61,11 @@ function wordedError(body, status, response) {
   const known = WORDS.get(status);
   const sentence =
     detail && detail[0].toUpperCase() + detail.slice(1) + (/[.!?]$/.test(detail) ? "" : ".");
-  const message =
-    [known, sentence].filter(Boolean).join(" ") || `The device answered with error ${status}.`;
-  const retryAfter = Number.parseInt(response.headers.get("Retry-After") ?? "", 10) || 0;
-  return new ApiError(message, { status, code: error.code ?? null, retryAfter });
+  const wait = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
+  // Most errors of the device say it themselves.
+  const retry = wait > 0 && !sentence.includes("Try again in") && `Try again in ${wait} s.`;
+  const message = [known, sentence, retry].filter(Boolean).join(" ");
+  return new ApiError(message || `The device answered with error ${status}.`, status);
 }
 
 /** Yields the data of server-sent events (HTML standard, 9.2.6; only the field `data`). */

@@ -1,20 +1,24 @@
-// The page: a conversation, and the list of saved ones.
+// The page: a conversation.
 
-import { newAnswer, receive, summary } from "./answer.js";
-import { refresh, watch } from "./device.js";
-import { LiveMarkdown } from "./markdown.js";
-import { button, copy, finish, messageElement } from "./message.js";
+import { isEmpty, newAnswer, receive, summary } from "./answer.js";
+import { chatsDialog } from "./chats.js";
+import { refresh, usedMemory, watch } from "./device.js";
+import { ShownAnswer, copy, messageElement, toggleDetails } from "./message.js";
+import { complain } from "./notice.js";
 import { beginning, onSaved, sampling, showSettings } from "./settings.js";
 import * as store from "./store.js";
 
 const SAVE_EVERY_MS = 1000;
 const ANNOUNCE_MS = 3000;
 const NEAR_END_PX = 60;
+const CONTINUED = { continue_final_message: true, add_generation_prompt: false };
 
 const at = (id) => document.getElementById(id);
 const log = at("log");
 const question = at("question");
 const empty = at("empty");
+// There, a focused field brings up a keyboard that hides half of the page.
+const touch = matchMedia("(pointer: coarse)");
 
 let chat;
 /** The answer in progress: its AbortController, and a promise of its end. */
@@ -26,15 +30,16 @@ function newChat() {
   return { id: number.toString(36), title: "", updated: 0, messages: [] };
 }
 
+/** Opens a chat; null for a new one. */
 async function openChat(opened) {
   await stop();
-  chat = opened;
+  chat = opened ?? newChat();
   const elements = chat.messages.map((message) => messageElement(message));
   log.replaceChildren(...(elements.length ? elements : [empty]));
   showState();
   complain("");
   log.scrollTop = log.scrollHeight;
-  question.focus();
+  if (!touch.matches) question.focus();
 }
 
 function keep() {
@@ -55,22 +60,25 @@ async function ask(text) {
   await answer();
 }
 
-/** Requests and shows the answer to the last message. */
+/** Requests the answer to the last message, or more of the answer that is the last message. */
 async function answer() {
-  const message = newAnswer();
-  const element = messageElement(message, true);
-  element.setAttribute("aria-busy", "true");
-  log.append(element);
-  log.scrollTop = log.scrollHeight;
-  const live = new LiveMarkdown(element.querySelector(".text"));
+  const continues = chat.messages.at(-1).role === "assistant";
   const body = { ...sampling(), messages: [...beginning(), ...chat.messages.map(turn)] };
-  chat.messages.push(message);
+  if (continues) Object.assign(body, CONTINUED);
+  else chat.messages.push(newAnswer());
+  const message = chat.messages.at(-1);
+  const known = message.content.length;
+  const shown = new ShownAnswer(message);
+  if (continues) log.lastElementChild.remove();
+  log.append(shown.element);
+  shown.update();
+  log.scrollTop = log.scrollHeight;
 
   let frame = 0;
   let saved = performance.now();
   const draw = () => {
     frame = 0;
-    following(() => live.update(message.content));
+    following(() => shown.update());
   };
   const grew = () => {
     frame ||= requestAnimationFrame(draw);
@@ -87,12 +95,12 @@ async function answer() {
   const error = await ended;
   cancelAnimationFrame(frame);
   running = null;
-  if (message.content || !error) {
-    following(() => finish(element, message, live));
-    element.removeAttribute("aria-busy");
-    announce(`${message.content}\n${summary(message)}`);
+  if (error && isEmpty(message)) {
+    takeBack(shown.element);
   } else {
-    takeBack(element);
+    message.figures.memory = usedMemory();
+    following(() => shown.finish());
+    announce(`${message.content.slice(known)}\n${summary(message)}`);
   }
   if (chat.messages.length) keep();
   else store.deleteChat(chat.id);
@@ -133,15 +141,12 @@ function showState() {
   const focused = document.activeElement;
   at("send").hidden = running !== null;
   at("stop").hidden = running === null;
-  for (const again of log.querySelectorAll(".again")) {
-    again.hidden = running !== null || again.closest("article") !== log.lastElementChild;
+  for (const choice of log.querySelectorAll(".again, .continue")) {
+    choice.hidden = running !== null || choice.closest("article") !== log.lastElementChild;
   }
-  if (focused === at("send") || focused === at("stop")) question.focus();
-}
-
-function complain(text) {
-  at("problem").textContent = text;
-  at("problem").hidden = !text;
+  if (focused !== at("send") && focused !== at("stop")) return;
+  if (touch.matches) at(running ? "stop" : "send").focus();
+  else question.focus();
 }
 
 /** Has screen readers announce a text; it is removed, so that they do not read it twice. */
@@ -151,40 +156,13 @@ function announce(text) {
 }
 
 function explain(error) {
-  const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
-  complain(error.message + wait);
+  complain(error.message);
   if (error.status === 401) showSettings("key");
 }
 
 function grow() {
   question.style.height = "auto";
   question.style.height = `${question.scrollHeight}px`;
-}
-
-function showChats() {
-  const chats = store.loadChats();
-  at("no-chats").hidden = chats.length > 0;
-  at("chat-list").replaceChildren(...chats.map(listed));
-  if (!at("chats").open) at("chats").showModal();
-}
-
-function listed(kept) {
-  const open = button(kept.title || "Untitled", "open");
-  if (kept.id === chat.id) open.setAttribute("aria-current", "true");
-  open.addEventListener("click", async () => {
-    at("chats").close();
-    if (kept.id !== chat.id) await openChat(kept);
-  });
-  const remove = button("Delete", "delete");
-  remove.setAttribute("aria-label", `Delete ${open.textContent}`);
-  remove.addEventListener("click", async () => {
-    if (kept.id === chat.id) await openChat(newChat());
-    store.deleteChat(kept.id);
-    showChats();
-  });
-  const item = document.createElement("li");
-  item.append(open, remove);
-  return item;
 }
 
 async function onLogClick({ target }) {
@@ -195,6 +173,13 @@ async function onLogClick({ target }) {
     article.remove();
     complain("");
     await answer();
+  } else if (target.matches(".continue") && !running) {
+    complain("");
+    await answer();
+  } else if (target.matches(".example")) {
+    await ask(target.textContent);
+  } else if (target.matches(".details")) {
+    toggleDetails(target);
   } else if (target.matches(".copy-code")) {
     const code = target.closest(".code").querySelector("code");
     copied = await copy(target, code.textContent, code);
@@ -221,11 +206,12 @@ question.addEventListener("keydown", (event) => {
   at("ask").requestSubmit();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !document.querySelector("dialog[open]")) stop();
+  if (event.key === "Escape" && !document.querySelector("dialog[open], :popover-open")) stop();
 });
 at("stop").addEventListener("click", stop);
-at("new").addEventListener("click", () => openChat(newChat()));
-at("show-chats").addEventListener("click", showChats);
+at("menu").addEventListener("click", () => at("menu").togglePopover(false));
+at("new").addEventListener("click", () => openChat(null));
+at("show-chats").addEventListener("click", chatsDialog(() => chat, openChat));
 at("show-settings").addEventListener("click", () => showSettings());
 log.addEventListener("click", onLogClick);
 onSaved((kept) => {
@@ -233,5 +219,5 @@ onSaved((kept) => {
   refresh();
 });
 
-await openChat(store.loadChats()[0] ?? newChat());
+await openChat(store.loadChats()[0] ?? null);
 watch();

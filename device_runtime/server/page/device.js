@@ -1,24 +1,38 @@
-// The device's status line, refreshed regularly.
+// The device's state, refreshed regularly.
 
 import { getJson } from "./api.js";
+import { complainOfDevice } from "./notice.js";
 import { offerModels } from "./settings.js";
 import { loadKey } from "./store.js";
 
 const EVERY_MS = 5000;
+const TROUBLE = new Map([
+  [0, "offline"],
+  [401, "needs an API key"],
+]);
 
 const line = document.getElementById("device");
 let known = false;
+let memory = null;
+
+/** Returns the memory that the device's service used when last seen, bytes; null if unknown. */
+export function usedMemory() {
+  return memory;
+}
 
 /** Requests the device's status, and shows it. */
 export async function refresh() {
   try {
     const status = await getJson("v1/status", loadKey());
+    memory = status.memory_bytes;
     show(summary(status), status.health);
     document.getElementById("model").textContent = status.identity.model;
+    complainOfDevice("");
     if (!known) offerModels((await getJson("v1/models", loadKey())).data.map(({ id }) => id));
     known = true;
   } catch (error) {
-    show(error.message, "unknown");
+    show(TROUBLE.get(error.status) ?? "not available", "unknown");
+    complainOfDevice(error.message);
     // It may return with another release.
     known = false;
   }
@@ -37,13 +51,10 @@ function show(text, health) {
   line.dataset.health = health;
 }
 
-function summary(status) {
-  const { health, running, queue_length, tokens_per_s, memory_bytes, board } = status;
+function summary({ health, running, queue_length, board }) {
   return [
     health,
     running + queue_length > 1 && `${running} running, ${queue_length} waiting`,
-    tokens_per_s.last !== null && `${tokens_per_s.last.toFixed(1)} tokens/s`,
-    `${Math.round(memory_bytes / 2 ** 20)} MiB`,
     board.temperature_c !== null && `${Math.round(board.temperature_c)} °C`,
   ]
     .filter(Boolean)

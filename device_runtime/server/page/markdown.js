@@ -272,7 +272,8 @@ function codeBlock(lang, text) {
   copy.setAttribute("aria-label", "Copy code");
   const bar = element("div", [element("span", [lang]), copy]);
   bar.className = "bar";
-  const block = element("div", [bar, element("pre", [element("code", [text])])]);
+  const code = scroller(element("pre", [element("code", [text])]), "Code");
+  const block = element("div", [bar, code]);
   block.className = "code";
   return block;
 }
@@ -309,9 +310,17 @@ function renderTable({ align, head, rows }) {
     ),
   ]);
   // Wide tables scroll by themselves, not the page.
-  const frame = element("div", [table]);
+  const frame = scroller(element("div", [table]), "Table");
   frame.className = "table";
   return frame;
+}
+
+/** Lets the keyboard reach an element that may have to be scrolled. */
+export function scroller(element, name) {
+  element.tabIndex = 0;
+  element.setAttribute("role", "group");
+  element.setAttribute("aria-label", name);
+  return element;
 }
 
 function element(tag, children = []) {

@@ -37,8 +37,6 @@ export function offerModels(names) {
   if (!names.includes(settings.model)) delete settings.model;
 }
 
-document.getElementById("cancel").addEventListener("click", () => dialog.close());
-
 /** Calls back when settings are saved, with whether the browser could store them. */
 export function onSaved(callback) {
   dialog.addEventListener("close", () => {

@@ -3,6 +3,8 @@
 // Storage may be disabled, full, or written by another program or version: everything read is
 // checked, and what cannot be written is reported and stays in memory.
 
+import { newAnswer } from "./answer.js";
+
 const CHAT = "edgepack.chat.";
 const SETTINGS = "edgepack.settings";
 const KEY = "edgepack.key";
@@ -105,7 +107,7 @@ function asChat(id, value) {
   if (messages.includes(null)) return null;
   return {
     id,
-    title: typeof value.title === "string" ? value.title : "",
+    title: asText(value.title),
     updated: asNumber(value.updated) ?? 0,
     messages,
   };
@@ -115,12 +117,24 @@ function asMessage(value) {
   if (typeof value?.content !== "string") return null;
   if (value.role === "user") return { role: "user", content: value.content };
   if (value.role !== "assistant") return null;
-  const figures = {};
-  for (const name of ["prompt", "cached", "tokens", "first", "rate"]) {
-    figures[name] = asNumber(value.figures?.[name]);
+  const answer = newAnswer();
+  for (const name of Object.keys(answer.figures)) {
+    answer.figures[name] = asNumber(value.figures?.[name]);
   }
-  const finish = FINISHES.includes(value.finish) ? value.finish : "stopped";
-  return { role: "assistant", content: value.content, finish, figures };
+  answer.content = value.content;
+  answer.reasoning = asText(value.reasoning);
+  if (Array.isArray(value.calls)) {
+    answer.calls = value.calls.map((call) => ({
+      name: asText(call?.name),
+      arguments: asText(call?.arguments),
+    }));
+  }
+  if (FINISHES.includes(value.finish)) answer.finish = value.finish;
+  return answer;
+}
+
+function asText(value) {
+  return typeof value === "string" ? value : "";
 }
 
 function asNumber(value) {
