@@ -1,8 +1,9 @@
 """Write the lock files from pyproject.toml, with the pinned uv: `python -m scripts.lock`.
 
 Versions stay while they satisfy pyproject.toml; options go to `uv pip compile`: `--upgrade`,
-or `--upgrade-package NAME`. A package has one version, which all supported Pythons take.
-`locks/torch-cpu.txt` is written by hand.
+or `--upgrade-package NAME`. A package has one version, which all supported Pythons take; the
+clients that the server is tried with are locked by themselves. `locks/torch-cpu.txt` is written by
+hand.
 """
 
 import re
@@ -25,6 +26,8 @@ FILES = {
     "kits.txt": "Builds of ONNX Runtime for kits alone.",
     "torch.txt": "PyTorch as the package index has it, with the libraries for GPUs that it loads.",
 }
+CLIENTS = ("clients", "clients-openai-2")
+"""Groups of clients; the folder of their programs has their lock files, which are not shipped."""
 TORCH = re.compile(r"torch|triton|(cuda|nvidia)-.*")
 
 
@@ -33,13 +36,18 @@ def compiled(options: list[str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "locked.txt")
         whole.write_text("".join(f"{name}=={version}\n" for name, version in versions().items()))
-        command: list[str | Path] = [
-            *("uv", "pip", "compile", "pyproject.toml", "--quiet", "--output-file", whole),
-            *("--all-extras", "--group", "kits", "--universal", "--python-version", "3.11"),
-            *("--fork-strategy", "fewest", "--generate-hashes", "--no-header", "--no-annotate"),
-        ]
-        subprocess.run([sys.executable, "-m", *command, *options], check=True, cwd=ROOT)
+        compile_into(whole, "pyproject.toml", "--all-extras", "--group", "kits", *options)
         return whole.read_text()
+
+
+def compile_into(file: Path, *options: str) -> None:
+    """Resolve what the options name; versions that the file has are preferred."""
+    command: list[str | Path] = [
+        *("uv", "pip", "compile", "--quiet", "--output-file", file),
+        *("--universal", "--python-version", "3.11", "--fork-strategy", "fewest"),
+        *("--generate-hashes", "--no-header", "--no-annotate"),
+    ]
+    subprocess.run([sys.executable, "-m", *command, *options], check=True, cwd=ROOT)
 
 
 def split(whole: str) -> dict[str, str]:
@@ -56,8 +64,12 @@ def split(whole: str) -> dict[str, str]:
 
 def main() -> None:
     """Write the files."""
-    for name, text in split(compiled(sys.argv[1:])).items():
+    options = sys.argv[1:]
+    for name, text in split(compiled(options)).items():
         (LOCKS / name).write_text(text)
+    for group in CLIENTS:
+        file = ROOT / "tests" / "clients" / "python" / f"{group}.txt"
+        compile_into(file, "--group", group, *options)
 
 
 if __name__ == "__main__":

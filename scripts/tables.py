@@ -35,7 +35,7 @@ def families() -> str:
         for family in FAMILIES.values()
     ]
     heads = ("family", "models", "architecture", "special features")
-    return _table((*heads, "fp32 tokens", "int8", "int4", "chat tokens"), rows)
+    return table((*heads, "fp32 tokens", "int8", "int4", "chat tokens"), rows)
 
 
 def _chat(template: str | None, system: bool) -> str:
@@ -47,12 +47,12 @@ def _chat(template: str | None, system: bool) -> str:
 def others() -> str:
     """Render the table of other architectures that are compared."""
     rows = [(o.name, f"`{o.architecture}`", "equal", "yes", "yes") for o in OTHERS.values()]
-    return _table(("family", "architecture", "fp32 tokens", "int8", "int4"), rows)
+    return table(("family", "architecture", "fp32 tokens", "int8", "int4"), rows)
 
 
 def variants() -> str:
     """Render the table of the families' variants."""
-    return _table(("variant", "fp32 tokens"), [(name, "equal") for name in VARIANTS])
+    return table(("variant", "fp32 tokens"), [(name, "equal") for name in VARIANTS])
 
 
 def precisions() -> str:
@@ -82,12 +82,12 @@ def precisions() -> str:
         "embedding",
         "logits, cache",
     )
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def models() -> str:
     """Render the catalog of models."""
-    return _table(FACTS, [facts(model) for model in CATALOG.values()])
+    return table(FACTS, [facts(model) for model in CATALOG.values()])
 
 
 def topics() -> str:
@@ -101,10 +101,11 @@ def topics() -> str:
         )
         for topic, channel in CHANNELS.items()
     ]
-    return _table(("topic", "QoS", "retained", "published"), rows)
+    return table(("topic", "QoS", "retained", "published"), rows)
 
 
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Render a table of Markdown."""
     heads = tuple(heads)
     lines = [heads, ("---",) * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -122,10 +123,15 @@ def current(name: str) -> str:
     """Render a document with its current tables."""
     text = (DOCS / name).read_text(encoding="utf-8")
     for marker, make in TABLES[name].items():
-        head, rest = text.split(BEGIN.format(marker), 1)
-        _, tail = rest.split(END, 1)
-        text = f"{head}{BEGIN.format(marker)}\n{make()}\n{END}{tail}"
+        text = filled(text, marker, make())
     return text
+
+
+def filled(text: str, marker: str, content: str) -> str:
+    """Return a document with new content after a marker."""
+    head, rest = text.split(BEGIN.format(marker), 1)
+    _, tail = rest.split(END, 1)
+    return f"{head}{BEGIN.format(marker)}\n{content}\n{END}{tail}"
 
 
 if __name__ == "__main__":

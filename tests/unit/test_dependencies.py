@@ -13,11 +13,15 @@ import packager
 from packager.errors import KitError
 from packager.kit import freeze, lock
 from packager.kit.contents import normal
+from scripts.lock import CLIENTS
 from tests.support.dependencies import closure, imported, required
 from tests.support.fakes import ROOT
 
 ENGINE = {"onnxruntime", "onnxruntime-genai"}
 """A kit has its platform's own build of these, and of the first only the library."""
+
+LOCKED = re.compile(r"[\w.-]+==[\w.]+( ; [\w'<>=!.() ]+)?( --hash=sha256:[0-9a-f]{64})+")
+"""A package in a lock file, its lines and spaces joined."""
 
 ALONE = {"tokenizers"}
 """Packages without what they require: only for fetching from a hub, which no device does."""
@@ -27,6 +31,11 @@ ALONE = {"tokenizers"}
 def project() -> dict[str, Any]:
     table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return table
+
+
+def locked_lines(text: str) -> list[str]:
+    lines = re.sub(r"[ \\\n]+--", " --", text).splitlines()
+    return [line for line in lines if not line.startswith("#")]
 
 
 def folder(package: Any) -> Path:
@@ -77,11 +86,25 @@ def test_lock_files_have_one_version_of_each_package_and_its_hashes_alone() -> N
     cpu = files.pop("torch-cpu.txt")
     assert f"torch=={lock.versions()['torch']}+cpu \\\n" in cpu
     text = "".join(files.values())
-    lines = [line for line in text.replace("\\\n", "").splitlines() if not line.startswith("#")]
-    form = re.compile(r"[\w.-]+==[\w.]+( ; [\w'<>=!.() ]+)?( +--hash=sha256:[0-9a-f]{64})+")
-    assert [line for line in lines if not form.fullmatch(re.sub(" +", " ", line))] == []
+    lines = locked_lines(text)
+    assert [line for line in lines if not LOCKED.fullmatch(line)] == []
     names = [normal(line.partition("==")[0]) for line in lines]
     assert len(names) == len(set(names)) == len(lock.versions())
+
+
+@pytest.mark.parametrize("group", CLIENTS)
+def test_lock_files_of_clients_have_their_packages_and_hashes_alone(group: str) -> None:
+    """If not: python -m scripts.lock."""
+    lines = locked_lines((ROOT / "tests" / "clients" / "python" / f"{group}.txt").read_text())
+    assert [line for line in lines if not LOCKED.fullmatch(line)] == []
+    locked = {normal(line.partition("==")[0]): line.split()[0].partition("==")[2] for line in lines}
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = map(Requirement, whole["dependency-groups"][group])
+    assert [
+        str(line)
+        for line in wanted
+        if not line.specifier.contains(locked.get(normal(line.name), "missing"))
+    ] == []
 
 
 def test_a_kit_gets_the_packages_of_the_extra_device(project: dict[str, Any]) -> None:
