@@ -49,7 +49,7 @@ export function chatsDialog(current, open) {
       list();
       dialog.querySelector(".close").focus();
     };
-    at("deleted").firstElementChild.textContent = `Deleted: ${kept.title || "Untitled"}`;
+    at("deleted-title").textContent = `Deleted: ${kept.title || "Untitled"}`;
     list();
     at("undo").focus();
   }
