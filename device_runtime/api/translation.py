@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from device_runtime.api.errors import ApiError
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
@@ -27,26 +29,31 @@ def translated(
         ApiError: a field is invalid or not supported; the error names the original one.
     """
     try:
-        return parse(fields, served)
+        parsed = parse(fields, served)
     except ApiError as error:
         raise moved(error, places) from None
+    ignored = tuple(_place(path, places) for path in parsed.ignored_keywords)
+    return msgspec.structs.replace(parsed, ignored_keywords=ignored)
 
 
 def moved(error: ApiError, places: Mapping[str, str]) -> ApiError:
     """Return an error of a translated request that names the original field."""
     param = error.param or ""
-    paths = [path for path in places if f"{param}.".startswith((f"{path}.", f"{path}["))]
-    if not paths:
-        return error
-    path = max(paths, key=len)
-    place = places[path] + param.removeprefix(path)
+    place = _place(param, places)
     message = str(error)
     if message.startswith(param):
         message = place + message.removeprefix(param)
     return ApiError(
         message,
         status=error.status,
-        param=place,
+        param=place or None,
         code=error.code,
         retry_after_s=error.retry_after_s,
     )
+
+
+def _place(path: str, places: Mapping[str, str]) -> str:
+    """Return the original path of a field, or of a part of one."""
+    paths = [start for start in places if f"{path}.".startswith((f"{start}.", f"{start}["))]
+    longest = max(paths, key=len, default="")
+    return places.get(longest, "") + path.removeprefix(longest)

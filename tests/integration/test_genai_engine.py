@@ -42,7 +42,8 @@ def request(prompt: str = "Hello", max_tokens: int = 40, **options: object) -> G
 
 def answer(engine: GenAIEngine, asked: GenerationRequest) -> tuple[str, GenerationChunk]:
     chunks = list(engine.generate(asked, lambda: False))
-    assert chunks[0] == GenerationChunk()
+    assert chunks[0] == GenerationChunk(prompt_tokens=chunks[0].prompt_tokens)
+    assert chunks[0].prompt_tokens == usage(chunks[-1]).prompt_tokens
     assert all(chunk.usage is None for chunk in chunks[:-1])
     return "".join(chunk.text for chunk in chunks), chunks[-1]
 
@@ -70,6 +71,14 @@ def test_context_bounds_an_answer(engine: GenAIEngine) -> None:
 def test_prompt_that_fills_the_context_is_refused(engine: GenAIEngine) -> None:
     with pytest.raises(PromptTooLongError, match=str(CONTEXT)):
         next(engine.generate(request("a" * CONTEXT), lambda: False))
+
+
+def test_tokens_of_a_prompt_are_counted_however_many(engine: GenAIEngine) -> None:
+    for prompt in ("Hello", "a" * 2 * CONTEXT):
+        text, last = answer(engine, request(prompt, counts=True))
+        assert (text, last.finish_reason, last.tokens) == ("", FinishReason.STOP, 0)
+        assert usage(last).prompt_tokens == len(prompt)
+        assert usage(last).completion_tokens == 0
 
 
 def test_empty_prompt_is_refused(engine: GenAIEngine) -> None:
@@ -169,6 +178,7 @@ def test_stop_string_across_tokens_ends_the_answer_before_it(engine: GenAIEngine
         engine, request(max_tokens=200, temperature=1.0, seed=SEED, stop=("never", stop))
     )
     assert stopped == text.partition(stop)[0]
+    assert last.stop == stop
     assert last.finish_reason == FinishReason.STOP
 
 
@@ -365,6 +375,7 @@ def test_request_waits_for_the_memory_that_another_has(tiny_onnx: Path) -> None:
     running = small.generate(request(max_tokens=100), lambda: False)
     assert [next(running) for _ in range(3)][-1].tokens == 1
     waiting = small.generate(request("Other", max_tokens=100), lambda: False)
+    assert next(waiting) == GenerationChunk(prompt_tokens=len("Other"))
     assert [next(waiting) for _ in range(20)] == [GenerationChunk()] * 20
     *_, last = running
     assert usage(last).completion_tokens

@@ -117,7 +117,10 @@ class FakeGenerator:
         self.requests.append(request)
         if self.error is not None:
             raise self.error
-        yield GenerationChunk()
+        yield GenerationChunk(prompt_tokens=2)
+        if request.counts:
+            yield GenerationChunk(finish_reason=FinishReason.STOP, usage=usage(0))
+            return
         yield GenerationChunk(text="Hello ", tokens=1)
         if self.late_error is not None:
             raise self.late_error

@@ -71,8 +71,11 @@ def _parsed(
     body: bodies.CountTokensBody, sampling: dict[str, Any], served: ServedModel
 ) -> ParsedRequest:
     if isinstance(body.thinking, bodies.ThinkingEnabled):
-        message = f"thinking: the model {body.model!r} does not think"
-        raise ApiError(message, param="thinking", code="unsupported_value")
+        raise ApiError(
+            f"thinking: the model {body.model!r} does not think",
+            param="thinking",
+            code="unsupported_value",
+        )
     turns = _Turns()
     if body.system:
         turns.add("system", body.system, "system")

@@ -31,6 +31,14 @@ def test_without_stop_strings_nothing_is_held_back(pieces: list[str]) -> None:
     assert [matcher.push(piece) for piece in pieces] == [(piece, False) for piece in pieces]
 
 
+def test_stop_string_that_ended_the_text_is_known() -> None:
+    matcher = StopStrings(("END", "\n\n", "N"))
+    assert matcher.push("the \n")[1] is False
+    assert matcher.match == ""
+    assert matcher.push("\nEND") == ("", True)
+    assert matcher.match == "\n\n"
+
+
 def test_only_what_may_become_a_stop_is_held_back() -> None:
     matcher = StopStrings(("END", "\n\n"))
     assert matcher.push("text E") == ("text ", False)

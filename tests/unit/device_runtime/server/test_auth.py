@@ -340,3 +340,52 @@ def test_browser_asks_in_advance_without_a_key(file: Path, key: str) -> None:
     refused = app.ask(origin="https://page.example")
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "https://page.example"
+
+
+def test_key_in_the_header_of_anthropics_clients(file: Path, key: str) -> None:
+    app = App(keys=KeyRing(file))
+    assert app.ask(x_api_key=key).json() == "laptop"
+    assert app.ask(x_api_key="wrong").status_code == 401
+    for headers in (
+        {"x_api_key": key, "authorization": f"Bearer {key}"},
+        {"x_api_key": [key, key]},
+        {"x_api_key": ""},
+    ):
+        assert app.ask(**headers).status_code == 401
+
+
+def test_wrong_key_in_that_header_is_a_guess_too(
+    file: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("device_runtime.server.auth.asyncio.sleep", sleep)
+    app = App(keys=KeyRing(file))
+    for _ in range(FREE_GUESSES + 1):
+        app.ask(x_api_key="wrong")
+    assert waited[-1] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages", {"type": "error", "request_id": None}),
+        ("/v1/messages/count_tokens", {"type": "error", "request_id": None}),
+        ("/api/chat", {}),
+        ("/v1/models", {}),
+    ],
+)
+def test_refusals_have_the_form_of_the_paths_api(
+    file: Path, key: str, path: str, body: dict[str, Any]
+) -> None:
+    app = App(keys=KeyRing(file))
+    sent = app.ask(path).json()
+    error = sent.pop("error")
+    assert sent == body
+    message = error if path.startswith("/api") else error["message"]
+    assert "x-api-key: KEY" in message
+    forbidden = App().ask(path, origin="http://evil.example").json()
+    assert "evil.example" in str(forbidden["error"])

@@ -91,8 +91,8 @@ def test_form_of_the_answer() -> None:
     for form in ("json", SCHEMA):
         assert chat(format=form).generation.guidance is not None
         assert generate(format=form).generation.guidance is not None
-    for form in ("", None):
-        assert chat(format=form).generation.guidance is None
+    assert chat(format="").generation.guidance is None
+    assert chat(format=None).generation.guidance is None
 
 
 def test_prompt_of_generate() -> None:
