@@ -15,7 +15,7 @@ _SINGLE = "\udc80"
 
 
 class Stage(Enum):
-    """What comes next in an answer: thoughts at most, thoughts, white space after them, text."""
+    """Part of an answer: nothing yet, thoughts, white space after them, or text."""
 
     BEFORE = auto()
     THOUGHTS = auto()
@@ -137,7 +137,7 @@ def after_thoughts(
         guidance: constraint on the answer, a grammar; None for none.
         thinking: the model's thoughts; None if they are not told from the answer.
         stage: the stage in which the answer begins.
-        special: the model's special tokens, which are no text to a grammar.
+        special: the model's special tokens, which a grammar does not take for text.
     """
     if guidance is None or thinking is None or stage is Stage.ANSWER:
         return guidance
