@@ -9,6 +9,7 @@ import numpy as np
 
 from device_runtime import memory
 from device_runtime.errors import EngineError, RequestError
+from device_runtime.inference.answer_text import AnswerText
 from device_runtime.inference.engine import (
     FinishReason,
     GenerationChunk,
@@ -29,8 +30,7 @@ from device_runtime.inference.sampling import (
     log_probabilities,
     most_likely,
 )
-from device_runtime.inference.stop_strings import StopStrings
-from device_runtime.inference.thoughts import Stage, ThoughtReader, after_thoughts
+from device_runtime.inference.thoughts import Stage
 from device_runtime.logs import event
 from device_runtime.memory import PROMPT_STEP
 from device_runtime.processor import Processor
@@ -133,9 +133,7 @@ class GenAIEngine:
         self._check(request, length)
         progress = Progress(len(prompt))
         stage = self._model.stage(request, prompt)
-        special = self._model.tokenizer.special
-        guidance = after_thoughts(request.guidance, request.thinking, stage, special)
-        key = SlotKey(guidance=guidance, adapter=request.adapter)
+        key = self._model.key(request, stage)
         slot = self._slot(request, prompt, length, key)
         yield GenerationChunk(prompt_tokens=len(prompt))
         while slot is None:
@@ -287,10 +285,7 @@ class GenAIEngine:
     def _decode(self, job: _Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate one answer token by token; return the reason it ended."""
         request, generator = job.request, job.slot.generator
-        stream = self._model.stream(request)
-        reader = ThoughtReader(request.thinking, job.stage)
-        free_until = None if request.guidance is None else request.guidance.free_until
-        stops = StopStrings(request.stop, free_until)
+        answer = AnswerText(request, self._model.stream(request), job.stage)
         sampler = Sampler(request, job.prompt, index)
         thoughts = text = ""
         tokens = 0
@@ -300,7 +295,7 @@ class GenAIEngine:
                 reason = FinishReason.CANCELLED
                 break
             logits: Scores | None = None
-            forced = reader.forced
+            forced = answer.forced
             chosen = sampler.changes_scores or forced is not None
             # The first ones are always looked at: reading them costs a copy.
             if chosen or request.logprobs is not None or not tokens:
@@ -317,9 +312,8 @@ class GenAIEngine:
             if token in self._model.end_tokens:
                 reason = FinishReason.STOP
                 break
-            thoughts, text = reader.push(token, stream.push(token))
-            text, stopped = stops.push(text)
-            if stopped:
+            thoughts, text = answer.push(token)
+            if answer.stop:
                 reason = FinishReason.STOP
                 break
             if tokens == job.length - len(job.prompt):
@@ -329,13 +323,12 @@ class GenAIEngine:
                 index=index, thoughts=thoughts, text=text, tokens=tokens, logprobs=logprobs
             )
             thoughts = text = ""
-        more, held = reader.rest()
-        job.progress.reasoning_tokens += reader.tokens
-        text += stops.push(held)[0]
-        rest, stopped = stops.rest()
-        if stopped and reason is FinishReason.LENGTH:
+        more, rest = answer.end()
+        if answer.stop and reason is FinishReason.LENGTH:
             reason = FinishReason.STOP
-        yield _end(job, reason, thoughts + more, text + rest, tokens, index=index, stop=stops.match)
+        job.progress.reasoning_tokens += answer.reasoning_tokens
+        parts = (thoughts + more, text + rest)
+        yield _end(job, reason, parts, tokens, index=index, stop=answer.stop)
         return reason
 
     def _logprobs(
@@ -367,31 +360,33 @@ class GenAIEngine:
             yield GenerationChunk()
         generated = [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
         ends = [place for place, token in enumerate(generated) if token in self._model.end_tokens]
-        answer = generated[: ends[0]] if ends else generated
-        tokens = len(answer) + bool(ends)
+        said = generated[: ends[0]] if ends else generated
+        tokens = len(said) + bool(ends)
         job.progress.add(tokens)
-        stream = self._model.stream(job.request)
-        reader = ThoughtReader(job.request.thinking, job.stage)
-        stops = StopStrings(job.request.stop)
-        parts = [reader.push(token, stream.push(token)) for token in answer] + [reader.rest()]
-        job.progress.reasoning_tokens = reader.tokens
-        text, stopped = stops.push("".join(text for _, text in parts))
-        reason = FinishReason.STOP if ends or stopped else FinishReason.LENGTH
-        thoughts = "".join(thoughts for thoughts, _ in parts)
-        yield _end(job, reason, thoughts, text + stops.rest()[0], tokens, stop=stops.match)
+        answer = AnswerText(job.request, self._model.stream(job.request), job.stage)
+        parts = []
+        for token in said:
+            parts.append(answer.push(token))
+            if answer.stop:
+                break
+        parts.append(answer.end())
+        job.progress.reasoning_tokens = answer.reasoning_tokens
+        reason = FinishReason.STOP if ends or answer.stop else FinishReason.LENGTH
+        thoughts, text = map("".join, zip(*parts, strict=True))
+        yield _end(job, reason, (thoughts, text), tokens, stop=answer.stop)
 
 
 def _end(
     job: _Job,
     reason: FinishReason,
-    thoughts: str = "",
-    text: str = "",
+    parts: tuple[str, str] = ("", ""),
     tokens: int = 0,
     *,
     index: int = 0,
     stop: str = "",
 ) -> GenerationChunk:
-    """Return an answer's last chunk."""
+    """Return an answer's last chunk, with the last parts of its thoughts and text."""
+    thoughts, text = parts
     over = index == job.request.n - 1 or reason is FinishReason.CANCELLED
     return GenerationChunk(
         index=index,

@@ -18,7 +18,7 @@ from device_runtime.inference.engine import (
     adapters,
 )
 from device_runtime.inference.kv_cache import SlotKey, Tokens
-from device_runtime.inference.thoughts import Stage
+from device_runtime.inference.thoughts import Stage, after_thoughts
 from device_runtime.logs import event
 from device_runtime.processor import HALF_GRAPH, Processor, cores, gpu_library
 from device_runtime.tokenizer.files import end_tokens
@@ -184,6 +184,12 @@ class GenAIModel:
         """Return the stage in which an answer to a prompt begins."""
         end = b"".join(map(self.tokenizer.bytes_of, prompt[-PROMPT_END:].tolist()))
         return Stage.of(request.thinking, end.decode(errors="replace"))
+
+    def key(self, request: GenerationRequest, stage: Stage) -> SlotKey:
+        """Return the key of the slots for a request whose answer begins in this stage."""
+        special = self.tokenizer.special
+        guidance = after_thoughts(request.guidance, request.thinking, stage, special)
+        return SlotKey(guidance=guidance, adapter=request.adapter)
 
     def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int, int]:
         """Measure vocabulary size, KV cache bytes per token and state bytes in a first run."""
