@@ -18,6 +18,7 @@ from device_runtime.api.chat_types import (
 )
 from device_runtime.api.errors import ApiError
 from device_runtime.api.fields import check_fields, convert, decode
+from device_runtime.api.reasoning import template_arguments, thinking
 from device_runtime.api.requests import ParsedRequest, check_body, engine_request
 from device_runtime.api.served_model import ServedModel
 from device_runtime.api.tool_choice import check_tool_turns, read_tools
@@ -98,13 +99,15 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
         messages = msgspec.convert(turns, list[Message])
     definitions = [tool.definition for tool in tools.tools] if dialect.native else []
     _check_arguments(body.chat_template_kwargs or {})
+    arguments = template_arguments(body, served.reasoning)
     return engine_request(
         body,
         served,
         tools=tools,
         prompt=tuple(messages),
         tool_definitions=msgspec.json.encode(definitions).decode() if definitions else "",
-        arguments=body.chat_template_kwargs,
+        arguments=arguments,
+        thinking=thinking(served.reasoning, arguments, body.thinking_budget_tokens),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         guidance=guidance,
@@ -148,6 +151,10 @@ def _message(turn: Turn, number: int) -> Message:
     if content is None and not turn.tool_calls:
         where = f"messages[{number}].content"
         raise ApiError(f"{where} is required", param=where, code="invalid_value")
+    thoughts = turn.reasoning_content or turn.reasoning or ""
+    if thoughts and turn.role != "assistant":
+        where = f"messages[{number}].reasoning_content"
+        raise ApiError(f"{where} is allowed only with the role assistant", param=where)
     if isinstance(content, list):
         # A part ends where its author ended it; vLLM and llama-server also put each on its line.
         content = "\n".join(part.text for part in content)
@@ -159,4 +166,5 @@ def _message(turn: Turn, number: int) -> Message:
         tool_calls=tuple(msgspec.to_builtins(turn.tool_calls or ())),
         tool_call_id=turn.tool_call_id or "",
         name=turn.name or "",
+        reasoning_content=thoughts,
     )

@@ -14,7 +14,6 @@ CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "modalities": (["text"],),
     "moderation": (),
-    "reasoning_effort": ("none",),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "verbosity": ("medium",),
@@ -99,6 +98,15 @@ class Turn(msgspec.Struct, frozen=True):
         ),
     ] = None
 
+    reasoning_content: Annotated[
+        str | None,
+        Meta(
+            description="The assistant's thoughts, from an earlier answer; the template decides "
+            "whether the model reads them again."
+        ),
+    ] = None
+    reasoning: Annotated[str | None, Meta(description="Alias of reasoning_content.")] = None
+
 
 class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A function that may be called."""
@@ -148,6 +156,8 @@ class AllowedToolChoice(
 
     allowed_tools: AllowedTools
 
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedToolChoice
 
@@ -201,6 +211,23 @@ class ChatBody(Sampling, frozen=True, kw_only=True):
         Meta(
             description="Arguments of the model's chat template, such as `enable_thinking`; the "
             "bundle's manifest names the one that switches thinking."
+        ),
+    ] = None
+    reasoning_effort: Annotated[
+        Effort | None,
+        Meta(
+            description="Whether to think: not with `none`. Models that were trained with efforts "
+            "think more or less. The default is the model's own."
+        ),
+    ] = None
+    enable_thinking: Annotated[
+        bool | None, Meta(description="Whether to think, as Qwen's own API has it.")
+    ] = None
+    thinking_budget_tokens: Annotated[
+        Annotated[int, Meta(ge=0, le=2**31 - 1)] | None,
+        Meta(
+            description="Maximum tokens of the thoughts: then they are ended, and the answer "
+            "begins. They count towards max_tokens."
         ),
     ] = None
     parallel_tool_calls: Annotated[

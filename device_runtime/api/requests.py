@@ -17,7 +17,7 @@ from device_runtime.api.request_types import (
 from device_runtime.api.served_model import ServedModel
 from device_runtime.bundle.reasoning import Value
 from device_runtime.errors import RequestError
-from device_runtime.inference.engine import GenerationRequest, Guidance, Message
+from device_runtime.inference.engine import GenerationRequest, Guidance, Message, Thinking
 from device_runtime.tools.definition import Tools
 
 NO_TOOLS = Tools()
@@ -94,6 +94,7 @@ def engine_request(
     tool_definitions: str = "",
     arguments: Mapping[str, Value] | None = None,
     guidance: Guidance | None = None,
+    thinking: Thinking | None = None,
     echo: str = "",
     ignored_keywords: tuple[str, ...] = (),
 ) -> ParsedRequest:
@@ -109,6 +110,7 @@ def engine_request(
         tool_definitions: tools for the chat template, as JSON; empty if it gets none.
         arguments: arguments of the chat template.
         guidance: what binds the form of the answer.
+        thinking: the model's thoughts; None to leave them in the text.
         echo: text to begin the answer with.
         ignored_keywords: paths of schemas' keywords that are not enforced.
 
@@ -150,6 +152,7 @@ def engine_request(
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=body.seed,
             guidance=guidance,
+            thinking=thinking,
             shown=tuple(served.dialect.shown.items()) if tools.tools else (),
             adapter=name.removeprefix(served.model).removeprefix(":"),
         ),
@@ -179,6 +182,9 @@ def _check_beams(parsed: ParsedRequest) -> None:
         "presence_penalty": lambda: generation.presence_penalty != 0,
         "response_format": lambda: generation.guidance is not None and not parsed.tools.tools,
         "tools": lambda: bool(parsed.tools.tools),
+        "thinking_budget_tokens": lambda: bool(
+            generation.thinking and generation.thinking.budget is not None
+        ),
     }
     for name, is_set in conflicts.items():
         if is_set():

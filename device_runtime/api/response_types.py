@@ -40,6 +40,14 @@ class TokensDetails(msgspec.Struct, frozen=True):
     ]
 
 
+class CompletionTokensDetails(msgspec.Struct, frozen=True):
+    """Details of the answers' tokens."""
+
+    reasoning_tokens: Annotated[
+        int, Meta(description="Tokens of thoughts, with those that begin and end them.")
+    ]
+
+
 class UsageObject(msgspec.Struct, frozen=True):
     """Tokens that a request used."""
 
@@ -49,6 +57,7 @@ class UsageObject(msgspec.Struct, frozen=True):
     ]
     total_tokens: int
     prompt_tokens_details: TokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class Logprob(msgspec.Struct, frozen=True):

@@ -282,4 +282,5 @@ def _usage(usage: Usage) -> objects.UsageObject:
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
         prompt_tokens_details=objects.TokensDetails(usage.cached_tokens),
+        completion_tokens_details=objects.CompletionTokensDetails(usage.reasoning_tokens),
     )

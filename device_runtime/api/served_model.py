@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.inference.engine import adapters
@@ -51,6 +52,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         max_tokens: length of an answer if the request sets none, tokens.
         adapters: names of the model's adapters.
         max_messages: maximum number of messages in a conversation.
+        reasoning: how the model thinks; None if it does not.
         system_prompt: prepended to conversations without a system turn; empty for none.
         card: the model's properties.
     """
@@ -61,12 +63,20 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     other_dialect: Dialect | None = None
     adapters: tuple[str, ...] = ()
     max_messages: int = 1000
+    reasoning: Reasoning | None = None
     system_prompt: str = ""
     card: ModelCard = ModelCard()
 
     @classmethod
     def of(
-        cls, model: str, folder: Path, *, max_tokens: int, max_messages: int, system_prompt: str
+        cls,
+        model: str,
+        folder: Path,
+        *,
+        max_tokens: int,
+        max_messages: int,
+        system_prompt: str,
+        reasoning: Reasoning | None = None,
     ) -> "ServedModel":
         """Read a model's dialect and adapters from its folder; other arguments are attributes."""
         templates = chat_templates(folder)
@@ -82,6 +92,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             max_messages=max_messages,
             system_prompt=system_prompt,
             card=ModelCard(template=with_tools),
+            reasoning=reasoning,
         )
 
     @classmethod
@@ -98,6 +109,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             max_tokens=config.max_tokens,
             max_messages=config.max_messages,
             system_prompt=config.system_prompt(),
+            reasoning=release.manifest.reasoning,
         )
         sizes = [record.size for record in manifest.records if record.component == "model"]
         card = ModelCard(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from device_runtime.chat.display import AnswerDisplay
 from device_runtime.chat.models import ChatModel, Piece
 from device_runtime.durable import written_aside
 from device_runtime.errors import RequestError, ResourceError
@@ -87,6 +88,7 @@ class Chat:
         conversation: the conversation to continue.
         options: further fields of the requests.
         show: writes part of an answer.
+        think: writes part of the thoughts before an answer.
         note: writes a line beside the conversation.
     """
 
@@ -97,12 +99,14 @@ class Chat:
         options: dict[str, Any],
         *,
         show: Callable[[str], None],
+        think: Callable[[str], None],
         note: Callable[[str], None],
     ) -> None:
         self._model = model
         self._conversation = conversation
         self._options = options
         self._show = show
+        self._think = think
         self._note = note
 
     def take(self, line: str) -> bool:
@@ -149,13 +153,14 @@ class Chat:
         self._conversation.add_question(text)
         body = self._options | {"messages": self._conversation.messages}
         answer, last = "", Piece()
+        display = AnswerDisplay(self._show, self._think)
         timing = _Timing()
         try:
             with _stopped_by_ctrl_c(self._model):
                 for piece in self._model.answer(body):
                     answer += piece.text
                     timing.add(piece)
-                    self._show(printable(piece.text))
+                    display.add(printable(piece.thoughts), printable(piece.text))
                     last = piece if piece.tokens is not None else last
         except RequestError as error:
             is_first = len(self._conversation.messages) <= 1
@@ -177,7 +182,7 @@ class _Timing:
 
     def add(self, piece: Piece) -> None:
         self.finish = piece.finish or self.finish
-        if piece.text:
+        if piece.thoughts or piece.text:
             self._last_at = time.monotonic()
             self._first_at = self._first_at or self._last_at
 

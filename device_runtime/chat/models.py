@@ -33,6 +33,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """A part of an answer.
 
     Attributes:
+        thoughts: new thoughts, which come before the text; may be empty.
         text: new text; may be empty.
         finish: finish reason of the answer, `stop` or `length`; empty before its end.
         tokens: length of the answer; only in the last piece, like the next two.
@@ -40,6 +41,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
         cached_tokens: tokens of the prompt that came from the prompt cache.
     """
 
+    thoughts: str = ""
     text: str = ""
     finish: str = ""
     tokens: int | None = None
@@ -96,6 +98,7 @@ class OwnModel:
             over = chunk.finish_reason not in (None, FinishReason.CANCELLED)
             usage = chunk.usage
             yield Piece(
+                thoughts=chunk.thoughts,
                 text=chunk.text,
                 finish=str(chunk.finish_reason) if over else "",
                 tokens=usage.completion_tokens if usage else None,
@@ -182,7 +185,9 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[Piece]:
         usage = chunk.get("usage")
         for choice in chunk["choices"]:
             finish = choice["finish_reason"] or ""
-            yield Piece(text=choice["delta"].get("content") or "", finish=finish)
+            delta = choice["delta"]
+            thoughts = delta.get("reasoning_content") or ""
+            yield Piece(thoughts=thoughts, text=delta.get("content") or "", finish=finish)
         if usage is not None:
             yield Piece(
                 tokens=usage["completion_tokens"],

@@ -1,6 +1,5 @@
 """`edgepack-runtime chat`: a conversation in the terminal."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from device_runtime.chat.display import beside
 from device_runtime.commands.options import (
     Grouped,
     api_key_file,
@@ -75,7 +75,8 @@ def chat(
         Conversation(system),
         without_none(options),
         show=lambda text: click.echo(text, nl=False),
-        note=_note if interactive else lambda text: None,
+        think=lambda text: beside(text, nl=False) if interactive else None,
+        note=beside if interactive else lambda text: None,
     )
     try:
         if interactive:
@@ -100,7 +101,7 @@ def _service(
     target = endpoint(config, api_key_file)
     model = ServiceModel(target)
     try:
-        _note(f"{model.name()}, served on {target.url}")
+        beside(f"{model.name()}, served on {target.url}")
     except NoServiceError:
         if required:
             raise
@@ -116,14 +117,14 @@ def _own(release: Path | None, config_file: Path | None) -> "ChatModel":
 
     opened = open_or_own(release)
     config = resolve(opened, config_file).config
-    _note(f"{opened.manifest.model.name}, loaded for this chat")
+    beside(f"{opened.manifest.model.name}, loaded for this chat")
     served = ServedModel.of_release(opened, config)
     return OwnModel(load_engine(opened, config), served)
 
 
 def _converse(take: Callable[[str], bool]) -> None:
     """Chat until the user leaves; errors are shown, and the chat continues."""
-    _note("/help lists the commands.")
+    beside("/help lists the commands.")
     for line in _lines():
         try:
             if not take(line):
@@ -141,7 +142,7 @@ def _lines() -> Iterator[str]:
         try:
             yield read()
         except KeyboardInterrupt:
-            _note("Press Ctrl-D or type /exit to leave.")
+            beside("Press Ctrl-D or type /exit to leave.")
         except EOFError:
             return
 
@@ -156,7 +157,7 @@ def _editor() -> Callable[[], str] | None:
         from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     except ImportError as error:
-        _note(f"Lines are read without an editor: {error}")
+        beside(f"Lines are read without an editor: {error}")
         return None
 
     from device_runtime.chat.conversation import COMMANDS
@@ -174,9 +175,3 @@ def _editor() -> Callable[[], str] | None:
         key_bindings=keys,
     )
     return lambda: session.prompt("> ", prompt_continuation="  ")
-
-
-def _note(text: str) -> None:
-    """Write a line beside the conversation, on stderr."""
-    plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
-    click.echo(text if plain else click.style(text, dim=True), err=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def generate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Answer one PROMPT and exit; the text is printed as it is generated.
+    """Answer one PROMPT and exit; the text is printed as it is generated, thoughts on stderr.
 
     \b
     Examples:
@@ -49,6 +50,7 @@ def generate(
     from device_runtime.api.completion_requests import parse_completion
     from device_runtime.api.requests import own_request
     from device_runtime.api.served_model import ServedModel
+    from device_runtime.chat.display import AnswerDisplay, beside
     from device_runtime.commands.engine import load_engine
     from device_runtime.tokenizer.files import chat_templates
 
@@ -62,12 +64,14 @@ def generate(
         messages = [{"role": "user", "content": prompt}]
         request = own_request(parse_chat, fields | {"messages": messages}, served)
     engine = load_engine(opened, config)
-    text = ""
+    text = thoughts = ""
     first_at = 0.0
+    display = AnswerDisplay(partial(click.echo, nl=False), partial(beside, nl=False))
     for chunk in engine.generate(request, lambda: False):
+        thoughts += chunk.thoughts
         text += chunk.text
         if not as_json:
-            click.echo(chunk.text, nl=False)
+            display.add(chunk.thoughts, chunk.text)
         elif chunk.tokens and not first_at:
             first_at = _since_process_start()
     if not as_json:
@@ -77,6 +81,7 @@ def generate(
     assert chunk.finish_reason is not None
     result = {
         "text": text,
+        "thoughts": thoughts,
         "finish_reason": chunk.finish_reason.value,
         "prompt_tokens": chunk.usage.prompt_tokens,
         "completion_tokens": chunk.usage.completion_tokens,

@@ -30,6 +30,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         tool_calls: the assistant's tool calls, in the form the model's template expects.
         tool_call_id: in a `tool` turn, id of the call that this turn is the result of.
         name: name of the speaker; in a `tool` turn, of the tool. Empty for none.
+        reasoning_content: the assistant's thoughts before its content; templates leave them out
+            where the model does not need them any more.
     """
 
     role: str
@@ -37,6 +39,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_calls: tuple[dict[str, Any], ...] = ()
     tool_call_id: str = ""
     name: str = ""
+    reasoning_content: str = ""
 
 
 class Guidance(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +55,27 @@ class Guidance(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["json_schema", "regex", "lark_grammar"]
     data: str
     free_until: str = ""
+
+
+class Thinking(msgspec.Struct, frozen=True, kw_only=True):
+    """The thoughts of a model, and their bound in a request.
+
+    Attributes:
+        begin: text before the thoughts.
+        end: text after them.
+        begin_tokens: token ids of `begin`; one where it is a token of its own.
+        end_tokens: token ids of `end`.
+        expected: whether the model thinks in this request; an answer with guidance then begins
+            with thoughts.
+        budget: maximum length of the thoughts, tokens: then the engine ends them; None for any.
+    """
+
+    begin: str
+    end: str
+    begin_tokens: tuple[int, ...]
+    end_tokens: tuple[int, ...]
+    expected: bool = True
+    budget: int | None = None
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,9 +99,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         logprobs: number of most likely alternatives to report with each token; None for no
             log probabilities at all.
         num_beams: width of a beam search; 1 for no beam search.
-        stop: stop strings; the answer ends before the first one in its free text.
+        stop: stop strings; the answer ends before the first one in its free text, which thoughts
+            are not part of.
         seed: seed of the sampler; None for a random one each time.
-        guidance: constraint on the answer's text; None for unconstrained text.
+        guidance: constraint on the answer's text, thoughts excluded; None for unconstrained text.
+        thinking: the model's thoughts; None to leave them in the text.
         shown: special tokens that are part of the answer's text: id and text.
         adapter: name of an adapter of the release; empty for the model itself.
         counts: only count the prompt's tokens, however many they are.
@@ -101,6 +127,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     guidance: Guidance | None = None
+    thinking: Thinking | None = None
     shown: tuple[tuple[int, str], ...] = ()
     adapter: str = ""
     counts: bool = False
@@ -112,6 +139,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         prompt_tokens: length of the prompt.
         completion_tokens: tokens generated, end tokens included, of all answers.
+        reasoning_tokens: those of thoughts, markers included.
         cached_tokens: prompt tokens that were in the prompt cache.
         first_token_s: seconds from the start of prefill to the first token; queueing excluded.
         decode_s: seconds from the first token to the last.
@@ -119,6 +147,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     prompt_tokens: int
     completion_tokens: int
+    reasoning_tokens: int = 0
     cached_tokens: int = 0
     first_token_s: float
     decode_s: float

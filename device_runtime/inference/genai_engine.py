@@ -1,7 +1,6 @@
 """The engine on ONNX Runtime GenAI: requests in, chunks out."""
 
 import logging
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from device_runtime import memory
 from device_runtime.errors import EngineError, RequestError
+from device_runtime.inference.answer_text import AnswerText
 from device_runtime.inference.engine import (
     FinishReason,
     GenerationChunk,
@@ -19,10 +19,10 @@ from device_runtime.inference.engine import (
     OutOfMemoryError,
     TokenLogprob,
     UnknownTokenError,
-    Usage,
 )
 from device_runtime.inference.genai_model import ENGINE_HINT, GenAIModel, first_line
 from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, SlotKey, Tokens, step
+from device_runtime.inference.progress import Progress
 from device_runtime.inference.sampling import (
     Sampler,
     Scores,
@@ -30,7 +30,7 @@ from device_runtime.inference.sampling import (
     log_probabilities,
     most_likely,
 )
-from device_runtime.inference.stop_strings import StopStrings
+from device_runtime.inference.thoughts import Stage
 from device_runtime.logs import event
 from device_runtime.memory import PROMPT_STEP
 from device_runtime.processor import Processor
@@ -52,34 +52,6 @@ FIRST_TURN = 1024
 """Room for a first question and its answer after a warmed prefix, tokens."""
 
 
-class _Progress:
-    """Counters of a running request."""
-
-    def __init__(self, prompt_tokens: int) -> None:
-        self.cached_tokens = 0
-        self._prompt_tokens = prompt_tokens
-        self._tokens = 0
-        self._started = time.monotonic()
-        self._first_at = self._last_at = self._started
-
-    def add(self, tokens: int = 1) -> None:
-        """Count tokens that were generated just now."""
-        self._last_at = time.monotonic()
-        if not self._tokens:
-            self._first_at = self._last_at
-        self._tokens += tokens
-
-    @property
-    def usage(self) -> Usage:
-        return Usage(
-            prompt_tokens=self._prompt_tokens,
-            completion_tokens=self._tokens,
-            cached_tokens=self.cached_tokens,
-            first_token_s=self._first_at - self._started,
-            decode_s=self._last_at - self._first_at,
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     """A request and the state needed to answer it.
@@ -88,6 +60,7 @@ class _Job:
         slot: the slot that holds its KV cache.
         request: the request to answer.
         prompt: the prompt's tokens.
+        stage: the stage in which the answers begin.
         length: maximum length of prompt and answer together, tokens.
         progress: counters for the usage.
         cancelled: returns True once the client is gone.
@@ -96,8 +69,9 @@ class _Job:
     slot: Slot
     request: GenerationRequest
     prompt: Tokens
+    stage: Stage
     length: int
-    progress: _Progress
+    progress: Progress
     cancelled: Callable[[], bool]
 
 
@@ -152,13 +126,15 @@ class GenAIEngine:
         if request.counts:
             yield GenerationChunk(prompt_tokens=len(prompt))
             yield GenerationChunk(
-                finish_reason=FinishReason.STOP, usage=_Progress(len(prompt)).usage
+                finish_reason=FinishReason.STOP, usage=Progress(len(prompt)).usage
             )
             return
         length = min(len(prompt) + request.max_tokens, self._model.context_length)
         self._check(request, length)
-        progress = _Progress(len(prompt))
-        slot = self._slot(request, prompt, length)
+        progress = Progress(len(prompt))
+        stage = self._model.stage(request, prompt)
+        key = self._model.key(request, stage)
+        slot = self._slot(request, prompt, length, key)
         yield GenerationChunk(prompt_tokens=len(prompt))
         while slot is None:
             if cancelled():
@@ -166,11 +142,12 @@ class GenAIEngine:
                 return
             # Running requests hold the memory; the empty chunk lets them continue.
             yield GenerationChunk()
-            slot = self._slot(request, prompt, length)
+            slot = self._slot(request, prompt, length, key)
         job = _Job(
             slot=slot,
             request=request,
             prompt=prompt,
+            stage=stage,
             length=length,
             progress=progress,
             cancelled=cancelled,
@@ -243,13 +220,14 @@ class GenAIEngine:
         """Return whether a request needs a KV cache that no other request shares."""
         return request.num_beams > 1 or (self._model.long_rope and length > LONG_ROPE_FROM)
 
-    def _slot(self, request: GenerationRequest, prompt: Tokens, length: int) -> Slot | None:
+    def _slot(
+        self, request: GenerationRequest, prompt: Tokens, length: int, key: SlotKey
+    ) -> Slot | None:
         """Get a slot for a request; None while running requests hold the memory.
 
         Raises:
             NoMemoryNowError: other programs hold the memory.
         """
-        key = SlotKey(guidance=request.guidance, adapter=request.adapter)
         if self._stands_alone(request, length):
             capacity = max(length, self._model.min_capacity)
             slot = self._cache.reserve(capacity * request.num_beams, key)
@@ -307,12 +285,9 @@ class GenAIEngine:
     def _decode(self, job: _Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate one answer token by token; return the reason it ended."""
         request, generator = job.request, job.slot.generator
-        stream = self._model.stream(request)
-        free_until = None if request.guidance is None else request.guidance.free_until
-        stops = StopStrings(request.stop, free_until)
+        answer = AnswerText(request, self._model.stream(request), job.stage)
         sampler = Sampler(request, job.prompt, index)
-        shown = dict(request.shown)
-        text = ""
+        thoughts = text = ""
         tokens = 0
         reason: FinishReason | None = None
         while reason is None:
@@ -320,12 +295,14 @@ class GenAIEngine:
                 reason = FinishReason.CANCELLED
                 break
             logits: Scores | None = None
+            forced = answer.forced
+            chosen = sampler.changes_scores or forced is not None
             # The first ones are always looked at: reading them costs a copy.
-            if sampler.changes_scores or request.logprobs is not None or not tokens:
+            if chosen or request.logprobs is not None or not tokens:
                 logits = generator.get_logits()[0, -1]
                 check_finite(logits)
-                if sampler.changes_scores:
-                    generator.set_logits(sampler.scores(logits)[None, None])
+                if chosen:
+                    generator.set_logits(sampler.scores(logits, forced)[None, None])
             generator.generate_next_token()
             token = int(generator.get_next_tokens()[0])
             tokens += 1
@@ -335,20 +312,23 @@ class GenAIEngine:
             if token in self._model.end_tokens:
                 reason = FinishReason.STOP
                 break
-            # The tokenizer omits special tokens from its text.
-            text, stopped = stops.push(shown.get(token) or stream.push(token))
-            if stopped:
+            thoughts, text = answer.push(token)
+            if answer.stop:
                 reason = FinishReason.STOP
                 break
             if tokens == job.length - len(job.prompt):
                 reason = FinishReason.LENGTH
             logprobs = self._logprobs(logits, token, request)
-            yield GenerationChunk(index=index, text=text, tokens=tokens, logprobs=logprobs)
-            text = ""
-        rest, stopped = stops.rest()
-        if stopped and reason is FinishReason.LENGTH:
+            yield GenerationChunk(
+                index=index, thoughts=thoughts, text=text, tokens=tokens, logprobs=logprobs
+            )
+            thoughts = text = ""
+        more, rest = answer.end()
+        if answer.stop and reason is FinishReason.LENGTH:
             reason = FinishReason.STOP
-        yield _end(job, reason, text + rest, tokens, index=index, stop=stops.match)
+        job.progress.reasoning_tokens += answer.reasoning_tokens
+        parts = (thoughts + more, text + rest)
+        yield _end(job, reason, parts, tokens, index=index, stop=answer.stop)
         return reason
 
     def _logprobs(
@@ -380,29 +360,37 @@ class GenAIEngine:
             yield GenerationChunk()
         generated = [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
         ends = [place for place, token in enumerate(generated) if token in self._model.end_tokens]
-        answer = generated[: ends[0]] if ends else generated
-        tokens = len(answer) + bool(ends)
+        said = generated[: ends[0]] if ends else generated
+        tokens = len(said) + bool(ends)
         job.progress.add(tokens)
-        stops = StopStrings(job.request.stop)
-        stream = self._model.stream(job.request)
-        text, stopped = stops.push("".join(map(stream.push, answer)))
-        reason = FinishReason.STOP if ends or stopped else FinishReason.LENGTH
-        yield _end(job, reason, text + stops.rest()[0], tokens, stop=stops.match)
+        answer = AnswerText(job.request, self._model.stream(job.request), job.stage)
+        parts = []
+        for token in said:
+            parts.append(answer.push(token))
+            if answer.stop:
+                break
+        parts.append(answer.end())
+        job.progress.reasoning_tokens = answer.reasoning_tokens
+        reason = FinishReason.STOP if ends or answer.stop else FinishReason.LENGTH
+        thoughts, text = map("".join, zip(*parts, strict=True))
+        yield _end(job, reason, (thoughts, text), tokens, stop=answer.stop)
 
 
 def _end(
     job: _Job,
     reason: FinishReason,
-    text: str = "",
+    parts: tuple[str, str] = ("", ""),
     tokens: int = 0,
     *,
     index: int = 0,
     stop: str = "",
 ) -> GenerationChunk:
-    """Return an answer's last chunk."""
+    """Return an answer's last chunk, with the last parts of its thoughts and text."""
+    thoughts, text = parts
     over = index == job.request.n - 1 or reason is FinishReason.CANCELLED
     return GenerationChunk(
         index=index,
+        thoughts=thoughts,
         text=text,
         tokens=tokens,
         finish_reason=reason,

@@ -18,6 +18,7 @@ from device_runtime.inference.engine import (
     adapters,
 )
 from device_runtime.inference.kv_cache import SlotKey, Tokens
+from device_runtime.inference.thoughts import Stage, after_thoughts
 from device_runtime.logs import event
 from device_runtime.processor import HALF_GRAPH, Processor, cores, gpu_library
 from device_runtime.tokenizer.files import end_tokens
@@ -33,6 +34,9 @@ import onnxruntime_genai as og
 og.disable_telemetry_events()
 
 log = logging.getLogger(__name__)
+
+PROMPT_END = 96
+"""Tokens at the end of a prompt in which a marker of thoughts is looked for."""
 
 MIN_CAPACITY = 8
 """Smallest capacity of a KV cache, tokens; enough for the first run."""
@@ -170,7 +174,22 @@ class GenAIModel:
 
     def stream(self, request: GenerationRequest) -> TextStream:
         """Create a decoder of an answer: one token at a time into whole characters."""
-        return self.tokenizer.stream(continues=isinstance(request.prompt, str))
+        shown = [token for token, _ in request.shown]
+        if request.thinking is not None:
+            markers = (request.thinking.begin_tokens, request.thinking.end_tokens)
+            shown += [token for marker in markers if len(marker) > 1 for token in marker]
+        return self.tokenizer.stream(continues=isinstance(request.prompt, str), shown=shown)
+
+    def stage(self, request: GenerationRequest, prompt: Tokens) -> Stage:
+        """Return the stage in which an answer to a prompt begins."""
+        end = b"".join(map(self.tokenizer.bytes_of, prompt[-PROMPT_END:].tolist()))
+        return Stage.of(request.thinking, end.decode(errors="replace"))
+
+    def key(self, request: GenerationRequest, stage: Stage) -> SlotKey:
+        """Return the key of the slots for a request whose answer begins in this stage."""
+        special = self.tokenizer.special
+        guidance = after_thoughts(request.guidance, request.thinking, stage, special)
+        return SlotKey(guidance=guidance, adapter=request.adapter)
 
     def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int, int]:
         """Measure vocabulary size, KV cache bytes per token and state bytes in a first run."""

@@ -64,17 +64,21 @@ class Sampler:
         """Record the next token of the answer."""
         self._answer[token] += 1
 
-    def scores(self, logits: Scores) -> Scores:
+    def scores(self, logits: Scores, forced: int | None = None) -> Scores:
         """Compute the scores of which the generator takes the highest.
 
         Args:
             logits: the model's output, float32 [vocabulary].
+            forced: the token to take, unless a grammar forbids it; None for any.
 
         Returns:
             Scores, float32 [vocabulary], in a new array.
         """
         scores = self._penalize(logits)
-        return scores if self._greedy else self._add_noise(scores)
+        scores = scores if self._greedy else self._add_noise(scores)
+        if forced is not None:
+            scores[forced] = scores.max() + 1
+        return scores
 
     def _penalize(self, logits: Scores) -> Scores:
         request = self._request

@@ -7,6 +7,7 @@ with: for Llama 2 in a fifth of odd texts, for others where white space of sever
 import codecs
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ class Tokenizer:
     - byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM): each byte is a printable character of its own;
     - SentencePiece (Llama 2, Mistral, Gemma, Phi-3): plain text with U+2581 for a space, and
       `<0x0A>` for a byte that is not a whole character.
+
+    Attributes:
+        special: ids of the special tokens, which texts omit.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +49,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         added = self._tokenizer.get_added_tokens_decoder()
-        self._special = {number for number, token in added.items() if token.special}
+        self.special = frozenset(number for number, token in added.items() if token.special)
         decoders = _decoders(self._tokenizer.decoder)
         self._byte_level = any(part["type"] == "ByteLevel" for part in decoders)
         self._strips = any(
@@ -68,13 +72,15 @@ class Tokenizer:
         stream = self.stream()
         return "".join(map(stream.push, tokens))
 
-    def stream(self, *, continues: bool = False) -> "TextStream":
+    def stream(self, *, continues: bool = False, shown: Iterable[int] = ()) -> "TextStream":
         """Create a decoder that takes one token at a time.
 
         Args:
             continues: keep the space with which SentencePiece writes the first word of a text.
+            shown: special tokens that are part of the text.
         """
-        return TextStream(self, self._special, strips=self._strips and not continues)
+        hidden = self.special.difference(shown)
+        return TextStream(self, hidden, strips=self._strips and not continues)
 
     def bytes_of(self, token: int) -> bytes:
         """Return a token's bytes; empty for an id that the tokenizer does not have."""
@@ -93,15 +99,15 @@ class Tokenizer:
 class TextStream:
     """A decoder of one text."""
 
-    def __init__(self, tokenizer: Tokenizer, special: set[int], *, strips: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, hidden: frozenset[int], *, strips: bool) -> None:
         self._tokenizer = tokenizer
-        self._special = special
+        self._hidden = hidden
         self._strips = strips
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
 
     def push(self, token: int) -> str:
         """Take the next token; return the characters that are whole now."""
-        if token in self._special:
+        if token in self._hidden:
             return ""
         text = self._characters.decode(self._tokenizer.bytes_of(token))
         if text and self._strips:

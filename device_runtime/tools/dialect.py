@@ -175,9 +175,9 @@ def _as_phi4(turns: list[Message]) -> list[Message]:
 
 
 def _with_role(turn: Message, role: str, content: str) -> Message:
-    """Copy a turn with another role and content; it keeps its author's name, but not a tool's."""
-    name = {"name": turn["name"]} if "name" in turn and turn["role"] != "tool" else {}
-    return {"role": role, "content": content, **name}
+    """Copy a turn with another role and content; it keeps its thoughts and its author's name."""
+    kept = ("reasoning_content",) if turn["role"] == "tool" else ("name", "reasoning_content")
+    return {"role": role, "content": content, **{key: turn[key] for key in kept if key in turn}}
 
 
 def _one_call_per_turn(turns: list[Message]) -> list[Message]:

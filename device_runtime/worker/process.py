@@ -191,7 +191,8 @@ class _Schedule:
         # A request that waits for memory takes no time, and must not monopolise the loop.
         spent = max(time.monotonic() - started, MIN_STEP_S)
         task.spent += spent
-        if not task.accepted or chunk.text or chunk.logprobs or chunk.finish_reason is not None:
+        has_news = chunk.thoughts or chunk.text or chunk.logprobs or chunk.finish_reason is not None
+        if has_news or not task.accepted:
             task.accepted = True
             _send(self._outbox, Chunk(id=task.number, chunk=chunk))
         if chunk.usage is not None:

@@ -9,6 +9,7 @@ import msgspec
 from device_runtime.bundle import manifest as schema
 from device_runtime.bundle.kit_facts import KitFacts
 from device_runtime.bundle.manifest import Blob, Record
+from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.bundle.release import Release, open_release
 from tests.support import bundles
 
@@ -19,6 +20,7 @@ def release(
     *,
     context_length: int = 256,
     kit: KitFacts | None = None,
+    reasoning: Reasoning | None = None,
     **settings: Any,
 ) -> Release:
     """Write a release with this model, its files linked; settings override those of `bundles`.
@@ -28,6 +30,7 @@ def release(
         model: folder of the model.
         context_length: that of the manifest.
         kit: the kit in the manifest; its program is named there alone.
+        reasoning: how the model thinks.
         settings: replace the manifest's.
     """
     target = folder / schema.MODEL_FOLDER
@@ -53,6 +56,7 @@ def release(
         draft.manifest,
         context_length=context_length,
         kit=kit,
+        reasoning=reasoning,
         records=tuple(records),
         settings=msgspec.structs.replace(
             draft.manifest.settings, **({"listen": "127.0.0.1:0", "threads": 2} | settings)

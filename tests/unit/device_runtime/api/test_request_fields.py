@@ -12,9 +12,22 @@ from device_runtime.api.completion_requests import parse_completion
 from device_runtime.api.completion_types import CompletionBody
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
+from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.tools.dialect import Dialect
 
-SERVED = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",))
+THOUGHTS = Reasoning(
+    begin="<think>",
+    end="</think>",
+    begin_tokens=(7,),
+    end_tokens=(8,),
+    opened=False,
+    argument="enable_thinking",
+    on=True,
+    off=False,
+)
+SERVED = ServedModel(
+    model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",), reasoning=THOUGHTS
+)
 WEATHER = {"type": "function", "function": {"name": "weather"}}
 
 
@@ -27,6 +40,7 @@ def read(body: type[ChatBody | CompletionBody], fields: dict[str, Any]) -> Parse
 HELLO = [{"role": "user", "content": "Hello"}]
 OTHER_VALUES: dict[str, dict[str, Any]] = {
     "chat_template_kwargs": {"chat_template_kwargs": {"enable_thinking": False}},
+    "enable_thinking": {"enable_thinking": False},
     "echo": {"echo": True},
     "frequency_penalty": {"frequency_penalty": 0.5},
     "logit_bias": {"logit_bias": {"7": 3}},
@@ -41,6 +55,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "parallel_tool_calls": {"tools": [WEATHER], "parallel_tool_calls": False},
     "presence_penalty": {"presence_penalty": 0.5},
     "prompt": {"prompt": "Twice"},
+    "reasoning_effort": {"reasoning_effort": "none"},
     "repetition_penalty": {"repetition_penalty": 1.1},
     "response_format": {"response_format": {"type": "json_object"}},
     "seed": {"seed": 7},
@@ -48,6 +63,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "stream": {"stream": True},
     "stream_options": {"stream": True, "stream_options": {"include_usage": True}},
     "temperature": {"temperature": 0.5},
+    "thinking_budget_tokens": {"thinking_budget_tokens": 9},
     "tool_choice": {"tools": [WEATHER], "tool_choice": "none"},
     "tools": {"tools": [WEATHER]},
     "top_k": {"top_k": 40},

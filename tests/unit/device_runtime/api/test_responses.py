@@ -100,6 +100,7 @@ def test_whole_chat_answer() -> None:
             "completion_tokens": 3,
             "total_tokens": 12,
             "prompt_tokens_details": {"cached_tokens": 4},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }
 

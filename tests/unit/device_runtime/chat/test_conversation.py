@@ -57,11 +57,19 @@ class Terminal:
         self.model = Parrot()
         self.conversation = Conversation(system)
         self._chat = Chat(
-            self.model, self.conversation, options, show=self._show, note=self.notes.append
+            self.model,
+            self.conversation,
+            options,
+            show=self._show,
+            think=self._think,
+            note=self.notes.append,
         )
 
     def _show(self, text: str) -> None:
         self.shown += text
+
+    def _think(self, text: str) -> None:
+        self.shown += f"[{text}]"
 
     def take(self, line: str) -> bool:
         return self._chat.take(line)
