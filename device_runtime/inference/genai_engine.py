@@ -1,15 +1,14 @@
 """The engine on ONNX Runtime GenAI: requests in, chunks out."""
 
 import logging
-import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from device_runtime import memory
 from device_runtime.errors import EngineError, RequestError
+from device_runtime.inference.echo import Echo, token_logprob
 from device_runtime.inference.engine import (
     FinishReason,
     GenerationChunk,
@@ -19,17 +18,11 @@ from device_runtime.inference.engine import (
     OutOfMemoryError,
     TokenLogprob,
     UnknownTokenError,
-    Usage,
 )
 from device_runtime.inference.genai_model import ENGINE_HINT, GenAIModel, first_line
+from device_runtime.inference.job import Job, Progress, end
 from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, SlotKey, Tokens, step
-from device_runtime.inference.sampling import (
-    Sampler,
-    Scores,
-    check_finite,
-    log_probabilities,
-    most_likely,
-)
+from device_runtime.inference.sampling import Sampler, Scores, check_finite
 from device_runtime.inference.stop_strings import StopStrings
 from device_runtime.logs import event
 from device_runtime.memory import PROMPT_STEP
@@ -41,6 +34,8 @@ LONG_ROPE_FROM = 4096
 """Tokens beyond which Phi-3.5 uses its long rotary factors, for earlier positions as well: a
 longer prompt must be prefilled at once, so that no cached position has short factors."""
 
+MEMORY_HINT = "Lower max_tokens, or stop other programs on the device."
+
 HEADING = 16
 """Tokens at the end of a prompt before which a snapshot is taken, where a model needs one: more
 than the heading of an answer, which chat templates write otherwise once the answer is there."""
@@ -50,55 +45,6 @@ CONVERSATIONS = 4
 
 FIRST_TURN = 1024
 """Room for a first question and its answer after a warmed prefix, tokens."""
-
-
-class _Progress:
-    """Counters of a running request."""
-
-    def __init__(self, prompt_tokens: int) -> None:
-        self.cached_tokens = 0
-        self._prompt_tokens = prompt_tokens
-        self._tokens = 0
-        self._started = time.monotonic()
-        self._first_at = self._last_at = self._started
-
-    def add(self, tokens: int = 1) -> None:
-        """Count tokens that were generated just now."""
-        self._last_at = time.monotonic()
-        if not self._tokens:
-            self._first_at = self._last_at
-        self._tokens += tokens
-
-    @property
-    def usage(self) -> Usage:
-        return Usage(
-            prompt_tokens=self._prompt_tokens,
-            completion_tokens=self._tokens,
-            cached_tokens=self.cached_tokens,
-            first_token_s=self._first_at - self._started,
-            decode_s=self._last_at - self._first_at,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """A request and the state needed to answer it.
-
-    Attributes:
-        slot: the slot that holds its KV cache.
-        request: the request to answer.
-        prompt: the prompt's tokens.
-        length: maximum length of prompt and answer together, tokens.
-        progress: counters for the usage.
-        cancelled: returns True once the client is gone.
-    """
-
-    slot: Slot
-    request: GenerationRequest
-    prompt: Tokens
-    length: int
-    progress: _Progress
-    cancelled: Callable[[], bool]
 
 
 class GenAIEngine:
@@ -148,48 +94,50 @@ class GenAIEngine:
         self, request: GenerationRequest, cancelled: Callable[[], bool]
     ) -> Generator[GenerationChunk]:
         """See `Engine.generate`."""
-        prompt = self._model.encode(request)
-        length = min(len(prompt) + request.max_tokens, self._model.context_length)
-        self._check(request, length)
-        progress = _Progress(len(prompt))
-        slot = self._slot(request, prompt, length)
-        yield GenerationChunk()
-        while slot is None:
-            if cancelled():
+        try:
+            yield from self._prompts(request, cancelled)
+        except (RuntimeError, FloatingPointError, MemoryError) as error:
+            if memory.is_short(error):
+                raise NoMemoryNowError(
+                    f"the device ran out of memory: {first_line(error)}", hint=MEMORY_HINT
+                ) from None
+            raise EngineError(f"the model failed: {first_line(error)}", hint=ENGINE_HINT) from None
+
+    def _prompts(
+        self, request: GenerationRequest, cancelled: Callable[[], bool]
+    ) -> Iterator[GenerationChunk]:
+        """Answer the prompts of a request one after the other."""
+        prompts = (request.prompt, *request.more)
+        encoded = [self._model.encode(request, prompt) for prompt in prompts]
+        for tokens in encoded:
+            self._check(request, self._length(request, tokens))
+        progress = Progress(sum(map(len, encoded)))
+        for number, (prompt, tokens) in enumerate(zip(prompts, encoded, strict=True)):
+            slot = yield from self._take(request, tokens, cancelled)
+            if slot is None:
                 yield GenerationChunk(finish_reason=FinishReason.CANCELLED, usage=progress.usage)
                 return
-            # Running requests hold the memory; the empty chunk lets them continue.
-            yield GenerationChunk()
-            slot = self._slot(request, prompt, length)
-        job = _Job(
-            slot=slot,
-            request=request,
-            prompt=prompt,
-            length=length,
-            progress=progress,
-            cancelled=cancelled,
-        )
-        try:
-            yield from self._beams(job) if request.num_beams > 1 else self._answers(job)
-        except (RuntimeError, FloatingPointError) as error:
-            self._cache.drop(slot)
-            raise EngineError(f"the model failed: {first_line(error)}", hint=ENGINE_HINT) from None
-        finally:
-            if self._stands_alone(request, length):
-                self._cache.drop(slot)
-            self._cache.give_back(slot)
+            job = Job(
+                slot=slot,
+                request=request,
+                number=number,
+                prompt=tokens,
+                length=self._length(request, tokens),
+                echo=Echo(request, prompt, tokens, self._model.tokenizer) if request.echo else None,
+                progress=progress,
+                cancelled=cancelled,
+            )
+            reason = yield from self._run(job)
+            if reason is FinishReason.CANCELLED:
+                return
 
     def warm(self, system: str) -> None:
         """See `Engine.warm`."""
         turns = (Message(role="system", content=system),) if system else ()
         try:
             first, second = (
-                self._model.encode(
-                    GenerationRequest(
-                        prompt=(*turns, Message(role="user", content=text)), max_tokens=1
-                    )
-                )
-                for text in "ab"
+                self._model.encode(GenerationRequest(prompt=prompt, max_tokens=1), prompt)
+                for prompt in ((*turns, Message(role="user", content=text)) for text in "ab")
             )
         except RequestError as error:
             event(log, logging.INFO, "not_warmed", reason=error)
@@ -210,6 +158,37 @@ class GenAIEngine:
             self._warm = self._warm[:0]
             self._cache.clear()
             return False
+
+    def _length(self, request: GenerationRequest, prompt: Tokens) -> int:
+        """Return the maximum length of a prompt and its answer together, tokens."""
+        return min(len(prompt) + request.max_tokens, self._model.context_length)
+
+    def _take(
+        self, request: GenerationRequest, prompt: Tokens, cancelled: Callable[[], bool]
+    ) -> Generator[GenerationChunk, None, Slot | None]:
+        """Wait until there is a slot for a prompt; None once the client is gone."""
+        slot = self._slot(request, prompt)
+        yield GenerationChunk()
+        while slot is None:
+            if cancelled():
+                return None
+            # Running requests hold the memory; the empty chunk lets them continue.
+            yield GenerationChunk()
+            slot = self._slot(request, prompt)
+        return slot
+
+    def _run(self, job: Job) -> Generator[GenerationChunk, None, FinishReason]:
+        """Answer a prompt; return the reason why its last answer ended."""
+        try:
+            answers = self._beams(job) if job.request.num_beams > 1 else self._answers(job)
+            return (yield from answers)
+        except (RuntimeError, FloatingPointError, MemoryError):
+            self._cache.drop(job.slot)
+            raise
+        finally:
+            if self._stands_alone(job.request, job.length):
+                self._cache.drop(job.slot)
+            self._cache.give_back(job.slot)
 
     def _check(self, request: GenerationRequest, length: int) -> None:
         """Refuse, before any work, a request that can never succeed."""
@@ -237,13 +216,14 @@ class GenAIEngine:
         """Return whether a request needs a KV cache that no other request shares."""
         return request.num_beams > 1 or (self._model.long_rope and length > LONG_ROPE_FROM)
 
-    def _slot(self, request: GenerationRequest, prompt: Tokens, length: int) -> Slot | None:
-        """Get a slot for a request; None while running requests hold the memory.
+    def _slot(self, request: GenerationRequest, prompt: Tokens) -> Slot | None:
+        """Get a slot for a prompt; None while running requests hold the memory.
 
         Raises:
             NoMemoryNowError: other programs hold the memory.
         """
         key = SlotKey(guidance=request.guidance, adapter=request.adapter)
+        length = self._length(request, prompt)
         if self._stands_alone(request, length):
             capacity = max(length, self._model.min_capacity)
             slot = self._cache.reserve(capacity * request.num_beams, key)
@@ -253,30 +233,46 @@ class GenAIEngine:
             slot = self._cache.take(prompt.tolist(), length, key)
         if slot is None and self._cache.idle:
             raise NoMemoryNowError(
-                "the device has too little free memory for this request",
-                hint="Lower max_tokens, or stop other programs on the device.",
+                "the device has too little free memory for this request", hint=MEMORY_HINT
             )
         return slot
 
-    def _answers(self, job: _Job) -> Iterator[GenerationChunk]:
+    def _answers(self, job: Job) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate all answers, one after the other, from the same prompt."""
         slot, prompt = job.slot, job.prompt
-        job.progress.cached_tokens = len(slot.tokens)
+        if job.echo is not None and job.echo.scored:
+            self._rewind(slot, 0)
+        job.progress.cached_tokens += len(slot.tokens)
+        reason = FinishReason.LENGTH
         for index in range(job.request.n):
             if index:
-                self._rewind_to_prompt(slot, prompt)
+                # As far as necessary for the prompt's last logits.
+                self._rewind(slot, max(0, len(prompt) - MIN_PREFILL))
             while len(slot.tokens) < len(prompt):
                 if job.cancelled():
-                    yield _end(job, FinishReason.CANCELLED, index=index)
-                    return
-                self._prefill(job)
+                    yield end(job, FinishReason.CANCELLED, index=index)
+                    return FinishReason.CANCELLED
+                self._prefill(job, index)
                 yield GenerationChunk()
+            if job.echo is not None:
+                echoed = tuple(job.echo.logprobs)
+                yield GenerationChunk(index=job.place(index), text=job.echo.text, logprobs=echoed)
             reason = yield from self._decode(job, index)
             if reason is FinishReason.CANCELLED:
-                return
+                break
+        return reason
 
-    def _prefill(self, job: _Job) -> None:
-        """Prefill the next chunk of the prompt."""
+    def _prefill(self, job: Job, index: int) -> None:
+        """Prefill the next chunk of the prompt, for an answer."""
+        before = len(job.slot.tokens)
+        self._prefill_chunk(job)
+        if job.echo is not None and job.echo.scored and index == 0:
+            logits = job.slot.generator.get_output("logits")[0]
+            if len(logits) != len(job.slot.tokens) - before:
+                raise RequestError("this model gives no log probabilities of its prompt")
+            job.echo.add(logits)
+
+    def _prefill_chunk(self, job: Job) -> None:
         slot = job.slot
         rest = job.prompt[len(slot.tokens) :]
         if self._stands_alone(job.request, job.length):
@@ -290,15 +286,14 @@ class GenAIEngine:
         if to_snapshot and len(chunk) == tokens:
             slot.snapshot()
 
-    def _rewind_to_prompt(self, slot: Slot, prompt: Tokens) -> None:
-        """Rewind a slot for another answer, as far as necessary for the prompt's last logits."""
+    def _rewind(self, slot: Slot, length: int) -> None:
+        """Rewind a slot to this length, or to nothing if its model cannot."""
         try:
-            slot.rewind(max(0, len(prompt) - MIN_PREFILL))
+            slot.rewind(length)
         except RuntimeError:
-            # This model cannot rewind so far.
             slot.restart(self._model.generator(slot.capacity, slot.key))
 
-    def _decode(self, job: _Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
+    def _decode(self, job: Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate one answer token by token; return the reason it ended."""
         request, generator = job.request, job.slot.generator
         stream = self._model.stream(request)
@@ -307,7 +302,8 @@ class GenAIEngine:
         shown = dict(request.shown)
         text = ""
         tokens = 0
-        reason: FinishReason | None = None
+        reason = None if job.length > len(job.prompt) else FinishReason.LENGTH
+        logprobs: tuple[TokenLogprob, ...] = ()
         while reason is None:
             if job.cancelled():
                 reason = FinishReason.CANCELLED
@@ -327,43 +323,45 @@ class GenAIEngine:
             job.progress.add()
             if token in self._model.end_tokens:
                 reason = FinishReason.STOP
+                if job.echo is not None:
+                    logprobs = self._logprobs(logits, token, request)
                 break
             # The tokenizer omits special tokens from its text.
-            text, stopped = stops.push(shown.get(token) or stream.push(token))
+            piece = shown.get(token) or stream.push(token)
+            text, stopped = stops.push(piece)
             if stopped:
                 reason = FinishReason.STOP
                 break
             if tokens == job.length - len(job.prompt):
                 reason = FinishReason.LENGTH
-            logprobs = self._logprobs(logits, token, request)
-            yield GenerationChunk(index=index, text=text, tokens=tokens, logprobs=logprobs)
+            yield GenerationChunk(
+                index=job.place(index),
+                text=text,
+                tokens=tokens,
+                logprobs=self._logprobs(logits, token, request, len(piece)),
+            )
             text = ""
-        yield _end(job, reason, text + stops.rest(), tokens, index=index)
+        yield end(job, reason, text + stops.rest(), tokens, index=index, logprobs=logprobs)
         return reason
 
     def _logprobs(
-        self, logits: Scores | None, token: int, request: GenerationRequest
+        self, logits: Scores | None, token: int, request: GenerationRequest, characters: int = 0
     ) -> tuple[TokenLogprob, ...]:
         if logits is None or request.logprobs is None:
             return ()
-        logprobs = log_probabilities(logits)
-        name = self._model.tokenizer.bytes_of
-        top = tuple(
-            (name(int(likely)), float(logprobs[likely]))
-            for likely in most_likely(logprobs, request.logprobs)
-        )
-        logprob = float(logprobs[token])
-        return (TokenLogprob(token=token, data=name(token), logprob=logprob, top=top),)
+        count = request.logprobs
+        tokenizer = self._model.tokenizer
+        return (token_logprob(tokenizer, token, logits, count=count, characters=characters),)
 
-    def _beams(self, job: _Job) -> Iterator[GenerationChunk]:
+    def _beams(self, job: Job) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate the best answer of a beam search, in a single chunk."""
         generator, prompt = job.slot.generator, job.prompt
         generator.append_tokens(prompt)
         check_finite(generator.get_logits())
         for _ in range(job.length - len(prompt)):
             if job.cancelled():
-                yield _end(job, FinishReason.CANCELLED)
-                return
+                yield end(job, FinishReason.CANCELLED)
+                return FinishReason.CANCELLED
             generator.generate_next_token()
             if generator.is_done():
                 break
@@ -377,18 +375,6 @@ class GenAIEngine:
         stream = self._model.stream(job.request)
         text, stopped = stops.push("".join(map(stream.push, answer)))
         reason = FinishReason.STOP if ends or stopped else FinishReason.LENGTH
-        yield _end(job, reason, text + stops.rest(), tokens)
-
-
-def _end(
-    job: _Job, reason: FinishReason, text: str = "", tokens: int = 0, *, index: int = 0
-) -> GenerationChunk:
-    """Return an answer's last chunk."""
-    over = index == job.request.n - 1 or reason is FinishReason.CANCELLED
-    return GenerationChunk(
-        index=index,
-        text=text,
-        tokens=tokens,
-        finish_reason=reason,
-        usage=job.progress.usage if over else None,
-    )
+        echo = job.echo.text if job.echo is not None else ""
+        yield end(job, reason, echo + text + stops.rest(), tokens)
+        return reason
