@@ -17,7 +17,7 @@ from device_runtime.api.request_types import (
 from device_runtime.api.served_model import ServedModel
 from device_runtime.bundle.reasoning import Value
 from device_runtime.errors import RequestError
-from device_runtime.inference.engine import GenerationRequest, Guidance, Message, Thinking
+from device_runtime.inference.engine import GenerationRequest, Guidance, Prompt, RawPrompt, Thinking
 from device_runtime.tools.definition import Tools
 
 NO_TOOLS = Tools()
@@ -32,7 +32,6 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
         stream: whether the answer is sent in chunks.
         include_usage: whether a streamed answer ends with its usage.
         tools: the tools that the model can call.
-        echo: text to begin the answer with.
         ignored_keywords: paths of schemas' keywords that are not enforced.
     """
 
@@ -41,7 +40,6 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     include_usage: bool
     tools: Tools = NO_TOOLS
-    echo: str = ""
     ignored_keywords: tuple[str, ...] = ()
 
 
@@ -87,7 +85,8 @@ def engine_request(
     body: Sampling,
     served: ServedModel,
     *,
-    prompt: tuple[Message, ...] | str,
+    prompt: Prompt,
+    more: tuple[RawPrompt, ...] = (),
     max_tokens: int | None,
     logprobs: int | None,
     tools: Tools = NO_TOOLS,
@@ -95,15 +94,17 @@ def engine_request(
     arguments: Mapping[str, Value] | None = None,
     guidance: Guidance | None = None,
     thinking: Thinking | None = None,
-    echo: str = "",
     ignored_keywords: tuple[str, ...] = (),
+    echo: bool = False,
+    continues: bool = False,
 ) -> ParsedRequest:
     """Translate the fields that both types of request share.
 
     Args:
         body: the fields.
         served: the model to answer the request.
-        prompt: the conversation, or raw text.
+        prompt: the conversation, or a raw prompt.
+        more: further raw prompts.
         max_tokens: maximum tokens of an answer; None for the device's default.
         logprobs: number of most likely tokens to report at each position; None for none.
         tools: the tools that the model can call.
@@ -111,8 +112,9 @@ def engine_request(
         arguments: arguments of the chat template.
         guidance: what binds the form of the answer.
         thinking: the model's thoughts; None to leave them in the text.
-        echo: text to begin the answer with.
         ignored_keywords: paths of schemas' keywords that are not enforced.
+        echo: begin each answer with its prompt.
+        continues: the last message is the beginning of the answer.
 
     Raises:
         ApiError: a field is invalid or not supported; the error names it.
@@ -135,9 +137,12 @@ def engine_request(
     parsed = ParsedRequest(
         generation=GenerationRequest(
             prompt=prompt,
+            more=more,
+            echo=echo,
+            continues=continues,
             tools=tool_definitions,
             arguments=dict(arguments or {}),
-            max_tokens=max_tokens or served.max_tokens,
+            max_tokens=served.max_tokens if max_tokens is None else max_tokens,
             n=body.n or 1,
             temperature=temperature,
             top_p=1.0 if body.top_p is None else body.top_p,
@@ -160,7 +165,6 @@ def engine_request(
         stream=bool(body.stream),
         include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
         tools=tools,
-        echo=echo,
         ignored_keywords=ignored_keywords,
     )
     if parsed.generation.num_beams > 1:

@@ -16,6 +16,7 @@ from device_runtime.server import page as chat_page
 from device_runtime.server.listener import Server, bind, url_of
 from device_runtime.status.report import RequestStats
 from device_runtime.tools.dialect import Dialect
+from tests.support.conversations import turns
 from tests.support.fakes import runtime_status, usage
 
 COMPLETIONS = "**/v1/chat/completions"
@@ -25,7 +26,7 @@ class Echo:
     """Implements `Generator`: gives the last message back, a few characters at a time."""
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
-        text = request.prompt[-1].content if request.prompt else ""  # type: ignore[union-attr]
+        text = turns(request)[-1].content if request.prompt else ""
         yield GenerationChunk()
         for at in range(0, len(text), 7):
             yield GenerationChunk(text=text[at : at + 7], tokens=1)

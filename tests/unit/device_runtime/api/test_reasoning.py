@@ -126,7 +126,7 @@ def test_budget_reaches_the_engine() -> None:
 def test_earlier_thoughts_reach_the_template(field: str) -> None:
     answer = {"role": "assistant", "content": "Hi", field: "A greeting."}
     generation = parse(QWEN3, messages=[*HELLO, answer, *HELLO]).generation
-    assert not isinstance(generation.prompt, str)
+    assert isinstance(generation.prompt, tuple)
     assert [turn.reasoning_content for turn in generation.prompt] == ["", "A greeting.", ""]
 
 
@@ -142,7 +142,7 @@ def test_earlier_thoughts_stay_with_calls_of_tools() -> None:
         {"role": "tool", "tool_call_id": "1", "content": "Rain"},
     ]
     generation = parse(QWEN3, messages=messages).generation
-    assert not isinstance(generation.prompt, str)
+    assert isinstance(generation.prompt, tuple)
     assert generation.prompt[1].reasoning_content == "I call."
 
 

@@ -33,7 +33,7 @@ def parsed(**fields: Any) -> ParsedRequest:
 
 
 def roles(request: ParsedRequest) -> list[tuple[str, str]]:
-    assert not isinstance(request.generation.prompt, str)
+    assert isinstance(request.generation.prompt, tuple)
     return [(turn.role, turn.content) for turn in request.generation.prompt]
 
 

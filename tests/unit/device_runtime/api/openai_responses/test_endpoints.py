@@ -96,7 +96,7 @@ def test_conversation_goes_on_over_three_turns(app: App) -> None:
     for text in ("One", "Two", "Three"):
         response_id = app.create(text, previous_response_id=response_id).json()["id"]
     prompt = app.generator.requests[-1].prompt
-    assert not isinstance(prompt, str)
+    assert isinstance(prompt, tuple)
     assert [turn.content for turn in prompt] == [
         "One",
         "Hello there",
@@ -110,7 +110,7 @@ def test_instructions_are_not_carried_over(app: App) -> None:
     first = app.create("One", instructions="Be brief.").json()["id"]
     app.create("Two", previous_response_id=first)
     prompt = app.generator.requests[-1].prompt
-    assert not isinstance(prompt, str)
+    assert isinstance(prompt, tuple)
     assert [turn.role for turn in prompt] == ["user", "assistant", "user"]
 
 

@@ -10,7 +10,7 @@ from device_runtime.api.errors import ApiError
 from device_runtime.api.openai_responses.requests import ResponseRequest, parse_response
 from device_runtime.api.openai_responses.store import KeptResponse, ResponseStore
 from device_runtime.api.served_model import ServedModel
-from device_runtime.inference.engine import GenerationRequest, Message
+from device_runtime.inference.engine import GenerationRequest
 from device_runtime.tools.dialect import Dialect
 
 SERVED = ServedModel(
@@ -390,7 +390,7 @@ def test_earlier_calls_count_for_results() -> None:
         )
     )
     prompt = engine(store=store, input=[RESULT], previous_response_id="resp_1").prompt
-    assert isinstance(prompt[-1], Message)
+    assert isinstance(prompt, tuple)
     assert "2" in prompt[-1].content
 
 
