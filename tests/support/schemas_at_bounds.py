@@ -78,10 +78,16 @@ class SchemasAtBounds:
 
     def make(self, depth: int = 2) -> Schema:
         """A schema that some value fits, mostly."""
-        makers = [self._string, self._string, self._number, self._number, self._listed]
+        makers: list[Callable[[int], Schema]] = [
+            self._string,
+            self._string,
+            self._number,
+            self._number,
+            self._listed,
+        ]
         if depth:
             makers += [self._array, self._array, self._object, self._object, self._options]
-        schema = self._pick(makers)(depth - 1)
+        schema = self._random.choice(makers)(depth - 1)
         if self._chance(0.1):
             name = self._pick([*NOTES])
             schema[name] = NOTES[name]
