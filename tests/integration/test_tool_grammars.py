@@ -170,13 +170,28 @@ def test_text_or_right_calls_come_of_sampling_under_the_grammar_for_auto(
         assert calls or text == "".join(pieces)
 
 
-def test_tool_whose_schema_cannot_be_kept_to_gets_any_object(tiny: ToolModel) -> None:
+def test_tool_without_a_schema_but_for_what_is_left_out_gets_any_object(tiny: ToolModel) -> None:
     tool = Tool(name="odd", parameters={"type": "object", "not": {"required": ["a"]}})
     dialect = Dialect.of(TEMPLATES["hermes"])
     rules = grammar(dialect, Tools(tools=(tool,), required=True)).text
     for arguments in ("{}", '{"b": [1, null]}'):
         call = {"function": {"name": "odd", "arguments": arguments}}
         assert allowed(tiny, rules, dialect.syntax.write([call]))
+
+
+def test_tool_loses_only_the_keyword_that_is_not_supported(tiny: ToolModel) -> None:
+    tags = {"type": "array", "uniqueItems": True, "items": {"enum": ["a", "</tool_call>"]}}
+    tool = Tool(name="f", parameters={"type": "object", "properties": {"tags": tags}})
+    dialect = Dialect.of(TEMPLATES["hermes"])
+    rules, ignored = grammar(dialect, Tools(tools=(tool,), required=True))
+    assert ignored == ("f.properties.tags.uniqueItems",)
+    for arguments, right in (
+        ('{"tags": ["a", "a", "</tool_call>"]}', True),
+        ('{"tags": ["b"]}', False),
+        ('{"b": 1}', False),
+    ):
+        call = {"function": {"name": "f", "arguments": arguments}}
+        assert allowed(tiny, rules, dialect.syntax.write([call])) == right, arguments
 
 
 def test_many_tools_make_a_grammar_that_the_engine_takes(tiny: ToolModel) -> None:

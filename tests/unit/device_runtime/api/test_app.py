@@ -100,7 +100,7 @@ def test_no_header_without_such_keywords(app: App) -> None:
 
 
 def test_header_is_cut_to_its_bound(app: App) -> None:
-    properties: dict[str, Any] = {f"{'p' * 30}{number}": {"not": {}} for number in range(60)}
+    properties: Any = {f"{'p' * 30}{number}": {"not": {}} for number in range(60)}
     header = app.chat(tools=[tool("f", **properties)]).headers["X-Edgepack-Ignored-Keywords"]
     assert len(header) == 1000
     assert header.endswith("...")
