@@ -6,6 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+_SHORT = re.compile(
+    r"bad_alloc|cannot allocate|failed to (allocate|map segment)|pthread_create|PosixThread",
+    re.IGNORECASE,
+)
+"""Words for a lack of memory of the C++ library, the kernel, ONNX Runtime and the loader of
+libraries. The stack of a thread needs some too."""
+
 _MEMINFO = Path("/proc/meminfo")
 
 PROMPT_STEP = 128
@@ -30,6 +37,11 @@ def parse_meminfo(text: str) -> tuple[int, int]:
     """Parse total and available memory, bytes, from /proc/meminfo (man 5 proc)."""
     kilobytes = dict(re.findall(r"^(MemTotal|MemAvailable): +(\d+) kB$", text, re.MULTILINE))
     return int(kilobytes["MemTotal"]) << 10, int(kilobytes["MemAvailable"]) << 10
+
+
+def is_short(error: BaseException) -> bool:
+    """Return whether an error, also one of native code, means that memory is short."""
+    return isinstance(error, MemoryError) or _SHORT.search(str(error)) is not None
 
 
 def available() -> int:

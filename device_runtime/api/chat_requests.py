@@ -4,7 +4,7 @@ A request is honoured in full or refused with an error that names the field: an 
 would change the answer is never ignored silently.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -25,7 +25,8 @@ from device_runtime.api.tool_choice import check_tool_turns, read_tools
 from device_runtime.inference.engine import Guidance, Message
 from device_runtime.json_schema.document import UnsupportedSchemaError
 from device_runtime.json_schema.grammar import any_object_rules, rules
-from device_runtime.tools.grammar import grammar
+from device_runtime.tools.definition import Tools
+from device_runtime.tools.grammar import ANSWER, grammar
 
 _OWN_ARGUMENTS = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
@@ -81,18 +82,17 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
     messages = [_message(turn, number) for number, turn in enumerate(body.messages)]
     if served.system_prompt and messages[0].role != "system":
         messages.insert(0, Message(role="system", content=served.system_prompt))
-    guidance = _response_guidance(body.response_format)
-    if guidance is not None and tools.tools:
-        raise ApiError(
-            'response_format cannot be combined with tools; set tool_choice to "none"',
-            param="response_format",
-            code="unsupported_value",
-        )
+    _check_continuation(body, tools)
+    answer = _answer_rules(body.response_format, ANSWER if tools.tools else "start")
+    guidance = None
     ignored: tuple[str, ...] = ()
     if tools.tools:
-        text, ignored = grammar(served.dialect, tools)
-        free_until = "" if tools.required else served.dialect.syntax.opening
+        text, ignored = grammar(served.dialect, tools, answer)
+        free = not tools.required and not answer
+        free_until = served.dialect.syntax.opening if free else ""
         guidance = Guidance(kind="lark_grammar", data=text, free_until=free_until)
+    elif answer:
+        guidance = Guidance(kind="lark_grammar", data="\n".join(answer) + "\n")
     dialect = served.dialect if tools.tools else served.dialect_without_tools
     if tools.tools or any(turn.tool_calls or turn.role == "tool" for turn in body.messages):
         turns = dialect.messages(msgspec.to_builtins(messages), tools.tools)
@@ -112,6 +112,7 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         guidance=guidance,
         ignored_keywords=ignored,
+        continues=bool(body.continue_final_message),
     )
 
 
@@ -122,11 +123,38 @@ def _check_arguments(arguments: Iterable[str]) -> None:
         raise ApiError(f"{where} is set by the server", param=where, code="unsupported_value")
 
 
-def _response_guidance(form: ResponseFormat | None) -> Guidance | None:
+def _check_continuation(body: ChatBody, tools: Tools) -> None:
+    """Refuse to continue a message that cannot begin an answer, or an answer of another form."""
+    continues = bool(body.continue_final_message)
+    if body.add_generation_prompt is not None and body.add_generation_prompt == continues:
+        raise ApiError(
+            "add_generation_prompt must be the opposite of continue_final_message",
+            param="add_generation_prompt",
+            code="unsupported_value",
+        )
+    if not continues:
+        return
+    last = body.messages[-1]
+    form = body.response_format
+    if last.role != "assistant" or not last.content or last.tool_calls:
+        reason = "requires that the last message is text of the assistant"
+    elif tools.required:
+        reason = "cannot be combined with a tool_choice that requires a call"
+    elif form is not None and form.type != "text":
+        reason = "cannot be combined with response_format"
+    else:
+        return
+    raise ApiError(
+        f"continue_final_message {reason}", param="continue_final_message", code="unsupported_value"
+    )
+
+
+def _answer_rules(form: ResponseFormat | None, start: str) -> Sequence[str]:
+    """Write the grammar's rules for an answer in this form; none for any text."""
     if form is None or form.type == "text":
-        return None
+        return ()
     if form.type == "json_object":
-        return _guidance(any_object_rules())
+        return any_object_rules(start)
     if form.json_schema is None:
         raise ApiError(
             "response_format.json_schema is required",
@@ -134,16 +162,12 @@ def _response_guidance(form: ResponseFormat | None) -> Guidance | None:
             code="invalid_value",
         )
     if form.json_schema.schema is None:
-        return _guidance(any_object_rules())
+        return any_object_rules(start)
     try:
-        return _guidance(rules(form.json_schema.schema))
+        return rules(form.json_schema.schema, start)
     except UnsupportedSchemaError as error:
         place = "response_format.json_schema.schema" + error.path.removeprefix("$")
         raise ApiError(f"{place}: {error}", param=place, code=error.api_code) from None
-
-
-def _guidance(lines: Iterable[str]) -> Guidance:
-    return Guidance(kind="lark_grammar", data="\n".join(lines) + "\n")
 
 
 def _message(turn: Turn, number: int) -> Message:

@@ -230,6 +230,17 @@ class ChatBody(Sampling, frozen=True, kw_only=True):
             "begins. They count towards max_tokens."
         ),
     ] = None
+    continue_final_message: Annotated[
+        bool | None,
+        Meta(
+            description="Continue the last message, of the assistant, in place of answering it; "
+            "only the new text is returned."
+        ),
+    ] = None
+    add_generation_prompt: Annotated[
+        bool | None,
+        Meta(description="The opposite of `continue_final_message`, as other servers want it too."),
+    ] = None
     parallel_tool_calls: Annotated[
         bool | None, Meta(description="Allow several calls in one answer; the default is true.")
     ] = None

@@ -2,11 +2,16 @@
 
 from typing import Any
 
-from device_runtime.api.completion_types import COMPLETION_WITHOUT_EFFECT, CompletionBody
+from device_runtime.api.completion_types import (
+    COMPLETION_WITHOUT_EFFECT,
+    MAX_PROMPTS,
+    CompletionBody,
+)
 from device_runtime.api.errors import ApiError
 from device_runtime.api.fields import convert, decode
 from device_runtime.api.requests import ParsedRequest, check_body, engine_request
 from device_runtime.api.served_model import ServedModel
+from device_runtime.inference.engine import RawPrompt, TokenIds
 
 
 def parse_completion(data: bytes, served: ServedModel) -> ParsedRequest:
@@ -34,16 +39,38 @@ def completion_request(fields: dict[str, Any], served: ServedModel) -> ParsedReq
     """
     check_body(fields, CompletionBody, COMPLETION_WITHOUT_EFFECT)
     body = convert(fields, CompletionBody)
-    prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
-    if body.echo and body.logprobs is not None:
-        raise ApiError(
-            "echo cannot be combined with logprobs", param="echo", code="unsupported_value"
-        )
+    prompts = _prompts(body)
+    only = prompts[0] if len(prompts) == 1 else None
     return engine_request(
         body,
         served,
-        prompt=prompt,
+        prompt=only if isinstance(only, str) else "",
+        prompts=() if isinstance(only, str) else tuple(prompts),
         max_tokens=body.max_tokens,
         logprobs=body.logprobs,
-        echo=prompt if body.echo else "",
+        echo=bool(body.echo),
     )
+
+
+def _prompts(body: CompletionBody) -> list[RawPrompt]:
+    """List the prompts: texts, or token ids; a list of numbers is one prompt."""
+    if isinstance(body.prompt, str):
+        return [body.prompt]
+    ids = [entry for entry in body.prompt if isinstance(entry, int)]
+    if len(ids) == len(body.prompt):
+        return [TokenIds(tuple(ids))]
+    if ids:
+        raise ApiError(
+            "prompt mixes token ids with whole prompts", param="prompt", code="invalid_value"
+        )
+    if len(body.prompt) > MAX_PROMPTS:
+        raise ApiError(
+            f"prompt has {len(body.prompt)} prompts; at most {MAX_PROMPTS} are allowed",
+            param="prompt",
+            code="array_above_max_length",
+        )
+    return [
+        entry if isinstance(entry, str) else TokenIds(tuple(entry))
+        for entry in body.prompt
+        if not isinstance(entry, int)
+    ]

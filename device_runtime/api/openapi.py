@@ -23,7 +23,7 @@ EVENTS = "text/event-stream"
 
 _ABOUT = """\
 OpenAI's API, served by the device itself. A field that cannot be honoured is refused with an error
-that names it; null means absent. Text for the model must not contain U+0000."""
+that names it; null means absent."""
 _COMPONENTS = "#/components/schemas/"
 _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ChatBody,

@@ -17,7 +17,13 @@ from device_runtime.api.request_types import (
 from device_runtime.api.served_model import ServedModel
 from device_runtime.bundle.reasoning import Value
 from device_runtime.errors import RequestError
-from device_runtime.inference.engine import GenerationRequest, Guidance, Message, Thinking
+from device_runtime.inference.engine import (
+    GenerationRequest,
+    Guidance,
+    Message,
+    RawPrompt,
+    Thinking,
+)
 from device_runtime.tools.definition import Tools
 
 NO_TOOLS = Tools()
@@ -32,7 +38,6 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
         stream: whether the answer is sent in chunks.
         include_usage: whether a streamed answer ends with its usage.
         tools: the tools that the model can call.
-        echo: text to begin the answer with.
         ignored_keywords: paths of schemas' keywords that are not enforced.
     """
 
@@ -41,7 +46,6 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     include_usage: bool
     tools: Tools = NO_TOOLS
-    echo: str = ""
     ignored_keywords: tuple[str, ...] = ()
 
 
@@ -88,6 +92,7 @@ def engine_request(
     served: ServedModel,
     *,
     prompt: tuple[Message, ...] | str,
+    prompts: tuple[RawPrompt, ...] = (),
     max_tokens: int | None,
     logprobs: int | None,
     tools: Tools = NO_TOOLS,
@@ -95,7 +100,8 @@ def engine_request(
     arguments: Mapping[str, Value] | None = None,
     guidance: Guidance | None = None,
     thinking: Thinking | None = None,
-    echo: str = "",
+    echo: bool = False,
+    continues: bool = False,
     ignored_keywords: tuple[str, ...] = (),
 ) -> ParsedRequest:
     """Translate the fields that both types of request share.
@@ -104,6 +110,7 @@ def engine_request(
         body: the fields.
         served: the model to answer the request.
         prompt: the conversation, or raw text.
+        prompts: raw prompts in place of that one.
         max_tokens: maximum tokens of an answer; None for the device's default.
         logprobs: number of most likely tokens to report at each position; None for none.
         tools: the tools that the model can call.
@@ -111,7 +118,8 @@ def engine_request(
         arguments: arguments of the chat template.
         guidance: what binds the form of the answer.
         thinking: the model's thoughts; None to leave them in the text.
-        echo: text to begin the answer with.
+        echo: begin each answer with its prompt.
+        continues: the last message is the beginning of the answer.
         ignored_keywords: paths of schemas' keywords that are not enforced.
 
     Raises:
@@ -135,9 +143,12 @@ def engine_request(
     parsed = ParsedRequest(
         generation=GenerationRequest(
             prompt=prompt,
+            prompts=prompts,
+            echo=echo,
+            continues=continues,
             tools=tool_definitions,
             arguments=dict(arguments or {}),
-            max_tokens=max_tokens or served.max_tokens,
+            max_tokens=served.max_tokens if max_tokens is None else max_tokens,
             n=body.n or 1,
             temperature=temperature,
             top_p=1.0 if body.top_p is None else body.top_p,
@@ -160,7 +171,6 @@ def engine_request(
         stream=bool(body.stream),
         include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
         tools=tools,
-        echo=echo,
         ignored_keywords=ignored_keywords,
     )
     if parsed.generation.num_beams > 1:

@@ -177,8 +177,10 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
     """One entry in each list for each token."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: Annotated[
+        list[float | None], Meta(description="Null for the first token of an echoed prompt.")
+    ]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: Annotated[list[int], Meta(description="Start of each token, in characters.")]
 
 

@@ -158,8 +158,7 @@ class CompletionAnswer:
         choice = self._choices.get(chunk.index)
         if choice is None:
             choice = self._choices[chunk.index] = _Choice()
-            text = self._parsed.echo + text
-        offset = sum(_characters(token.data) for token in choice.logprobs)
+        offset = sum(token.characters for token in choice.logprobs)
         choice.text.append(text)
         choice.logprobs += chunk.logprobs
         if chunk.finish_reason is not None:
@@ -207,13 +206,11 @@ class CompletionAnswer:
         offsets = []
         for token in tokens:
             offsets.append(offset)
-            offset += _characters(token.data)
+            offset += token.characters
         return objects.CompletionLogprobs(
             tokens=[_shown(token.data) for token in tokens],
             token_logprobs=[token.logprob for token in tokens],
-            top_logprobs=[
-                {_shown(data): logprob for data, logprob in token.top} for token in tokens
-            ],
+            top_logprobs=[_top(token) for token in tokens],
             text_offset=offsets,
         )
 
@@ -223,7 +220,7 @@ def token_logprobs(tokens: Sequence[TokenLogprob]) -> list[objects.TokenLogprobs
     return [
         objects.TokenLogprobs(
             token=_shown(token.data),
-            logprob=token.logprob,
+            logprob=_known(token.logprob),
             bytes=list(token.data),
             top_logprobs=[
                 objects.Logprob(token=_shown(data), logprob=logprob, bytes=list(data))
@@ -267,13 +264,23 @@ def _finish(reason: FinishReason, choice: _Choice) -> objects.Finish:
     return "tool_calls" if choice.calls else "stop"
 
 
+def _known(logprob: float | None) -> float:
+    assert logprob is not None, "only the first token of a prompt has none"
+    return logprob
+
+
+def _top(token: TokenLogprob) -> dict[str, float] | None:
+    """Return the most likely tokens; of those that look alike, as parts of characters, the best."""
+    if token.logprob is None:
+        return None
+    top: dict[str, float] = {}
+    for data, logprob in token.top:
+        top.setdefault(_shown(data), logprob)
+    return top
+
+
 def _shown(data: bytes) -> str:
     return data.decode(errors="replace")
-
-
-def _characters(data: bytes) -> int:
-    """Count the characters that begin in these bytes of UTF-8."""
-    return sum(byte & 0xC0 != 0x80 for byte in data)
 
 
 def _usage(usage: Usage) -> objects.UsageObject:

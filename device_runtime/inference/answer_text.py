@@ -13,9 +13,13 @@ class AnswerText:
         request: the request.
         stream: decoder of the tokens.
         stage: the stage in which the answer begins.
+
+    Attributes:
+        characters: characters that the last token completed.
     """
 
     def __init__(self, request: GenerationRequest, stream: TextStream, stage: Stage) -> None:
+        self.characters = 0
         self._stream = stream
         self._thoughts = ThoughtReader(request.thinking, stage)
         free_until = None if request.guidance is None else request.guidance.free_until
@@ -38,7 +42,9 @@ class AnswerText:
 
     def push(self, token: int) -> tuple[str, str]:
         """Take the next token; return the thoughts and the text certain now."""
-        thoughts, text = self._thoughts.push(token, self._stream.push(token))
+        piece = self._stream.push(token)
+        self.characters = len(piece)
+        thoughts, text = self._thoughts.push(token, piece)
         return thoughts, self._stops.push(text)[0]
 
     def end(self) -> tuple[str, str]:

@@ -78,15 +78,29 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
     budget: int | None = None
 
 
+class TokenIds(msgspec.Struct, frozen=True):
+    """A raw prompt that is tokenized already; no special tokens are put around it."""
+
+    ids: tuple[int, ...]
+
+
+RawPrompt = str | TokenIds
+Prompt = tuple[Message, ...] | RawPrompt
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A prompt and its generation parameters.
 
     Attributes:
         prompt: a conversation, which goes through the model's chat template, or raw text.
+        prompts: raw prompts in place of that one; their answers, `n` of each, follow in order.
+        echo: begin each answer with its raw prompt, with log probabilities where the answer has
+            them. A token that ends the answer is then reported like all others.
+        continues: the last message is the beginning of the answer.
         tools: JSON array of the tools for the chat template; empty for none.
         arguments: further arguments of the chat template, such as a switch for thinking.
         max_tokens: maximum length of an answer, tokens; the context length may end it earlier.
-        n: number of answers; answer number i has seed + i.
+        n: number of answers to a prompt; answer number i has seed + i.
         temperature: softmax temperature; 0 is greedy decoding.
         top_p: sample from the most likely tokens that together have this probability, 0 to 1.
         top_k: sample from this many most likely tokens; 0 for all.
@@ -111,6 +125,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     prompt: tuple[Message, ...] | str
     max_tokens: int
+    prompts: tuple[RawPrompt, ...] = ()
+    echo: bool = False
+    continues: bool = False
     tools: str = ""
     arguments: dict[str, Any] = {}
     n: int = 1
@@ -166,14 +183,16 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         token: the token's id.
         data: the token's bytes, which may be a part of a character.
-        logprob: natural logarithm of the token's probability.
+        logprob: natural logarithm of the token's probability; None for the first of a prompt.
         top: the most likely tokens at this position: bytes and log probability.
+        characters: characters of the text that the token completes; 0 for special tokens.
     """
 
     token: int
     data: bytes
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[bytes, float], ...] = ()
+    characters: int = 0
 
 
 class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

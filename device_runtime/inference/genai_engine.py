@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from device_runtime import memory
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.inference.answer_text import AnswerText
+from device_runtime.inference.echo import Echo, token_logprob
 from device_runtime.inference.engine import (
     FinishReason,
     GenerationChunk,
@@ -21,16 +21,10 @@ from device_runtime.inference.engine import (
     UnknownTokenError,
 )
 from device_runtime.inference.genai_model import ENGINE_HINT, GenAIModel, first_line
+from device_runtime.inference.job import Job, end
 from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, SlotKey, Tokens, step
 from device_runtime.inference.progress import Progress
-from device_runtime.inference.sampling import (
-    Sampler,
-    Scores,
-    check_finite,
-    log_probabilities,
-    most_likely,
-)
-from device_runtime.inference.thoughts import Stage
+from device_runtime.inference.sampling import Sampler, Scores, check_finite
 from device_runtime.logs import event
 from device_runtime.memory import PROMPT_STEP
 from device_runtime.processor import Processor
@@ -41,6 +35,8 @@ LONG_ROPE_FROM = 4096
 """Tokens beyond which Phi-3.5 uses its long rotary factors, for earlier positions as well: a
 longer prompt must be prefilled at once, so that no cached position has short factors."""
 
+MEMORY_HINT = "Lower max_tokens, or stop other programs on the device."
+
 HEADING = 16
 """Tokens at the end of a prompt before which a snapshot is taken, where a model needs one: more
 than the heading of an answer, which chat templates write otherwise once the answer is there."""
@@ -50,29 +46,6 @@ CONVERSATIONS = 4
 
 FIRST_TURN = 1024
 """Room for a first question and its answer after a warmed prefix, tokens."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """A request and the state needed to answer it.
-
-    Attributes:
-        slot: the slot that holds its KV cache.
-        request: the request to answer.
-        prompt: the prompt's tokens.
-        stage: the stage in which the answers begin.
-        length: maximum length of prompt and answer together, tokens.
-        progress: counters for the usage.
-        cancelled: returns True once the client is gone.
-    """
-
-    slot: Slot
-    request: GenerationRequest
-    prompt: Tokens
-    stage: Stage
-    length: int
-    progress: Progress
-    cancelled: Callable[[], bool]
 
 
 class GenAIEngine:
@@ -122,57 +95,64 @@ class GenAIEngine:
         self, request: GenerationRequest, cancelled: Callable[[], bool]
     ) -> Generator[GenerationChunk]:
         """See `Engine.generate`."""
-        prompt = self._model.encode(request)
+        try:
+            yield from self._prompts(request, cancelled)
+        except (RuntimeError, FloatingPointError, MemoryError) as error:
+            if memory.is_short(error):
+                raise NoMemoryNowError(
+                    f"the device ran out of memory: {first_line(error)}", hint=MEMORY_HINT
+                ) from None
+            raise EngineError(f"the model failed: {first_line(error)}", hint=ENGINE_HINT) from None
+
+    def _prompts(
+        self, request: GenerationRequest, cancelled: Callable[[], bool]
+    ) -> Iterator[GenerationChunk]:
+        """Answer the prompts of a request one after the other."""
+        prompts = request.prompts or (request.prompt,)
+        encoded = [self._model.encode(request, prompt) for prompt in prompts]
+        progress = Progress(sum(map(len, encoded)))
+        accepted = GenerationChunk(prompt_tokens=progress.usage.prompt_tokens)
         if request.counts:
-            yield GenerationChunk(prompt_tokens=len(prompt))
-            yield GenerationChunk(
-                finish_reason=FinishReason.STOP, usage=Progress(len(prompt)).usage
-            )
+            yield accepted
+            yield GenerationChunk(finish_reason=FinishReason.STOP, usage=progress.usage)
             return
-        length = min(len(prompt) + request.max_tokens, self._model.context_length)
-        self._check(request, length)
-        progress = Progress(len(prompt))
-        stage = self._model.stage(request, prompt)
-        key = self._model.key(request, stage)
-        slot = self._slot(request, prompt, length, key)
-        yield GenerationChunk(prompt_tokens=len(prompt))
-        while slot is None:
-            if cancelled():
+        for tokens in encoded:
+            self._check(request, self._length(request, tokens))
+        for number, (prompt, tokens) in enumerate(zip(prompts, encoded, strict=True)):
+            length = self._length(request, tokens)
+            stage = self._model.stage(request, tokens)
+            key = self._model.key(request, stage)
+            slot = self._slot(request, tokens, length, key)
+            yield GenerationChunk() if number else accepted
+            while slot is None and not cancelled():
+                # Running requests hold the memory; the empty chunk lets them continue.
+                yield GenerationChunk()
+                slot = self._slot(request, tokens, length, key)
+            if slot is None:
                 yield GenerationChunk(finish_reason=FinishReason.CANCELLED, usage=progress.usage)
                 return
-            # Running requests hold the memory; the empty chunk lets them continue.
-            yield GenerationChunk()
-            slot = self._slot(request, prompt, length, key)
-        job = _Job(
-            slot=slot,
-            request=request,
-            prompt=prompt,
-            stage=stage,
-            length=length,
-            progress=progress,
-            cancelled=cancelled,
-        )
-        try:
-            yield from self._beams(job) if request.num_beams > 1 else self._answers(job)
-        except (RuntimeError, FloatingPointError) as error:
-            self._cache.drop(slot)
-            raise EngineError(f"the model failed: {first_line(error)}", hint=ENGINE_HINT) from None
-        finally:
-            if self._stands_alone(request, length):
-                self._cache.drop(slot)
-            self._cache.give_back(slot)
+            job = Job(
+                slot=slot,
+                request=request,
+                number=number,
+                prompt=tokens,
+                stage=stage,
+                length=length,
+                echo=Echo(request, prompt, tokens, self._model.tokenizer) if request.echo else None,
+                progress=progress,
+                cancelled=cancelled,
+            )
+            reason = yield from self._run(job)
+            if reason is FinishReason.CANCELLED:
+                return
 
     def warm(self, system: str) -> None:
         """See `Engine.warm`."""
         turns = (Message(role="system", content=system),) if system else ()
         try:
             first, second = (
-                self._model.encode(
-                    GenerationRequest(
-                        prompt=(*turns, Message(role="user", content=text)), max_tokens=1
-                    )
-                )
-                for text in "ab"
+                self._model.encode(GenerationRequest(prompt=prompt, max_tokens=1), prompt)
+                for prompt in ((*turns, Message(role="user", content=text)) for text in "ab")
             )
         except RequestError as error:
             event(log, logging.INFO, "not_warmed", reason=error)
@@ -193,6 +173,23 @@ class GenAIEngine:
             self._warm = self._warm[:0]
             self._cache.clear()
             return False
+
+    def _length(self, request: GenerationRequest, prompt: Tokens) -> int:
+        """Return the maximum length of a prompt and its answer together, tokens."""
+        return min(len(prompt) + request.max_tokens, self._model.context_length)
+
+    def _run(self, job: Job) -> Generator[GenerationChunk, None, FinishReason]:
+        """Answer a prompt; return the reason why its last answer ended."""
+        try:
+            answers = self._beams(job) if job.request.num_beams > 1 else self._answers(job)
+            return (yield from answers)
+        except (RuntimeError, FloatingPointError, MemoryError):
+            self._cache.drop(job.slot)
+            raise
+        finally:
+            if self._stands_alone(job.request, job.length):
+                self._cache.drop(job.slot)
+            self._cache.give_back(job.slot)
 
     def _check(self, request: GenerationRequest, length: int) -> None:
         """Refuse, before any work, a request that can never succeed."""
@@ -223,7 +220,7 @@ class GenAIEngine:
     def _slot(
         self, request: GenerationRequest, prompt: Tokens, length: int, key: SlotKey
     ) -> Slot | None:
-        """Get a slot for a request; None while running requests hold the memory.
+        """Get a slot for a prompt; None while running requests hold the memory.
 
         Raises:
             NoMemoryNowError: other programs hold the memory.
@@ -237,30 +234,46 @@ class GenAIEngine:
             slot = self._cache.take(prompt.tolist(), length, key)
         if slot is None and self._cache.idle:
             raise NoMemoryNowError(
-                "the device has too little free memory for this request",
-                hint="Lower max_tokens, or stop other programs on the device.",
+                "the device has too little free memory for this request", hint=MEMORY_HINT
             )
         return slot
 
-    def _answers(self, job: _Job) -> Iterator[GenerationChunk]:
+    def _answers(self, job: Job) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate all answers, one after the other, from the same prompt."""
         slot, prompt = job.slot, job.prompt
-        job.progress.cached_tokens = len(slot.tokens)
+        if job.echo is not None and job.echo.scored:
+            self._rewind(slot, 0)
+        job.progress.cached_tokens += len(slot.tokens)
+        reason = FinishReason.LENGTH
         for index in range(job.request.n):
             if index:
-                self._rewind_to_prompt(slot, prompt)
+                # As far as necessary for the prompt's last logits.
+                self._rewind(slot, max(0, len(prompt) - MIN_PREFILL))
             while len(slot.tokens) < len(prompt):
                 if job.cancelled():
-                    yield _end(job, FinishReason.CANCELLED, index=index)
-                    return
-                self._prefill(job)
+                    yield end(job, FinishReason.CANCELLED, index=index)
+                    return FinishReason.CANCELLED
+                self._prefill(job, index)
                 yield GenerationChunk()
+            if job.echo is not None:
+                echoed = tuple(job.echo.logprobs)
+                yield GenerationChunk(index=job.place(index), text=job.echo.text, logprobs=echoed)
             reason = yield from self._decode(job, index)
             if reason is FinishReason.CANCELLED:
-                return
+                break
+        return reason
 
-    def _prefill(self, job: _Job) -> None:
-        """Prefill the next chunk of the prompt."""
+    def _prefill(self, job: Job, index: int) -> None:
+        """Prefill the next chunk of the prompt, for an answer."""
+        before = len(job.slot.tokens)
+        self._prefill_chunk(job)
+        if job.echo is not None and job.echo.scored and index == 0:
+            logits = job.slot.generator.get_output("logits")[0]
+            if len(logits) != len(job.slot.tokens) - before:
+                raise RequestError("this model gives no log probabilities of its prompt")
+            job.echo.add(logits)
+
+    def _prefill_chunk(self, job: Job) -> None:
         slot = job.slot
         rest = job.prompt[len(slot.tokens) :]
         if self._stands_alone(job.request, job.length):
@@ -274,22 +287,22 @@ class GenAIEngine:
         if to_snapshot and len(chunk) == tokens:
             slot.snapshot()
 
-    def _rewind_to_prompt(self, slot: Slot, prompt: Tokens) -> None:
-        """Rewind a slot for another answer, as far as necessary for the prompt's last logits."""
+    def _rewind(self, slot: Slot, length: int) -> None:
+        """Rewind a slot to this length, or to nothing if its model cannot."""
         try:
-            slot.rewind(max(0, len(prompt) - MIN_PREFILL))
+            slot.rewind(length)
         except RuntimeError:
-            # This model cannot rewind so far.
             slot.restart(self._model.generator(slot.capacity, slot.key))
 
-    def _decode(self, job: _Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
+    def _decode(self, job: Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate one answer token by token; return the reason it ended."""
         request, generator = job.request, job.slot.generator
         answer = AnswerText(request, self._model.stream(request), job.stage)
         sampler = Sampler(request, job.prompt, index)
         thoughts = text = ""
         tokens = 0
-        reason: FinishReason | None = None
+        reason = None if job.length > len(job.prompt) else FinishReason.LENGTH
+        logprobs: tuple[TokenLogprob, ...] = ()
         while reason is None:
             if job.cancelled():
                 reason = FinishReason.CANCELLED
@@ -311,6 +324,8 @@ class GenAIEngine:
             job.progress.add()
             if token in self._model.end_tokens:
                 reason = FinishReason.STOP
+                if job.echo is not None:
+                    logprobs = self._logprobs(logits, token, request)
                 break
             thoughts, text = answer.push(token)
             if answer.stop:
@@ -318,9 +333,12 @@ class GenAIEngine:
                 break
             if tokens == job.length - len(job.prompt):
                 reason = FinishReason.LENGTH
-            logprobs = self._logprobs(logits, token, request)
             yield GenerationChunk(
-                index=index, thoughts=thoughts, text=text, tokens=tokens, logprobs=logprobs
+                index=job.place(index),
+                thoughts=thoughts,
+                text=text,
+                tokens=tokens,
+                logprobs=self._logprobs(logits, token, request, answer.characters),
             )
             thoughts = text = ""
         more, rest = answer.end()
@@ -328,32 +346,27 @@ class GenAIEngine:
             reason = FinishReason.STOP
         job.progress.reasoning_tokens += answer.reasoning_tokens
         parts = (thoughts + more, text + rest)
-        yield _end(job, reason, parts, tokens, index=index, stop=answer.stop)
+        yield end(job, reason, parts, tokens, index=index, stop=answer.stop, logprobs=logprobs)
         return reason
 
     def _logprobs(
-        self, logits: Scores | None, token: int, request: GenerationRequest
+        self, logits: Scores | None, token: int, request: GenerationRequest, characters: int = 0
     ) -> tuple[TokenLogprob, ...]:
         if logits is None or request.logprobs is None:
             return ()
-        logprobs = log_probabilities(logits)
-        name = self._model.tokenizer.bytes_of
-        top = tuple(
-            (name(int(likely)), float(logprobs[likely]))
-            for likely in most_likely(logprobs, request.logprobs)
-        )
-        logprob = float(logprobs[token])
-        return (TokenLogprob(token=token, data=name(token), logprob=logprob, top=top),)
+        count = request.logprobs
+        tokenizer = self._model.tokenizer
+        return (token_logprob(tokenizer, token, logits, count=count, characters=characters),)
 
-    def _beams(self, job: _Job) -> Iterator[GenerationChunk]:
+    def _beams(self, job: Job) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate the best answer of a beam search, in a single chunk."""
         generator, prompt = job.slot.generator, job.prompt
         generator.append_tokens(prompt)
         check_finite(generator.get_logits())
         for _ in range(job.length - len(prompt)):
             if job.cancelled():
-                yield _end(job, FinishReason.CANCELLED)
-                return
+                yield end(job, FinishReason.CANCELLED)
+                return FinishReason.CANCELLED
             generator.generate_next_token()
             if generator.is_done():
                 break
@@ -364,36 +377,14 @@ class GenAIEngine:
         tokens = len(said) + bool(ends)
         job.progress.add(tokens)
         answer = AnswerText(job.request, self._model.stream(job.request), job.stage)
-        parts = []
+        parts = [("", job.echo.text)] if job.echo is not None else []
         for token in said:
             parts.append(answer.push(token))
             if answer.stop:
                 break
         parts.append(answer.end())
-        job.progress.reasoning_tokens = answer.reasoning_tokens
+        job.progress.reasoning_tokens += answer.reasoning_tokens
         reason = FinishReason.STOP if ends or answer.stop else FinishReason.LENGTH
         thoughts, text = map("".join, zip(*parts, strict=True))
-        yield _end(job, reason, (thoughts, text), tokens, stop=answer.stop)
-
-
-def _end(
-    job: _Job,
-    reason: FinishReason,
-    parts: tuple[str, str] = ("", ""),
-    tokens: int = 0,
-    *,
-    index: int = 0,
-    stop: str = "",
-) -> GenerationChunk:
-    """Return an answer's last chunk, with the last parts of its thoughts and text."""
-    thoughts, text = parts
-    over = index == job.request.n - 1 or reason is FinishReason.CANCELLED
-    return GenerationChunk(
-        index=index,
-        thoughts=thoughts,
-        text=text,
-        tokens=tokens,
-        finish_reason=reason,
-        stop=stop,
-        usage=job.progress.usage if over else None,
-    )
+        yield end(job, reason, (thoughts, text), tokens, stop=answer.stop)
+        return reason

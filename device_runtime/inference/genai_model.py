@@ -14,7 +14,9 @@ from device_runtime import memory
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.inference.engine import (
     GenerationRequest,
+    Prompt,
     PromptTooLongError,
+    TokenIds,
     adapters,
 )
 from device_runtime.inference.kv_cache import SlotKey, Tokens
@@ -138,25 +140,34 @@ class GenAIModel:
             generator.set_active_adapter(self._adapters, key.adapter)
         return generator
 
-    def encode(self, request: GenerationRequest) -> Tokens:
-        """Encode the prompt into tokens, int32 [tokens].
+    def encode(self, request: GenerationRequest, prompt: Prompt) -> Tokens:
+        """Encode a prompt of a request into tokens, int32 [tokens].
 
         Raises:
             RequestError: the chat template rejects the messages, or the prompt is empty or has a
                 token that the model does not know.
             PromptTooLongError: the prompt leaves no room for an answer.
         """
-        if isinstance(request.prompt, str):
-            ids = self.tokenizer.encode(request.prompt, special=True)
+        if isinstance(prompt, TokenIds):
+            ids = list(prompt.ids)
+        elif isinstance(prompt, str):
+            ids = self.tokenizer.encode(prompt, special=True)
         else:
             # A chat template writes the BOS token itself.
-            turns = msgspec.to_builtins(request.prompt)
+            turns = msgspec.to_builtins(prompt)
             tools = json.loads(request.tools) if request.tools else None
-            text = self._templates.render(turns, tools, request.arguments)
+            text = self._templates.render(
+                turns, tools, request.arguments, continues=request.continues
+            )
             ids = self.tokenizer.encode(text, special=False)
         if not ids:
             raise RequestError("the prompt must not be empty")
         if (last := max(ids)) >= self.vocabulary:
+            if isinstance(prompt, TokenIds):
+                raise RequestError(
+                    f"the prompt's token {last} is not in the model's vocabulary "
+                    f"(0 to {self.vocabulary - 1})"
+                )
             text = self.tokenizer.bytes_of(last).decode(errors="replace")
             raise RequestError(
                 f"the prompt has the token {text!r}, which the tokenizer knows and the model does "
@@ -164,10 +175,13 @@ class GenAIModel:
                 hint="Leave it out.",
             )
         tokens = np.asarray(ids, np.int32)
-        if len(tokens) >= self.context_length and not request.counts:
+        least = min(1, request.max_tokens)
+        if len(tokens) + least > self.context_length and not request.counts:
             raise PromptTooLongError(
-                f"the prompt has {len(tokens)} tokens; this model's context length is "
-                f"{self.context_length} tokens, prompt and answer together",
+                # In OpenAI's words: by them, clients such as LiteLLM recognize the error.
+                f"This model's maximum context length is {self.context_length} tokens. However, "
+                f"you requested {len(tokens) + least} tokens ({len(tokens)} in the prompt, at "
+                f"least {least} in the completion)",
                 hint="Shorten the prompt.",
             )
         return tokens
@@ -178,7 +192,8 @@ class GenAIModel:
         if request.thinking is not None:
             markers = (request.thinking.begin_tokens, request.thinking.end_tokens)
             shown += [token for marker in markers if len(marker) > 1 for token in marker]
-        return self.tokenizer.stream(continues=isinstance(request.prompt, str), shown=shown)
+        continues = request.continues or isinstance(request.prompt, str)
+        return self.tokenizer.stream(continues=continues, shown=shown)
 
     def stage(self, request: GenerationRequest, prompt: Tokens) -> Stage:
         """Return the stage in which an answer to a prompt begins."""

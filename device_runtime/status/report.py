@@ -212,7 +212,8 @@ class RequestStats:
     def measure(self, usage: Usage) -> None:
         """Add the speeds of an answer to the averages."""
         with self._lock:
-            self._first_token_s.add(usage.first_token_s)
+            if usage.completion_tokens:
+                self._first_token_s.add(usage.first_token_s)
             if usage.tokens_per_s is not None:
                 self._tokens_per_s.add(usage.tokens_per_s)
 

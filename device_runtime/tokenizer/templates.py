@@ -21,6 +21,9 @@ from jinja2.utils import Namespace
 from device_runtime.errors import RequestError
 from device_runtime.tokenizer.files import chat_templates, named_tokens, template_for
 
+_END = "CONTINUE_FINAL_MESSAGE_TAG "
+"""Mark after a message; a space at its end shows whether the template strips messages."""
+
 
 class ChatTemplates:
     """The chat templates of a model."""
@@ -41,6 +44,8 @@ class ChatTemplates:
         messages: Sequence[dict[str, Any]],
         tools: Sequence[dict[str, Any]] | None = None,
         arguments: Mapping[str, Any] | None = None,
+        *,
+        continues: bool = False,
     ) -> str:
         """Render a conversation up to the beginning of its next answer.
 
@@ -48,6 +53,7 @@ class ChatTemplates:
             messages: the turns, as the template takes them.
             tools: definitions of tools; None for none.
             arguments: further arguments of the template.
+            continues: the last turn is the beginning of that answer; the text ends with it.
 
         Raises:
             RequestError: the model has no template, or the template rejects the conversation.
@@ -60,16 +66,17 @@ class ChatTemplates:
         try:
             if text not in self._compiled:
                 self._compiled[text] = self._environment.from_string(text)
-            return self._compiled[text].render(
+            rendered = self._compiled[text].render(
                 {
                     **self._tokens,
                     **(arguments or {}),
-                    "messages": list(messages),
+                    "messages": _marked(messages) if continues else list(messages),
                     "tools": tools,
                     "documents": None,
-                    "add_generation_prompt": True,
+                    "add_generation_prompt": not continues,
                 }
             )
+            return _cut(rendered) if continues else rendered
         except Exception as error:
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise RequestError(
@@ -93,6 +100,22 @@ class ChatTemplates:
             "namespace": _Namespace,
         }
         return environment
+
+
+def _marked(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mark the end of the last turn's content."""
+    *earlier, last = messages
+    return [*earlier, last | {"content": last["content"] + _END}]
+
+
+def _cut(text: str) -> str:
+    """Cut a rendered conversation at the mark, as transformers' `continue_final_message` does."""
+    place = text.rfind(_END.strip())
+    if place < 0:
+        raise jinja2.TemplateError("it leaves out the message to be continued")
+    before = text[:place]
+    # A template that strips a message has taken the mark's own space as well.
+    return before if text.startswith(_END, place) else before.rstrip()
 
 
 class _Generation(Extension):

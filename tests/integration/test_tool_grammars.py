@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from device_runtime.json_schema import grammar as schemas
 from device_runtime.tools.definition import Tool, Tools
 from device_runtime.tools.dialect import Dialect
-from device_runtime.tools.grammar import grammar
+from device_runtime.tools.grammar import ANSWER, grammar
 from tests.support.tool_model import (
     CALL,
     NOON,
@@ -187,3 +188,22 @@ def test_many_tools_make_a_grammar_that_the_engine_takes(tiny: ToolModel) -> Non
         rules = grammar(dialect, Tools(tools=tools, required=required)).text
         call = {"function": {"name": "tool-99", "arguments": CALL["function"]["arguments"]}}
         assert allowed(tiny, rules, dialect.syntax.write([call, call]))
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["text", "special"])
+@pytest.mark.parametrize("family", ["hermes", "llama", "mistral"])
+def test_answer_of_a_form_stands_in_place_of_text(
+    tiny: ToolModel, marked: tuple[ToolModel, dict[str, int]], family: str, special: bool
+) -> None:
+    model = marked[0] if special else tiny
+    dialect = Dialect.of(TEMPLATES[family], special=marked[1] if special else {})
+    properties = {"name": {"type": "string", "maxLength": 20}, "a": {"type": "boolean"}}
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    rules = grammar(dialect, Tools(tools=TOOLS), schemas.rules(schema, ANSWER)).text
+    right = dialect.syntax.write([CALL])
+    named = ('{"name": "get_weather", "a": true}', '{"name": "get_weather"}', '{"name": "x"}')
+    for answer in ('{"a": true}', right, *named):
+        assert allowed(model, rules, answer), answer
+    wrongs = ("Hello", '{"a": 1}', f'{{"a": true}}{right}', f"Well,\n{right}")
+    for wrong in (*wrongs, right.replace('"city"', '"town"')):
+        assert not allowed(model, rules, wrong), wrong

@@ -10,12 +10,16 @@ from device_runtime.api.completion_requests import parse_completion
 from device_runtime.api.errors import ApiError
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
-from device_runtime.inference.engine import GenerationRequest, Guidance, Message
+from device_runtime.inference.engine import GenerationRequest, Guidance, Message, TokenIds
 from device_runtime.json_schema.grammar import any_object_rules, rules
 from device_runtime.tools.dialect import Dialect
+from tests.support.conversations import turns
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
-
+CONTINUED: dict[str, Any] = {
+    "messages": [*HELLO["messages"], {"role": "assistant", "content": "Good"}],
+    "continue_final_message": True,
+}
 
 SERVED = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",))
 NATIVE = "{% for tool in tools %}<tool_call>{{ tool }}{% endfor %}"
@@ -126,7 +130,7 @@ def test_fields_that_ask_for_nothing_are_accepted() -> None:
         prompt_cache_retention="24h",
         stream_options={"include_obfuscation": False},
     )
-    assert len(asked.generation.prompt) == 3
+    assert len(turns(asked.generation)) == 3
 
 
 @pytest.mark.parametrize(
@@ -172,7 +176,11 @@ def test_fields_that_ask_for_nothing_are_accepted() -> None:
             {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
             "response_format.json_schema.name",
         ),
-        ({"response_format": {"type": "json_object"}, "tools": [WEATHER]}, "response_format"),
+        ({"continue_final_message": True}, "continue_final_message"),
+        ({**CONTINUED, "add_generation_prompt": True}, "add_generation_prompt"),
+        ({"add_generation_prompt": False}, "add_generation_prompt"),
+        ({**CONTINUED, "response_format": {"type": "json_object"}}, "continue_final_message"),
+        ({**CONTINUED, "tools": [WEATHER], "tool_choice": "required"}, "continue_final_message"),
         ({"store": True}, "store"),
         ({"reasoning_effort": "high"}, "reasoning_effort"),
         ({"num_beams": 9}, "num_beams"),
@@ -265,10 +273,7 @@ TURN = {"role": "user", "content": "Hi"}
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 def test_null_characters_are_part_of_a_text(role: str) -> None:
     generation = parse(messages=[{"role": role, "content": "a\0b"}, TURN], stop="\0").generation
-    assert [turn.content for turn in generation.prompt if not isinstance(turn, str)] == [
-        "a\0b",
-        "Hi",
-    ]
+    assert [turn.content for turn in turns(generation)] == ["a\0b", "Hi"]
     assert generation.stop == ("\0",)
     assert complete(prompt="a\0b").generation.prompt == "a\0b"
     described_tool = parse(tools=[described("a\0b")]).generation
@@ -321,8 +326,7 @@ def test_tools_become_guidance_and_a_system_turn() -> None:
     assert [tool.name for tool in asked.tools.tools] == ["weather"]
     assert asked.generation.guidance is not None
     assert asked.generation.guidance.kind == "lark_grammar"
-    first = asked.generation.prompt[0]
-    assert isinstance(first, Message)
+    first = turns(asked.generation)[0]
     assert first.role == "system"
     assert "weather" in first.content
     assert parse(tools=[WEATHER], tool_choice="none").generation.guidance is None
@@ -330,8 +334,9 @@ def test_tools_become_guidance_and_a_system_turn() -> None:
 
 def test_names_of_speakers_reach_the_template() -> None:
     roles = ("system", "user", "assistant")
-    turns = [{"role": role, "content": "x", "name": "Ann"} for role in roles]
-    prompt = parse(messages=turns).generation.prompt
+    prompt = parse(
+        messages=[{"role": role, "content": "x", "name": "Ann"} for role in roles]
+    ).generation.prompt
     assert prompt == tuple(Message(role=role, content="x", name="Ann") for role in roles)
     unnamed = [{"role": "user", "content": "x", "name": None}]
     assert parse(messages=unnamed).generation.prompt == (Message(role="user", content="x"),)
@@ -342,7 +347,7 @@ def test_name_of_a_tools_turn_is_that_of_the_call(template: str) -> None:
     """LangChain.js sends a name with each result."""
     served = ServedModel(model="tiny", dialect=Dialect.of(template), max_tokens=64)
     function = {"name": "weather", "arguments": "{}"}
-    turns = [
+    messages = [
         {"role": "user", "content": "Hi", "name": "Ann"},
         {
             "role": "assistant",
@@ -350,8 +355,7 @@ def test_name_of_a_tools_turn_is_that_of_the_call(template: str) -> None:
         },
         {"role": "tool", "content": "rain", "tool_call_id": "1", "name": "other"},
     ]
-    prompt = parse(served, messages=turns).generation.prompt
-    names = [turn.name for turn in prompt if isinstance(turn, Message)]
+    names = [turn.name for turn in turns(parse(served, messages=messages).generation)]
     assert names == ["Ann", "", "weather" if template else ""]
 
 
@@ -359,10 +363,10 @@ def test_system_prompt_of_the_device_gives_way_to_the_clients() -> None:
     served = ServedModel(
         model="tiny", dialect=Dialect.of(""), max_tokens=64, system_prompt="Be short."
     )
-    first = parse(served).generation.prompt[0]
+    first = turns(parse(served).generation)[0]
     assert first == Message(role="system", content="Be short.")
     own = [{"role": "developer", "content": "Be long."}, *HELLO["messages"]]
-    assert parse(served, messages=own).generation.prompt[0] == Message(
+    assert turns(parse(served, messages=own).generation)[0] == Message(
         role="system", content="Be long."
     )
 
@@ -376,21 +380,61 @@ def test_number_of_messages_is_bounded() -> None:
 
 def test_completion_of_raw_text() -> None:
     asked = complete(max_tokens=5, echo=True, stop="x")
-    assert asked.generation == GenerationRequest(prompt="Once", max_tokens=5, stop=("x",))
-    assert asked.echo == "Once"
+    assert asked.generation == GenerationRequest(
+        prompt="Once", max_tokens=5, stop=("x",), echo=True
+    )
     assert complete(prompt=["Once"], logprobs=2).generation.logprobs == 2
+    assert complete(max_tokens=0).generation.max_tokens == 0
+    assert complete().generation.max_tokens == 64
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        (["a", "b"], ("a", "b")),
+        ([5, 0], (TokenIds((5, 0)),)),
+        ([[5], [6, 7]], (TokenIds((5,)), TokenIds((6, 7)))),
+        (["a", [6]], ("a", TokenIds((6,)))),
+    ],
+)
+def test_several_prompts_and_token_ids(prompt: object, prompts: object) -> None:
+    generation = complete(prompt=prompt).generation
+    assert (generation.prompt, generation.prompts) == ("", prompts)
+
+
+def test_trailing_assistant_turn_is_continued() -> None:
+    generation = parse(**CONTINUED, add_generation_prompt=False).generation
+    assert generation.continues
+    assert turns(generation)[-1] == Message(role="assistant", content="Good")
+    assert parse(add_generation_prompt=True).generation == parse().generation
+
+
+def test_form_of_an_answer_beside_tools_is_the_alternative_to_calls() -> None:
+    form = {"type": "json_object"}
+    both = parse(response_format=form, tools=[WEATHER]).generation.guidance
+    assert both is not None
+    assert "start: (answer |" in both.data
+    assert both.data.count("\nanswer: ") == 1
+    required = parse(response_format=form, tools=[WEATHER], tool_choice="required")
+    assert required.generation == parse(tools=[WEATHER], tool_choice="required").generation
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"prompt": ""}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"),
-        ({"prompt": [1]}, "prompt[0]"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ["a", ""]}, "prompt[1]"),
+        ({"prompt": ["a"] * 129}, "prompt"),
+        ({"prompt": [-1]}, "prompt[0]"),
+        ({"prompt": [1.5]}, "prompt[0]"),
+        ({"prompt": [[]]}, "prompt[0]"),
+        ({"prompt": [[1, "a"]]}, "prompt[0][1]"),
+        ({"prompt": [1, "a"]}, "prompt"),
+        ({"max_tokens": -1}, "max_tokens"),
         ({"prompt": None}, "prompt"),
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 2}, "best_of"),
-        ({"echo": True, "logprobs": 1}, "echo"),
         ({"messages": []}, "messages"),
     ],
 )

@@ -64,7 +64,7 @@ def completion(**fields: Any) -> Sent:
 
 def token(text: str) -> TokenLogprob:
     top = ((text.encode(), -0.5), (b"x", -2))
-    return TokenLogprob(token=0, data=text.encode(), logprob=-0.5, top=top)
+    return TokenLogprob(token=0, data=text.encode(), logprob=-0.5, top=top, characters=len(text))
 
 
 def end(index: int = 0, *, last: bool = True, reason: str = "stop") -> GenerationChunk:
@@ -220,8 +220,12 @@ def test_tool_calls_whole_and_in_pieces(size: int) -> None:
 
 def test_completion_whole_and_in_pieces() -> None:
     answer = completion(echo=True)
-    pieces = answer.push(GenerationChunk(text=" upon")) + answer.push(end())
-    assert [piece["choices"][0]["text"] for piece in pieces] == ["Once upon", ""]
+    pieces = [
+        *answer.push(GenerationChunk(text="Once")),
+        *answer.push(GenerationChunk(text=" upon")),
+        *answer.push(end()),
+    ]
+    assert [piece["choices"][0]["text"] for piece in pieces] == ["Once", " upon", ""]
     whole = answer.whole()
     assert (whole["object"], whole["id"]) == ("text_completion", "cmpl-1")
     assert whole["choices"][0] == {
@@ -243,6 +247,20 @@ def test_log_probabilities_of_a_completion() -> None:
         "token_logprobs": [-0.5, -0.5],
         "top_logprobs": [{"é": -0.5, "x": -2}, {"!": -0.5, "x": -2}],
         "text_offset": [0, 1],
+    }
+
+
+def test_log_probabilities_of_an_echo() -> None:
+    answer = completion(logprobs=2, echo=True)
+    begin = TokenLogprob(token=1, data=b"<s>", logprob=None)
+    cut = TokenLogprob(token=2, data=b"\xc3", logprob=-1, top=((b"\xc3", -1), (b"\xc4", -2)))
+    answer.push(GenerationChunk(text="aé", logprobs=(begin, token("a"), cut, token("é"))))
+    answer.push(end())
+    assert answer.whole()["choices"][0]["logprobs"] == {
+        "tokens": ["<s>", "a", "\ufffd", "é"],
+        "token_logprobs": [None, -0.5, -1, -0.5],
+        "top_logprobs": [None, {"a": -0.5, "x": -2}, {"\ufffd": -1}, {"é": -0.5, "x": -2}],
+        "text_offset": [0, 0, 1, 1],
     }
 
 

@@ -10,6 +10,7 @@ from device_runtime.api.chat_requests import parse_chat
 from device_runtime.api.errors import ApiError
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import GenerationRequest
+from tests.support.conversations import turns
 
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 NATIVE = PLAIN + "{% for tool in tools %}<tool_call>{{ tool }}{% endfor %}"
@@ -36,11 +37,11 @@ def test_template_for_tools_is_for_conversations_with_tools(
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": listed}))
     with_tools = asked(tmp_path, tools=[CLOCK])
     assert json.loads(with_tools.tools)[0]["function"]["name"] == "clock"
-    assert [turn.role for turn in with_tools.prompt if not isinstance(turn, str)][-1] == "tool"
+    assert turns(with_tools)[-1].role == "tool"
     without = asked(tmp_path)
     assert without.tools == ""
     # The template without tools gets earlier calls as text.
-    roles = [turn.role for turn in without.prompt if not isinstance(turn, str)]
+    roles = [turn.role for turn in turns(without)]
     assert roles == ["user", "assistant", "user" if own_template else "tool"]
 
 

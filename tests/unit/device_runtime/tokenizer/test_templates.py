@@ -41,6 +41,36 @@ def test_what_templates_use(template: str, expected: str) -> None:
     assert render(template) == expected
 
 
+CHATML = (
+    "{{% for m in messages %}}<|{{{{ m.role }}}}|>{{{{ m.content{} }}}}<|end|>{{% endfor %}}"
+    "{{% if add_generation_prompt %}}<|assistant|>{{% endif %}}"
+)
+
+
+@pytest.mark.parametrize("strip", ["", " | trim"])
+@pytest.mark.parametrize("content", ["The answer", "The answer is ", "\n a CONTINUE_FINAL "])
+def test_last_turn_is_continued_as_in_transformers(strip: str, content: str) -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    template = CHATML.format(strip)
+    turns = [*QUESTION, {"role": "assistant", "content": content}]
+    (expected,), _ = render_jinja_template(
+        [turns], chat_template=template, continue_final_message=True
+    )
+    templates = ChatTemplates({"default": template}, {})
+    assert templates.render(turns, continues=True) == expected
+    assert expected.endswith(content.strip() if strip else content)
+    assert turns[-1]["content"] == content
+    assert templates.render(turns).endswith("<|end|><|assistant|>")
+
+
+def test_template_that_leaves_out_the_last_turn_cannot_continue_it() -> None:
+    template = "{{ messages[0].content }}"
+    turns = [*QUESTION, {"role": "assistant", "content": "The answer"}]
+    with pytest.raises(RequestError, match="leaves out the message to be continued"):
+        ChatTemplates({"default": template}, {}).render(turns, continues=True)
+
+
 def test_tools_are_json_without_escapes() -> None:
     assert render("{{ tools | tojson }}", tools=True) == json.dumps([TOOL], ensure_ascii=False)
     assert "\n    " in render("{{ tools | tojson(indent=4) }}", tools=True)
