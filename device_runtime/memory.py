@@ -10,8 +10,8 @@ _SHORT = re.compile(
     r"bad_alloc|cannot allocate|failed to (allocate|map segment)|pthread_create|PosixThread",
     re.IGNORECASE,
 )
-"""How the C++ library, the kernel, ONNX Runtime and the loader of libraries say that memory is
-short. The stack of a thread needs some too."""
+"""Words for a lack of memory of the C++ library, the kernel, ONNX Runtime and the loader of
+libraries. The stack of a thread needs some too."""
 
 _MEMINFO = Path("/proc/meminfo")
 

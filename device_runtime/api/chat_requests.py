@@ -88,7 +88,8 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
     ignored: tuple[str, ...] = ()
     if tools.tools:
         text, ignored = grammar(served.dialect, tools, answer)
-        free_until = "" if tools.required or answer else served.dialect.syntax.opening
+        free = not tools.required and not answer
+        free_until = served.dialect.syntax.opening if free else ""
         guidance = Guidance(kind="lark_grammar", data=text, free_until=free_until)
     elif answer:
         guidance = Guidance(kind="lark_grammar", data="\n".join(answer) + "\n")
@@ -123,7 +124,7 @@ def _check_arguments(arguments: Iterable[str]) -> None:
 
 
 def _check_continuation(body: ChatBody, tools: Tools) -> None:
-    """Refuse to continue what is no beginning of an answer, or cannot be continued in this form."""
+    """Refuse to continue a message that cannot begin an answer, or an answer of another form."""
     continues = bool(body.continue_final_message)
     if body.add_generation_prompt is not None and body.add_generation_prompt == continues:
         raise ApiError(

@@ -39,12 +39,13 @@ def completion_request(fields: dict[str, Any], served: ServedModel) -> ParsedReq
     """
     check_body(fields, CompletionBody, COMPLETION_WITHOUT_EFFECT)
     body = convert(fields, CompletionBody)
-    first, *more = _prompts(body)
+    prompts = _prompts(body)
+    only = prompts[0] if len(prompts) == 1 else None
     return engine_request(
         body,
         served,
-        prompt=first,
-        more=tuple(more),
+        prompt=only if isinstance(only, str) else "",
+        prompts=() if isinstance(only, str) else tuple(prompts),
         max_tokens=body.max_tokens,
         logprobs=body.logprobs,
         echo=bool(body.echo),

@@ -17,7 +17,13 @@ from device_runtime.api.request_types import (
 from device_runtime.api.served_model import ServedModel
 from device_runtime.bundle.reasoning import Value
 from device_runtime.errors import RequestError
-from device_runtime.inference.engine import GenerationRequest, Guidance, Prompt, RawPrompt, Thinking
+from device_runtime.inference.engine import (
+    GenerationRequest,
+    Guidance,
+    Message,
+    RawPrompt,
+    Thinking,
+)
 from device_runtime.tools.definition import Tools
 
 NO_TOOLS = Tools()
@@ -85,8 +91,8 @@ def engine_request(
     body: Sampling,
     served: ServedModel,
     *,
-    prompt: Prompt,
-    more: tuple[RawPrompt, ...] = (),
+    prompt: tuple[Message, ...] | str,
+    prompts: tuple[RawPrompt, ...] = (),
     max_tokens: int | None,
     logprobs: int | None,
     tools: Tools = NO_TOOLS,
@@ -94,6 +100,8 @@ def engine_request(
     arguments: Mapping[str, Value] | None = None,
     guidance: Guidance | None = None,
     thinking: Thinking | None = None,
+    echo: bool = False,
+    continues: bool = False,
     ignored_keywords: tuple[str, ...] = (),
     echo: bool = False,
     continues: bool = False,
@@ -103,8 +111,8 @@ def engine_request(
     Args:
         body: the fields.
         served: the model to answer the request.
-        prompt: the conversation, or a raw prompt.
-        more: further raw prompts.
+        prompt: the conversation, or raw text.
+        prompts: raw prompts in place of that one.
         max_tokens: maximum tokens of an answer; None for the device's default.
         logprobs: number of most likely tokens to report at each position; None for none.
         tools: the tools that the model can call.
@@ -112,6 +120,8 @@ def engine_request(
         arguments: arguments of the chat template.
         guidance: what binds the form of the answer.
         thinking: the model's thoughts; None to leave them in the text.
+        echo: begin each answer with its prompt.
+        continues: the last message is the beginning of the answer.
         ignored_keywords: paths of schemas' keywords that are not enforced.
         echo: begin each answer with its prompt.
         continues: the last message is the beginning of the answer.
@@ -137,7 +147,7 @@ def engine_request(
     parsed = ParsedRequest(
         generation=GenerationRequest(
             prompt=prompt,
-            more=more,
+            prompts=prompts,
             echo=echo,
             continues=continues,
             tools=tool_definitions,

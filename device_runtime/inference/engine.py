@@ -92,8 +92,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A prompt and its generation parameters.
 
     Attributes:
-        prompt: a conversation, which goes through the model's chat template, or a raw prompt.
-        more: further raw prompts: their answers, `n` of each, follow in order.
+        prompt: a conversation, which goes through the model's chat template, or raw text.
+        prompts: raw prompts in place of that one; their answers, `n` of each, follow in order.
         echo: begin each answer with its raw prompt, with log probabilities where the answer has
             them. A token that ends the answer is then reported like all others.
         continues: the last message is the beginning of the answer.
@@ -125,7 +125,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     prompt: Prompt
     max_tokens: int
-    more: tuple[RawPrompt, ...] = ()
+    prompts: tuple[RawPrompt, ...] = ()
     echo: bool = False
     continues: bool = False
     tools: str = ""

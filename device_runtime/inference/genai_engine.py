@@ -25,7 +25,6 @@ from device_runtime.inference.job import Job, end
 from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, SlotKey, Tokens, step
 from device_runtime.inference.progress import Progress
 from device_runtime.inference.sampling import Sampler, Scores, check_finite
-from device_runtime.inference.thoughts import Stage
 from device_runtime.logs import event
 from device_runtime.memory import PROMPT_STEP
 from device_runtime.processor import Processor
@@ -109,19 +108,26 @@ class GenAIEngine:
         self, request: GenerationRequest, cancelled: Callable[[], bool]
     ) -> Iterator[GenerationChunk]:
         """Answer the prompts of a request one after the other."""
-        prompts = (request.prompt, *request.more)
+        prompts = request.prompts or (request.prompt,)
         encoded = [self._model.encode(request, prompt) for prompt in prompts]
         progress = Progress(sum(map(len, encoded)))
+        accepted = GenerationChunk(prompt_tokens=progress.usage.prompt_tokens)
         if request.counts:
-            yield GenerationChunk(prompt_tokens=progress.prompt_tokens)
+            yield accepted
             yield GenerationChunk(finish_reason=FinishReason.STOP, usage=progress.usage)
             return
         for tokens in encoded:
             self._check(request, self._length(request, tokens))
-        yield GenerationChunk(prompt_tokens=progress.prompt_tokens)
         for number, (prompt, tokens) in enumerate(zip(prompts, encoded, strict=True)):
+            length = self._length(request, tokens)
             stage = self._model.stage(request, tokens)
-            slot = yield from self._take(request, tokens, stage, cancelled)
+            key = self._model.key(request, stage)
+            slot = self._slot(request, tokens, length, key)
+            yield GenerationChunk() if number else accepted
+            while slot is None and not cancelled():
+                # Running requests hold the memory; the empty chunk lets them continue.
+                yield GenerationChunk()
+                slot = self._slot(request, tokens, length, key)
             if slot is None:
                 yield GenerationChunk(finish_reason=FinishReason.CANCELLED, usage=progress.usage)
                 return
@@ -131,7 +137,7 @@ class GenAIEngine:
                 number=number,
                 prompt=tokens,
                 stage=stage,
-                length=self._length(request, tokens),
+                length=length,
                 echo=Echo(request, prompt, tokens, self._model.tokenizer) if request.echo else None,
                 progress=progress,
                 cancelled=cancelled,
@@ -172,22 +178,6 @@ class GenAIEngine:
         """Return the maximum length of a prompt and its answer together, tokens."""
         return min(len(prompt) + request.max_tokens, self._model.context_length)
 
-    def _take(
-        self,
-        request: GenerationRequest,
-        prompt: Tokens,
-        stage: Stage,
-        cancelled: Callable[[], bool],
-    ) -> Generator[GenerationChunk, None, Slot | None]:
-        """Wait until there is a slot for a prompt; None once the client is gone."""
-        key = self._model.key(request, stage)
-        while (slot := self._slot(request, prompt, key)) is None:
-            if cancelled():
-                return None
-            # Running requests hold the memory; the empty chunk lets them continue.
-            yield GenerationChunk()
-        return slot
-
     def _run(self, job: Job) -> Generator[GenerationChunk, None, FinishReason]:
         """Answer a prompt; return the reason why its last answer ended."""
         try:
@@ -227,7 +217,9 @@ class GenAIEngine:
         """Return whether a request needs a KV cache that no other request shares."""
         return request.num_beams > 1 or (self._model.long_rope and length > LONG_ROPE_FROM)
 
-    def _slot(self, request: GenerationRequest, prompt: Tokens, key: SlotKey) -> Slot | None:
+    def _slot(
+        self, request: GenerationRequest, prompt: Tokens, length: int, key: SlotKey
+    ) -> Slot | None:
         """Get a slot for a prompt; None while running requests hold the memory.
 
         Raises:
@@ -386,7 +378,7 @@ class GenAIEngine:
         tokens = len(said) + bool(ends)
         job.progress.add(tokens)
         answer = AnswerText(job.request, self._model.stream(job.request), job.stage)
-        parts = [("", job.echo.text if job.echo is not None else "")]
+        parts = [("", job.echo.text)] if job.echo is not None else []
         for token in said:
             parts.append(answer.push(token))
             if answer.stop:

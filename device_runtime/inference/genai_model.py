@@ -192,7 +192,7 @@ class GenAIModel:
         if request.thinking is not None:
             markers = (request.thinking.begin_tokens, request.thinking.end_tokens)
             shown += [token for marker in markers if len(marker) > 1 for token in marker]
-        continues = request.continues or not isinstance(request.prompt, tuple)
+        continues = request.continues or isinstance(request.prompt, str)
         return self.tokenizer.stream(continues=continues, shown=shown)
 
     def stage(self, request: GenerationRequest, prompt: Tokens) -> Stage:

@@ -24,7 +24,7 @@ class Job:
         request: the request to answer.
         number: number of the prompt among those of the request, from 0.
         prompt: the prompt's tokens.
-        stage: the stage in which the answers begin.
+        stage: the stage in which its answers begin.
         length: maximum length of prompt and answer together, tokens.
         echo: what its answers begin with; None for nothing.
         progress: counters for the usage.
@@ -58,7 +58,7 @@ def end(
 ) -> GenerationChunk:
     """Return an answer's last chunk, with the last parts of its thoughts and text."""
     thoughts, text = parts
-    last = job.place(index) == (1 + len(job.request.more)) * job.request.n - 1
+    last = job.place(index) == max(1, len(job.request.prompts)) * job.request.n - 1
     over = last or reason is FinishReason.CANCELLED
     return GenerationChunk(
         index=job.place(index),

@@ -32,9 +32,9 @@ def engine(tiny_onnx: Path) -> GenAIEngine:
     return GenAIEngine(tiny_onnx, context_length=CONTEXT, threads=1)
 
 
-def chunks(engine: GenAIEngine, prompt: RawPrompt, **options: Any) -> list[GenerationChunk]:
-    options = {"max_tokens": 1, "echo": True, "logprobs": 1, **options}
-    return list(engine.generate(GenerationRequest(prompt=prompt, **options), lambda: False))
+def chunks(engine: GenAIEngine, *prompts: RawPrompt, **options: Any) -> list[GenerationChunk]:
+    options = {"prompts": prompts, "max_tokens": 1, "echo": True, "logprobs": 1, **options}
+    return list(engine.generate(GenerationRequest(prompt="", **options), lambda: False))
 
 
 def tokens_of(answer: list[GenerationChunk], index: int = 0) -> list[TokenLogprob]:
@@ -110,7 +110,7 @@ def test_token_ids_are_taken_as_they_are(engine: GenAIEngine) -> None:
 
 def test_prompts_are_answered_in_order(engine: GenAIEngine) -> None:
     options = {"max_tokens": 4, "seed": 3, "n": 2}
-    both = chunks(engine, "Once", more=("Hello",), **options)
+    both = chunks(engine, "Once", "Hello", **options)
     for number, prompt in enumerate(("Once", "Hello")):
         alone = chunks(engine, prompt, **options)
         for index in range(2):
@@ -123,7 +123,7 @@ def test_prompts_are_answered_in_order(engine: GenAIEngine) -> None:
 
 
 def test_prompts_end_with_the_client(engine: GenAIEngine) -> None:
-    request = GenerationRequest(prompt="a", more=("b", "c"), max_tokens=3)
+    request = GenerationRequest(prompt="", prompts=("a", "b"), max_tokens=3)
     answer = engine.generate(request, lambda: True)
     assert [chunk.finish_reason for chunk in answer][-1] is FinishReason.CANCELLED
 
@@ -135,7 +135,7 @@ def test_context_without_an_answer_can_be_full(engine: GenAIEngine) -> None:
     with pytest.raises(PromptTooLongError, match=words):
         chunks(engine, text)
     with pytest.raises(PromptTooLongError):
-        chunks(engine, "a", more=(text + "a",), max_tokens=0)
+        chunks(engine, "a", text + "a", max_tokens=0)
 
 
 def test_token_beyond_the_vocabulary_is_refused(engine: GenAIEngine) -> None:

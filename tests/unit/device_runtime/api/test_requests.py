@@ -389,17 +389,17 @@ def test_completion_of_raw_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "first", "more"),
+    ("prompt", "prompts"),
     [
-        (["a", "b"], "a", ("b",)),
-        ([5, 0], TokenIds((5, 0)), ()),
-        ([[5], [6, 7]], TokenIds((5,)), (TokenIds((6, 7)),)),
-        (["a", [6]], "a", (TokenIds((6,)),)),
+        (["a", "b"], ("a", "b")),
+        ([5, 0], (TokenIds((5, 0)),)),
+        ([[5], [6, 7]], (TokenIds((5,)), TokenIds((6, 7)))),
+        (["a", [6]], ("a", TokenIds((6,)))),
     ],
 )
-def test_several_prompts_and_token_ids(prompt: object, first: object, more: object) -> None:
+def test_several_prompts_and_token_ids(prompt: object, prompts: object) -> None:
     generation = complete(prompt=prompt).generation
-    assert (generation.prompt, generation.more) == (first, more)
+    assert (generation.prompt, generation.prompts) == ("", prompts)
 
 
 def test_trailing_assistant_turn_is_continued() -> None:
