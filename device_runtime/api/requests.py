@@ -103,8 +103,6 @@ def engine_request(
     echo: bool = False,
     continues: bool = False,
     ignored_keywords: tuple[str, ...] = (),
-    echo: bool = False,
-    continues: bool = False,
 ) -> ParsedRequest:
     """Translate the fields that both types of request share.
 
@@ -123,8 +121,6 @@ def engine_request(
         echo: begin each answer with its prompt.
         continues: the last message is the beginning of the answer.
         ignored_keywords: paths of schemas' keywords that are not enforced.
-        echo: begin each answer with its prompt.
-        continues: the last message is the beginning of the answer.
 
     Raises:
         ApiError: a field is invalid or not supported; the error names it.

@@ -123,7 +123,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         counts: only count the prompt's tokens, however many they are.
     """
 
-    prompt: Prompt
+    prompt: tuple[Message, ...] | str
     max_tokens: int
     prompts: tuple[RawPrompt, ...] = ()
     echo: bool = False

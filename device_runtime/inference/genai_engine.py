@@ -225,7 +225,6 @@ class GenAIEngine:
         Raises:
             NoMemoryNowError: other programs hold the memory.
         """
-        length = self._length(request, prompt)
         if self._stands_alone(request, length):
             capacity = max(length, self._model.min_capacity)
             slot = self._cache.reserve(capacity * request.num_beams, key)

@@ -9,18 +9,17 @@ class Progress:
     """Counts tokens, and takes their times.
 
     Attributes:
-        prompt_tokens: length of the prompts.
         cached_tokens: prompt tokens that were in the prompt cache.
         reasoning_tokens: generated tokens of thoughts.
 
     Args:
-        prompt_tokens: length of the prompts.
+        prompt_tokens: length of the prompt.
     """
 
     def __init__(self, prompt_tokens: int) -> None:
         self.cached_tokens = 0
         self.reasoning_tokens = 0
-        self.prompt_tokens = prompt_tokens
+        self._prompt_tokens = prompt_tokens
         self._tokens = 0
         self._started = time.monotonic()
         self._first_at = self._last_at = self._started
@@ -36,7 +35,7 @@ class Progress:
     def usage(self) -> Usage:
         """The counts so far."""
         return Usage(
-            prompt_tokens=self.prompt_tokens,
+            prompt_tokens=self._prompt_tokens,
             completion_tokens=self._tokens,
             reasoning_tokens=self.reasoning_tokens,
             cached_tokens=self.cached_tokens,
