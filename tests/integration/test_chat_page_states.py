@@ -358,6 +358,13 @@ def test_thinking_is_folded_and_stays_here(page: Page, url: str) -> None:
     assert "wants" not in (asked.value.post_data or "")
 
 
+def test_thinking_as_the_api_gives_it(page: Page, url: str) -> None:
+    page.goto(url)
+    send(page, "The user wants a colour.</think>Blue.")
+    expect(answers(page).locator("details.thinking pre")).to_have_text("The user wants a colour.")
+    expect(answers(page).locator(".text")).to_have_text("Blue.")
+
+
 def test_an_answer_of_thoughts_alone_is_kept(page: Page, url: str) -> None:
     page.goto(url)
     answering(page, THOUGHT, finish="length")

@@ -23,11 +23,15 @@ COMPLETIONS = "**/v1/chat/completions"
 
 
 class Echo:
-    """Implements `Generator`: gives the last message back, a few characters at a time."""
+    """Implements `Generator`: gives the last message back, a few characters at a time.
+
+    What is before `</think>` in it are thoughts.
+    """
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
         text = turns(request)[-1].content if request.prompt else ""
-        yield GenerationChunk()
+        thoughts, _, text = text.rpartition("</think>")
+        yield GenerationChunk(thoughts=thoughts)
         for at in range(0, len(text), 7):
             yield GenerationChunk(text=text[at : at + 7], tokens=1)
         yield GenerationChunk(finish_reason=FinishReason.STOP, usage=usage())
