@@ -78,7 +78,7 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
     budget: int | None = None
 
 
-class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A prompt and its generation parameters.
 
     Attributes:
@@ -176,7 +176,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
     top: tuple[tuple[bytes, float], ...] = ()
 
 
-class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
     """A piece of an answer.
 
     Attributes:
@@ -200,6 +200,11 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     stop: str = ""
     prompt_tokens: int = 0
     usage: Usage | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if the chunk tells nothing but that work goes on."""
+        return not (self.thoughts or self.text or self.logprobs or self.finish_reason)
 
 
 class PromptTooLongError(RequestError):

@@ -16,13 +16,13 @@ from device_runtime.server import page as chat_page
 from device_runtime.server.listener import Server, bind, url_of
 from device_runtime.status.report import RequestStats
 from device_runtime.tools.dialect import Dialect
-from tests.support.fakes import runtime_status, usage
+from tests.support.fakes import FakeGenerator, runtime_status, usage
 
 COMPLETIONS = "**/v1/chat/completions"
 
 
-class Echo:
-    """Implements `Generator`: gives the last message back, a few characters at a time."""
+class Echo(FakeGenerator):
+    """Gives the last message back, a few characters at a time."""
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
         text = request.prompt[-1].content if request.prompt else ""  # type: ignore[union-attr]
