@@ -12,7 +12,6 @@ from device_runtime.bundle.manifest import (
     Blob,
     Component,
     Manifest,
-    ModelFacts,
     Probe,
     Settings,
 )
@@ -20,11 +19,13 @@ from device_runtime.bundle.quantization import TokenizerComparison
 from packager import adapter, bundle, cache, console, kit, plan, sbom, tree
 from packager.aside import check_writable
 from packager.attest import files as attest
-from packager.errors import KitError
+from packager.errors import KitError, ModelSourceError, QualityError
 from packager.evaluation import texts
 from packager.genai.folder import component
 from packager.genai.weight_files import weight_files
-from packager.models import chat_template, tokenizers
+from packager.models import chat_template, embedding, tokenizers
+from packager.models.embedding import EmbeddingModel
+from packager.models.facts import model_facts
 from packager.models.source import ModelSource, check_weights, hf_folder, must_convert, resolve
 from packager.profile import DeviceProfile
 from packager.quantize.candidate import Candidate, builder_versions
@@ -56,12 +57,16 @@ def build(request: BuildRequest) -> BuildResult:
         if not folder.exists():
             plan.check(texts.conversion(source), f"converting {source.name}")
     tokenizer = tokenizers.check(source, trust_remote_code=request.trust_remote_code)
+    embedder = _embedding(request, source) if request.embedding_model is not None else None
     with console.scheduled(Schedule()):
-        return _bundle(request, source, tokenizer)
+        return _bundle(request, source, tokenizer, embedder)
 
 
 def _bundle(
-    request: BuildRequest, source: ModelSource, tokenizer: TokenizerComparison | None
+    request: BuildRequest,
+    source: ModelSource,
+    tokenizer: TokenizerComparison | None,
+    embedder: EmbeddingModel | None,
 ) -> BuildResult:
     """Build the bundle of a source model whose tokenizer was compared."""
     profile = request.profile
@@ -86,6 +91,14 @@ def _bundle(
         )
     runtime, parts = frozen.result()
     model = quantized.choice.chosen
+    memory = model.memory_bytes + (embedder.facts.memory_bytes if embedder is not None else 0)
+    budget = profile.memory_budget_mb << 20
+    if memory > budget >= model.memory_bytes and not request.allow_quality_loss:
+        raise QualityError(
+            f"both models need {memory >> 20} MiB of memory, more than the {budget >> 20} MiB of "
+            f"the profile {profile.name}",
+            hint="Use a smaller model of either kind, or a profile with a shorter context.",
+        )
     # Measured before the bundle is written, so that an interrupt leaves no partial output.
     speeds = build_report.measure_speeds(quantized.choice)
     with console.step("Packing"):
@@ -96,8 +109,17 @@ def _bundle(
             component,
             weight_files(model.folder),
         )
-    facts = _model_facts(source)
-    bom = sbom.render(identity, request.version, facts, runtime.packages if runtime else ())
+        if embedder is not None:
+            parts += bundle.pack(
+                tree.read(embedder.folder),
+                schema.EMBEDDING_FOLDER,
+                {"embedding": embedder.digest},
+                component,
+                [embedder.graph],
+            )
+    facts = model_facts(source)
+    models = [facts, *([embedder.facts.model] if embedder is not None else [])]
+    bom = sbom.render(identity, request.version, models, runtime.packages if runtime else ())
     manifest = Manifest(
         format=schema.FORMAT,
         id=identity,
@@ -109,7 +131,7 @@ def _bundle(
         model=facts,
         quantization=msgspec.structs.replace(quantized.facts, tokenizer=tokenizer),
         context_length=model.context_length,
-        memory_bytes=model.memory_bytes,
+        memory_bytes=memory,
         settings=_settings(profile, model),
         built_with={
             "edgepack": device_runtime.__version__,
@@ -121,6 +143,7 @@ def _bundle(
         trust=request.trust,
         probe=_probe(model),
         reasoning=model.graph.reasoning,
+        embedding=embedder.facts if embedder is not None else None,
     )
     plan.check_output(sum(blob.size for blob in manifest.blobs.values()), output)
     with console.step(f"Writing and verifying {output}"):
@@ -135,6 +158,22 @@ def _bundle(
     if quantized.facts.tried:
         build_report.write(request, result, quantized.choice, speeds)
     return result
+
+
+def _embedding(request: BuildRequest, source: ModelSource) -> EmbeddingModel:
+    """Find and export the embedding model of a request, for a bundle of a source model."""
+    assert request.embedding_model is not None
+    with console.step(f"Finding the embedding model {request.embedding_model}"):
+        encoder = embedding.resolve(request.embedding_model)
+    if encoder.name == source.name:
+        raise ModelSourceError(
+            f"both models have the name {encoder.name!r}, by which requests choose one",
+            hint="Rename one of the folders.",
+        )
+    # Its weights in fp32, twice, and the graph.
+    need = plan.Need(memory=(400 << 20) + 10 * encoder.parameters, disk=6 * encoder.parameters)
+    plan.check(need, f"exporting {encoder.name}")
+    return embedding.export(encoder, context_length=request.profile.context_length)
 
 
 def _packed_runtime(request: BuildRequest) -> tuple[kit.Kit | None, list[bundle.Part]]:
@@ -173,17 +212,6 @@ def _runtime_component(_path: str) -> Component:
     return "runtime"
 
 
-def _model_facts(source: ModelSource) -> ModelFacts:
-    return ModelFacts(
-        name=_line(source.name),
-        source=_line(source.origin),
-        source_sha256=source.digest,
-        architecture=_line(source.architecture),
-        parameters=source.parameters,
-        license=_line(source.license),
-    )
-
-
 def _settings(profile: DeviceProfile, model: Candidate) -> Settings:
     return Settings(
         listen=profile.listen,
@@ -192,11 +220,6 @@ def _settings(profile: DeviceProfile, model: Candidate) -> Settings:
         status_interval_s=profile.status_interval_s,
         min_tokens_per_s=profile.min_tokens_per_s,
     )
-
-
-def _line(text: str) -> str:
-    """Convert a name or a licence, which a model brings with it, to a line as manifests take it."""
-    return "".join(c if c.isprintable() else "?" for c in text)[:512]
 
 
 def _probe(model: Candidate) -> Probe | None:

@@ -26,6 +26,8 @@ class BuildRequest:
         version: human-readable version of the bundle.
         sequence: number that grows with each release of the bundle.
         adapter: folder of a LoRA adapter to merge into the model; None for no adapter.
+        embedding_model: catalog name, hub id or folder of an embedding model to put beside the
+            model; None for none.
         chat_template: file with the chat template to use instead of the model's own; None for that.
         trust_remote_code: run Python code that comes with the model.
         signers: keys to sign the bundle with; none for an unsigned one.
@@ -44,6 +46,7 @@ class BuildRequest:
     version: str = "1.0.0"
     sequence: int = 1
     adapter: Path | None = None
+    embedding_model: str | None = None
     chat_template: Path | None = None
     trust_remote_code: bool = False
     signers: tuple[Signer, ...] = ()

@@ -48,16 +48,21 @@ class Package(Struct, frozen=True, kw_only=True):
     contains: tuple["Package", ...] = ()
 
 
-def render(bundle_id: str, version: str, model: ModelFacts, packages: Iterable[Package]) -> bytes:
-    """Render the SBOM of a bundle: its model, and every package frozen into its runtime."""
+def render(
+    bundle_id: str, version: str, models: Iterable[ModelFacts], packages: Iterable[Package]
+) -> bytes:
+    """Render the SBOM of a bundle: its models, and every package frozen into its runtime."""
     root = Component(name=bundle_id, version=version, type=ComponentType.FIRMWARE, bom_ref="bundle")
     components = [
-        Component(
-            name=model.name,
-            type=ComponentType.MACHINE_LEARNING_MODEL,
-            bom_ref=f"model:{model.name}",
-            licenses=_licenses(model.license),
-            hashes=_hashes(model.source_sha256),
+        *(
+            Component(
+                name=model.name,
+                type=ComponentType.MACHINE_LEARNING_MODEL,
+                bom_ref=f"model:{model.name}",
+                licenses=_licenses(model.license),
+                hashes=_hashes(model.source_sha256),
+            )
+            for model in models
         ),
         *(_component(package) for package in packages),
     ]

@@ -48,7 +48,9 @@ def render() -> str:
     parts.append(STREAMING)
     parts.append("\n".join(_errors(described["paths"])))
     parts.append("## Objects\n")
-    for name in sorted(schemas.keys() - {"ChatBody", "CompletionBody", "HoldBody"}):
+    for name in sorted(
+        schemas.keys() - {"ChatBody", "CompletionBody", "EmbeddingBody", "HoldBody"}
+    ):
         parts.append("\n".join([f"### {name}\n", *_fields(schemas[name])]))
     return "\n".join(parts)
 

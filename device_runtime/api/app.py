@@ -4,8 +4,10 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
+from msgspec import UNSET
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -16,8 +18,10 @@ from device_runtime.api import openapi, update_hold
 from device_runtime.api.anthropic import endpoints as anthropic
 from device_runtime.api.chat_requests import parse_chat
 from device_runtime.api.completion_requests import parse_completion
+from device_runtime.api.embeddings import Embedder, Embeddings, parse_embeddings
 from device_runtime.api.errors import ApiError
 from device_runtime.api.generation import Endpoint, Generation, Generator, response
+from device_runtime.api.ollama.embed import parse_ollama_embed
 from device_runtime.api.ollama.endpoints import OllamaApi
 from device_runtime.api.openai_responses.endpoints import Responses
 from device_runtime.api.openai_responses.store import ResponseStore
@@ -39,11 +43,15 @@ COMPLETIONS = Endpoint(
 )
 
 
+class Worker(Generator, Embedder, Protocol):
+    """The supervisor, or a fake."""
+
+
 class Api:
     """The HTTP routes.
 
     Args:
-        generator: source of the answers.
+        generator: source of the answers and vectors.
         stats: counters of the requests' outcomes.
         status: returns the current status.
         served: the model that answers.
@@ -54,7 +62,7 @@ class Api:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: Worker,
         stats: RequestStats,
         status: Callable[[], RuntimeStatus],
         served: ServedModel,
@@ -76,6 +84,7 @@ class Api:
             max_body_bytes=max_body_bytes,
         )
         self._responses = Responses(self._generation, store or ResponseStore(0, 0))
+        self._embeddings = Embeddings(generator, self._generation)
         self._created = int(time.time())
 
     def app(self, extra: Iterable[Route] = ()) -> Starlette:
@@ -91,6 +100,8 @@ class Api:
                 *self._responses.routes(),
                 *anthropic.routes(self._generation),
                 *OllamaApi(self._generation, self._status).routes(),
+                self._embeddings.route("/v1/embeddings", ApiEndpoint.EMBEDDINGS, parse_embeddings),
+                self._embeddings.route("/api/embed", ApiEndpoint.OLLAMA_EMBED, parse_ollama_embed),
                 Route("/v1/models", self._models),
                 Route("/v1/models/{model:path}", self._model),
                 Route("/v1/status", self._full_status),
@@ -116,18 +127,25 @@ class Api:
     async def _models(self, request: Request) -> Response:
         if anthropic.VERSION_HEADER in request.headers:
             return response(anthropic.model_page(self._served.models, self._created))
-        return response(ModelList([self._model_object(name) for name in self._served.models]))
+        return response(ModelList([self._model_object(name) for name in self._served.all_models]))
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["model"]
-        if name not in self._served.models:
+        if name not in self._served.all_models:
             raise ApiError(f"the model {name!r} does not exist", status=404, code="model_not_found")
         if anthropic.VERSION_HEADER in request.headers:
             return response(anthropic.model_info(name, self._created))
         return response(self._model_object(name))
 
     def _model_object(self, name: str) -> Model:
-        return Model(id=name, created=self._created, owned_by="edgepack")
+        embedding = self._served.embedding
+        embeds = embedding is not None and name == embedding.model.name
+        return Model(
+            id=name,
+            created=self._created,
+            owned_by="edgepack",
+            dimensions=embedding.dimensions if embedding is not None and embeds else UNSET,
+        )
 
     async def _full_status(self, request: Request) -> Response:
         return response(self._status())

@@ -115,6 +115,11 @@ class Generation:
 
         return handle
 
+    def observed(self, request: Request, label: ApiEndpoint, prompt: str) -> ObservedRequest:
+        """Count a request that has arrived at an endpoint; arguments are those of `Endpoint`."""
+        entry = request.scope.get("state", {}).get("log", {})
+        return ObservedRequest(label, prompt, self._stats, self._metrics, entry)
+
     async def body(self, request: Request) -> bytes:
         """Read the request's body, up to the limit and no further.
 
@@ -137,10 +142,7 @@ class Generation:
         return bytes(data)
 
     async def _answer(self, request: Request, endpoint: Endpoint[P]) -> Response:
-        entry = request.scope.get("state", {}).get("log", {})
-        observed = ObservedRequest(
-            endpoint.label, endpoint.prompt, self._stats, self._metrics, entry
-        )
+        observed = self.observed(request, endpoint.label, endpoint.prompt)
         try:
             parsed = endpoint.parse(await self.body(request), self.served)
         except ApiError:

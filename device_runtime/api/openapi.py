@@ -14,6 +14,7 @@ import device_runtime
 from device_runtime.api import response_types as objects
 from device_runtime.api.chat_types import CHAT_WITHOUT_EFFECT, TURN_WITHOUT_EFFECT, ChatBody
 from device_runtime.api.completion_types import COMPLETION_WITHOUT_EFFECT, CompletionBody
+from device_runtime.api.embedding_types import EmbeddingBody, EmbeddingList
 from device_runtime.api.request_types import IGNORED, STREAM_OPTIONS_WITHOUT_EFFECT, HoldBody
 from device_runtime.status.metrics import CONTENT_TYPE as METRICS_TYPE
 from device_runtime.status.report import HealthReport, RuntimeStatus
@@ -28,6 +29,8 @@ _COMPONENTS = "#/components/schemas/"
 _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ChatBody,
     CompletionBody,
+    EmbeddingBody,
+    EmbeddingList,
     HoldBody,
     objects.ChatCompletion,
     objects.ChatCompletionChunk,
@@ -140,6 +143,18 @@ def _paths(models: list[str]) -> dict[str, Any]:
                 {"text": {"prompt": "Once upon a time", "max_tokens": 20}},
                 "Completion",
                 "Completion",
+            )
+        },
+        "/v1/embeddings": {
+            "post": _with_body(
+                _operation(
+                    "createEmbedding",
+                    "Return the vectors of texts, from the bundle's embedding model",
+                    {200: _json("EmbeddingList")},
+                    _GENERATING,
+                ),
+                "EmbeddingBody",
+                {"text": {"input": "The food was delicious."}},
             )
         },
         "/v1/models": {
@@ -285,6 +300,7 @@ def _schemas() -> dict[str, Any]:
     _close(schemas["CompletionBody"], COMPLETION_WITHOUT_EFFECT, ignored=IGNORED)
     _close(schemas["Turn"], TURN_WITHOUT_EFFECT)
     _close(schemas["StreamOptions"], STREAM_OPTIONS_WITHOUT_EFFECT)
+    _close(schemas["EmbeddingBody"], {}, ignored=IGNORED)
     _close(schemas["HoldBody"], {})
     return schemas
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -13,13 +13,16 @@ from device_runtime.api.anthropic.response_types import ErrorMessage
 from device_runtime.api.errors import ApiError
 from device_runtime.api.ollama.response_types import OllamaError
 from device_runtime.errors import PROMPT, DeviceError
+from device_runtime.inference.embedding import EmbeddingChunk
 from device_runtime.inference.engine import FinishReason, GenerationChunk, Usage
 from device_runtime.status.metrics import Metrics
 from device_runtime.status.report import Outcome, RequestStats
 
+C = TypeVar("C", GenerationChunk, EmbeddingChunk)
+
 
 class ApiEndpoint(StrEnum):
-    """An endpoint that generates, by its label in the metrics."""
+    """An endpoint that the model answers, by its label in the metrics."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -28,6 +31,8 @@ class ApiEndpoint(StrEnum):
     COUNT_TOKENS = "count_tokens"
     OLLAMA_CHAT = "ollama_chat"
     OLLAMA_GENERATE = "ollama_generate"
+    EMBEDDINGS = "embeddings"
+    OLLAMA_EMBED = "ollama_embed"
 
 
 class ObservedRequest:
@@ -57,18 +62,19 @@ class ObservedRequest:
         self._last_token = time.monotonic()
         self._has_token = False
 
-    async def chunks(
-        self, generated: AsyncGenerator[GenerationChunk]
-    ) -> AsyncGenerator[GenerationChunk]:
+    async def chunks(self, generated: AsyncGenerator[C]) -> AsyncGenerator[C]:
         """Yield the engine's chunks, and raise its errors as API errors."""
         outcome = Outcome.CANCELLED
         try:
             async with aclosing(generated):
                 async for chunk in generated:
-                    self._token(chunk)
-                    if chunk.usage is not None and chunk.finish_reason != FinishReason.CANCELLED:
+                    reason = None
+                    if isinstance(chunk, GenerationChunk):
+                        self._token(chunk)
+                        reason = chunk.finish_reason
+                    if chunk.usage is not None and reason != FinishReason.CANCELLED:
                         outcome = Outcome.COMPLETED
-                        self._usage(chunk.usage)
+                        self._usage(chunk.usage, embeds=isinstance(chunk, EmbeddingChunk))
                     yield chunk
         except DeviceError as error:
             outcome = Outcome.REJECTED if error.refuses else Outcome.FAILED
@@ -82,10 +88,11 @@ class ObservedRequest:
         self._metrics.count_request(self._endpoint, outcome)
         self._log["outcome"] = outcome
 
-    def _usage(self, usage: Usage) -> None:
+    def _usage(self, usage: Usage, *, embeds: bool) -> None:
         if usage.completion_tokens:
             # Else nothing was generated, and no prompt was prefilled.
             self._stats.measure(usage)
+        if usage.completion_tokens or embeds:
             self._metrics.count_tokens(usage)
         self._log |= {
             "prompt_tokens": usage.prompt_tokens,

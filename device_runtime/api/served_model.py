@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from device_runtime.bundle.manifest import EMBEDDING_FOLDER, Embedding
 from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
@@ -55,6 +56,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         reasoning: how the model thinks; None if it does not.
         system_prompt: prepended to conversations without a system turn; empty for none.
         card: the model's properties.
+        embedding: the embedding model beside it; None without one.
     """
 
     model: str
@@ -66,6 +68,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: Reasoning | None = None
     system_prompt: str = ""
     card: ModelCard = ModelCard()
+    embedding: Embedding | None = None
 
     @classmethod
     def of(
@@ -111,7 +114,11 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             system_prompt=config.system_prompt(),
             reasoning=release.manifest.reasoning,
         )
-        sizes = [record.size for record in manifest.records if record.component == "model"]
+        sizes = [
+            record.size
+            for record in manifest.records
+            if record.component == "model" and not record.path.startswith(f"{EMBEDDING_FOLDER}/")
+        ]
         card = ModelCard(
             architecture=manifest.model.architecture,
             parameters=manifest.model.parameters,
@@ -122,7 +129,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             context_length=manifest.context_length,
             template=served.card.template,
         )
-        return msgspec.structs.replace(served, card=card)
+        return msgspec.structs.replace(served, card=card, embedding=manifest.embedding)
 
     @property
     def dialect_without_tools(self) -> Dialect:
@@ -131,5 +138,10 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """All names that the field `model` of a request can have."""
+        """All names that the field `model` of a request for an answer can have."""
         return (self.model, *(f"{self.model}:{adapter}" for adapter in self.adapters))
+
+    @property
+    def all_models(self) -> tuple[str, ...]:
+        """All names of models, that of the embedding model last."""
+        return (*self.models, *([self.embedding.model.name] if self.embedding is not None else []))

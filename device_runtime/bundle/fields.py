@@ -52,6 +52,8 @@ Bytes = Annotated[int, Meta(ge=0, le=1 << 50)]
 FileBytes = Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
 Mode = Annotated[int, Meta(ge=0, le=0o777)]
 Token = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Vocabulary = Annotated[int, Meta(ge=1, le=1 << 31)]
+Dimensions = Annotated[int, Meta(ge=1, le=1 << 16)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
 

@@ -42,6 +42,8 @@ RUNTIME_ENTRY = "runtime/edgepack-runtime"
 """Path of the frozen program in a bundle that has one."""
 MODEL_FOLDER = "model"
 """Folder of a release that ONNX Runtime GenAI opens: graph, weights, config and tokenizer."""
+EMBEDDING_FOLDER = f"{MODEL_FOLDER}/embedding"
+"""Folder of a release with the embedding model, if it has one: model.onnx and tokenizer.json."""
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_RECORDS = 20_000
@@ -113,6 +115,24 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     license: Line
 
 
+class Embedding(Struct, frozen=True, kw_only=True):
+    """An embedding model beside the model that answers.
+
+    Attributes:
+        model: the model.
+        dimensions: length of its vectors.
+        vocabulary: number of tokens that it knows.
+        max_tokens: longest text, tokens.
+        memory_bytes: estimate of the resident memory that it adds, bytes.
+    """
+
+    model: ModelFacts
+    dimensions: fields.Dimensions
+    vocabulary: fields.Vocabulary
+    max_tokens: fields.ContextLength
+    memory_bytes: fields.Bytes
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """The profile's defaults for serving; the device can override each.
 
@@ -177,6 +197,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         probe: check of the installed model; None if the build machine could not run it.
         trust: changes to the device's keyring.
         reasoning: how the model thinks; None for a model that does not.
+        embedding: the embedding model; None without one. `memory_bytes` includes it.
         built_with: versions of the programs that built the bundle.
         sbom: stored bytes of the SBOM.
         records: all files and links of the release.
@@ -200,6 +221,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     probe: Probe | None = None
     trust: Trust = Trust()
     reasoning: Reasoning | None = None
+    embedding: Embedding | None = None
 
     @property
     def blobs(self) -> dict[Sha256, Blob]:

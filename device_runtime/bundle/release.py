@@ -44,6 +44,11 @@ class Release:
         return self.folder / schema.MODEL_FOLDER
 
     @property
+    def embedding_folder(self) -> Path:
+        """The folder of the embedding model, if the release has one."""
+        return self.folder / schema.EMBEDDING_FOLDER
+
+    @property
     def program(self) -> Path:
         """The frozen runtime."""
         return self.folder / schema.RUNTIME_ENTRY

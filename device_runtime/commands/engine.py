@@ -15,6 +15,7 @@ from device_runtime.update.target import Target
 
 if TYPE_CHECKING:
     from device_runtime.inference.genai_engine import GenAIEngine
+    from device_runtime.inference.onnx_embedder import OnnxEmbedder
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,23 @@ def load_engine(
         except EngineError as error:
             event(log, logging.WARNING, "gpu_failed", processor=candidate, reason=error)
     return load(processors[-1])
+
+
+def embedder_of(release: Release, config: RuntimeConfig) -> "OnnxEmbedder | None":
+    """Return a release's embedding model, which is not loaded yet; None without one."""
+    from device_runtime.inference.onnx_embedder import OnnxEmbedder
+
+    described = release.manifest.embedding
+    if described is None:
+        return None
+    return OnnxEmbedder(
+        release.embedding_folder,
+        dimensions=described.dimensions,
+        vocabulary=described.vocabulary,
+        max_tokens=described.max_tokens,
+        memory_bytes=described.memory_bytes,
+        threads=config.threads,
+    )
 
 
 def _check_features(release: Release) -> None:

@@ -76,14 +76,17 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
 @click.option("--processor", required=True)
 def worker(parent: int, release: Path, threads: int, kv_cache_mib: int, processor: str) -> int:
     """Run the inference process of `serve`."""
-    from device_runtime.commands.engine import load_engine
+    from device_runtime.commands.engine import embedder_of, load_engine
     from device_runtime.config.options import RuntimeConfig
+    from device_runtime.inference.embedding import Embedder
     from device_runtime.inference.engine import Engine
     from device_runtime.processor import Processor
     from device_runtime.worker import process
 
-    def load() -> Engine:
+    def load() -> tuple[Engine, Embedder | None]:
+        opened = open_or_own(release)
         config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)
-        return load_engine(open_or_own(release), config, Processor(processor))
+        engine = load_engine(opened, config, Processor(processor))
+        return engine, embedder_of(opened, config)
 
     return process.run(load, parent)

@@ -88,7 +88,7 @@ RawPrompt = str | TokenIds
 Prompt = tuple[Message, ...] | RawPrompt
 
 
-class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A prompt and its generation parameters.
 
     Attributes:
@@ -195,7 +195,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
     characters: int = 0
 
 
-class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
     """A piece of an answer.
 
     Attributes:
@@ -219,6 +219,11 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     stop: str = ""
     prompt_tokens: int = 0
     usage: Usage | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if the chunk tells nothing but that work goes on."""
+        return not (self.thoughts or self.text or self.logprobs or self.finish_reason)
 
 
 class PromptTooLongError(RequestError):

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 
 from device_runtime.errors import DeviceError
-from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.worker.messages import AnyChunk, AnyRequest
 
 
 class Job:
@@ -17,11 +17,11 @@ class Job:
         events: chunks of the answer, then the error if it fails.
     """
 
-    def __init__(self, number: int, request: GenerationRequest, *, checks: bool) -> None:
+    def __init__(self, number: int, request: AnyRequest, *, checks: bool) -> None:
         self.number = number
         self.request = request
         self.checks = checks
-        self.events: asyncio.Queue[GenerationChunk | DeviceError] = asyncio.Queue()
+        self.events: asyncio.Queue[AnyChunk | DeviceError] = asyncio.Queue()
 
 
 class Jobs:
@@ -40,7 +40,7 @@ class Jobs:
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running)
 
-    def add(self, request: GenerationRequest, *, checks: bool) -> Job:
+    def add(self, request: AnyRequest, *, checks: bool) -> Job:
         """Queue a request; one of the self-check goes before all others."""
         self._number += 1
         job = Job(self._number, request, checks=checks)
@@ -53,7 +53,7 @@ class Jobs:
         self.running[job.number] = job
         return job
 
-    def pass_on(self, number: int | None, outcome: GenerationChunk | DeviceError) -> bool:
+    def pass_on(self, number: int | None, outcome: AnyChunk | DeviceError) -> bool:
         """Give a running request its next chunk, or its error.
 
         Returns:

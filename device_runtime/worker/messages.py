@@ -9,7 +9,11 @@ from typing import BinaryIO, TypeVar
 import msgspec
 
 from device_runtime.errors import DeviceError, error_class
+from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+
+AnyRequest = GenerationRequest | EmbeddingRequest
+AnyChunk = GenerationChunk | EmbeddingChunk
 
 
 class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -26,7 +30,7 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Parent to child: answer this request, concurrently with the unfinished ones."""
 
     id: int
-    request: GenerationRequest
+    request: AnyRequest
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -59,7 +63,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Child to parent: a chunk of an answer."""
 
     id: int
-    chunk: GenerationChunk
+    chunk: AnyChunk
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from device_runtime.errors import DeviceError
-from device_runtime.inference.engine import Engine, GenerationChunk
+from device_runtime.inference.embedding import Embedder, EmbeddingRequest
+from device_runtime.inference.engine import Engine
 from device_runtime.processor import Processor
 from device_runtime.worker.messages import (
     FOR_CHILD,
+    AnyChunk,
+    AnyRequest,
     Cancel,
     Chunk,
     Failed,
@@ -73,11 +76,11 @@ def command(
     ]
 
 
-def run(load: Callable[[], Engine], parent: int) -> int:
+def run(load: Callable[[], tuple[Engine, Embedder | None]], parent: int) -> int:
     """Load the model, then answer requests until the parent exits.
 
     Args:
-        load: creates the engine; may take long.
+        load: creates the engine, and the embedding model if there is one; may take long.
         parent: process id of the parent.
 
     Returns:
@@ -93,12 +96,12 @@ def run(load: Callable[[], Engine], parent: int) -> int:
     inbox, outbox = _take_pipes()
     started = time.monotonic()
     try:
-        engine = load()
+        engine, embedder = load()
     except DeviceError as error:
         _send(outbox, Failed.of(error, None))
         return error.exit_code
     _send(outbox, Loaded(seconds=time.monotonic() - started))
-    _Schedule(engine, inbox, outbox).run()
+    _Schedule(engine, embedder, inbox, outbox).run()
     return 0
 
 
@@ -112,7 +115,7 @@ class _Task:
         accepted: True once the first chunk has been sent.
     """
 
-    def __init__(self, number: int, chunks: Generator[GenerationChunk], spent: float) -> None:
+    def __init__(self, number: int, chunks: Generator[AnyChunk], spent: float) -> None:
         self.number = number
         self.chunks = chunks
         self.spent = spent
@@ -122,14 +125,17 @@ class _Task:
 class _Schedule:
     """A fair scheduler of the engine; requests arrive in one thread and run in another.
 
-    The request that has used the engine least runs next, for one step: a prefill chunk, or one
-    decoded token. So a short request waits for a long prompt no longer than one step, and
-    concurrent answers decode at the same rate. A new request starts with the smallest engine time
-    of the running ones.
+    The request that has used the engine least runs next, for one step: a prefill chunk, one
+    decoded token, or the embedding of one text. So a short request waits for a long prompt no
+    longer than one step, and concurrent answers decode at the same rate. A new request starts with
+    the smallest engine time of the running ones.
     """
 
-    def __init__(self, engine: Engine, inbox: BinaryIO, outbox: BinaryIO) -> None:
+    def __init__(
+        self, engine: Engine, embedder: Embedder | None, inbox: BinaryIO, outbox: BinaryIO
+    ) -> None:
         self._engine = engine
+        self._embedder = embedder
         self._inbox = inbox
         self._outbox = outbox
         self._new: queue.SimpleQueue[Warm | Generate] = queue.SimpleQueue()
@@ -175,9 +181,15 @@ class _Schedule:
                     self._engine.warm(message.system)
                     continue
                 cancelled = partial(self._is_cancelled, message.id)
-                chunks = self._engine.generate(message.request, cancelled)
+                chunks = self._begin(message.request, cancelled)
                 spent = min((task.spent for task in self._tasks), default=0.0)
                 self._tasks.append(_Task(message.id, chunks, spent))
+
+    def _begin(self, request: AnyRequest, cancelled: Callable[[], bool]) -> Generator[AnyChunk]:
+        if isinstance(request, EmbeddingRequest):
+            assert self._embedder is not None
+            return self._embedder.embed(request, cancelled)
+        return self._engine.generate(request, cancelled)
 
     def _advance(self, task: _Task) -> None:
         """Run one step of a request."""
@@ -191,8 +203,7 @@ class _Schedule:
         # A request that waits for memory takes no time, and must not monopolise the loop.
         spent = max(time.monotonic() - started, MIN_STEP_S)
         task.spent += spent
-        has_news = chunk.thoughts or chunk.text or chunk.logprobs or chunk.finish_reason is not None
-        if has_news or not task.accepted:
+        if not task.accepted or not chunk.is_empty:
             task.accepted = True
             _send(self._outbox, Chunk(id=task.number, chunk=chunk))
         if chunk.usage is not None:

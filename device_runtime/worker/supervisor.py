@@ -4,28 +4,21 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from functools import partial
+from typing import Any
 
 import msgspec
 
 from device_runtime.bundle.manifest import Probe
 from device_runtime.errors import DeviceError, EngineError, ServiceError
 from device_runtime.heartbeat import SelfCheck
+from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
 from device_runtime.logs import event
+from device_runtime.worker import messages
 from device_runtime.worker.child import Child
 from device_runtime.worker.errors import BusyError, DeadlineError, QueueFullError
 from device_runtime.worker.health import Health, is_stopped
 from device_runtime.worker.jobs import Job, Jobs
-from device_runtime.worker.messages import (
-    Cancel,
-    Chunk,
-    Failed,
-    Generate,
-    Loaded,
-    Pace,
-    ToChild,
-    Warm,
-)
 from device_runtime.worker.placement import Placement
 from device_runtime.worker.restarts import FAILING_AFTER, restart_delay_s
 from device_runtime.worker.self_check import check
@@ -187,7 +180,7 @@ class Supervisor:
     def pace(self, share: float) -> None:
         """Have the model compute for a share of the time only, from now on."""
         self.share = share
-        self._send(Pace(share=share))
+        self._send(messages.Pace(share=share))
 
     async def stop(self) -> None:
         """Stop the process; requests that are still running or queued fail."""
@@ -196,7 +189,7 @@ class Supervisor:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def generate(
+    def generate(
         self, request: GenerationRequest, *, checks: bool = False
     ) -> AsyncGenerator[GenerationChunk]:
         """Queue a request and yield its chunks; closing the iterator cancels the request.
@@ -211,6 +204,16 @@ class Supervisor:
             RequestError: the model cannot take the request.
             EngineError: the process failed while it ran this request.
         """
+        return self._chunks(request, checks=checks)
+
+    def embed(self, request: EmbeddingRequest) -> AsyncGenerator[EmbeddingChunk]:
+        """Queue texts to embed and yield their vectors; see `generate`."""
+        return self._chunks(request)
+
+    async def _chunks(
+        self, request: messages.AnyRequest, *, checks: bool = False
+    ) -> AsyncGenerator[Any]:
+        """Queue a request and yield its chunks, which are of the kind that belongs to it."""
         if self._health in (Health.FAILING, Health.STOPPING):
             raise BusyError("the model is not available", retry_after_s=30)
         if self.queue_length >= self._queue_limit and not (self._may_start() or checks):
@@ -245,7 +248,7 @@ class Supervisor:
         if job in self._jobs.waiting:
             self._jobs.waiting.remove(job)
         elif job.number in self._jobs.running:
-            self._send(Cancel(id=job.number))
+            self._send(messages.Cancel(id=job.number))
 
     def _may_start(self) -> bool:
         waiting = self._jobs.waiting
@@ -256,10 +259,10 @@ class Supervisor:
         """Send queued requests to the process while it has room for them."""
         while self._jobs.waiting and self._may_start():
             job = self._jobs.begin()
-            self._send(Generate(id=job.number, request=job.request))
+            self._send(messages.Generate(id=job.number, request=job.request))
             self._expect_answer()
 
-    def _send(self, message: ToChild) -> None:
+    def _send(self, message: messages.ToChild) -> None:
         if self._child is not None:
             self._child.send(message)
 
@@ -371,12 +374,14 @@ class Supervisor:
         """Dispatch the process's messages until it ends; return its error if it sent one."""
         try:
             async for message in child.messages():
-                if isinstance(message, Loaded):
+                if isinstance(message, messages.Loaded):
                     self._on_loaded(message)
-                elif isinstance(message, Failed) and message.id is None:
+                elif isinstance(message, messages.Failed) and message.id is None:
                     return EngineError(message.message, hint=message.hint)
                 else:
-                    outcome = message.chunk if isinstance(message, Chunk) else message.error
+                    outcome = (
+                        message.chunk if isinstance(message, messages.Chunk) else message.error
+                    )
                     if self._jobs.pass_on(message.id, outcome):
                         self._failures = 0
                 self._expect_answer()
@@ -385,11 +390,11 @@ class Supervisor:
             return error
         return None
 
-    def _on_loaded(self, message: Loaded) -> None:
+    def _on_loaded(self, message: messages.Loaded) -> None:
         event(log, logging.INFO, "worker_loaded", seconds=round(message.seconds, 2))
         self._loaded = True
-        self._send(Warm(system=self._system_prompt))
-        self._send(Pace(share=self.share))
+        self._send(messages.Warm(system=self._system_prompt))
+        self._send(messages.Pace(share=self.share))
         self._health = Health.READY
         if not self._first_load.done():
             self._first_load.set_result(None)

@@ -42,7 +42,7 @@ async def _generate(child: Child, request: GenerationRequest) -> AsyncGenerator[
             child.send(Generate(id=1, request=request))
         elif isinstance(message, Failed):
             raise message.error
-        else:
+        elif isinstance(message.chunk, GenerationChunk):
             yield message.chunk
             if message.chunk.usage is not None:
                 return

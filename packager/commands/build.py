@@ -8,6 +8,7 @@ from packager import console
 from packager.commands.options import (
     as_json,
     calibration_text_option,
+    embedding_names,
     eval_text_option,
     model_option,
     passphrase_option,
@@ -52,6 +53,13 @@ def _key_ids(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Use this chat template (Jinja) instead of the model's own.",
+)
+@click.option(
+    "--embedding-model",
+    metavar="MODEL",
+    shell_complete=embedding_names,
+    help="Put this embedding model into the bundle as well: all-minilm-l6-v2, a hub id or a folder "
+    "as sentence-transformers writes it.",
 )
 @click.option("--model-only", is_flag=True, help="Leave out the runtime.")
 @click.option(
@@ -122,6 +130,7 @@ def build(
     output: Path | None,
     adapter: Path | None,
     chat_template: Path | None,
+    embedding_model: str | None,
     model_only: bool,
     kit_source: str | None,
     recipe: str | None,
@@ -148,6 +157,7 @@ def build(
       edgepack build --profile raspberry-pi --model ./base --adapter ./my-lora
       edgepack build --profile raspberry-pi --recipe int4-gptq --allow-quality-loss
       edgepack build --profile raspberry-pi --kit kit.tar
+      edgepack build --profile raspberry-pi --embedding-model all-minilm-l6-v2
     """
     from device_runtime.bundle.manifest import Trust
     from packager import build as bundle
@@ -175,6 +185,7 @@ def build(
             output=output,
             adapter=adapter,
             chat_template=chat_template,
+            embedding_model=embedding_model,
             model_only=model_only,
             kit=kit,
             recipe=recipe,

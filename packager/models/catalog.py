@@ -89,16 +89,33 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     measured: MeasuredLoss | None = None
 
 
+class CatalogEmbedding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An embedding model with a name for `--embedding-model`.
+
+    Attributes:
+        name: name for `--embedding-model`.
+        license: SPDX expression.
+        wheel: wheel with the model; `member` is its folder there.
+    """
+
+    name: str
+    license: str
+    wheel: Wheel
+
+
 class _Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: tuple[CatalogModel, ...]
+    embedding: tuple[CatalogEmbedding, ...]
 
 
-def _load() -> dict[str, CatalogModel]:
+def _load() -> _Data:
     data = tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
-    return {model.name: model for model in msgspec.convert(data, _Data).model}
+    return msgspec.convert(data, _Data)
 
 
-CATALOG = _load()
+_DATA = _load()
+CATALOG = {model.name: model for model in _DATA.model}
+EMBEDDING_MODELS = {model.name: model for model in _DATA.embedding}
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -120,6 +137,12 @@ ARCHITECTURES = (
 )  # fmt: skip
 """The text models of onnxruntime-genai's model builder, as config.json names them, without those of
 `REFUSED`. docs/families.md lists those compared with transformers."""
+
+ENCODERS = (
+    "BertModel", "DistilBertModel", "ModernBertModel", "MPNetForMaskedLM", "MPNetModel",
+    "RobertaModel", "XLMRobertaModel",
+)  # fmt: skip
+"""The encoders of embedding models, as config.json names them."""
 
 REFUSED = {
     "Gemma4ForConditionalGeneration": "the model builder supports neither the embeddings of each "

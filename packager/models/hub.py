@@ -8,7 +8,7 @@ complete there needs no network if the revision is a commit, or if the hub canno
 import fnmatch
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
@@ -70,12 +70,19 @@ def parse(model: str) -> HubId | None:
     )
 
 
-def fetch(wanted: HubId, *, trust_remote_code: bool) -> tuple[Path, str]:
+def fetch(
+    wanted: HubId,
+    *,
+    trust_remote_code: bool,
+    check: Callable[[Path, str], object] | None = None,
+) -> tuple[Path, str]:
     """Download what is missing of a model into the cache.
 
     Args:
         wanted: the model.
         trust_remote_code: fetch Python code that comes with the model.
+        check: checks the configuration of a folder before its weights are fetched; None for that of
+            a language model.
 
     Returns:
         A folder with safetensors, or a GGUF file; and the place on the hub, with the commit.
@@ -103,7 +110,9 @@ def fetch(wanted: HubId, *, trust_remote_code: bool) -> tuple[Path, str]:
         if gguf is None:
             # Gigabytes of a model that cannot be built are not worth the wait.
             download([file for file in chosen if not _weights(file)], folder, url)
-            check_config(folder, wanted.repository, trust_remote_code=trust_remote_code)
+            if check is None:
+                check = functools.partial(check_config, trust_remote_code=trust_remote_code)
+            check(folder, wanted.repository)
         download(chosen, folder, url)
     if gguf is None:
         return folder, f"{wanted.repository}@{commit}"

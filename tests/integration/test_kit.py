@@ -83,7 +83,7 @@ def test_all_that_is_frozen_is_in_the_sbom() -> None:
     model = ModelFacts(
         name="m", source="s", source_sha256="0" * 64, architecture="a", parameters=1, license=""
     )
-    rendered = sbom.render("m", "1", model, made.packages).decode()
+    rendered = sbom.render("m", "1", [model], made.packages).decode()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(rendered) is None
     debian = [package for package in made.packages if package.purl.startswith("pkg:deb/")]
     assert debian or not Path("/var/lib/dpkg/status").is_file()

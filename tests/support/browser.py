@@ -17,13 +17,13 @@ from device_runtime.server.listener import Server, bind, url_of
 from device_runtime.status.report import RequestStats
 from device_runtime.tools.dialect import Dialect
 from tests.support.conversations import turns
-from tests.support.fakes import runtime_status, usage
+from tests.support.fakes import FakeGenerator, runtime_status, usage
 
 COMPLETIONS = "**/v1/chat/completions"
 
 
-class Echo:
-    """Implements `Generator`: gives the last message back, a few characters at a time.
+class Echo(FakeGenerator):
+    """Gives the last message back, a few characters at a time.
 
     What is before `</think>` in it are thoughts.
     """

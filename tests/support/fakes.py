@@ -10,6 +10,7 @@ token, and its length is the token's id.
 import fcntl
 import os
 import signal
+import struct
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from device_runtime.errors import DeviceError, EngineError
+from device_runtime.inference.embedding import Embedder, EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import (
     Engine,
     FinishReason,
@@ -94,6 +96,29 @@ class FakeEngine:
         return False
 
 
+class FakeEmbedder:
+    """Implements `Embedder`. The vector of a text is its length, twice; `refuse` is too long."""
+
+    def embed(
+        self, request: EmbeddingRequest, cancelled: Callable[[], bool]
+    ) -> Generator[EmbeddingChunk]:
+        if "refuse" in request.inputs:
+            raise PromptTooLongError("too long", hint="Split it.")
+        yield EmbeddingChunk()
+        for text in request.inputs:
+            if text == "crash":
+                os.kill(os.getpid(), signal.SIGKILL)
+            while text == "long" and not cancelled():
+                time.sleep(0.01)
+                yield EmbeddingChunk()
+            yield EmbeddingChunk(vector=vector(text))
+        yield EmbeddingChunk(usage=usage(0))
+
+
+def vector(text: str | tuple[int, ...]) -> bytes:
+    return struct.pack("<2f", len(text), len(text))
+
+
 def _to_parent() -> int:
     """The pipe that a worker keeps for its messages: the one that can be written, beside stderr."""
     numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir() if entry.is_fifo()]
@@ -112,6 +137,18 @@ class FakeGenerator:
         self.error: DeviceError | None = None
         self.late_error: DeviceError | None = None
         self.requests: list[GenerationRequest] = []
+        self.embedded: list[EmbeddingRequest] = []
+
+    async def embed(self, request: EmbeddingRequest) -> AsyncGenerator[EmbeddingChunk]:
+        self.embedded.append(request)
+        if self.error is not None:
+            raise self.error
+        yield EmbeddingChunk()
+        for text in request.inputs:
+            yield EmbeddingChunk(vector=vector(text))
+        if self.late_error is not None:
+            raise self.late_error
+        yield EmbeddingChunk(usage=usage(0))
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
         self.requests.append(request)
@@ -155,13 +192,13 @@ def worker_command(mode: str = "") -> list[str]:
 def main() -> None:
     parent, mode = sys.argv[1:]
 
-    def load() -> Engine:
+    def load() -> tuple[Engine, Embedder]:
         if mode == "broken" or (mode and Path(mode).exists()):
             raise EngineError("no model here", hint="Bring one.")
         if mode == "hangs":
             signal.pause()
         if mode == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
-        return FakeEngine(mode)
+        return FakeEngine(mode), FakeEmbedder()
 
     sys.exit(process.run(load, int(parent)))

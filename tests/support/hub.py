@@ -51,7 +51,8 @@ class FakeHub:
 @contextmanager
 def serving(folder: Path, **more: bytes) -> Iterator[FakeHub]:
     """Serve the files of a folder, and some more; large ones from a second server, as the hub."""
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     hub = FakeHub("", {**files, **more})
 
     class Handler(BaseHTTPRequestHandler):

@@ -18,6 +18,7 @@ STAGES = {
         "packager.jobs.check",
         "packager.genai.folder",
     ],
+    "embedding": ["packager.jobs.export_encoder"],
     "measured": ["packager.jobs.measure"],
     "speed": ["packager.jobs.measure"],
 }

@@ -28,7 +28,11 @@ export async function refresh() {
     show(summary(status), status.health);
     document.getElementById("model").textContent = status.identity.model;
     complainOfDevice("");
-    if (!known) offerModels((await getJson("v1/models", loadKey())).data.map(({ id }) => id));
+    if (!known) {
+      const { data } = await getJson("v1/models", loadKey());
+      // An embedding model does not chat.
+      offerModels(data.filter((model) => !model.dimensions).map(({ id }) => id));
+    }
     known = true;
   } catch (error) {
     show(TROUBLE.get(error.status) ?? "not available", "unknown");

@@ -10,8 +10,9 @@ from device_runtime.bundle.quantization import PromptAnswer
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.errors import BundleError
 from packager import bundle, tree
-from packager.build import _model_facts, _slug
+from packager.build import _slug
 from packager.genai.folder import component
+from packager.models.facts import model_facts
 from packager.models.source import ModelSource
 from packager.report import tables
 from tests.support.bundles import draft
@@ -28,7 +29,7 @@ def test_odd_names_of_a_model_are_made_to_fit(tmp_path: Path) -> None:
         license="Permission is hereby granted,\nfree of charge, " * 100,
         parameters=1,
     )
-    changed = draft().replaced(id=_slug(source.name * 2), model=_model_facts(source))
+    changed = draft().replaced(id=_slug(source.name * 2), model=model_facts(source))
     assert schema.decode(schema.encode(changed.manifest)) == changed.manifest
     assert _slug("_odd") == "odd"
     assert _slug("É.") == "model"

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -36,9 +37,17 @@ PACKAGES = (
 
 @pytest.fixture
 def components() -> dict[str, Any]:
-    rendered = sbom.render("m", "1", MODEL, PACKAGES).decode()
+    rendered = sbom.render("m", "1", [MODEL], PACKAGES).decode()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(rendered) is None
     return {component["name"]: component for component in json.loads(rendered)["components"]}
+
+
+def test_each_model_is_a_component() -> None:
+    other = msgspec.structs.replace(MODEL, name="e", source_sha256="e" * 64)
+    listed = json.loads(sbom.render("m", "1", [MODEL, other], ()))["components"]
+    models = {component["name"]: digest(component) for component in listed}
+    assert models == {"m": "a" * 64, "e": "e" * 64}
+    assert {component["type"] for component in listed} == {"machine-learning-model"}
 
 
 def digest(component: dict[str, Any]) -> str:
@@ -68,4 +77,4 @@ def test_package_that_says_little_has_no_empty_fields(components: dict[str, Any]
 
 
 def test_same_packages_give_the_same_bytes() -> None:
-    assert sbom.render("m", "1", MODEL, PACKAGES) == sbom.render("m", "1", MODEL, PACKAGES)
+    assert sbom.render("m", "1", [MODEL], PACKAGES) == sbom.render("m", "1", [MODEL], PACKAGES)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 from msgspec import inspect
@@ -48,6 +49,15 @@ def changed(where: str, value: Any) -> bytes:
     place[int(last) if isinstance(place, list) else last] = value
     return json.dumps(raw).encode()
 
+
+FACTS = msgspec.to_builtins(draft().manifest.model)
+EMBEDDING = {
+    "model": FACTS,
+    "dimensions": 384,
+    "vocabulary": 30522,
+    "max_tokens": 256,
+    "memory_bytes": 1 << 27,
+}
 
 REASONING = {
     "begin": "<think>",
@@ -166,6 +176,14 @@ ANSWER = {"prompt": "p", "reference": "r", "quantized": "q"}
         ("probe", {"prompt": "a" * 70_000, "tokens": []}),
         ("probe", {"prompt": "a", "tokens": [-1]}),
         ("probe", {"prompt": "a", "tokens": [1] * 5000}),
+        ("embedding", {**EMBEDDING, "dimensions": 0}),
+        ("embedding", {**EMBEDDING, "dimensions": 2**16 + 1}),
+        ("embedding", {**EMBEDDING, "vocabulary": 0}),
+        ("embedding", {**EMBEDDING, "vocabulary": 2**31 + 1}),
+        ("embedding", {**EMBEDDING, "max_tokens": 0}),
+        ("embedding", {**EMBEDDING, "memory_bytes": -1}),
+        ("embedding", {**EMBEDDING, "model": None}),
+        ("embedding", {**EMBEDDING, "model": {**FACTS, "name": "a\x1b[2J"}}),
         ("reasoning", {**REASONING, "begin": ""}),
         ("reasoning", {**REASONING, "end": "a\x1b[2J"}),
         ("reasoning", {**REASONING, "begin_tokens": []}),

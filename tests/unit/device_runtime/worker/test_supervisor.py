@@ -15,6 +15,7 @@ import pytest
 from device_runtime.bundle.manifest import Probe
 from device_runtime.errors import EngineError, ServiceError
 from device_runtime.heartbeat import SelfCheck
+from device_runtime.inference.embedding import EmbeddingRequest
 from device_runtime.inference.engine import PromptTooLongError
 from device_runtime.worker.errors import BusyError, DeadlineError, QueueFullError
 from device_runtime.worker.health import Health
@@ -137,6 +138,37 @@ async def test_closed_answers_are_cancelled_in_the_process() -> None:
         async with aclosing(supervisor.generate(fakes.request("long"))) as chunks:
             async for chunk in chunks:
                 if chunk.tokens > 3:
+                    break
+        assert await answer(supervisor, "a") == "a "
+
+
+async def embed(supervisor: Supervisor, *texts: str) -> list[bytes]:
+    request = EmbeddingRequest(inputs=texts)
+    async with aclosing(supervisor.embed(request)) as chunks:
+        return [chunk.vector async for chunk in chunks if chunk.vector]
+
+
+async def test_texts_are_embedded_beside_an_answer() -> None:
+    async with running(parallel=2) as supervisor, long_request(supervisor):
+        assert await embed(supervisor, "a", "bcd") == [fakes.vector("a"), fakes.vector("bcd")]
+
+
+async def test_embedding_that_is_refused_or_crashes_fails_alone() -> None:
+    async with running() as supervisor:
+        with pytest.raises(PromptTooLongError):
+            await embed(supervisor, "a", "refuse")
+        with pytest.raises(EngineError, match="SIGKILL"):
+            await embed(supervisor, "a", "crash")
+        assert await embed(supervisor, "a") == [fakes.vector("a")]
+        assert supervisor.restarts == 1
+
+
+async def test_closed_embeddings_are_cancelled_in_the_process() -> None:
+    async with running() as supervisor:
+        request = EmbeddingRequest(inputs=("a", "long"))
+        async with aclosing(supervisor.embed(request)) as chunks:
+            async for chunk in chunks:
+                if chunk.vector:
                     break
         assert await answer(supervisor, "a") == "a "
 

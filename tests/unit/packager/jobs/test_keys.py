@@ -27,6 +27,7 @@ CODE = {
     "packager.jobs.compare_tensors": {"tensors", "hf"},
     "packager.jobs.convert_gguf": {"hf"},
     "packager.jobs.decode_weights": {"hf"},
+    "packager.jobs.export_encoder": {"embedding"},
     "packager.jobs.extract_text": {"hf"},
     "packager.jobs.llama3_rope": {"hf"},
     "packager.jobs.merge_adapter": {"merged"},

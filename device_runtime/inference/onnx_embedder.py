@@ -1,0 +1,133 @@
+"""The embedding model of a release in ONNX Runtime: loaded when it is first needed."""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from device_runtime import memory
+from device_runtime.errors import EngineError, RequestError
+from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
+from device_runtime.inference.engine import NoMemoryNowError, PromptTooLongError, Usage
+from device_runtime.inference.onnx_session import OnnxSession
+from device_runtime.processor import cores
+from device_runtime.tokenizer.tokenizer import Tokenizer
+
+_HINT = "edgepack-runtime doctor reports what is missing or damaged."
+
+
+class OnnxEmbedder:
+    """Implements `Embedder`. Texts go one by one through the graph: none depends on another.
+
+    Args:
+        folder: folder with the graph and the tokenizer.
+        dimensions: length of its vectors.
+        vocabulary: number of tokens that it knows.
+        max_tokens: longest text, tokens.
+        memory_bytes: memory that it needs, bytes.
+        threads: number of ONNX Runtime threads; 0 for one a core.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dimensions: int,
+        vocabulary: int,
+        max_tokens: int,
+        memory_bytes: int,
+        threads: int,
+    ) -> None:
+        self._folder = folder
+        self._dimensions = dimensions
+        self._vocabulary = vocabulary
+        self._max_tokens = max_tokens
+        self._memory_bytes = memory_bytes
+        self._threads = threads or cores()
+        self._loaded: tuple[Tokenizer, OnnxSession] | None = None
+
+    def embed(
+        self, request: EmbeddingRequest, cancelled: Callable[[], bool]
+    ) -> Generator[EmbeddingChunk]:
+        """See `Embedder.embed`."""
+        tokenizer, session = self._load()
+        texts = [
+            self._checked(tokenizer.encode(text, special=True) if isinstance(text, str) else text)
+            for text in request.inputs
+        ]
+        yield EmbeddingChunk()
+        started = time.monotonic()
+        for tokens in texts:
+            if cancelled():
+                break
+            yield EmbeddingChunk(vector=_vector(session, tokens, request.dimensions))
+        usage = Usage(
+            prompt_tokens=sum(map(len, texts)),
+            completion_tokens=0,
+            first_token_s=time.monotonic() - started,
+            decode_s=0,
+        )
+        yield EmbeddingChunk(usage=usage)
+
+    def _load(self) -> tuple[Tokenizer, OnnxSession]:
+        if self._loaded is None:
+            if memory.available() < self._memory_bytes:
+                raise NoMemoryNowError(
+                    f"the embedding model needs {self._memory_bytes >> 20} MiB of memory, "
+                    f"{memory.available() >> 20} MiB are free",
+                )
+            try:
+                session = OnnxSession(
+                    self._folder / "model.onnx",
+                    input="input_ids",
+                    output="embedding",
+                    width=self._dimensions,
+                    threads=self._threads,
+                )
+            except RuntimeError as error:
+                raise EngineError(
+                    f"the embedding model does not load: {error}", hint=_HINT
+                ) from None
+            self._loaded = Tokenizer(self._folder), session
+        return self._loaded
+
+    def _checked(self, tokens: Sequence[int]) -> Sequence[int]:
+        """Return the tokens of a text that the model can take.
+
+        Raises:
+            RequestError: there are none, or the model does not know one.
+            PromptTooLongError: there are too many.
+        """
+        limit = self._max_tokens
+        if not tokens:
+            raise RequestError("a text has no tokens")
+        if len(tokens) > limit:
+            raise PromptTooLongError(
+                f"This model's maximum context length is {limit} tokens, however a text has "
+                f"{len(tokens)} tokens",
+                hint="Split the text.",
+            )
+        if max(tokens) >= self._vocabulary:
+            raise RequestError(
+                f"the model has no token {max(tokens)}: its last is {self._vocabulary - 1}"
+            )
+        return tokens
+
+
+def _vector(session: OnnxSession, tokens: Sequence[int], dimensions: int | None) -> bytes:
+    """Return the vector of a text, float32.
+
+    Raises:
+        EngineError: the model fails, or computes something that is not a vector.
+    """
+    try:
+        vector = session.run(tokens)
+    except RuntimeError as error:
+        raise EngineError(f"the embedding model failed: {error}", hint=_HINT) from None
+    if dimensions is not None:
+        vector = vector[:dimensions]
+        vector = vector / np.linalg.norm(vector)
+    if not np.isfinite(vector).all():
+        raise EngineError("the embedding model computed values that are not finite", hint=_HINT)
+    return vector.astype("<f4").tobytes()
