@@ -22,10 +22,10 @@ const getWeather = tool(cases.getWeather, {
   schema: z.object({ city: z.string() }),
 });
 const City = z.object({
-  name: z.string(),
+  name: z.string().max(40),
   founded: z.iso.date(),
   mail: z.email(),
-  rivers: z.array(z.string()).max(1),
+  rivers: z.array(z.string().max(40)).max(1),
 });
 
 await cases.run({

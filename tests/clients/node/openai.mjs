@@ -14,11 +14,11 @@ const ask = (content, options = {}) =>
 
 const Weather = z.object({ city: z.string() });
 const City = z.object({
-  name: z.string(),
+  name: z.string().max(40),
   founded: z.iso.date(),
   mail: z.email(),
   id: z.uuid(),
-  rivers: z.array(z.string()).max(1),
+  rivers: z.array(z.string().max(40)).max(1),
 });
 
 await cases.run({

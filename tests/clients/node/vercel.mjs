@@ -14,11 +14,11 @@ const options = { model, maxRetries: 0, providerOptions };
 const { QUESTION: prompt } = cases;
 
 const City = z.object({
-  name: z.string(),
+  name: z.string().max(40),
   founded: z.iso.date(),
   mail: z.email(),
   size: z.enum(["small", "large"]),
-  rivers: z.array(z.string()).max(1),
+  rivers: z.array(z.string().max(40)).max(1),
 });
 
 function weather(called) {

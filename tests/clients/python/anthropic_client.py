@@ -6,7 +6,6 @@ from typing import Any
 import anthropic
 import cases
 from anthropic import Anthropic, AsyncAnthropic
-from pydantic import BaseModel, Field
 
 client = Anthropic(base_url=cases.URL, api_key=cases.KEY, max_retries=0)
 TOOL: Any = {
@@ -14,12 +13,6 @@ TOOL: Any = {
     "description": "The weather in a city.",
     "input_schema": cases.WEATHER_PARAMETERS,
 }
-
-
-class City(BaseModel):
-    name: str = Field(max_length=40)
-    large: bool
-    rivers: list[str] = Field(max_length=1)
 
 
 def user(text: str) -> Any:
@@ -118,9 +111,9 @@ def structured() -> None:
         model=cases.MODEL,
         max_tokens=500,
         messages=[user("Tell me of Paris.")],
-        output_format=City,
+        output_format=cases.City,
     )
-    assert isinstance(answer.parsed_output, City)
+    assert isinstance(answer.parsed_output, cases.City)
 
 
 def error() -> None:

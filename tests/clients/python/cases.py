@@ -12,7 +12,10 @@ import time
 import traceback
 import urllib.request
 from collections.abc import Callable
-from typing import Any
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
 
 URL, MODEL, WAY = (*sys.argv[1:], "")[:3]
 V1 = f"{URL}/v1"
@@ -39,6 +42,18 @@ def run(*cases: Callable[[], Any]) -> None:
                 text = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
                 fault = " ".join(f"{type(error).__name__}: {text}".split())[:300]
             print(json.dumps({"case": case.__name__, "fault": fault}), flush=True)
+
+
+Short = Annotated[str, Field(max_length=40)]
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: Short
+    founded: date
+    size: Literal["small", "large"]
+    rivers: list[Short] = Field(max_length=1)
 
 
 def get_weather(city: str) -> str:

@@ -1,7 +1,6 @@
 """instructor: objects by tools (its default) and by JSON schemas."""
 
-from datetime import date
-from typing import Any, Literal
+from typing import Any
 
 import cases
 import instructor
@@ -13,15 +12,6 @@ openai_client = openai.OpenAI(base_url=cases.V1, api_key=cases.KEY, max_retries=
 by_tools = instructor.from_openai(openai_client)
 by_schema = instructor.from_openai(openai_client, mode=instructor.Mode.JSON_SCHEMA)
 QUESTION: Any = [{"role": "user", "content": "Tell me of Paris."}]
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str = Field(max_length=40)
-    founded: date
-    size: Literal["small", "large"]
-    rivers: list[str] = Field(max_length=1)
 
 
 class Weather(BaseModel):
@@ -69,9 +59,9 @@ def tools() -> None:
 def structured() -> None:
     for client in (by_tools, by_schema):
         city = client.create(
-            model=cases.MODEL, response_model=City, messages=QUESTION, max_retries=0
+            model=cases.MODEL, response_model=cases.City, messages=QUESTION, max_retries=0
         )
-        assert isinstance(city, City)
+        assert isinstance(city, cases.City)
 
 
 def error() -> None:

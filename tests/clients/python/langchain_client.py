@@ -1,7 +1,6 @@
 """LangChain: ChatOpenAI and an agent, over chat completions or the Responses API."""
 
-from datetime import date
-from typing import Any, Literal
+from typing import Any
 
 import cases
 from langchain.agents import create_agent
@@ -11,7 +10,6 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from openai import BadRequestError
-from pydantic import BaseModel, Field
 
 get_weather = tool(cases.get_weather)
 model = ChatOpenAI(
@@ -22,15 +20,6 @@ model = ChatOpenAI(
     use_responses_api=cases.WAY == "responses",
     stream_usage=True,
 )
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str = Field(max_length=40)
-    founded: date
-    size: Literal["small", "large"]
-    rivers: list[str] = Field(max_length=1)
 
 
 def chat() -> None:
@@ -82,8 +71,8 @@ def agent() -> None:
 
 def structured() -> None:
     for method in ("json_schema", "function_calling"):
-        shaped = model.with_structured_output(City, method=method)
-        assert isinstance(shaped.invoke("Tell me of Paris."), City), method
+        shaped = model.with_structured_output(cases.City, method=method)
+        assert isinstance(shaped.invoke("Tell me of Paris."), cases.City), method
 
 
 def error() -> None:

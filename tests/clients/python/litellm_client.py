@@ -3,23 +3,16 @@
 import asyncio
 import json
 import os
-from typing import Any, Literal
+from typing import Any
 
 import cases
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would be fetched
 
 import litellm
-from pydantic import BaseModel, Field
 
 litellm.suppress_debug_info = True
 litellm.telemetry = False
-
-
-class City(BaseModel):
-    name: str = Field(max_length=40)
-    size: Literal["small", "large"]
-    rivers: list[str] = Field(max_length=1)
 
 
 def complete(messages: list[Any], **options: Any) -> Any:
@@ -68,8 +61,8 @@ def tools() -> None:
 
 
 def structured() -> None:
-    answer = ask("Tell me of Paris.", response_format=City)
-    City.model_validate_json(answer.choices[0].message.content)
+    answer = ask("Tell me of Paris.", response_format=cases.City)
+    cases.City.model_validate_json(answer.choices[0].message.content)
 
 
 def error() -> None:

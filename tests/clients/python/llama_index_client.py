@@ -1,14 +1,13 @@
 """LlamaIndex, with its class for servers of the OpenAI API."""
 
 import gc
-from typing import Any, Literal
+from typing import Any
 
 import cases
 import openai
 from llama_index.core.llms import ChatMessage, MessageRole
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
-from pydantic import BaseModel, Field
 
 llm = OpenAILike(
     model=cases.MODEL,
@@ -22,14 +21,6 @@ llm = OpenAILike(
     max_retries=0,
 )
 weather = FunctionTool.from_defaults(cases.get_weather)
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str = Field(max_length=40)
-    size: Literal["small", "large"]
-    rivers: list[str] = Field(max_length=1)
 
 
 def user(text: str) -> ChatMessage:
@@ -63,7 +54,9 @@ def tools() -> None:
 
 
 def structured() -> None:
-    assert isinstance(llm.as_structured_llm(City).complete("Tell me of Paris.").raw, City)
+    assert isinstance(
+        llm.as_structured_llm(cases.City).complete("Tell me of Paris.").raw, cases.City
+    )
 
 
 def error() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import cases
 import llm
 import openai
-from pydantic import BaseModel, Field
 
 # Read when the first model is asked for.
 folder = tempfile.mkdtemp()
@@ -26,12 +25,6 @@ Path(folder, "extra-openai-models.yaml").write_text(
 )
 
 model = llm.get_model("edge")
-
-
-class City(BaseModel):
-    name: str = Field(max_length=40)
-    large: bool
-    rivers: list[str] = Field(max_length=1)
 
 
 def program(*arguments: str) -> str:
@@ -61,7 +54,7 @@ def tools() -> None:
 
 
 def structured() -> None:
-    City.model_validate_json(model.prompt("Tell me of Paris.", schema=City).text())
+    cases.City.model_validate_json(model.prompt("Tell me of Paris.", schema=cases.City).text())
 
 
 def error() -> None:

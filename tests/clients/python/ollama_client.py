@@ -6,15 +6,8 @@ from typing import Any
 
 import cases
 import ollama
-from pydantic import BaseModel, Field
 
 client = ollama.Client(host=cases.URL)
-
-
-class City(BaseModel):
-    name: str = Field(max_length=40)
-    large: bool
-    rivers: list[str] = Field(max_length=1)
 
 
 def user(text: str) -> dict[str, str]:
@@ -81,9 +74,9 @@ def calls() -> None:
 
 def structured() -> None:
     answer = client.chat(
-        cases.MODEL, messages=[user("Tell me of Paris.")], format=City.model_json_schema()
+        cases.MODEL, messages=[user("Tell me of Paris.")], format=cases.City.model_json_schema()
     )
-    City.model_validate_json(answer.message.content)
+    cases.City.model_validate_json(answer.message.content)
     free = client.chat(cases.MODEL, messages=[user("Paris, as JSON.")], format="json")
     json.loads(free.message.content)
 

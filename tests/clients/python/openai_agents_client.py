@@ -1,8 +1,6 @@
 """OpenAI Agents SDK: its default, the Responses API, or chat completions."""
 
 import asyncio
-from datetime import date
-from typing import Literal
 
 import cases
 import openai
@@ -15,19 +13,11 @@ from agents import (
     set_default_openai_client,
     set_tracing_disabled,
 )
-from pydantic import BaseModel, Field
 
 set_tracing_disabled(True)
 set_default_openai_client(openai.AsyncOpenAI(base_url=cases.V1, api_key=cases.KEY, max_retries=0))
 if cases.WAY == "chat":
     set_default_openai_api("chat_completions")
-
-
-class City(BaseModel):
-    name: str = Field(max_length=40)
-    founded: date
-    size: Literal["small", "large"]
-    rivers: list[str] = Field(max_length=1)
 
 
 def agent(**options: object) -> Agent:
@@ -74,8 +64,8 @@ async def tools() -> None:
 
 
 async def structured() -> None:
-    result = await Runner.run(agent(output_type=City), "Tell me of Paris.")
-    assert isinstance(result.final_output, City)
+    result = await Runner.run(agent(output_type=cases.City), "Tell me of Paris.")
+    assert isinstance(result.final_output, cases.City)
 
 
 async def error() -> None:

@@ -2,22 +2,13 @@
 
 import asyncio
 import json
-from datetime import date
-from typing import Any, Literal
+from typing import Any
 
 import cases
 import openai
 from openai import AsyncOpenAI, OpenAI
-from pydantic import BaseModel, Field
 
 client = OpenAI(base_url=cases.V1, api_key=cases.KEY, max_retries=0)
-
-
-class City(BaseModel):
-    name: str = Field(max_length=40)
-    founded: date
-    size: Literal["small", "large"]
-    rivers: list[str] = Field(max_length=1)
 
 
 def ask(text: str, **options: Any) -> Any:
@@ -78,9 +69,9 @@ def structured() -> None:
     answer = client.chat.completions.parse(
         model=cases.MODEL,
         messages=[{"role": "user", "content": "Tell me of Paris."}],
-        response_format=City,
+        response_format=cases.City,
     )
-    assert isinstance(answer.choices[0].message.parsed, City)
+    assert isinstance(answer.choices[0].message.parsed, cases.City)
 
 
 def error() -> None:

@@ -1,13 +1,11 @@
 """openai: the Responses API."""
 
 import json
-from datetime import date
-from typing import Any, Literal
+from typing import Any
 
 import cases
 import openai
 from openai import OpenAI
-from pydantic import BaseModel, Field
 
 client = OpenAI(base_url=cases.V1, api_key=cases.KEY, max_retries=0)
 TOOL: Any = {
@@ -17,12 +15,6 @@ TOOL: Any = {
     "parameters": cases.WEATHER_PARAMETERS,
     "strict": True,
 }
-
-
-class City(BaseModel):
-    name: str = Field(max_length=40)
-    founded: date
-    size: Literal["small", "large"]
 
 
 def chat() -> None:
@@ -72,8 +64,10 @@ def tools() -> None:
 
 
 def structured() -> None:
-    answer = client.responses.parse(model=cases.MODEL, input="Tell me of Paris.", text_format=City)
-    assert isinstance(answer.output_parsed, City)
+    answer = client.responses.parse(
+        model=cases.MODEL, input="Tell me of Paris.", text_format=cases.City
+    )
+    assert isinstance(answer.output_parsed, cases.City)
 
 
 def error() -> None:

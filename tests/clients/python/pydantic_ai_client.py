@@ -1,11 +1,9 @@
 """Pydantic AI: an agent over chat completions."""
 
 import asyncio
-from datetime import date
-from typing import Any, Literal
+from typing import Any
 
 import cases
-from pydantic import BaseModel, Field
 from pydantic_ai import Agent, NativeOutput, ToolOutput
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import ModelContextWindowExceededError
@@ -15,15 +13,6 @@ from pydantic_ai.providers.openai import OpenAIProvider
 provider = OpenAIProvider(base_url=cases.V1, api_key=cases.KEY)
 kind = OpenAIResponsesModel if cases.WAY == "responses" else OpenAIChatModel
 model = kind(cases.MODEL, provider=provider)
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str = Field(max_length=40)
-    founded: date
-    size: Literal["small", "large"]
-    rivers: list[str] = Field(max_length=1)
 
 
 class FirstACall(AbstractCapability[Any]):
@@ -65,9 +54,9 @@ async def tools() -> None:
 
 
 async def structured() -> None:
-    for output in (ToolOutput(City), NativeOutput(City)):
+    for output in (ToolOutput(cases.City), NativeOutput(cases.City)):
         result = await Agent(model, output_type=output).run("Tell me of Paris.")
-        assert isinstance(result.output, City), output
+        assert isinstance(result.output, cases.City), output
 
 
 async def error() -> None:
