@@ -155,7 +155,7 @@ def test_counting_needs_no_limit_and_generates_nothing() -> None:
         ({"context_management": {"edits": [{"type": "x"}]}}, "context_management is supported"),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 1024}},
-            "thinking: the model 'tiny' does not think",
+            "thinking: this model does not think",
         ),
         ({"thinking": {"type": "between_tools"}}, "thinking.type: "),
         ({"n": 2}, "n is not supported"),
