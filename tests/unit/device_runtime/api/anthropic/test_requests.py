@@ -72,7 +72,7 @@ def test_messages_of_one_role_in_a_row_are_one_turn() -> None:
     assert roles(parsed(messages=messages)) == [("user", "a\nb\nc"), ("assistant", "d")]
 
 
-def test_thoughts_of_earlier_answers_are_left_out() -> None:
+def test_thoughts_of_earlier_answers_are_not_text() -> None:
     thoughts = [
         {"type": "thinking", "thinking": "Hm", "signature": ""},
         {"type": "redacted_thinking", "data": "x"},
