@@ -277,3 +277,8 @@ def test_terminal_shows_thoughts_beside_the_answer(tiny_onnx: Path, tmp_path: Pa
     answer = json.loads(edgepack_runtime(*asked, "--json").out)
     assert (len(answer["thoughts"]), answer["text"]) == (20, "")
     assert shown.err == answer["thoughts"]
+
+
+def test_ollamas_clients_are_told_that_the_model_thinks(server: Serving) -> None:
+    shown = httpx.post(f"{server.url}/api/show", json={"model": "tiny"}, timeout=60).json()
+    assert "thinking" in shown["capabilities"]

@@ -69,7 +69,6 @@ class ResponseAnswer:
         self._open: OpenItem | None = None
         # Of tokens whose text has not come yet.
         self._logprobs: list[TokenLogprobs] = []
-        self._reasoning_tokens = 0
         self._sent = 0
         self._response = self._object("in_progress")
 
@@ -79,8 +78,6 @@ class ResponseAnswer:
         if not self._sent:
             pieces.append(events.CreatedEvent(response=self._response))
             pieces.append(events.InProgressEvent(response=self._response))
-        if chunk.thoughts:
-            self._reasoning_tokens = chunk.tokens
         self._logprobs += token_logprobs(chunk.logprobs)
         for event in self._reader.read(chunk):
             pieces += self._item_events(event)
@@ -169,7 +166,7 @@ class ResponseAnswer:
             input_tokens=usage.prompt_tokens,
             input_tokens_details=InputTokensDetails(usage.cached_tokens),
             output_tokens=usage.completion_tokens,
-            output_tokens_details=OutputTokensDetails(self._reasoning_tokens),
+            output_tokens_details=OutputTokensDetails(usage.reasoning_tokens),
             total_tokens=usage.prompt_tokens + usage.completion_tokens,
         )
 

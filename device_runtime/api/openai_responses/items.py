@@ -117,11 +117,15 @@ class Turns(NamedTuple):
 def chat_turns(items: Sequence[PlacedItem]) -> Turns:
     """Translate items to turns of a chat.
 
-    A message of the assistant and the calls that follow it are one turn; earlier thoughts are left
-    out.
+    A message of the assistant and the calls that follow it are one turn, with the thoughts that
+    come before them.
     """
     turns = Turns([], {})
+    thoughts = ""
     for place, item in items:
+        if isinstance(item, Reasoning):
+            thoughts += "".join(part.text for part in item.content or item.summary)
+            continue
         match item:
             case InputMessage():
                 _add(turns, {"role": item.role, "content": _content(item.content)}, place)
@@ -136,6 +140,10 @@ def chat_turns(items: Sequence[PlacedItem]) -> Turns:
                 where = _add(turns, result, place)
                 turns.places[f"{where}.content"] = f"{place}.output"
                 turns.places[f"{where}.tool_call_id"] = f"{place}.call_id"
+        last = turns.messages[-1]
+        if thoughts and last["role"] == "assistant":
+            last["reasoning_content"] = last.get("reasoning_content", "") + thoughts
+        thoughts = ""
     return turns
 
 

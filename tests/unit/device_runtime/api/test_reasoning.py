@@ -6,11 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from device_runtime.api.anthropic.requests import parse_message
 from device_runtime.api.chat_requests import parse_chat
 from device_runtime.api.errors import ApiError
+from device_runtime.api.ollama.requests import parse_ollama_chat
+from device_runtime.api.openai_responses.requests import parse_response
+from device_runtime.api.openai_responses.store import ResponseStore
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
 from device_runtime.bundle.reasoning import Reasoning
+from device_runtime.inference.engine import GenerationRequest
 from device_runtime.tools.dialect import Dialect
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -30,9 +35,12 @@ EFFORTS = msgspec.structs.replace(QWEN3, argument="reasoning_effort", on="high",
 TWO_EFFORTS = msgspec.structs.replace(EFFORTS, off="none", default=False)
 
 
+def served(reasoning: Reasoning | None) -> ServedModel:
+    return ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, reasoning=reasoning)
+
+
 def parse(reasoning: Reasoning | None, **fields: Any) -> ParsedRequest:
-    served = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, reasoning=reasoning)
-    return parse_chat(json.dumps({"messages": HELLO, **fields}).encode(), served)
+    return parse_chat(json.dumps({"messages": HELLO, **fields}).encode(), served(reasoning))
 
 
 @pytest.mark.parametrize(
@@ -151,3 +159,84 @@ def test_thoughts_of_others_are_refused() -> None:
     with pytest.raises(ApiError, match="only with the role assistant") as error:
         parse(QWEN3, messages=messages)
     assert error.value.body.error.param == "messages[0].reasoning_content"
+
+
+def anthropic(**fields: Any) -> GenerationRequest:
+    body = {"model": "tiny", "max_tokens": 9, "messages": HELLO, **fields}
+    return parse_message(json.dumps(body).encode(), served(QWEN3)).generation
+
+
+def ollama(**fields: Any) -> GenerationRequest:
+    body = {"model": "tiny", "messages": HELLO, **fields}
+    return parse_ollama_chat(json.dumps(body).encode(), served(QWEN3)).generation
+
+
+def responses(**fields: Any) -> GenerationRequest:
+    data = json.dumps({"input": HELLO, **fields}).encode()
+    return parse_response(data, served(QWEN3), ResponseStore(0, 0), "").parsed.generation
+
+
+@pytest.mark.parametrize(
+    ("generation", "thinks"),
+    [
+        (anthropic(thinking={"type": "enabled", "budget_tokens": 5}), True),
+        (anthropic(thinking={"type": "disabled"}), False),
+        (anthropic(thinking={"type": "adaptive"}), None),
+        (ollama(think=True), True),
+        (ollama(think="low"), True),
+        (ollama(think=False), False),
+        (responses(reasoning={"effort": "high"}), True),
+        (responses(reasoning={"effort": "none"}), False),
+    ],
+)
+def test_other_apis_switch_thinking(generation: GenerationRequest, thinks: bool | None) -> None:
+    assert generation.arguments == ({} if thinks is None else {"enable_thinking": thinks})
+
+
+def test_budget_of_anthropics_api_is_kept() -> None:
+    thinking = anthropic(thinking={"type": "enabled", "budget_tokens": 5}).thinking
+    assert thinking is not None
+    assert thinking.budget == 5
+
+
+@pytest.mark.parametrize(
+    "generation",
+    [
+        anthropic(
+            messages=[
+                *HELLO,
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "Hm", "signature": ""},
+                        {"type": "text", "text": "Hi"},
+                    ],
+                },
+                *HELLO,
+            ]
+        ),
+        ollama(messages=[*HELLO, {"role": "assistant", "content": "Hi", "thinking": "Hm"}, *HELLO]),
+        responses(
+            input=[
+                *HELLO,
+                {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}]},
+                {"role": "assistant", "content": "Hi"},
+                *HELLO,
+            ]
+        ),
+    ],
+)
+def test_earlier_thoughts_of_other_apis_reach_the_template(generation: GenerationRequest) -> None:
+    assert not isinstance(generation.prompt, str)
+    assert [turn.reasoning_content for turn in generation.prompt] == ["", "Hm", ""]
+
+
+def test_thoughts_without_an_answer_after_them_are_left_out() -> None:
+    item = {
+        "type": "reasoning",
+        "summary": [],
+        "content": [{"type": "reasoning_text", "text": "a"}],
+    }
+    generation = responses(input=[item, *HELLO])
+    assert not isinstance(generation.prompt, str)
+    assert [turn.reasoning_content for turn in generation.prompt] == [""]

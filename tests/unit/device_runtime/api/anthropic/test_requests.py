@@ -72,7 +72,7 @@ def test_messages_of_one_role_in_a_row_are_one_turn() -> None:
     assert roles(parsed(messages=messages)) == [("user", "a\nb\nc"), ("assistant", "d")]
 
 
-def test_thoughts_of_earlier_answers_are_left_out() -> None:
+def test_thoughts_of_earlier_answers_are_not_text() -> None:
     thoughts = [
         {"type": "thinking", "thinking": "Hm", "signature": ""},
         {"type": "redacted_thinking", "data": "x"},
@@ -155,7 +155,7 @@ def test_counting_needs_no_limit_and_generates_nothing() -> None:
         ({"context_management": {"edits": [{"type": "x"}]}}, "context_management is supported"),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 1024}},
-            "thinking: the model 'tiny' does not think",
+            "thinking: this model does not think",
         ),
         ({"thinking": {"type": "between_tools"}}, "thinking.type: "),
         ({"n": 2}, "n is not supported"),
