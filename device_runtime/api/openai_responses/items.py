@@ -34,7 +34,7 @@ ID_PREFIXES = {
     "reasoning": "rs",
 }
 
-ITEM_IGNORED = frozenset({"created_by", "name", "phase", "status"})
+ITEM_IGNORED = frozenset({"created_by", "phase", "status"})
 """Fields of items that do not affect the answer."""
 
 ITEM_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {

@@ -133,6 +133,7 @@ class FunctionCallOutput(msgspec.Struct, frozen=True, kw_only=True):
     type: Literal["function_call_output"]
     call_id: _CallId
     output: str | list[InputText]
+    name: Annotated[str | None, Meta(description="Ignored: its call has the name.")] = None
     id: _ItemId = None
 
 
@@ -219,8 +220,7 @@ class TextOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
     verbosity: Annotated[
-        Literal["low", "medium", "high"] | None,
-        Meta(description="Only `medium`, the default, is supported."),
+        Literal["medium"] | None, Meta(description="The model cannot be made to say more or less.")
     ] = None
 
 
@@ -330,7 +330,10 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True):
     text: Annotated[
         TextOptions | None, Meta(description="Form of the answer; the default is text.")
     ] = None
-    reasoning: ReasoningOptions | None = None
+    reasoning: Annotated[
+        ReasoningOptions | None,
+        Meta(description="Whether the model thinks, and how its thoughts are returned."),
+    ] = None
     tools: Annotated[
         Annotated[list[FunctionToolOfResponses], Meta(max_length=128)] | None,
         Meta(description="Functions that the model may call."),

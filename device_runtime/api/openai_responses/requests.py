@@ -43,7 +43,6 @@ _PLACES = {
     "response_format.json_schema": "text.format",
     "tool_choice.allowed_tools": "tool_choice",
     "tool_choice.function": "tool_choice",
-    "verbosity": "text.verbosity",
 }
 """Fields of a chat completion, and what they are called in a request for a response."""
 
@@ -153,7 +152,6 @@ def _chat_fields(body: ResponsesBody, messages: list[dict[str, Any]]) -> dict[st
         "logprobs": has_logprobs or None,
         "top_logprobs": body.top_logprobs if has_logprobs else None,
         "response_format": _response_format(text),
-        "verbosity": text.verbosity,
         "reasoning_effort": reasoning.effort,
         "tools": [_tool(tool) for tool in body.tools or ()] or None,
         "tool_choice": _tool_choice(body),
