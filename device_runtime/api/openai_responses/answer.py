@@ -69,7 +69,6 @@ class ResponseAnswer:
         self._open: OpenItem | None = None
         # Of tokens whose text has not come yet.
         self._logprobs: list[TokenLogprobs] = []
-        self._reasoning_tokens = 0
         self._sent = 0
         self._response = self._object("in_progress")
 
@@ -79,8 +78,6 @@ class ResponseAnswer:
         if not self._sent:
             pieces.append(events.CreatedEvent(response=self._response))
             pieces.append(events.InProgressEvent(response=self._response))
-        if chunk.thoughts:
-            self._reasoning_tokens = chunk.tokens
         self._logprobs += token_logprobs(chunk.logprobs)
         for event in self._reader.read(chunk):
             pieces += self._item_events(event)
@@ -161,16 +158,7 @@ class ResponseAnswer:
                 IncompleteDetails("max_output_tokens") if status == "incomplete" else None
             ),
             output=list(self._output),
-            usage=None if usage is None else self._usage(usage),
-        )
-
-    def _usage(self, usage: Usage) -> ResponseUsage:
-        return ResponseUsage(
-            input_tokens=usage.prompt_tokens,
-            input_tokens_details=InputTokensDetails(usage.cached_tokens),
-            output_tokens=usage.completion_tokens,
-            output_tokens_details=OutputTokensDetails(self._reasoning_tokens),
-            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            usage=None if usage is None else _usage(usage),
         )
 
     def _numbered(self, pieces: list[Event]) -> list[Event]:
@@ -178,6 +166,16 @@ class ResponseAnswer:
             piece.sequence_number = number
         self._sent += len(pieces)
         return pieces
+
+
+def _usage(usage: Usage) -> ResponseUsage:
+    return ResponseUsage(
+        input_tokens=usage.prompt_tokens,
+        input_tokens_details=InputTokensDetails(usage.cached_tokens),
+        output_tokens=usage.completion_tokens,
+        output_tokens_details=OutputTokensDetails(usage.reasoning_tokens),
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+    )
 
 
 def _wants_summary(body: ResponsesBody) -> bool:

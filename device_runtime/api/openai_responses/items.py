@@ -117,15 +117,24 @@ class Turns(NamedTuple):
 def chat_turns(items: Sequence[PlacedItem]) -> Turns:
     """Translate items to turns of a chat.
 
-    A message of the assistant and the calls that follow it are one turn; earlier thoughts are left
-    out.
+    Thoughts, a message of the assistant and the calls that follow it are one turn; thoughts that
+    neither follows are left out.
     """
     turns = Turns([], {})
+    thoughts: dict[str, str] = {}
     for place, item in items:
         match item:
+            case Reasoning():
+                text = "".join(part.text for part in item.content or item.summary)
+                thoughts = {"reasoning_content": text} if text else {}
+                continue
+            case InputMessage(role="assistant"):
+                _add(turns, _assistant(_content(item.content), thoughts), place)
             case InputMessage():
                 _add(turns, {"role": item.role, "content": _content(item.content)}, place)
             case FunctionCall():
+                if thoughts or not turns.messages or turns.messages[-1]["role"] != "assistant":
+                    _add(turns, _assistant("", thoughts), place)
                 _add_call(turns, item, place)
             case FunctionCallOutput():
                 result = {
@@ -136,7 +145,12 @@ def chat_turns(items: Sequence[PlacedItem]) -> Turns:
                 where = _add(turns, result, place)
                 turns.places[f"{where}.content"] = f"{place}.output"
                 turns.places[f"{where}.tool_call_id"] = f"{place}.call_id"
+        thoughts = {}
     return turns
+
+
+def _assistant(content: str | list[dict[str, Any]], thoughts: dict[str, str]) -> dict[str, Any]:
+    return {"role": "assistant", "content": content, **thoughts}
 
 
 def _add(turns: Turns, message: dict[str, Any], place: str) -> str:
@@ -149,8 +163,6 @@ def _add(turns: Turns, message: dict[str, Any], place: str) -> str:
 
 
 def _add_call(turns: Turns, item: FunctionCall, place: str) -> None:
-    if not turns.messages or turns.messages[-1]["role"] != "assistant":
-        _add(turns, {"role": "assistant", "content": ""}, place)
     calls = turns.messages[-1].setdefault("tool_calls", [])
     where = f"messages[{len(turns.messages) - 1}].tool_calls[{len(calls)}]"
     turns.places.update(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from device_runtime.api.chat_types import Name, Parameters
+from device_runtime.api.chat_types import Effort, Name, Parameters
 from device_runtime.api.request_types import Tokens
 
 BODY_IGNORED = frozenset(
@@ -228,7 +228,7 @@ class ReasoningOptions(msgspec.Struct, frozen=True):
     """Options of thinking, and of how thoughts are returned."""
 
     effort: Annotated[
-        Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None,
+        Effort | None,
         Meta(description="As `reasoning_effort` of a chat completion."),
     ] = None
     summary: Annotated[

@@ -78,7 +78,9 @@ class InputTokensDetails(msgspec.Struct, frozen=True):
 class OutputTokensDetails(msgspec.Struct, frozen=True):
     """Details of an answer's tokens."""
 
-    reasoning_tokens: Annotated[int, Meta(description="Tokens of the thoughts.")]
+    reasoning_tokens: Annotated[
+        int, Meta(description="Tokens of thoughts, with those that begin and end them.")
+    ]
 
 
 class ResponseUsage(msgspec.Struct, frozen=True, kw_only=True):
