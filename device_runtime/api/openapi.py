@@ -156,6 +156,18 @@ def _paths(models: list[str]) -> dict[str, Any]:
                 end=None,
             )
         },
+        "/v1/responses/input_tokens": {
+            "post": _with_body(
+                _operation(
+                    "countInputTokens",
+                    "Count the tokens of a request, without an answer",
+                    {200: _json("TokenCount")},
+                    _GENERATING,
+                ),
+                "ResponsesBody",
+                {"question": responses.EXAMPLES["question"]},
+            )
+        },
         "/v1/responses/{response_id}": {
             "get": _operation(
                 "retrieveResponse",

@@ -124,6 +124,13 @@ def test_answer_is_parsed_into_a_model(client: openai.OpenAI, stream: bool) -> N
     assert isinstance(parsed, City)
 
 
+def test_tokens_are_counted(client: openai.OpenAI) -> None:
+    answer = client.responses.create(input="Hi", instructions="Be brief.", **SETTINGS)
+    count = client.responses.input_tokens.count(input="Hi", instructions="Be brief.")
+    assert answer.usage is not None
+    assert count.input_tokens == answer.usage.input_tokens
+
+
 def test_log_probabilities(client: openai.OpenAI) -> None:
     answer = client.responses.create(
         input="Hi",

@@ -127,4 +127,5 @@ CHANGES = {
     "/v1/chat/completions": kept,
     "/v1/completions": kept,
     "/v1/responses": response,
+    "/v1/responses/input_tokens": response,
 }

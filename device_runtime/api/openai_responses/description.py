@@ -24,6 +24,7 @@ from device_runtime.api.openai_responses.response_types import (
     DeletedResponse,
     ItemList,
     ResponseObject,
+    TokenCount,
 )
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
@@ -32,6 +33,7 @@ STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ResponseObject,
     ItemList,
     DeletedResponse,
+    TokenCount,
     *EVENTS,
 )
 EXAMPLES = {

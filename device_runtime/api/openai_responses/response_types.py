@@ -154,3 +154,9 @@ class DeletedResponse(msgspec.Struct, frozen=True, tag_field="object", tag="resp
 
     id: str
     deleted: Literal[True] = True
+
+
+class TokenCount(msgspec.Struct, frozen=True, tag_field="object", tag="response.input_tokens"):
+    """The number of tokens of a prompt."""
+
+    input_tokens: int

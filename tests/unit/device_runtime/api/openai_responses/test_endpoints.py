@@ -219,6 +219,15 @@ def test_error_within_an_answer(app: App) -> None:
     assert app.stats.snapshot()[0].failed == 2
 
 
+def test_tokens_are_counted_without_an_answer(app: App) -> None:
+    response = app.ask("POST", "/input_tokens", json={"input": "Hi", "stream": True})
+    assert response.json() == {"object": "response.input_tokens", "input_tokens": 2}
+    (request,) = app.generator.requests
+    assert request.counts
+    wrong = app.ask("POST", "/input_tokens", json={"input": [{"type": "web_search_call"}]})
+    assert wrong.json()["error"]["param"] == "input[0].type"
+
+
 def test_metrics_have_a_label(app: App) -> None:
     app.create()
     app.create(temperature="hot")

@@ -136,8 +136,13 @@ def test_call_without_a_message_is_a_turn() -> None:
     )
 
 
-THOUGHTS = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": None}
-THOUGHT_PARTS = (
+THOUGHTS: dict[str, Any] = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [],
+    "encrypted_content": None,
+}
+THOUGHT_PARTS: tuple[dict[str, Any], ...] = (
     {"content": [{"type": "reasoning_text", "text": "Hm."}]},
     {"summary": [{"type": "summary_text", "text": "Hm."}]},
 )
