@@ -97,7 +97,9 @@ def response(body: dict[str, Any]) -> dict[str, Any]:
     body["max_output_tokens"] = min(body.get("max_output_tokens") or SHORT, SHORT)
     body.pop("previous_response_id", None)
     if isinstance(body["input"], list):
-        body["input"] = [_item(item) for item in body["input"]]
+        # Thoughts alone are nothing to answer.
+        asked = {"role": "user", "content": "Hi"}
+        body["input"] = [*(_item(item) for item in body["input"]), asked]
     if reasoning := body.get("reasoning"):
         body["reasoning"] = reasoning | {"effort": None}
     tools = [

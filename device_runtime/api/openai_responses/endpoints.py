@@ -48,8 +48,7 @@ class Responses:
         return [
             Route(PATH, self._create, methods=["POST"]),
             Route(f"{PATH}/input_tokens", self._count, methods=["POST"]),
-            Route(path, self._retrieve, methods=["GET"]),
-            Route(path, self._delete, methods=["DELETE"]),
+            Route(path, self._kept_response, methods=["GET", "DELETE"]),
             Route(f"{path}/input_items", self._input_items, methods=["GET"]),
             Route(f"{path}/cancel", self._cancel, methods=["POST"]),
         ]
@@ -83,7 +82,11 @@ class Responses:
         except ApiError as error:
             raise exchange.moved(error) from None
 
-    async def _retrieve(self, request: Request) -> Response:
+    async def _kept_response(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            kept = self._kept(request)
+            self._store.delete(kept.id, kept.owner)
+            return response(DeletedResponse(kept.id))
         if request.query_params.get("stream", "false") != "false":
             raise ApiError(
                 "stream is supported only as false: a response that is kept has ended",
@@ -91,11 +94,6 @@ class Responses:
                 code="unsupported_value",
             )
         return Response(self._kept(request).response, media_type="application/json")
-
-    async def _delete(self, request: Request) -> Response:
-        kept = self._kept(request)
-        self._store.delete(kept.id, kept.owner)
-        return response(DeletedResponse(kept.id))
 
     async def _input_items(self, request: Request) -> Response:
         query = _query(request)

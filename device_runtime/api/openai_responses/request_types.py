@@ -156,9 +156,10 @@ class ItemReference(msgspec.Struct, frozen=True, kw_only=True):
 Item = InputMessage | FunctionCall | FunctionCallOutput | Reasoning
 
 
-class FunctionToolOfResponses(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
+class FunctionToolOfResponses(msgspec.Struct, frozen=True):
     """A function that the model may call; other kinds of tools are refused."""
 
+    type: Literal["function"]
     name: Name
     description: str | None = None
     parameters: Parameters = None

@@ -87,6 +87,8 @@ def parse_response(
         system = InputMessage(role="system", content=body.instructions)
         shown = [PlacedItem("instructions", system), *items]
     turns = chat_turns(shown)
+    if not turns.messages:
+        raise ApiError("input has no message to answer", param="input", code="invalid_value")
     places = _PLACES | turns.places | _tool_places(body)
     parsed = translated(chat_request, _chat_fields(body, turns.messages), places, served)
     return ResponseRequest(body=body, conversation=tuple(items), parsed=parsed, places=places)
@@ -117,7 +119,7 @@ def _check_tool(tool: dict[str, Any], where: str) -> None:
         FunctionToolOfResponses,
         TOOL_WITHOUT_EFFECT,
         where=where,
-        ignored={*TOOL_IGNORED, "type"},
+        ignored=TOOL_IGNORED,
     )
 
 

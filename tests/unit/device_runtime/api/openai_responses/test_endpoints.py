@@ -91,6 +91,12 @@ def test_response_can_be_retrieved_until_it_is_deleted(app: App, stream: bool) -
     assert app.create(previous_response_id=whole["id"]).status_code == 404
 
 
+def test_other_methods_are_refused(app: App) -> None:
+    response = app.ask("PUT", "/resp_1")
+    assert response.status_code == 405
+    assert {"GET", "DELETE"} <= {*response.headers["allow"].split(", ")}
+
+
 def test_conversation_goes_on_over_three_turns(app: App) -> None:
     response_id = None
     for text in ("One", "Two", "Three"):
