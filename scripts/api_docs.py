@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from device_runtime.api.openai_responses.events import EVENTS as RESPONSE_EVENTS
 from device_runtime.api.openapi import EVENTS, JSON, document
 
 FILE = Path(__file__).parent.parent / "docs" / "api.md"
@@ -33,6 +34,15 @@ text of several tokens, but never part of a character. If the answer fails, the 
 
 The chunks of a chat are [ChatCompletionChunk](#chatcompletionchunk)s: the answer is all
 `delta.content` in order. The chunks of a raw completion are [Completion](#completion)s.
+
+A response (`/v1/responses`) is streamed as events with names, as OpenAI publishes them: a line
+`event: ...` with the name, which is also the field `type`, and a line `data: ...`. There is no
+`[DONE]`: the last event is `response.completed`, `response.incomplete` or `response.failed`, each
+with the whole [response](#responseobject).
+
+| event | meaning | fields besides `type` and `sequence_number` |
+|---|---|---|
+{events}
 """
 
 
@@ -45,13 +55,12 @@ def render() -> str:
         for method, operation in item.items():
             if method != "parameters":
                 parts.append("\n".join(_operation(path, method, operation, schemas)))
-    parts.append(STREAMING)
+    parts.append(STREAMING.format(events="\n".join(_events(schemas))))
     parts.append("\n".join(_errors(described["paths"])))
     parts.append("## Objects\n")
-    for name in sorted(
-        schemas.keys() - {"ChatBody", "CompletionBody", "EmbeddingBody", "HoldBody"}
-    ):
-        parts.append("\n".join([f"### {name}\n", *_fields(schemas[name])]))
+    for name in sorted(schemas):
+        if not name.endswith(("Body", "Event")):
+            parts.append("\n".join([f"### {name}\n", *_fields(schemas[name])]))
     return "\n".join(parts)
 
 
@@ -66,7 +75,8 @@ def _operation(
         kinds[-1] = "with `stream` [events](#streaming)"
     body = operation.get("requestBody")
     option = f" -X {method.upper()}" if method in ("put", "delete") else ""
-    command = f"curl{option} {ADDRESS}{path.replace('{model}', MODEL)}"
+    path = path.replace("{model}", MODEL).replace("{response_id}", "resp_...")
+    command = f"curl{option} {ADDRESS}{path}"
     if body is None:
         yield f"```sh\n{command}\n```\n"
         yield f"Answer: {', '.join(kinds)}.\n"
@@ -78,6 +88,14 @@ def _operation(
         yield f"```sh\n{command} -H 'Content-Type: application/json' -d '{shown}'\n```\n"
     yield f"Answer: {', '.join(kinds)}.\n"
     yield from _fields(schemas[media["schema"]["$ref"].rpartition("/")[2]])
+
+
+def _events(schemas: dict[str, Any]) -> Iterator[str]:
+    for event in RESPONSE_EVENTS:
+        schema = schemas[event.__name__]
+        fields = schema["properties"].keys() - {"type", "sequence_number"}
+        names = ", ".join(f"`{field}`" for field in sorted(fields))
+        yield f"| `{event.__struct_config__.tag}` | {schema['description']} | {names} |"
 
 
 def _errors(paths: dict[str, Any]) -> Iterator[str]:

@@ -15,6 +15,8 @@ from device_runtime.api import response_types as objects
 from device_runtime.api.chat_types import CHAT_WITHOUT_EFFECT, TURN_WITHOUT_EFFECT, ChatBody
 from device_runtime.api.completion_types import COMPLETION_WITHOUT_EFFECT, CompletionBody
 from device_runtime.api.embedding_types import EmbeddingBody, EmbeddingList
+from device_runtime.api.openai_responses import description as responses
+from device_runtime.api.openai_responses.events import EVENTS as RESPONSE_EVENTS
 from device_runtime.api.request_types import IGNORED, STREAM_OPTIONS_WITHOUT_EFFECT, HoldBody
 from device_runtime.status.metrics import CONTENT_TYPE as METRICS_TYPE
 from device_runtime.status.report import HealthReport, RuntimeStatus
@@ -39,6 +41,7 @@ _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     objects.Model,
     objects.UpdateHold,
     objects.Error,
+    *responses.STRUCTS,
     RuntimeStatus,
     HealthReport,
 )
@@ -46,7 +49,7 @@ _ERRORS = {
     400: "The request is invalid or not supported by this device; `param` names the field.",
     401: "An API key is required, and it is missing or invalid.",
     403: "Requests from web pages of this origin, or for this host, are refused.",
-    404: "The model does not exist.",
+    404: "The model does not exist, or the response is not kept here.",
     413: "The request body is too large.",
     429: "The queue is full.",
     500: "The model failed, or its process ended; the next request gets a new process.",
@@ -101,7 +104,7 @@ def document(models: Iterable[str]) -> dict[str, Any]:
     """
     names = list(models)
     schemas = _schemas()
-    for body in ("ChatBody", "CompletionBody"):
+    for body in ("ChatBody", "CompletionBody", "ResponsesBody"):
         model = schemas[body]["properties"]["model"]
         model["anyOf"] = [{"enum": names}, {"type": "null"}]
     return {
@@ -132,7 +135,7 @@ def _paths(models: list[str]) -> dict[str, Any]:
                 "ChatBody",
                 _CHAT_EXAMPLES,
                 "ChatCompletion",
-                "ChatCompletionChunk",
+                ["ChatCompletionChunk", "Error"],
             )
         },
         "/v1/completions": {
@@ -142,7 +145,7 @@ def _paths(models: list[str]) -> dict[str, Any]:
                 "CompletionBody",
                 {"text": {"prompt": "Once upon a time", "max_tokens": 20}},
                 "Completion",
-                "Completion",
+                ["Completion", "Error"],
             )
         },
         "/v1/embeddings": {
@@ -156,6 +159,53 @@ def _paths(models: list[str]) -> dict[str, Any]:
                 "EmbeddingBody",
                 {"text": {"input": "The food was delicious."}},
             )
+        },
+        "/v1/responses": {
+            "post": _generating(
+                "createResponse",
+                "Answer a conversation, and keep the response for its next turn",
+                "ResponsesBody",
+                responses.EXAMPLES,
+                "ResponseObject",
+                [event.__name__ for event in RESPONSE_EVENTS],
+                end=None,
+            )
+        },
+        "/v1/responses/input_tokens": {
+            "post": _with_body(
+                _operation(
+                    "countInputTokens",
+                    "Count the tokens of a request, without an answer",
+                    {200: _json("TokenCount")},
+                    _GENERATING,
+                ),
+                "ResponsesBody",
+                {"question": responses.EXAMPLES["question"]},
+            )
+        },
+        "/v1/responses/{response_id}": {
+            "get": _operation(
+                "retrieveResponse",
+                "Retrieve a response that is kept",
+                {200: _json("ResponseObject")},
+                (*_GUARDED, 404),
+            ),
+            "delete": _operation(
+                "deleteResponse",
+                "Delete a response that is kept",
+                {200: _json("DeletedResponse")},
+                (*_GUARDED, 404),
+            ),
+            "parameters": [responses.RESPONSE_ID],
+        },
+        "/v1/responses/{response_id}/input_items": {
+            "get": _operation(
+                "listInputItems",
+                "List the items that a response answers, those of earlier turns included",
+                {200: _json("ItemList")},
+                (400, *_GUARDED, 404),
+            ),
+            "parameters": [responses.RESPONSE_ID, *responses.query()],
         },
         "/v1/models": {
             "get": _operation("listModels", "List the models", {200: _json("ModelList")}, _GUARDED)
@@ -239,17 +289,26 @@ def _paths(models: list[str]) -> dict[str, Any]:
 
 
 def _generating(
-    name: str, summary: str, body: str, examples: dict[str, Any], whole: str, piece: str
+    name: str,
+    summary: str,
+    body: str,
+    examples: dict[str, Any],
+    whole: str,
+    pieces: list[str],
+    *,
+    end: str | None = "[DONE]",
 ) -> dict[str, Any]:
-    pieces = [{"$ref": _COMPONENTS + name} for name in (piece, "Error")]
-    data = {
-        "description": f"A {piece}; an Error if the answer fails; `[DONE]` at the end.",
-        "type": "string",
-        "anyOf": [
-            {"const": "[DONE]"},
-            {"contentMediaType": JSON, "contentSchema": {"anyOf": pieces}},
-        ],
+    encoded: dict[str, Any] = {
+        "contentMediaType": JSON,
+        "contentSchema": {"anyOf": [{"$ref": _COMPONENTS + piece} for piece in pieces]},
     }
+    data: dict[str, Any] = {"type": "string", **encoded}
+    if end is not None:
+        data = {
+            "description": f"A {pieces[0]}; an Error if the answer fails; `{end}` at the end.",
+            "type": "string",
+            "anyOf": [{"const": end}, encoded],
+        }
     # The schema of one event, as is usual for server-sent events before OpenAPI 3.2.
     event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
     answer = _answer(
@@ -302,6 +361,7 @@ def _schemas() -> dict[str, Any]:
     _close(schemas["StreamOptions"], STREAM_OPTIONS_WITHOUT_EFFECT)
     _close(schemas["EmbeddingBody"], {}, ignored=IGNORED)
     _close(schemas["HoldBody"], {})
+    responses.complete(schemas, _close, _COMPONENTS)
     return schemas
 
 

@@ -32,7 +32,9 @@ from device_runtime.api.openai_responses.response_types import (
     ResponseObject,
     ResponseUsage,
     Status,
+    TokenCount,
 )
+from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.response_types import ResponseMeta, TokenLogprobs
 from device_runtime.api.responses import token_logprobs
 from device_runtime.api.served_model import ServedModel
@@ -158,16 +160,7 @@ class ResponseAnswer:
                 IncompleteDetails("max_output_tokens") if status == "incomplete" else None
             ),
             output=list(self._output),
-            usage=None if usage is None else self._usage(usage),
-        )
-
-    def _usage(self, usage: Usage) -> ResponseUsage:
-        return ResponseUsage(
-            input_tokens=usage.prompt_tokens,
-            input_tokens_details=InputTokensDetails(usage.cached_tokens),
-            output_tokens=usage.completion_tokens,
-            output_tokens_details=OutputTokensDetails(usage.reasoning_tokens),
-            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            usage=None if usage is None else _usage(usage),
         )
 
     def _numbered(self, pieces: list[Event]) -> list[Event]:
@@ -175,6 +168,32 @@ class ResponseAnswer:
             piece.sequence_number = number
         self._sent += len(pieces)
         return pieces
+
+
+class CountAnswer:
+    """The number of a prompt's tokens. Implements `Answer`."""
+
+    def __init__(self, meta: ResponseMeta, parsed: ParsedRequest, served: ServedModel) -> None:
+        self._tokens = 0
+
+    def push(self, chunk: GenerationChunk) -> list[Event]:
+        """See `Answer.push`."""
+        self._tokens = self._tokens or chunk.prompt_tokens
+        return []
+
+    def whole(self) -> TokenCount:
+        """See `Answer.whole`."""
+        return TokenCount(self._tokens)
+
+
+def _usage(usage: Usage) -> ResponseUsage:
+    return ResponseUsage(
+        input_tokens=usage.prompt_tokens,
+        input_tokens_details=InputTokensDetails(usage.cached_tokens),
+        output_tokens=usage.completion_tokens,
+        output_tokens_details=OutputTokensDetails(usage.reasoning_tokens),
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+    )
 
 
 def _wants_summary(body: ResponsesBody) -> bool:

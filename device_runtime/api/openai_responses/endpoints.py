@@ -10,7 +10,7 @@ from starlette.routing import Route
 from device_runtime.api.errors import ApiError
 from device_runtime.api.fields import invalid_value
 from device_runtime.api.generation import Endpoint, Generation, response
-from device_runtime.api.openai_responses.answer import ResponseAnswer
+from device_runtime.api.openai_responses.answer import CountAnswer, ResponseAnswer
 from device_runtime.api.openai_responses.items import kept_items
 from device_runtime.api.openai_responses.request_types import ItemQuery
 from device_runtime.api.openai_responses.requests import ResponseRequest, parse_response
@@ -47,8 +47,8 @@ class Responses:
         path = f"{PATH}/{{response_id}}"
         return [
             Route(PATH, self._create, methods=["POST"]),
-            Route(path, self._retrieve, methods=["GET"]),
-            Route(path, self._delete, methods=["DELETE"]),
+            Route(f"{PATH}/input_tokens", self._count, methods=["POST"]),
+            Route(path, self._kept_response, methods=["GET", "DELETE"]),
             Route(f"{path}/input_items", self._input_items, methods=["GET"]),
             Route(f"{path}/cancel", self._cancel, methods=["POST"]),
         ]
@@ -62,12 +62,31 @@ class Responses:
             answer=exchange.begin,
             frames=Frames("text/event-stream", named_event, exchange.failed),
         )
+        return await self._answer(request, exchange, endpoint)
+
+    async def _count(self, request: Request) -> Response:
+        exchange = _Exchange(self._store, _owner(request))
+        endpoint = Endpoint(
+            label=ApiEndpoint.COUNT_TOKENS,
+            prompt="input",
+            parse=exchange.parse_count,
+            answer=CountAnswer,
+        )
+        return await self._answer(request, exchange, endpoint)
+
+    async def _answer(
+        self, request: Request, exchange: "_Exchange", endpoint: Endpoint[ParsedRequest]
+    ) -> Response:
         try:
             return await self._generation.at(endpoint)(request)
         except ApiError as error:
             raise exchange.moved(error) from None
 
-    async def _retrieve(self, request: Request) -> Response:
+    async def _kept_response(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            kept = self._kept(request)
+            self._store.delete(kept.id, kept.owner)
+            return response(DeletedResponse(kept.id))
         if request.query_params.get("stream", "false") != "false":
             raise ApiError(
                 "stream is supported only as false: a response that is kept has ended",
@@ -75,11 +94,6 @@ class Responses:
                 code="unsupported_value",
             )
         return Response(self._kept(request).response, media_type="application/json")
-
-    async def _delete(self, request: Request) -> Response:
-        kept = self._kept(request)
-        self._store.delete(kept.id, kept.owner)
-        return response(DeletedResponse(kept.id))
 
     async def _input_items(self, request: Request) -> Response:
         query = _query(request)
@@ -141,6 +155,12 @@ class _Exchange:
         """See `Endpoint.parse`."""
         self._request = parse_response(data, served, self._store, self._owner)
         return self._request.parsed
+
+    def parse_count(self, data: bytes, served: ServedModel) -> ParsedRequest:
+        """Parse a request that only counts its tokens; see `Endpoint.parse`."""
+        parsed = self.parse(data, served)
+        counting = msgspec.structs.replace(parsed.generation, counts=True)
+        return msgspec.structs.replace(parsed, generation=counting, stream=False)
 
     def begin(
         self, meta: ResponseMeta, parsed: ParsedRequest, served: ServedModel

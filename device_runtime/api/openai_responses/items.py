@@ -34,7 +34,7 @@ ID_PREFIXES = {
     "reasoning": "rs",
 }
 
-ITEM_IGNORED = frozenset({"created_by", "name", "phase", "status"})
+ITEM_IGNORED = frozenset({"created_by", "phase", "status"})
 """Fields of items that do not affect the answer."""
 
 ITEM_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
@@ -117,19 +117,24 @@ class Turns(NamedTuple):
 def chat_turns(items: Sequence[PlacedItem]) -> Turns:
     """Translate items to turns of a chat.
 
-    A message of the assistant and the calls that follow it are one turn, with the thoughts that
-    come before them.
+    Thoughts, a message of the assistant and the calls that follow it are one turn; thoughts that
+    neither follows are left out.
     """
     turns = Turns([], {})
-    thoughts = ""
+    thoughts: dict[str, str] = {}
     for place, item in items:
-        if isinstance(item, Reasoning):
-            thoughts += "".join(part.text for part in item.content or item.summary)
-            continue
         match item:
+            case Reasoning():
+                text = "".join(part.text for part in item.content or item.summary)
+                thoughts = {"reasoning_content": text} if text else {}
+                continue
+            case InputMessage(role="assistant"):
+                _add(turns, _assistant(_content(item.content), thoughts), place)
             case InputMessage():
                 _add(turns, {"role": item.role, "content": _content(item.content)}, place)
             case FunctionCall():
+                if thoughts or not turns.messages or turns.messages[-1]["role"] != "assistant":
+                    _add(turns, _assistant("", thoughts), place)
                 _add_call(turns, item, place)
             case FunctionCallOutput():
                 result = {
@@ -140,11 +145,12 @@ def chat_turns(items: Sequence[PlacedItem]) -> Turns:
                 where = _add(turns, result, place)
                 turns.places[f"{where}.content"] = f"{place}.output"
                 turns.places[f"{where}.tool_call_id"] = f"{place}.call_id"
-        last = turns.messages[-1]
-        if thoughts and last["role"] == "assistant":
-            last["reasoning_content"] = last.get("reasoning_content", "") + thoughts
-        thoughts = ""
+        thoughts = {}
     return turns
+
+
+def _assistant(content: str | list[dict[str, Any]], thoughts: dict[str, str]) -> dict[str, Any]:
+    return {"role": "assistant", "content": content, **thoughts}
 
 
 def _add(turns: Turns, message: dict[str, Any], place: str) -> str:
@@ -157,8 +163,6 @@ def _add(turns: Turns, message: dict[str, Any], place: str) -> str:
 
 
 def _add_call(turns: Turns, item: FunctionCall, place: str) -> None:
-    if not turns.messages or turns.messages[-1]["role"] != "assistant":
-        _add(turns, {"role": "assistant", "content": ""}, place)
     calls = turns.messages[-1].setdefault("tool_calls", [])
     where = f"messages[{len(turns.messages) - 1}].tool_calls[{len(calls)}]"
     turns.places.update(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from device_runtime.api.chat_types import Name, Parameters
+from device_runtime.api.chat_types import Effort, Name, Parameters
 from device_runtime.api.request_types import Tokens
 
 BODY_IGNORED = frozenset(
@@ -133,6 +133,7 @@ class FunctionCallOutput(msgspec.Struct, frozen=True, kw_only=True):
     type: Literal["function_call_output"]
     call_id: _CallId
     output: str | list[InputText]
+    name: Annotated[str | None, Meta(description="Ignored: its call has the name.")] = None
     id: _ItemId = None
 
 
@@ -155,9 +156,10 @@ class ItemReference(msgspec.Struct, frozen=True, kw_only=True):
 Item = InputMessage | FunctionCall | FunctionCallOutput | Reasoning
 
 
-class FunctionToolOfResponses(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
+class FunctionToolOfResponses(msgspec.Struct, frozen=True):
     """A function that the model may call; other kinds of tools are refused."""
 
+    type: Literal["function"]
     name: Name
     description: str | None = None
     parameters: Parameters = None
@@ -219,8 +221,7 @@ class TextOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
     verbosity: Annotated[
-        Literal["low", "medium", "high"] | None,
-        Meta(description="Only `medium`, the default, is supported."),
+        Literal["medium"] | None, Meta(description="The model cannot be made to say more or less.")
     ] = None
 
 
@@ -228,7 +229,7 @@ class ReasoningOptions(msgspec.Struct, frozen=True):
     """Options of thinking, and of how thoughts are returned."""
 
     effort: Annotated[
-        Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None,
+        Effort | None,
         Meta(description="As `reasoning_effort` of a chat completion."),
     ] = None
     summary: Annotated[
@@ -330,7 +331,10 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True):
     text: Annotated[
         TextOptions | None, Meta(description="Form of the answer; the default is text.")
     ] = None
-    reasoning: ReasoningOptions | None = None
+    reasoning: Annotated[
+        ReasoningOptions | None,
+        Meta(description="Whether the model thinks, and how its thoughts are returned."),
+    ] = None
     tools: Annotated[
         Annotated[list[FunctionToolOfResponses], Meta(max_length=128)] | None,
         Meta(description="Functions that the model may call."),

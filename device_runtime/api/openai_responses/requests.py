@@ -43,7 +43,6 @@ _PLACES = {
     "response_format.json_schema": "text.format",
     "tool_choice.allowed_tools": "tool_choice",
     "tool_choice.function": "tool_choice",
-    "verbosity": "text.verbosity",
 }
 """Fields of a chat completion, and what they are called in a request for a response."""
 
@@ -88,6 +87,8 @@ def parse_response(
         system = InputMessage(role="system", content=body.instructions)
         shown = [PlacedItem("instructions", system), *items]
     turns = chat_turns(shown)
+    if not turns.messages:
+        raise ApiError("input has no message to answer", param="input", code="invalid_value")
     places = _PLACES | turns.places | _tool_places(body)
     parsed = translated(chat_request, _chat_fields(body, turns.messages), places, served)
     return ResponseRequest(body=body, conversation=tuple(items), parsed=parsed, places=places)
@@ -118,7 +119,7 @@ def _check_tool(tool: dict[str, Any], where: str) -> None:
         FunctionToolOfResponses,
         TOOL_WITHOUT_EFFECT,
         where=where,
-        ignored={*TOOL_IGNORED, "type"},
+        ignored=TOOL_IGNORED,
     )
 
 
@@ -153,7 +154,6 @@ def _chat_fields(body: ResponsesBody, messages: list[dict[str, Any]]) -> dict[st
         "logprobs": has_logprobs or None,
         "top_logprobs": body.top_logprobs if has_logprobs else None,
         "response_format": _response_format(text),
-        "verbosity": text.verbosity,
         "reasoning_effort": reasoning.effort,
         "tools": [_tool(tool) for tool in body.tools or ()] or None,
         "tool_choice": _tool_choice(body),

@@ -78,7 +78,9 @@ class InputTokensDetails(msgspec.Struct, frozen=True):
 class OutputTokensDetails(msgspec.Struct, frozen=True):
     """Details of an answer's tokens."""
 
-    reasoning_tokens: Annotated[int, Meta(description="Tokens of the thoughts.")]
+    reasoning_tokens: Annotated[
+        int, Meta(description="Tokens of thoughts, with those that begin and end them.")
+    ]
 
 
 class ResponseUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,3 +154,9 @@ class DeletedResponse(msgspec.Struct, frozen=True, tag_field="object", tag="resp
 
     id: str
     deleted: Literal[True] = True
+
+
+class TokenCount(msgspec.Struct, frozen=True, tag_field="object", tag="response.input_tokens"):
+    """The number of tokens of a prompt."""
+
+    input_tokens: int

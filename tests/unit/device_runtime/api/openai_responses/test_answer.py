@@ -21,7 +21,14 @@ from device_runtime.tools.dialect import Dialect
 
 META = ResponseMeta(id="1", created=5, model="tiny", system_fingerprint="fp")
 SERVED = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64)
-USAGE = Usage(prompt_tokens=9, completion_tokens=4, cached_tokens=3, first_token_s=1, decode_s=1)
+USAGE = Usage(
+    prompt_tokens=9,
+    completion_tokens=4,
+    reasoning_tokens=2,
+    cached_tokens=3,
+    first_token_s=1,
+    decode_s=1,
+)
 ADD = {"type": "function", "name": "add"}
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
@@ -123,7 +130,7 @@ def test_usage() -> None:
         "input_tokens": 9,
         "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 0},
         "output_tokens": 4,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 2},
         "total_tokens": 13,
     }
 

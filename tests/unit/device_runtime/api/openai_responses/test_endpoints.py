@@ -91,6 +91,12 @@ def test_response_can_be_retrieved_until_it_is_deleted(app: App, stream: bool) -
     assert app.create(previous_response_id=whole["id"]).status_code == 404
 
 
+def test_other_methods_are_refused(app: App) -> None:
+    response = app.ask("PUT", "/resp_1")
+    assert response.status_code == 405
+    assert {"GET", "DELETE"} <= {*response.headers["allow"].split(", ")}
+
+
 def test_conversation_goes_on_over_three_turns(app: App) -> None:
     response_id = None
     for text in ("One", "Two", "Three"):
@@ -217,6 +223,15 @@ def test_error_within_an_answer(app: App) -> None:
     assert app.ask("GET", f"/{last['response']['id']}").status_code == 404
     assert app.create().status_code == 500
     assert app.stats.snapshot()[0].failed == 2
+
+
+def test_tokens_are_counted_without_an_answer(app: App) -> None:
+    response = app.ask("POST", "/input_tokens", json={"input": "Hi", "stream": True})
+    assert response.json() == {"object": "response.input_tokens", "input_tokens": 2}
+    (request,) = app.generator.requests
+    assert request.counts
+    wrong = app.ask("POST", "/input_tokens", json={"input": [{"type": "web_search_call"}]})
+    assert wrong.json()["error"]["param"] == "input[0].type"
 
 
 def test_metrics_have_a_label(app: App) -> None:

@@ -136,6 +136,37 @@ def test_call_without_a_message_is_a_turn() -> None:
     )
 
 
+THOUGHTS: dict[str, Any] = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [],
+    "encrypted_content": None,
+}
+THOUGHT_PARTS: tuple[dict[str, Any], ...] = (
+    {"content": [{"type": "reasoning_text", "text": "Hm."}]},
+    {"summary": [{"type": "summary_text", "text": "Hm."}]},
+)
+
+
+@pytest.mark.parametrize("parts", THOUGHT_PARTS)
+def test_thoughts_belong_to_the_turn_that_follows(parts: dict[str, Any]) -> None:
+    said = {"role": "assistant", "content": "Let me see."}
+    called = {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    result = {"role": "tool", "content": "2", "tool_call_id": "c"}
+    thought = {"reasoning_content": "Hm."}
+    turn = said | thought | {"tool_calls": [called]}
+    thinking = THOUGHTS | parts
+    assert engine(input=[ASKED, thinking, said, CALL, RESULT]) == chat(ASKED, turn, result)
+    assert engine(input=[ASKED, said, thinking, CALL, RESULT]) == chat(
+        ASKED, said, {"role": "assistant", "content": "", "tool_calls": [called]} | thought, result
+    )
+
+
+def test_thoughts_without_an_answer_are_left_out() -> None:
+    thinking = THOUGHTS | THOUGHT_PARTS[0]
+    assert engine(input=[ASKED, thinking, ASKED]) == chat(ASKED, ASKED)
+
+
 def test_conversation_goes_on_from_a_kept_response() -> None:
     said = {"role": "assistant", "content": "Hello"}
     assert engine(store=kept(), previous_response_id="resp_1") == chat(ASKED, said, ASKED)
@@ -285,6 +316,7 @@ def test_what_asks_for_nothing_in_a_tool_is_accepted() -> None:
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"text": {"colour": "red"}}, "text.colour"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"name": "add"}]}, "tools[0].type"),
         ({"tools": [TOOL, {"type": "custom", "name": "a"}]}, "tools[1].type"),
         ({"tools": [TOOL | {"async": True}]}, "tools[0].async"),
         ({"tools": [TOOL | {"colour": "red"}]}, "tools[0].colour"),
@@ -311,6 +343,7 @@ def test_what_asks_for_nothing_in_a_tool_is_accepted() -> None:
         ),
         ({"input": None}, "input"),
         ({"input": []}, "input"),
+        ({"input": [{"type": "reasoning", "summary": []}]}, "input"),
         ({"input": 3}, "input"),
         ({"input": ["Hi"]}, "input[0]"),
         ({"input": [ASKED] * 6}, "input"),
