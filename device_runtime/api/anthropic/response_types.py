@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from device_runtime.api.errors import ApiError
+from device_runtime.inference.engine import PromptTooLongError
 
 StopReason = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
@@ -179,4 +180,8 @@ class ErrorMessage(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
             504: "timeout_error",
         }
         kind = "api_error" if error.status >= 500 else "invalid_request_error"
-        return cls(ErrorDetail(type=kinds.get(error.status, kind), message=str(error)))
+        message = str(error)
+        if error.code == PromptTooLongError.api_code:
+            # In Anthropic's words: by them, clients recognize the error.
+            message = f"prompt is too long: {message}"
+        return cls(ErrorDetail(type=kinds.get(error.status, kind), message=message))
