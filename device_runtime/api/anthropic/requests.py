@@ -16,6 +16,7 @@ from device_runtime.api.translation import translated
 B = TypeVar("B", bound=bodies.CountTokensBody)
 
 _ROLES: dict[type, str] = {
+    bodies.ThinkingBlockParam: "assistant",
     bodies.ToolUseBlockParam: "assistant",
     bodies.ToolResultBlockParam: "user",
 }
@@ -70,12 +71,6 @@ def _body(data: bytes, kind: type[B]) -> B:
 def _parsed(
     body: bodies.CountTokensBody, sampling: dict[str, Any], served: ServedModel
 ) -> ParsedRequest:
-    if isinstance(body.thinking, bodies.ThinkingEnabled):
-        raise ApiError(
-            f"thinking: the model {body.model!r} does not think",
-            param="thinking",
-            code="unsupported_value",
-        )
     turns = _Turns()
     if body.system:
         turns.add("system", body.system, "system")
@@ -88,10 +83,14 @@ def _parsed(
         "tools": tools,
         **_tool_choice(body.tool_choice, tools),
         **_response_format(body.output_config),
+        **_thinking(body, served),
         **sampling,
     }
     places = {
         **turns.places,
+        "enable_thinking": "thinking",
+        "reasoning_effort": "output_config.effort",
+        "thinking_budget_tokens": "thinking.budget_tokens",
         "response_format": "output_config.format",
         "response_format.json_schema.schema": "output_config.format.schema",
         "stop": "stop_sequences",
@@ -129,6 +128,10 @@ class _Turns:
             match block:
                 case bodies.TextBlockParam(text=text):
                     self._text(role, text, where)
+                case bodies.ThinkingBlockParam(thinking=thoughts):
+                    turn = self._turn(role, where)
+                    turn.setdefault("content", [])
+                    turn["reasoning_content"] = turn.get("reasoning_content", "") + thoughts
                 case bodies.ToolUseBlockParam(id=call, name=name, input=arguments):
                     turn = self._turn(role, where)
                     calls = turn.setdefault("tool_calls", [])
@@ -197,6 +200,21 @@ def _tool_choice(choice: Any, tools: Sequence[Any]) -> dict[str, Any]:
             name = None
     parallel = choice is None or not choice.disable_parallel_tool_use
     return {"tool_choice": name, "parallel_tool_calls": parallel}
+
+
+def _thinking(body: bodies.CountTokensBody, served: ServedModel) -> dict[str, Any]:
+    effort = body.output_config.effort if body.output_config is not None else None
+    match body.thinking:
+        case bodies.ThinkingEnabled(budget_tokens=budget):
+            fields = {"enable_thinking": True, "thinking_budget_tokens": budget}
+        case bodies.ThinkingAdaptive():
+            fields = {}
+        case bodies.ThinkingDisabled():
+            return {"enable_thinking": False}
+        case _:
+            # Clients that do not ask for thoughts expect none before the text.
+            return {"enable_thinking": False} if served.can_stop_thinking else {}
+    return fields | {"reasoning_effort": effort if served.reasoning is not None else None}
 
 
 def _response_format(config: bodies.OutputConfig | None) -> dict[str, Any]:

@@ -41,6 +41,8 @@ _OPTIONS = {
 """Fields of OpenAI's requests by the options that set them."""
 
 _PLACES = {field: f"options.{option}" for option, field in _OPTIONS.items()} | {
+    "enable_thinking": "think",
+    "reasoning_effort": "think",
     "response_format": "format",
     "response_format.json_schema.schema": "format",
 }
@@ -123,12 +125,6 @@ def _parsed(
     prompt: dict[str, Any],
     places: dict[str, str],
 ) -> OllamaRequest:
-    if body.think:
-        raise ApiError(
-            f"think: the model {body.model!r} does not think",
-            param="think",
-            code="unsupported_value",
-        )
     options = body.options or bodies.Options()
     fields = {field: getattr(options, name) for name, field in _OPTIONS.items()}
     if options.num_predict is not None and options.num_predict <= 0:
@@ -143,6 +139,10 @@ def _parsed(
     if parse is completion_request:
         fields["logprobs"] = (body.top_logprobs or 0) if body.logprobs else None
         del fields["top_logprobs"], fields["response_format"]
+    elif body.think is not None and (body.think or served.can_stop_thinking):
+        # As in Ollama, a model that always thinks cannot be told not to.
+        switch = "enable_thinking" if isinstance(body.think, bool) else "reasoning_effort"
+        fields[switch] = body.think
     parsed = translated(parse, fields, _PLACES | places, served)
     return OllamaRequest(**msgspec.structs.asdict(parsed) | {"model": body.model})
 
@@ -166,7 +166,11 @@ def _messages(
     calls: list[tuple[str, str]] = []
     has_calls = False
     for number, turn in enumerate(turns):
-        message: dict[str, Any] = {"role": turn.role, "content": turn.content or ""}
+        message: dict[str, Any] = {
+            "role": turn.role,
+            "content": turn.content or "",
+            "reasoning_content": turn.thinking,
+        }
         if turn.role == "tool":
             if not has_calls:
                 # The client has cut its call off with the start of the conversation.

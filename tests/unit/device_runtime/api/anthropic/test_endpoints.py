@@ -133,6 +133,16 @@ def test_all_errors_below_the_path_have_one_form(
     assert app.generator.requests == []
 
 
+def test_clients_know_to_go_on_without_a_thread(app: App) -> None:
+    response = app.message(thread={"type": "create"})
+    assert response.status_code == 400
+    assert response.json()["error"]["details"] == {
+        "error_code": "thread_unsupported_request",
+        "unsupported": ["thread"],
+    }
+    assert "details" not in app.message(n=2).json()["error"]
+
+
 def test_other_paths_keep_the_form_of_openai(app: App) -> None:
     assert {*app.ask("GET", "/v1/messagesx").json()} == {"error"}
     assert app.ask("GET", "/v1/messagesx").json()["error"]["param"] is None
