@@ -11,7 +11,7 @@ from device_runtime.api.errors import ApiError
 from device_runtime.api.fields import check_fields, convert, decode
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
-from device_runtime.api.translation import translated
+from device_runtime.api.translation import continues, translated
 
 B = TypeVar("B", bound=bodies.CountTokensBody)
 
@@ -80,6 +80,7 @@ def _parsed(
     fields = {
         "model": body.model,
         "messages": turns.messages,
+        "continue_final_message": continues(turns.messages),
         "tools": tools,
         **_tool_choice(body.tool_choice, tools),
         **_response_format(body.output_config),
@@ -88,6 +89,7 @@ def _parsed(
     }
     places = {
         **turns.places,
+        "continue_final_message": f"messages[{len(body.messages) - 1}]",
         "enable_thinking": "thinking",
         "reasoning_effort": "output_config.effort",
         "thinking_budget_tokens": "thinking.budget_tokens",

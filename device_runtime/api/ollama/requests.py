@@ -12,7 +12,7 @@ from device_runtime.api.fields import check_fields, convert, decode
 from device_runtime.api.ollama import request_types as bodies
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
-from device_runtime.api.translation import translated
+from device_runtime.api.translation import continues, translated
 
 LATEST = ":latest"
 """Tag of a model's name that says nothing."""
@@ -81,7 +81,13 @@ def parse_ollama_chat(data: bytes, served: ServedModel) -> OllamaRequest:
         return _load(body, served)
     messages, places = _messages(body.messages)
     tools = [{"type": "function"} | tool for tool in body.tools or ()]
-    return _parsed(chat_request, body, served, {"messages": messages, "tools": tools}, places)
+    prompt = {
+        "messages": messages,
+        "continue_final_message": continues(messages),
+        "tools": tools,
+    }
+    places["continue_final_message"] = f"messages[{len(body.messages) - 1}]"
+    return _parsed(chat_request, body, served, prompt, places)
 
 
 def parse_ollama_generate(data: bytes, served: ServedModel) -> OllamaRequest:

@@ -86,6 +86,14 @@ def test_messages_of_one_role_in_a_row_are_one_turn() -> None:
     assert roles(parsed(messages=messages)) == [("user", "a\nb\nc"), ("assistant", "d")]
 
 
+def test_answer_that_has_begun_is_continued() -> None:
+    begun = [USER, {"role": "assistant", "content": "The answer is ("}]
+    assert parsed(messages=begun).generation.continues
+    assert not parsed().generation.continues
+    with pytest.raises(ApiError, match=r"^messages\[1\] cannot be combined with a tool_choice"):
+        parsed(messages=begun, tools=[TOOL], tool_choice={"type": "any"})
+
+
 def test_thoughts_of_earlier_answers_go_to_the_template() -> None:
     thoughts = [
         {"type": "thinking", "thinking": "Hm", "signature": ""},

@@ -135,6 +135,15 @@ def test_results_belong_to_calls_by_id_by_name_or_by_order() -> None:
     assert ids == ["call_1_1", "call_1_0", "call_1_2", "id-1"]
 
 
+def test_answer_that_has_begun_is_continued() -> None:
+    begun = [USER, {"role": "assistant", "content": "The answer is ("}]
+    assert chat(messages=begun).generation.continues
+    assert not chat().generation.continues
+    assert not chat(messages=[USER, called("add")]).generation.continues
+    with pytest.raises(ApiError, match=r"^messages\[1\] cannot be combined with response_format"):
+        chat(messages=begun, format="json")
+
+
 def test_thoughts_of_earlier_answers_go_to_the_template() -> None:
     messages = [USER, {"role": "assistant", "content": "Yes", "thinking": "Hm"}, USER]
     turns = chat(messages=messages).generation.prompt
