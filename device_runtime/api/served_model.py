@@ -137,6 +137,11 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         return self.other_dialect or self.dialect
 
     @property
+    def can_stop_thinking(self) -> bool:
+        """True if the model thinks, and can answer without."""
+        return self.reasoning is not None and self.reasoning.off is not None
+
+    @property
     def models(self) -> tuple[str, ...]:
         """All names that the field `model` of a request for an answer can have."""
         return (self.model, *(f"{self.model}:{adapter}" for adapter in self.adapters))

@@ -1,6 +1,6 @@
 """Errors of requests that were translated from another API: they name that API's own fields."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -34,6 +34,13 @@ def translated(
         raise moved(error, places) from None
     ignored = tuple(_place(path, places) for path in parsed.ignored_keywords)
     return msgspec.structs.replace(parsed, ignored_keywords=ignored)
+
+
+def continues(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a conversation ends with the start of an answer, which is to be continued."""
+    last = messages[-1] if messages else {}
+    is_started = last.get("role") == "assistant" and bool(last.get("content"))
+    return is_started and not last.get("tool_calls")
 
 
 def moved(error: ApiError, places: Mapping[str, str]) -> ApiError:

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 IGNORED = frozenset(
     {
+        "billing_policy",
         "cache_control",
         "diagnostics",
         "inference_geo",
@@ -23,14 +24,18 @@ IGNORED = frozenset(
 """Fields that do not affect the answer: names, and wishes about caching and priority."""
 
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "compaction": (),
     "container": (),
     "context_management": (
         {"edits": []},
         # What Claude Code sends: all thoughts stay.
         {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
     ),
+    "fallback_credit_token": (),
+    "fallbacks": ([],),
     "mcp_servers": ([],),
     "speed": ("standard",),
+    "thread": (),
 }
 """Unsupported fields, and the values besides null that request nothing."""
 
@@ -83,7 +88,7 @@ class ToolResultBlockParam(_Block, frozen=True, tag="tool_result"):
 
 
 class ThinkingBlockParam(_Block, frozen=True, tag="thinking"):
-    """Thoughts of an earlier answer."""
+    """Thoughts of an earlier answer; the chat template leaves them out where it should."""
 
     thinking: str
     signature: _Ignored = None
@@ -162,7 +167,8 @@ class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The form of the answer."""
 
     effort: Annotated[
-        Literal["low", "medium", "high", "xhigh", "max"] | None, Meta(description="Ignored.")
+        Literal["low", "medium", "high", "xhigh", "max"] | None,
+        Meta(description="How much to think; ignored unless `thinking` is enabled or adaptive."),
     ] = None
     format: OutputFormat | None = None
 
@@ -176,7 +182,7 @@ class ThinkingDisabled(_Thinking, frozen=True, tag="disabled"):
 
 
 class ThinkingAdaptive(_Thinking, frozen=True, tag="adaptive"):
-    """The model decides."""
+    """The model thinks as it does by default."""
 
     display: _Ignored = None
 
@@ -184,7 +190,9 @@ class ThinkingAdaptive(_Thinking, frozen=True, tag="adaptive"):
 class ThinkingEnabled(_Thinking, frozen=True, tag="enabled"):
     """The model thinks."""
 
-    budget_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    budget_tokens: Annotated[
+        int, Meta(ge=1, le=2**31 - 1, description="Maximum tokens of the thoughts.")
+    ]
     display: _Ignored = None
 
 
@@ -206,7 +214,10 @@ class CountTokensBody(msgspec.Struct, frozen=True, kw_only=True):
     output_config: OutputConfig | None = None
     thinking: Annotated[
         ThinkingDisabled | ThinkingAdaptive | ThinkingEnabled | None,
-        Meta(description="Whether to think first; refused if `enabled` and the model cannot."),
+        Meta(
+            description="Whether to think first: by default not, if the model can do without; "
+            "`enabled` is refused if it cannot think."
+        ),
     ] = None
 
 

@@ -11,7 +11,7 @@ from device_runtime.api.errors import ApiError
 from device_runtime.api.fields import check_fields, convert, decode
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
-from device_runtime.api.translation import translated
+from device_runtime.api.translation import continues, translated
 
 B = TypeVar("B", bound=bodies.CountTokensBody)
 
@@ -80,15 +80,18 @@ def _parsed(
     fields = {
         "model": body.model,
         "messages": turns.messages,
+        "continue_final_message": continues(turns.messages),
         "tools": tools,
         **_tool_choice(body.tool_choice, tools),
         **_response_format(body.output_config),
-        **_thinking(body.thinking),
+        **_thinking(body, served),
         **sampling,
     }
     places = {
         **turns.places,
+        "continue_final_message": f"messages[{len(body.messages) - 1}]",
         "enable_thinking": "thinking",
+        "reasoning_effort": "output_config.effort",
         "thinking_budget_tokens": "thinking.budget_tokens",
         "response_format": "output_config.format",
         "response_format.json_schema.schema": "output_config.format.schema",
@@ -201,14 +204,19 @@ def _tool_choice(choice: Any, tools: Sequence[Any]) -> dict[str, Any]:
     return {"tool_choice": name, "parallel_tool_calls": parallel}
 
 
-def _thinking(choice: Any) -> dict[str, Any]:
-    match choice:
+def _thinking(body: bodies.CountTokensBody, served: ServedModel) -> dict[str, Any]:
+    effort = body.output_config.effort if body.output_config is not None else None
+    match body.thinking:
         case bodies.ThinkingEnabled(budget_tokens=budget):
-            return {"enable_thinking": True, "thinking_budget_tokens": budget}
+            fields = {"enable_thinking": True, "thinking_budget_tokens": budget}
+        case bodies.ThinkingAdaptive():
+            fields = {}
         case bodies.ThinkingDisabled():
             return {"enable_thinking": False}
         case _:
-            return {}
+            # Clients that do not ask for thoughts expect none before the text.
+            return {"enable_thinking": False} if served.can_stop_thinking else {}
+    return fields | {"reasoning_effort": effort if served.reasoning is not None else None}
 
 
 def _response_format(config: bodies.OutputConfig | None) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from device_runtime.api.errors import ApiError
+from device_runtime.inference.engine import PromptTooLongError
 
 StopReason = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
@@ -153,11 +154,19 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
     has_more: bool = False
 
 
+class ThreadDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """The reason by which clients know to go on without a thread that the server keeps."""
+
+    error_code: Literal["thread_unsupported_request"] = "thread_unsupported_request"
+    unsupported: tuple[str, ...] = ("thread",)
+
+
 class ErrorDetail(msgspec.Struct, frozen=True):
     """An error's fields."""
 
     type: Annotated[str, Meta(description="Anthropic's class of the error.")]
     message: Annotated[str, Meta(description="The problem and what to do, for people.")]
+    details: ThreadDetails | UnsetType = UNSET
 
 
 class ErrorMessage(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
@@ -179,4 +188,9 @@ class ErrorMessage(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
             504: "timeout_error",
         }
         kind = "api_error" if error.status >= 500 else "invalid_request_error"
-        return cls(ErrorDetail(type=kinds.get(error.status, kind), message=str(error)))
+        message = str(error)
+        if error.code == PromptTooLongError.api_code:
+            # In Anthropic's words: by them, clients recognize the error.
+            message = f"prompt is too long: {message}"
+        details = ThreadDetails() if error.param == "thread" else UNSET
+        return cls(ErrorDetail(kinds.get(error.status, kind), message, details))

@@ -138,7 +138,10 @@ class OllamaApi:
                 "general.parameter_count": card.parameters,
                 f"{family}.context_length": card.context_length,
             },
-            capabilities=["completion", "tools", *(["thinking"] if self._served.reasoning else [])],
+            capabilities=[
+                *("completion", "tools"),
+                *(["thinking"] if self._served.reasoning is not None else []),
+            ],
         )
         return response(shown)
 

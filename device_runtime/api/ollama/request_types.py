@@ -132,7 +132,8 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     options: Options | None = None
     think: Annotated[
-        bool | Literal["low", "medium", "high"] | None, Meta(description="Think first.")
+        bool | Literal["low", "medium", "high"] | None,
+        Meta(description="Whether to think first, and how much; the default is the model's own."),
     ] = None
     keep_alive: Annotated[float | str | None, Meta(description="Ignored: the device decides.")] = (
         None

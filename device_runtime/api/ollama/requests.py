@@ -12,7 +12,7 @@ from device_runtime.api.fields import check_fields, convert, decode
 from device_runtime.api.ollama import request_types as bodies
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
-from device_runtime.api.translation import translated
+from device_runtime.api.translation import continues, translated
 
 LATEST = ":latest"
 """Tag of a model's name that says nothing."""
@@ -81,7 +81,13 @@ def parse_ollama_chat(data: bytes, served: ServedModel) -> OllamaRequest:
         return _load(body, served)
     messages, places = _messages(body.messages)
     tools = [{"type": "function"} | tool for tool in body.tools or ()]
-    return _parsed(chat_request, body, served, {"messages": messages, "tools": tools}, places)
+    prompt = {
+        "messages": messages,
+        "continue_final_message": continues(messages),
+        "tools": tools,
+    }
+    places["continue_final_message"] = f"messages[{len(body.messages) - 1}]"
+    return _parsed(chat_request, body, served, prompt, places)
 
 
 def parse_ollama_generate(data: bytes, served: ServedModel) -> OllamaRequest:
@@ -135,13 +141,14 @@ def _parsed(
         "logprobs": body.logprobs,
         "top_logprobs": body.top_logprobs,
         "response_format": _response_format(body.format),
-        "enable_thinking": body.think if isinstance(body.think, bool) else None,
-        "reasoning_effort": body.think if isinstance(body.think, str) else None,
     }
     if parse is completion_request:
         fields["logprobs"] = (body.top_logprobs or 0) if body.logprobs else None
-        for name in ("top_logprobs", "response_format", "enable_thinking", "reasoning_effort"):
-            del fields[name]
+        del fields["top_logprobs"], fields["response_format"]
+    elif body.think is not None and (body.think or served.can_stop_thinking):
+        # As in Ollama, a model that always thinks cannot be told not to.
+        switch = "enable_thinking" if isinstance(body.think, bool) else "reasoning_effort"
+        fields[switch] = body.think
     parsed = translated(parse, fields, _PLACES | places, served)
     return OllamaRequest(**msgspec.structs.asdict(parsed) | {"model": body.model})
 
@@ -165,9 +172,11 @@ def _messages(
     calls: list[tuple[str, str]] = []
     has_calls = False
     for number, turn in enumerate(turns):
-        message: dict[str, Any] = {"role": turn.role, "content": turn.content or ""}
-        if turn.role == "assistant":
-            message["reasoning_content"] = turn.thinking
+        message: dict[str, Any] = {
+            "role": turn.role,
+            "content": turn.content or "",
+            "reasoning_content": turn.thinking,
+        }
         if turn.role == "tool":
             if not has_calls:
                 # The client has cut its call off with the start of the conversation.

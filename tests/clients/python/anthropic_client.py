@@ -121,7 +121,9 @@ def error() -> None:
         anthropic.BadRequestError, lambda: ask(user(cases.TOO_LONG)), "prompt is too long"
     )
     assert too_long.body["error"]["type"] == "invalid_request_error"
-    cases.raises(anthropic.BadRequestError, lambda: ask(user("Hi"), temperature=7), "temperature")
+    # The client has no argument for it any more.
+    hot = {"temperature": 7}
+    cases.raises(anthropic.BadRequestError, lambda: ask(user("Hi"), extra_body=hot), "temperature")
     unknown: Any = cases.raises(
         anthropic.NotFoundError,
         lambda: client.messages.create(model="nothing", max_tokens=9, messages=[user("Hi")]),
@@ -151,7 +153,8 @@ async def abort_async() -> None:
 
 def count_tokens() -> None:
     count = client.messages.count_tokens(model=cases.MODEL, messages=[user(cases.QUESTION)])
-    assert count.input_tokens == ask(user(cases.QUESTION)).usage.input_tokens
+    usage = ask(user(cases.QUESTION)).usage
+    assert count.input_tokens == usage.input_tokens + usage.cache_read_input_tokens
     with_tool = client.messages.count_tokens(
         model=cases.MODEL, messages=[user(cases.QUESTION)], tools=[TOOL]
     )

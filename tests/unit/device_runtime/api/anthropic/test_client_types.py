@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from anthropic import types
-from anthropic.types import message_create_params
+from anthropic.types import beta, message_create_params
 
 from device_runtime.api.anthropic import request_types as bodies
 
@@ -19,6 +19,11 @@ KNOWN: dict[Any, tuple[type[msgspec.Struct], Collection[str]]] = {
     types.MessageCountTokensParams: (
         bodies.CountTokensBody,
         bodies.IGNORED | bodies.WITHOUT_EFFECT.keys(),
+    ),
+    beta.message_create_params.MessageCreateParamsStreaming: (
+        bodies.MessagesBody,
+        # The betas are a header.
+        bodies.IGNORED | bodies.WITHOUT_EFFECT.keys() | {"betas"},
     ),
     types.UserMessageParam: (bodies.MessageParam, ()),
     types.AssistantMessageParam: (bodies.MessageParam, ()),

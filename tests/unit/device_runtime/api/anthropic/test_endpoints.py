@@ -102,7 +102,8 @@ def test_errors_before_the_answer(
     assert response.status_code == status
     body = response.json()
     assert (body["type"], body["error"]["type"]) == ("error", kind)
-    assert body["error"]["message"].startswith(str(error))
+    too_long = isinstance(error, PromptTooLongError)
+    assert body["error"]["message"].startswith("prompt is too long: " if too_long else str(error))
     assert ("retry-after" in response.headers) == isinstance(error, QueueFullError)
 
 
@@ -130,6 +131,16 @@ def test_all_errors_below_the_path_have_one_form(
     assert response.json()["type"] == "error"
     assert response.json()["error"]["type"] == kind
     assert app.generator.requests == []
+
+
+def test_clients_know_to_go_on_without_a_thread(app: App) -> None:
+    response = app.message(thread={"type": "create"})
+    assert response.status_code == 400
+    assert response.json()["error"]["details"] == {
+        "error_code": "thread_unsupported_request",
+        "unsupported": ["thread"],
+    }
+    assert "details" not in app.message(n=2).json()["error"]
 
 
 def test_other_paths_keep_the_form_of_openai(app: App) -> None:

@@ -3,17 +3,31 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from device_runtime.api.anthropic.requests import parse_count, parse_message
 from device_runtime.api.errors import ApiError
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.served_model import ServedModel
+from device_runtime.bundle.reasoning import Reasoning
+from device_runtime.inference.engine import Message
 from device_runtime.tools.dialect import Dialect
 
 SERVED = ServedModel(
     model="tiny", dialect=Dialect.of(""), max_tokens=64, adapters=("a",), max_messages=9
 )
+REASONING = Reasoning(
+    begin="<think>",
+    end="</think>",
+    begin_tokens=(1,),
+    end_tokens=(2,),
+    opened=False,
+    argument="enable_thinking",
+    on=True,
+    off=False,
+)
+THINKER = msgspec.structs.replace(SERVED, reasoning=REASONING)
 USER = {"role": "user", "content": "Hi"}
 TOOL: dict[str, Any] = {
     "name": "add",
@@ -72,14 +86,26 @@ def test_messages_of_one_role_in_a_row_are_one_turn() -> None:
     assert roles(parsed(messages=messages)) == [("user", "a\nb\nc"), ("assistant", "d")]
 
 
-def test_thoughts_of_earlier_answers_are_not_text() -> None:
+def test_answer_that_has_begun_is_continued() -> None:
+    begun = [USER, {"role": "assistant", "content": "The answer is ("}]
+    assert parsed(messages=begun).generation.continues
+    assert not parsed().generation.continues
+    with pytest.raises(ApiError, match=r"^messages\[1\] cannot be combined with a tool_choice"):
+        parsed(messages=begun, tools=[TOOL], tool_choice={"type": "any"})
+
+
+def test_thoughts_of_earlier_answers_go_to_the_template() -> None:
     thoughts = [
         {"type": "thinking", "thinking": "Hm", "signature": ""},
         {"type": "redacted_thinking", "data": "x"},
         text("Yes"),
     ]
     messages = [USER, {"role": "assistant", "content": thoughts}]
-    assert roles(parsed(messages=messages))[1:] == [("assistant", "Yes")]
+    turn = parsed(messages=messages).generation.prompt[1]
+    assert isinstance(turn, Message)
+    assert (turn.content, turn.reasoning_content) == ("Yes", "Hm")
+    messages[1] = {"role": "assistant", "content": thoughts[:1]}
+    assert roles(parsed(messages=messages))[1:] == [("assistant", "")]
 
 
 def test_calls_and_their_results() -> None:
@@ -158,6 +184,12 @@ def test_counting_needs_no_limit_and_generates_nothing() -> None:
             "thinking: this model does not think",
         ),
         ({"thinking": {"type": "between_tools"}}, "thinking.type: "),
+        ({"thread": {"type": "create"}}, "thread is supported only as null"),
+        ({"fallbacks": "default"}, "fallbacks is supported only as []"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "thinking", "thinking": "x"}]}]},
+            "messages[0].content[0] is allowed only with the role assistant",
+        ),
         ({"n": 2}, "n is not supported"),
         ({"system": [{"type": "image", "source": {}}]}, "system[0].type: "),
         (
@@ -224,6 +256,32 @@ def test_model_that_does_not_think_may_be_told_so(kind: str) -> None:
     assert roles(parsed(thinking={"type": kind}, output_config={"effort": "low"})) == [
         ("user", "Hi")
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "arguments", "budget"),
+    [
+        ({}, {"enable_thinking": False}, None),
+        ({"thinking": {"type": "disabled"}}, {"enable_thinking": False}, None),
+        ({"thinking": {"type": "adaptive"}}, {}, None),
+        (
+            {"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}},
+            {"enable_thinking": True},
+            None,
+        ),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+            {"enable_thinking": True},
+            1024,
+        ),
+    ],
+)
+def test_model_that_thinks(fields: dict[str, Any], arguments: Any, budget: int | None) -> None:
+    body = {"model": "tiny", "max_tokens": 5, "messages": [USER], **fields}
+    generation = parse_message(json.dumps(body).encode(), THINKER).generation
+    assert generation.arguments == arguments
+    assert generation.thinking is not None
+    assert generation.thinking.budget == budget
 
 
 def test_what_claude_code_sends_is_neutral() -> None:

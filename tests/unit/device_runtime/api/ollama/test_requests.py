@@ -17,6 +17,7 @@ from device_runtime.api.ollama.requests import (
     parse_ollama_generate,
 )
 from device_runtime.api.served_model import ServedModel
+from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.tools.dialect import Dialect
 from tests.support import tool_templates
 
@@ -132,6 +133,56 @@ def test_results_belong_to_calls_by_id_by_name_or_by_order() -> None:
     assert results == [("sub", "1"), ("add", "2"), ("add", "3"), ("mul", "4")]
     ids = [turn.tool_call_id for turn in turns if turn.role == "tool"]
     assert ids == ["call_1_1", "call_1_0", "call_1_2", "id-1"]
+
+
+def test_answer_that_has_begun_is_continued() -> None:
+    begun = [USER, {"role": "assistant", "content": "The answer is ("}]
+    assert chat(messages=begun).generation.continues
+    assert not chat().generation.continues
+    assert not chat(messages=[USER, called("add")]).generation.continues
+    with pytest.raises(ApiError, match=r"^messages\[1\] cannot be combined with response_format"):
+        chat(messages=begun, format="json")
+
+
+def test_thoughts_of_earlier_answers_go_to_the_template() -> None:
+    messages = [USER, {"role": "assistant", "content": "Yes", "thinking": "Hm"}, USER]
+    turns = chat(messages=messages).generation.prompt
+    assert not isinstance(turns, str)
+    assert [turn.reasoning_content for turn in turns] == ["", "Hm", ""]
+
+
+@pytest.mark.parametrize(
+    ("off", "think", "arguments"),
+    [
+        (False, None, {}),
+        (False, True, {"enable_thinking": True}),
+        (False, "low", {"enable_thinking": True}),
+        (False, False, {"enable_thinking": False}),
+        (None, False, {}),
+    ],
+)
+def test_model_that_thinks(off: Any, think: Any, arguments: Any) -> None:
+    reasoning = Reasoning(
+        begin="<think>",
+        end="</think>",
+        begin_tokens=(1,),
+        end_tokens=(2,),
+        opened=False,
+        argument="enable_thinking",
+        on=True,
+        off=off,
+    )
+    served = msgspec.structs.replace(SERVED, reasoning=reasoning)
+    for body, parse in (
+        ({"messages": [USER]}, parse_ollama_chat),
+        ({"prompt": "Hi"}, parse_ollama_generate),
+    ):
+        data = json.dumps({"model": "tiny", "think": think, **body}).encode()
+        assert parse(data, served).generation.arguments == arguments
+
+
+def test_model_that_does_not_think_may_be_told_so() -> None:
+    assert chat(think=False).generation.arguments == {}
 
 
 def test_result_whose_call_was_cut_off_is_left_out() -> None:
