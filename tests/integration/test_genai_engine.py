@@ -346,10 +346,15 @@ def test_guided_answer_that_runs_out_of_tokens_says_so(engine: GenAIEngine) -> N
     assert (text, last.finish_reason) == ("a" * 20, FinishReason.STOP)
 
 
-def test_guidance_that_the_engine_cannot_read_is_a_fault_of_ours(engine: GenAIEngine) -> None:
-    bad = Guidance(kind="lark_grammar", data="start: (")
-    with pytest.raises(EngineError, match="rejected the response grammar"):
+def test_guidance_that_the_engine_cannot_read_is_a_fault_of_ours(
+    engine: GenAIEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = Guidance(kind="lark_grammar", data='start: ) "secret"')
+    with pytest.raises(EngineError, match="rejected the response grammar") as caught:
         next(engine.generate(request(guidance=bad), lambda: False))
+    assert caught.value.http_status == 500
+    [line] = [line for line in caplog.records if line.message == "grammar_rejected"]
+    assert "secret" not in str(vars(line))
 
 
 def test_beam_search_finds_a_likelier_answer(engine: GenAIEngine) -> None:

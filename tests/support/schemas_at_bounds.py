@@ -173,7 +173,7 @@ class SchemasAtBounds:
 
 
 class EngineGenerator(FakeGenerator):
-    """Answers with an engine in this process."""
+    """The fake one, but for its answers: those of an engine in this process."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
