@@ -20,7 +20,7 @@ from device_runtime.inference.genai_engine import GenAIEngine
 from device_runtime.status.report import RequestStats
 from device_runtime.tools.dialect import Dialect
 from tests.support import asgi, schemas, tiny_model
-from tests.support.fakes import runtime_status
+from tests.support.fakes import FakeGenerator, runtime_status
 from tests.support.serving import chat_body
 
 Json = Any
@@ -172,10 +172,11 @@ class SchemasAtBounds:
         return {self._pick(("anyOf", "anyOf", "allOf", "oneOf")): options}
 
 
-class EngineGenerator:
-    """Implements the `Generator` of the HTTP server with an engine in this process."""
+class EngineGenerator(FakeGenerator):
+    """Answers with an engine in this process."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._engine = GenAIEngine(folder, context_length=2048, threads=1)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
