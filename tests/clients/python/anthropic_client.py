@@ -1,11 +1,13 @@
 """anthropic: the Messages API, as Claude's tools use it."""
 
 import asyncio
-from typing import Any
+from datetime import date
+from typing import Any, Literal
 
 import anthropic
 import cases
 from anthropic import Anthropic, AsyncAnthropic
+from pydantic import BaseModel
 
 client = Anthropic(base_url=cases.URL, api_key=cases.KEY, max_retries=0)
 TOOL: Any = {
@@ -13,6 +15,14 @@ TOOL: Any = {
     "description": "The weather in a city.",
     "input_schema": cases.WEATHER_PARAMETERS,
 }
+
+
+class Place(BaseModel):
+    """The client drops bounds of texts and lists, so there are none."""
+
+    country: Literal["France", "Spain"]
+    founded: date
+    large: bool
 
 
 def user(text: str) -> Any:
@@ -111,9 +121,9 @@ def structured() -> None:
         model=cases.MODEL,
         max_tokens=500,
         messages=[user("Tell me of Paris.")],
-        output_format=cases.City,
+        output_format=Place,
     )
-    assert isinstance(answer.parsed_output, cases.City)
+    assert isinstance(answer.parsed_output, Place)
 
 
 def error() -> None:
@@ -151,7 +161,9 @@ async def abort_async() -> None:
 
 def count_tokens() -> None:
     count = client.messages.count_tokens(model=cases.MODEL, messages=[user(cases.QUESTION)])
-    assert count.input_tokens == ask(user(cases.QUESTION)).usage.input_tokens
+    usage = ask(user(cases.QUESTION)).usage
+    read = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+    assert count.input_tokens == read
     with_tool = client.messages.count_tokens(
         model=cases.MODEL, messages=[user(cases.QUESTION)], tools=[TOOL]
     )
