@@ -67,6 +67,7 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
         )
     for number, turn in enumerate(turns):
         if isinstance(turn, dict):
+            _drop_parsed(turn)
             check_fields(turn, Turn, TURN_WITHOUT_EFFECT, where=f"messages[{number}].")
     body = convert(fields, ChatBody)
     tools = read_tools(
@@ -114,6 +115,15 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
         ignored_keywords=ignored,
         continues=bool(body.continue_final_message),
     )
+
+
+def _drop_parsed(turn: dict[str, Any]) -> None:
+    """Drop what OpenAI's clients read out of an answer's texts, and send back together with it."""
+    turn.pop("parsed", None)
+    calls = turn.get("tool_calls")
+    for call in calls if isinstance(calls, list) else []:
+        if isinstance(call, dict) and isinstance(call.get("function"), dict):
+            call["function"].pop("parsed_arguments", None)
 
 
 def _check_arguments(arguments: Iterable[str]) -> None:

@@ -3,15 +3,12 @@
 python -m tests.clients
 """
 
-import platform
 import tempfile
 import time
 from pathlib import Path
 
-from device_runtime.bundle.reader import open_bundle
 from scripts import tables
 from tests.clients import environments, programs
-from tests.conftest import build_bundle
 from tests.support.serving import Serving
 
 DOCUMENT = "clients.md"
@@ -24,19 +21,18 @@ def main() -> None:
     environments.node_modules()
     print(f"clients installed in {time.monotonic() - start:.0f} s")
     outcomes = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with open_bundle(build_bundle(f"cpu-{platform.machine()}", folder)) as bundle:
-            release = bundle.unpack(folder / "release")
-        with Serving(release.folder) as server:
-            model = server.get("/v1/models")["data"][0]["id"]
-            for key, client in programs.CLIENTS.items():
-                start = time.monotonic()
-                outcomes[key] = programs.run(client, server.url, model)
-                print(f"{key}: {time.monotonic() - start:.1f} s")
-                for case, fault in outcomes[key].items():
-                    if fault:
-                        print(f"  {case}: {fault}")
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Serving(programs.release(Path(name)).folder) as server,
+    ):
+        model = server.get("/v1/models")["data"][0]["id"]
+        for key, client in programs.CLIENTS.items():
+            start = time.monotonic()
+            outcomes[key] = programs.run(client, server.url, model)
+            print(f"{key}: {time.monotonic() - start:.1f} s")
+            for case, fault in outcomes[key].items():
+                if fault:
+                    print(f"  {case}: {fault}")
     path = tables.DOCS / DOCUMENT
     text = tables.filled(path.read_text(), "clients", programs.table(outcomes))
     path.write_text(text)

@@ -1,6 +1,7 @@
 """The clients: which program runs the cases of each, and the faults that are known."""
 
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -9,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_runtime.bundle.reader import open_bundle
+from device_runtime.bundle.release import Release
 from scripts import tables
 from tests.clients import environments
 from tests.clients.environments import CLIENTS as NEWEST
 from tests.clients.environments import FOLDER, WITH_OPENAI_2
+from tests.support.commands import edgepack
 
 CASES = ("chat", "stream", "tools", "structured", "error", "abort")
 """What every client does; some do more."""
@@ -79,8 +83,22 @@ CLIENTS = {
     "llm": Client("llm", "llm", "llm_client.py"),
 }
 
+EMBEDDING_MODEL = "all-minilm-l6-v2"
+
 KNOWN: dict[str, dict[str, str]] = {}
 """Cases that fail, by client, with the reason that the table gives."""
+
+
+def release(folder: Path) -> Release:
+    """Build the default model and one for embeddings with the frozen runtime, and unpack them."""
+    bundle = folder / "clients.epk"
+    profile = f"cpu-{platform.machine()}"
+    outcome = edgepack(
+        *("build", "--profile", profile, "--embedding-model", EMBEDDING_MODEL, "-o", bundle)
+    )
+    assert outcome.status == 0, outcome.err
+    with open_bundle(bundle) as opened:
+        return opened.unpack(folder / "release")
 
 
 def run(client: Client, url: str, model: str) -> dict[str, str]:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from device_runtime.bundle.release import Release
 from scripts import tables
 from tests.clients import environments, programs
 from tests.clients.programs import CASES, CLIENTS, KNOWN
@@ -30,10 +29,11 @@ def installed() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(installed: None, host_release: Release) -> Iterator[Run]:
+def run(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Runs a client once."""
     outcomes: dict[str, dict[str, str]] = {}
-    with Serving(host_release.folder) as server:
+    release = programs.release(tmp_path_factory.mktemp("clients"))
+    with Serving(release.folder) as server:
         model = server.get("/v1/models")["data"][0]["id"]
 
         def run(key: str) -> dict[str, str]:

@@ -21,6 +21,8 @@ const getWeather = tool(cases.getWeather, {
   description: "The weather in a city.",
   schema: z.object({ city: z.string() }),
 });
+// For the Responses API, the client leaves out the words `required` and `none`.
+const CALL = { type: "function", function: { name: "get_weather" } };
 const City = z.object({
   name: z.string().max(40),
   founded: z.iso.date(),
@@ -44,7 +46,7 @@ await cases.run({
 
   async tools() {
     const messages = [new HumanMessage(cases.WEATHER)];
-    const options = { tool_choice: "required", parallel_tool_calls: false };
+    const options = { tool_choice: CALL, parallel_tool_calls: false };
     const answer = await model.bindTools([getWeather], options).invoke(messages);
     assert.equal(answer.tool_calls.length, 1);
     messages.push(answer, await getWeather.invoke(answer.tool_calls[0]));
@@ -59,7 +61,7 @@ await cases.run({
         handler({
           ...request,
           modelSettings: { parallel_tool_calls: false },
-          toolChoice: request.messages.some(ToolMessage.isInstance) ? "none" : "required",
+          toolChoice: request.messages.some(ToolMessage.isInstance) ? "none" : CALL,
         }),
     });
     const agent = createAgent({ model, tools: [getWeather], middleware: [firstACall] });

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 URL, MODEL, WAY = (*sys.argv[1:], "")[:3]
 V1 = f"{URL}/v1"
 KEY = "unused"
+EMBEDDING_MODEL = "all-minilm-l6-v2"
 
 QUESTION = "Name the capital of France."
 STORY = "Write a very long story about a river, with many chapters."

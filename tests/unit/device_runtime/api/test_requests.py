@@ -108,6 +108,21 @@ def test_content_in_parts_and_the_developer_role() -> None:
     assert asked.generation.prompt == (Message(role="system", content="What is\nthe capital"),)
 
 
+def test_answer_is_taken_back_as_the_clients_of_openai_have_parsed_it() -> None:
+    function = {"name": "f", "arguments": '{"a": 1}'}
+    call = {"id": "call_1", "type": "function", "function": function}
+    parsed_call = {**call, "function": {**function, "parsed_arguments": {"a": 1}}}
+    turns: list[dict[str, Any]] = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "x"},
+    ]
+    parsed_turns = [{**turns[0], "tool_calls": [parsed_call], "parsed": None}, turns[1]]
+    answer = {"role": "assistant", "content": '{"b": 2}'}
+    asked = parse(messages=[*turns, answer, *HELLO["messages"]])
+    again = parse(messages=[*parsed_turns, {**answer, "parsed": {"b": 2}}, *HELLO["messages"]])
+    assert again.generation.prompt == asked.generation.prompt
+
+
 def test_fields_that_ask_for_nothing_are_accepted() -> None:
     earlier: list[dict[str, Any]] = [
         {"role": "assistant", "content": "x", "refusal": None, "tool_calls": None},
