@@ -42,7 +42,10 @@ def kept(body: dict[str, Any]) -> dict[str, Any]:
     body = dict(body)
     body["max_tokens"] = min(body.get("max_tokens") or SHORT, SHORT)
     body["n"] = min(body.get("n") or 1, 2)
-    body.pop("max_completion_tokens", None)
+    # Whether a model thinks, and which turns can be continued, a schema does not know.
+    for name in ("max_completion_tokens", "enable_thinking", "reasoning_effort",
+                 "continue_final_message", "add_generation_prompt"):  # fmt: skip
+        body.pop(name, None)
     if bias := body.get("logit_bias"):
         body["logit_bias"] = {str(int(token) % VOCABULARY): add for token, add in bias.items()}
     if (body.get("num_beams") or 1) > 1:
