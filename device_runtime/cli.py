@@ -25,7 +25,7 @@ from device_runtime.commands.updates import (
     rollback,
     updater,
 )
-from device_runtime.errors import DeviceError
+from device_runtime.errors import DeviceError, ResourceError
 
 PROGRAM = "edgepack-runtime"
 INTERRUPTED = 130
@@ -76,6 +76,10 @@ def main() -> int:
         if error.hint:
             click.echo(f"hint: {error.hint}", err=True)
         return error.exit_code
+    except MemoryError:
+        click.echo("error: not enough memory to run", err=True)
+        click.echo("hint: Stop other programs, or raise the limits of this one.", err=True)
+        return ResourceError.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -2,9 +2,12 @@
 
 import ctypes
 import re
+import resource
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from device_runtime.cgroups import GROUPS, OWN, folders
 
 _SHORT = re.compile(
     r"bad_alloc|cannot allocate|failed to (allocate|map segment)|pthread_create|PosixThread",
@@ -14,6 +17,7 @@ _SHORT = re.compile(
 libraries. The stack of a thread needs some too."""
 
 _MEMINFO = Path("/proc/meminfo")
+_STATM = Path("/proc/self/statm")
 
 PROMPT_STEP = 128
 """Size of a prefill chunk, tokens: cancellation takes effect between two chunks, and on a CPU
@@ -47,44 +51,39 @@ def is_short(error: BaseException) -> bool:
 def available() -> int:
     """Return the memory that can be allocated now without swapping, bytes."""
     _, free = parse_meminfo(_MEMINFO.read_text())
-    return max(0, min([free, *(limit - used for limit, used in limits())]))
+    bounds = (*limits(), *_address_space())
+    return max(0, min([free, *(limit - used for limit, used in bounds)]))
 
 
-def limits(
-    own: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")
-) -> Iterator[tuple[int, int]]:
+def _address_space() -> Iterator[tuple[int, int]]:
+    """Yield limit and usage of this process's address space, bytes, if there is one (ulimit -v)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        # First field of statm: pages of the address space (man 5 proc).
+        yield limit, int(_STATM.read_text().split()[0]) * resource.getpagesize()
+
+
+def limits(own: Path = OWN, groups: Path = GROUPS) -> Iterator[tuple[int, int]]:
     """Yield limit and usage, bytes, of each control group around this process that has a limit.
 
-    Usage is anonymous memory: the kernel drops file pages under memory pressure. File names are
-    from the kernel's documentation of control groups, versions 1 and 2. A kernel without the memory
-    controller (the default of Raspberry Pi OS) has no limits.
+    Usage is anonymous memory: the kernel drops file pages under memory pressure. A kernel without
+    the memory controller (the default of Raspberry Pi OS) has no limits.
 
     Args:
         own: file that lists the control groups of this process.
         groups: mount point of the control group file systems.
     """
-    lines = own.read_text().splitlines() if own.exists() else []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "memory":
-            top = groups / "memory"
-            limit_name, used_name = "memory.limit_in_bytes", "total_rss"
-        elif not controllers:
-            top = groups
-            limit_name, used_name = "memory.max", "anon"
-        else:
+    names = {1: ("memory.limit_in_bytes", "total_rss"), 2: ("memory.max", "anon")}
+    for version, folder in folders("memory", own, groups):
+        limit_name, used_name = names[version]
+        try:
+            limit = (folder / limit_name).read_text().strip()
+            stat = (folder / "memory.stat").read_text()
+        except OSError:
             continue
-        inner = top / path.lstrip("/")
-        # In a container the path may be the host's and not exist; the group is then at the top.
-        for folder in (inner, *inner.parents) if inner.is_dir() else (top,):
-            try:
-                limit = (folder / limit_name).read_text().strip()
-                stat = (folder / "memory.stat").read_text()
-            except OSError:
-                continue
-            if limit != "max" and int(limit) < 1 << 60:  # version 1 has a huge number for none
-                used = dict(entry.split() for entry in stat.splitlines())
-                yield int(limit), int(used[used_name])
+        if limit != "max" and int(limit) < 1 << 60:  # version 1 has a huge number for none
+            used = dict(entry.split() for entry in stat.splitlines())
+            yield int(limit), int(used[used_name])
 
 
 def kv_cache_length(decoder: Mapping[str, Any], tokens: int) -> int:

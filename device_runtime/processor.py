@@ -6,10 +6,12 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
+
+from device_runtime.cgroups import GROUPS, OWN, folders
 
 HALF_GRAPH = "gpu_fp16.onnx"
 """Graph in a model's folder that computes in half precision, beside the one that genai_config.json
@@ -82,21 +84,42 @@ def gpu_graphs(model_folder: Path) -> tuple[Processor, ...]:
     return (*half, Processor.GPU)
 
 
-def cores(cpus: Path = _CPUS) -> int:
+def cores(cpus: Path = _CPUS, own: Path = OWN, groups: Path = GROUPS) -> int:
     """Count the cores that this process may use; the threads of one core compute no faster.
+
+    A quota of its control groups counts in whole cores: threads that wait for each other while the
+    quota is used up are slower than fewer threads.
 
     ONNX Runtime itself also counts them, but ties its threads to some then: on a machine of two
     cores, a model decoded at 95 instead of 128 tokens a second, and three threads at 50.
 
     Args:
         cpus: what the kernel tells of the processor (sysfs-devices-system-cpu).
+        own: file that lists the control groups of this process.
+        groups: mount point of the control group file systems.
 
     Returns:
         Number of cores; 0, ONNX Runtime's own choice, where the system cannot tell.
     """
     if not hasattr(os, "sched_getaffinity"):
         return 0
-    return len({_siblings(cpus, number) for number in os.sched_getaffinity(0)})
+    allowed = len({_siblings(cpus, number) for number in os.sched_getaffinity(0)})
+    return max(1, min([allowed, *(int(quota) for quota in _quotas(own, groups))]))
+
+
+def _quotas(own: Path, groups: Path) -> Iterator[float]:
+    """Yield the quota, in CPUs, of each control group around this process that has one."""
+    for version, folder in folders("cpu", own, groups):
+        try:
+            if version == 2:
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                quota = (folder / "cpu.cfs_quota_us").read_text()
+                period = (folder / "cpu.cfs_period_us").read_text()
+            if quota != "max" and int(quota) > 0:  # version 1 has -1 for none
+                yield int(quota) / int(period)
+        except (OSError, ValueError):
+            continue
 
 
 def _siblings(cpus: Path, number: int) -> str:

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Callable, Collection
 from functools import partial
 
+import msgspec
+
 import device_runtime
 from device_runtime import doctor
 from device_runtime.api.app import Api
@@ -39,6 +41,7 @@ from device_runtime.status.report import (
     Identity,
     RequestStats,
     RuntimeStatus,
+    Settings,
     now,
     resident_bytes,
     uptime_s,
@@ -101,6 +104,9 @@ class Service:
             profile=manifest.profile,
             kit=manifest.kit.name if manifest.kit else None,
             runtime=device_runtime.__version__,
+        )
+        self._settings = msgspec.convert(
+            msgspec.structs.asdict(config) | {"context_length": manifest.context_length}, Settings
         )
         self._update = LatestUpdate(release.folder)
         self._integrity = Integrity(release)
@@ -291,6 +297,7 @@ class Service:
             health=self._supervisor.health,
             uptime_s=uptime_s(),
             identity=self._identity,
+            settings=self._settings,
             queue_length=self._supervisor.queue_length,
             running=self._supervisor.running,
             requests=requests,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -139,12 +139,16 @@ class Api:
 
     def _model_object(self, name: str) -> Model:
         embedding = self._served.embedding
-        embeds = embedding is not None and name == embedding.model.name
+        dimensions: int | UnsetType = UNSET
+        length = self._served.card.context_length
+        if embedding is not None and name == embedding.model.name:
+            dimensions, length = embedding.dimensions, embedding.max_tokens
         return Model(
             id=name,
             created=self._created,
             owned_by="edgepack",
-            dimensions=embedding.dimensions if embedding is not None and embeds else UNSET,
+            max_model_len=length,
+            dimensions=dimensions,
         )
 
     async def _full_status(self, request: Request) -> Response:

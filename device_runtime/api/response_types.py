@@ -206,6 +206,10 @@ class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     id: Annotated[str, Meta(description="A name for a request's `model`.")]
     created: Annotated[int, Meta(description="Start of the service, Unix time in seconds.")]
     owned_by: str
+    max_model_len: Annotated[
+        int,
+        Meta(description="Maximum length of prompt and answer together, tokens, as of vLLM."),
+    ]
     dimensions: Annotated[
         int | UnsetType, Meta(description="Length of the vectors of an embedding model.")
     ] = UNSET

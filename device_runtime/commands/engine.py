@@ -1,6 +1,7 @@
 """The engine, as `generate`, `chat` and the worker of `serve` load it."""
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +9,10 @@ from device_runtime import memory
 from device_runtime.bundle import requirements
 from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
-from device_runtime.errors import EngineError
+from device_runtime.errors import EngineError, ResourceError
+from device_runtime.inference.engine import no_memory
 from device_runtime.logs import event
-from device_runtime.processor import Processor, gpu_graphs, prefer_system_library
+from device_runtime.processor import Processor, cores, gpu_graphs, prefer_system_library
 from device_runtime.update.target import Target
 
 if TYPE_CHECKING:
@@ -33,14 +35,24 @@ def load_engine(
 
     Raises:
         EngineError: the model does not load, or the processor lacks a feature.
+        ResourceError: memory is too short for it.
     """
     _check_features(release)
     memory.return_large_blocks()
     processors: tuple[Processor, ...] = (processor or Processor.CPU,)
     if processor is None and config.processor == "gpu":
         processors = (*gpu_graphs(release.model_folder), *processors)
+    if 0 < (usable := cores()) < config.threads:
+        event(log, logging.WARNING, "too_many_threads", threads=config.threads, usable=usable)
     prefer_system_library()
-    from device_runtime.inference.genai_engine import GenAIEngine
+    # NumPy's own threads would take memory for nothing: ONNX Runtime does the large products.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        from device_runtime.inference.genai_engine import GenAIEngine
+    except (ImportError, OSError, MemoryError) as error:
+        if memory.is_short(error):
+            raise no_memory(error) from None
+        raise
 
     def load(processor: Processor) -> GenAIEngine:
         return GenAIEngine(
@@ -54,7 +66,7 @@ def load_engine(
     for candidate in processors[:-1]:
         try:
             return load(candidate)
-        except EngineError as error:
+        except (EngineError, ResourceError) as error:
             event(log, logging.WARNING, "gpu_failed", processor=candidate, reason=error)
     return load(processors[-1])
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from device_runtime.errors import RequestError, ServiceError
+from device_runtime.errors import RequestError, ResourceError, ServiceError
 
 
 class FinishReason(StrEnum):
@@ -289,6 +289,20 @@ class Engine(Protocol):
     def idle(self) -> bool:
         """Do one step of background prefill for later requests; False if there is none to do."""
         ...
+
+
+def no_memory(error: Exception) -> ResourceError:
+    """Return the error for a model that memory is too short for.
+
+    Args:
+        error: the failure, perhaps of native code.
+    """
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return ResourceError(
+        f"not enough memory to load the model: {reason}",
+        hint="Stop other programs, raise the limits of this one (ulimit -v, MemoryMax), or use a "
+        "smaller model.",
+    )
 
 
 def adapters(model_folder: Path) -> dict[str, Path]:

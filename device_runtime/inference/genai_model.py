@@ -18,6 +18,7 @@ from device_runtime.inference.engine import (
     PromptTooLongError,
     TokenIds,
     adapters,
+    no_memory,
 )
 from device_runtime.inference.kv_cache import SlotKey, Tokens
 from device_runtime.inference.thoughts import Stage, after_thoughts
@@ -82,6 +83,7 @@ class GenAIModel:
 
         Raises:
             EngineError: the model does not load.
+            ResourceError: memory is too short for it.
         """
         try:
             self._model = og.Model(_config(folder, threads, processor))
@@ -97,6 +99,8 @@ class GenAIModel:
             self.vocabulary, self.kv_bytes, self.state_bytes = self._shapes(decoder)
             self.beams = self.state_bytes == 0 and self.min_capacity == MIN_CAPACITY
         except Exception as error:
+            if memory.is_short(error):
+                raise no_memory(error) from None
             problem = f"the model in {folder} does not load"
             if "cuda" in str(error).lower():
                 problem = "this model needs an NVIDIA GPU, and none is usable here"

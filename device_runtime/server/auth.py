@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from device_runtime.api.errors import ApiError
 from device_runtime.api.outcomes import error_response
+from device_runtime.server.access_log import REQUEST_ID
 from device_runtime.server.api_keys import KeyRing
 
 FREE_GUESSES = 10
@@ -56,16 +58,37 @@ def protect(
         app = RequireKey(app, keys, frozenset(open_paths))
     if origins:
         # Outside of the keys: a browser's preflight request has no key.
-        app = CORSMiddleware(
+        app = _Cors(
             app,
             allow_origins=origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),  # OpenAI's client in browsers sends many of its own
-            expose_headers=("Retry-After",),
+            expose_headers=("Retry-After", REQUEST_ID.title()),
         )
     if keys is None:
         app = RefuseForeignPages(app, origins, loopback=loopback)
     return app
+
+
+class _Cors(CORSMiddleware):
+    """Cross-origin resource sharing, whose refusals are error objects as all others."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code < HTTPStatus.BAD_REQUEST:
+            return response
+        origin = request_headers["origin"]
+        reason = bytes(response.body).decode()
+        error = ApiError(
+            f"requests of web pages of {origin!r} are refused: {reason}",
+            status=HTTPStatus.FORBIDDEN,
+            code="forbidden_origin",
+        )
+        refusal = error_response(error, "")
+        for name in ("Vary", "Access-Control-Allow-Origin"):
+            if name in response.headers:
+                refusal.headers[name] = response.headers[name]
+        return refusal
 
 
 class RequireKey:

@@ -132,12 +132,35 @@ class MqttState(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings in force that bound an answer; none of them is a secret.
+
+    Attributes:
+        context_length: maximum length of prompt and answer together, tokens.
+        max_tokens: length of an answer if the request sets none, tokens.
+        threads: threads for inference; 0 for one a core.
+        kv_cache_mib: memory for KV caches, MiB; 0 for what the engine takes by itself.
+        parallel: requests answered at once.
+        queue_limit: requests that may wait.
+        request_timeout: time for a request, queueing included, seconds.
+    """
+
+    context_length: int
+    max_tokens: int
+    threads: int
+    kv_cache_mib: int
+    parallel: int
+    queue_limit: int
+    request_timeout: float
+
+
 class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The status at one moment.
 
     Attributes:
         ts: time of the report, RFC 3339 in UTC.
         uptime_s: seconds since this program started.
+        settings: the settings in force.
         queue_length: number of requests in the queue.
         running: number of requests being answered.
         tokens_per_s: decode speed.
@@ -164,6 +187,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     health: Health
     uptime_s: float
     identity: Identity
+    settings: Settings
     queue_length: int
     running: int
     requests: Requests

@@ -135,6 +135,7 @@ class Supervisor:
 
         Raises:
             EngineError: the model does not load in this first process.
+            ResourceError: memory is too short for it.
         """
         await self._placement.settle()
         self._first_load = asyncio.get_running_loop().create_future()
@@ -328,7 +329,7 @@ class Supervisor:
             await self._wanted.wait()
         self._health = Health.STARTING
 
-    async def _run_child(self) -> EngineError | None:
+    async def _run_child(self) -> DeviceError | None:
         """Run one process from start to end.
 
         Returns:
@@ -370,14 +371,14 @@ class Supervisor:
         assert self._child is not None
         self._child.retire()
 
-    async def _listen(self, child: Child) -> EngineError | None:
+    async def _listen(self, child: Child) -> DeviceError | None:
         """Dispatch the process's messages until it ends; return its error if it sent one."""
         try:
             async for message in child.messages():
                 if isinstance(message, messages.Loaded):
                     self._on_loaded(message)
                 elif isinstance(message, messages.Failed) and message.id is None:
-                    return EngineError(message.message, hint=message.hint)
+                    return message.error
                 else:
                     outcome = (
                         message.chunk if isinstance(message, messages.Chunk) else message.error

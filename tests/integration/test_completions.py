@@ -199,3 +199,11 @@ def test_openai_client_streams_several_prompts(server: Serving) -> None:
         assert choice.logprobs is not None
         assert scores[choice.index] == choice.logprobs.token_logprobs
         assert all(math.isfinite(score) for score in scores[choice.index][1:] if score is not None)
+
+
+def test_limits_are_told(server: Serving) -> None:
+    (model,) = httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"]
+    assert model["max_model_len"] == CONTEXT
+    settings = httpx.get(f"{server.url}/v1/status", timeout=60).json()["settings"]
+    assert (settings["context_length"], settings["max_tokens"]) == (CONTEXT, 20)
+    assert settings["threads"] == 0

@@ -3,15 +3,22 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
+import onnxruntime_genai
 import pytest
 
 from device_runtime.bundle.release import Release
+from device_runtime.commands.engine import load_engine
+from device_runtime.config.options import RuntimeConfig
+from device_runtime.errors import ResourceError
+from device_runtime.processor import cores
 from tests.support import releases
-from tests.support.commands import edgepack_runtime, refused
+from tests.support.commands import Outcome, edgepack_runtime, refused
 from tests.support.serving import Serving
 
 SEED = 7
@@ -105,3 +112,35 @@ def test_what_the_service_refuses_is_refused(
     release: Release, arguments: tuple[str, ...], word: str
 ) -> None:
     refused(edgepack_runtime("generate", "--release", release.folder, *arguments), 12, word)
+
+
+def test_lack_of_memory_is_one_clear_error(release: Release) -> None:
+    command = f"ulimit -v 64000; exec {sys.executable} -m device_runtime generate --release"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {release.folder} Hi"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    refused(Outcome(done.returncode, done.stdout, done.stderr), 9, "not enough memory")
+
+
+def test_lack_of_memory_while_the_model_loads(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_config: object) -> None:
+        raise RuntimeError("Exception caught: std::bad_alloc")
+
+    monkeypatch.setattr(onnxruntime_genai, "Model", fail)
+    with pytest.raises(ResourceError, match=r"not enough memory to load the model: .*bad_alloc"):
+        load_engine(release, RuntimeConfig())
+
+
+def test_more_threads_than_cores_are_warned_of(
+    release: Release, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_engine(release, RuntimeConfig(threads=cores() + 1))
+    assert "too_many_threads" in caplog.text
+    caplog.clear()
+    load_engine(release, RuntimeConfig(threads=cores()))
+    assert "too_many_threads" not in caplog.text

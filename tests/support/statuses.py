@@ -5,7 +5,15 @@ from typing import Any
 import msgspec
 
 from device_runtime.status.board import Board
-from device_runtime.status.report import BOOT_ID, Figure, Identity, Requests, RuntimeStatus, now
+from device_runtime.status.report import (
+    BOOT_ID,
+    Figure,
+    Identity,
+    Requests,
+    RuntimeStatus,
+    Settings,
+    now,
+)
 from device_runtime.update.outcome import UpdateState
 from device_runtime.worker.health import Health
 from device_runtime.worker.placement import ProcessorState
@@ -21,6 +29,15 @@ def status(**changes: Any) -> RuntimeStatus:
         uptime_s=1.0,
         identity=Identity(
             model="tiny", release="0" * 64, version="1", profile="mobile", kit=None, runtime="0.1.0"
+        ),
+        settings=Settings(
+            context_length=512,
+            max_tokens=64,
+            threads=0,
+            kv_cache_mib=0,
+            parallel=2,
+            queue_limit=8,
+            request_timeout=600,
         ),
         queue_length=0,
         running=0,

@@ -102,9 +102,11 @@ async def _answer(request: Request) -> PlainTextResponse:
     return PlainTextResponse("the answer", status_code=int(request.query_params.get("status", 200)))
 
 
-def ask(path: str) -> None:
+def ask(path: str, **headers: str) -> str:
     app = AccessLog(Starlette(routes=[Route("/{path:path}", _answer, methods=["POST"])]))
-    asgi.request(app, "POST", path, content="the question")
+    response = asgi.request(app, "POST", path, content="the question", headers=headers)
+    number: str = response.headers["x-request-id"]
+    return number
 
 
 def test_access_log_tells_how_it_went_and_not_what_was_said(
@@ -117,6 +119,23 @@ def test_access_log_tells_how_it_went_and_not_what_was_said(
     assert "outcome=completed" in line
     for said in ("question", "answer", "secret"):
         assert said not in line
+
+
+@pytest.mark.parametrize("header", ["X-Client-Request-Id", "X-Request-Id"])
+def test_id_of_a_request_is_in_the_log_and_the_response(
+    capsys: pytest.CaptureFixture[str], header: str
+) -> None:
+    logs.set_up("text")
+    assert ask("/a", **{header: "job-7:a.b_c"}) == "job-7:a.b_c"
+    new = ask("/a")
+    assert new.startswith("req_")
+    assert ask("/a") != new
+    for wrong in ("", "a b", "a" * 129, "a=1 event=forged"):
+        assert ask("/a", **{header: wrong}).startswith("req_")
+    lines = capsys.readouterr().err
+    assert "id=job-7:a.b_c" in lines
+    assert f"id={new}" in lines
+    assert "forged" not in lines
 
 
 def test_probes_are_told_only_when_they_fail(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,47 @@ def test_threads_of_one_core_count_once(
     expected: int,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: allowed)
-    assert cores(make(tmp_path, siblings)) == expected
+    assert cores(make(tmp_path, siblings), own=tmp_path / "none") == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/a/b", {"a/b/cpu.max": "200000 100000", "a/cpu.max": "max 100000"}, 2),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000"}, 1),
+        ("0::/a", {"a/cpu.max": "50000 100000"}, 1),
+        ("0::/host/path", {"cpu.max": "300000 100000"}, 3),
+        ("0::/a", {"a/cpu.max": "900000 100000"}, 4),
+        ("0::/a", {"a/memory.max": "max"}, 4),
+        ("0::/a", {"a/cpu.max": "garbage"}, 4),
+        (
+            "4:cpu,cpuacct:/a\n0::/",
+            {
+                "cpu,cpuacct/a/cpu.cfs_quota_us": "200000",
+                "cpu,cpuacct/a/cpu.cfs_period_us": "100000",
+                "cpu,cpuacct/cpu.cfs_quota_us": "-1",
+                "cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            2,
+        ),
+        ("3:cpuset:/a", {"cpuset/a/cpu.cfs_quota_us": "1"}, 4),
+    ],
+    ids=["inner", "outer", "half", "container", "more", "none", "garbage", "version 1", "other"],
+)
+def test_quota_counts_in_whole_cores(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: str,
+    files: dict[str, str],
+    expected: int,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 1, 2, 3})
+    (tmp_path / "own").write_text(own + "\n")
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert cores(tmp_path, tmp_path / "own", tmp_path / "groups") == expected
 
 
 def test_systems_that_do_not_tell_leave_it_to_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:

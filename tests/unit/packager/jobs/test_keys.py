@@ -90,6 +90,7 @@ CODE = {
     "packager.jobs.gguf_tokenizer": {"hf"},
     "packager.jobs.reasoning": {"onnx"},
     "device_runtime.durable": {"text", "reference", "gptq", "sensitivity", "onnx"},
+    "device_runtime.cgroups": {"text", "reference", "onnx", "measured", "speed"},
     "device_runtime.memory": {"text", "reference", "onnx", "measured", "speed"},
     "device_runtime.processor": {"onnx", "measured", "speed"},
 }
