@@ -101,6 +101,20 @@ def test_try_again(server: Serving, page: Page) -> None:
     assert answers(page).locator(".text").inner_text() == text
 
 
+def test_an_answer_at_the_length_limit_is_continued(server: Serving, page: Page) -> None:
+    page.goto(server.url)
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Maximum answer length").fill("5")
+    page.get_by_role("button", name="Save").click()
+    send(page, "Name the capital of France.")
+    text = answers(page).locator(".text")
+    expect(answers(page).locator("footer")).to_contain_text("Stopped at the length limit")
+    expect(text).to_have_text("The capital of France is")
+    page.get_by_role("button", name="Continue").click()
+    # Greedy: the same text as without a limit.
+    expect(text).to_have_text("The capital of France is Paris.")
+
+
 def test_settings(server: Serving, page: Page) -> None:
     page.goto(server.url)
     page.get_by_role("button", name="Settings").click()
