@@ -186,7 +186,8 @@ class GenAIModel:
                 f"This model's maximum context length is {self.context_length} tokens. However, "
                 f"you requested {len(tokens) + least} tokens ({len(tokens)} in the prompt, at "
                 f"least {least} in the completion)",
-                hint="Shorten the prompt.",
+                # The words by which LangChain tells this error from others.
+                hint="The prompt is too long: shorten it.",
             )
         return tokens
 

@@ -131,7 +131,7 @@ def error() -> None:
         anthropic.BadRequestError, lambda: ask(user(cases.TOO_LONG)), "prompt is too long"
     )
     assert too_long.body["error"]["type"] == "invalid_request_error"
-    cases.raises(anthropic.BadRequestError, lambda: ask(user("Hi"), temperature=7), "temperature")
+    cases.raises(anthropic.BadRequestError, lambda: ask(user("Hi"), max_tokens=0), "max_tokens")
     unknown: Any = cases.raises(
         anthropic.NotFoundError,
         lambda: client.messages.create(model="nothing", max_tokens=9, messages=[user("Hi")]),
