@@ -131,7 +131,9 @@ def error() -> None:
         anthropic.BadRequestError, lambda: ask(user(cases.TOO_LONG)), "prompt is too long"
     )
     assert too_long.body["error"]["type"] == "invalid_request_error"
-    cases.raises(anthropic.BadRequestError, lambda: ask(user("Hi"), temperature=7), "temperature")
+    # The client has no argument for it any more.
+    hot = {"temperature": 7}
+    cases.raises(anthropic.BadRequestError, lambda: ask(user("Hi"), extra_body=hot), "temperature")
     unknown: Any = cases.raises(
         anthropic.NotFoundError,
         lambda: client.messages.create(model="nothing", max_tokens=9, messages=[user("Hi")]),
