@@ -88,6 +88,8 @@ def complete(schemas: dict[str, Any], close: Callable[..., None], components: st
     close(schemas["FunctionToolOfResponses"], TOOL_WITHOUT_EFFECT, ignored=TOOL_IGNORED)
     for item in ITEM_TYPES.values():
         close(schemas[item.__name__], ITEM_WITHOUT_EFFECT, ignored=ITEM_IGNORED)
+    for name in ("InputMessage", "ItemReference"):
+        schemas[name]["properties"]["type"]["enum"].append(None)  # null means absent
     _, items = schemas["ResponsesBody"]["properties"]["input"]["anyOf"]
     items["items"] = {
         "anyOf": [{"$ref": components + item.__name__} for item in ITEM_TYPES.values()]
