@@ -19,7 +19,15 @@ from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.response_types import ResponseMeta
 from device_runtime.api.responses import Answer
 from device_runtime.api.served_model import ServedModel
-from device_runtime.api.streaming import EVENTS, AnswerStream, Frames, collect, while_connected
+from device_runtime.api.streaming import (
+    EVENTS,
+    SILENCE_S,
+    AnswerStream,
+    Chunks,
+    Frames,
+    collect,
+    while_connected,
+)
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
 from device_runtime.json_schema.keywords import KEYWORDS
 from device_runtime.logs import event
@@ -156,12 +164,14 @@ class Generation:
         )
         headers = _ignored(parsed.ignored_keywords)
         answer = endpoint.answer(meta, parsed, self.served)
-        chunks = observed.chunks(self._generator.generate(parsed.generation))
+        chunks = Chunks(observed.chunks(self._generator.generate(parsed.generation)))
         try:
             # The first chunk only means that the request is accepted: until it arrives, an error
             # can still be sent as an HTTP status.
-            first = await while_connected(request, anext(chunks))
+            patience = SILENCE_S if parsed.stream and endpoint.frames.waiting else None
+            first = await while_connected(request, chunks.next(patience))
             if not parsed.stream:
+                assert first is not None
                 whole = await while_connected(request, collect(chunks, first, answer))
                 return response(whole, headers=headers)
         except BaseException:

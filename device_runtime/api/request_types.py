@@ -93,7 +93,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Subtracted from a token's logit if it occurs in the answer."),
     ] = None
     repetition_penalty: Annotated[
-        Annotated[float, Meta(gt=0, le=10)] | None,
+        Annotated[float, Meta(ge=0.01, le=10)] | None,
         Meta(description="Above 1, tokens of the prompt and the answer become less likely."),
     ] = None
     logit_bias: Annotated[

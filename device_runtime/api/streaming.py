@@ -1,7 +1,8 @@
 """Delivery of answers: streamed or whole, until the client disconnects."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +17,10 @@ from device_runtime.inference.engine import GenerationChunk
 
 T = TypeVar("T")
 
+SILENCE_S = 5.0
+"""Time without a piece after which a stream shows that it goes on, seconds: while the request waits
+in the queue, and while a long prompt is processed. Clients and proxies give up silent connections."""
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -26,12 +31,14 @@ class Frames:
         data: writes one object of the answer.
         error: writes the error that ends an answer.
         end: written after a whole answer.
+        waiting: written in a long silence; empty where the form has nothing without a meaning.
     """
 
     media_type: str
     data: Callable[[msgspec.Struct], bytes]
     error: Callable[[ApiError], bytes]
     end: bytes = b""
+    waiting: bytes = b""
 
 
 def _event(data: msgspec.Struct) -> bytes:
@@ -43,8 +50,15 @@ def named_event(data: msgspec.Struct) -> bytes:
     return b"event: " + str(data.__struct_config__.tag).encode() + b"\n" + _event(data)
 
 
+COMMENT = b": waiting\n\n"
+"""A comment among server-sent events, which clients skip."""
+
 EVENTS = Frames(
-    "text/event-stream", _event, lambda error: _event(error.body), end=b"data: [DONE]\n\n"
+    "text/event-stream",
+    _event,
+    lambda error: _event(error.body),
+    end=b"data: [DONE]\n\n",
+    waiting=COMMENT,
 )
 """Server-sent events without names, as of OpenAI's chat completions."""
 
@@ -54,12 +68,48 @@ def json_line(data: msgspec.Struct) -> bytes:
     return msgspec.json.encode(data) + b"\n"
 
 
+class Chunks:
+    """The engine's chunks, for which one can wait a limited time.
+
+    Args:
+        generated: the chunks; they end with `aclose`.
+    """
+
+    def __init__(self, generated: AsyncGenerator[GenerationChunk]) -> None:
+        self._generated = generated
+        self._next: asyncio.Future[GenerationChunk | None] | None = None
+        self.over = False
+
+    async def next(self, seconds: float | None = None) -> GenerationChunk | None:
+        """Return the next chunk; None if there is none in this time, or `over`.
+
+        Raises:
+            ApiError: the request cannot be answered.
+        """
+        if self._next is None:
+            self._next = asyncio.ensure_future(anext(self._generated, None))
+        done, _ = await asyncio.wait({self._next}, timeout=seconds)
+        if not done:
+            return None
+        taken, self._next = self._next, None
+        chunk = taken.result()
+        self.over = chunk is None
+        return chunk
+
+    async def aclose(self) -> None:
+        """End the generation."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.gather(self._next, return_exceptions=True)
+        await self._generated.aclose()
+
+
 class AnswerStream(StreamingResponse):
     """One answer in pieces; the generation ends however the response ends.
 
     Args:
-        chunks: the engine's chunks, of which the first is taken already.
-        first: that chunk.
+        chunks: the engine's chunks.
+        first: the first of them if it is taken already.
         answer: the answer, without any chunk yet.
         frames: form of the pieces.
         headers: further headers of the response.
@@ -67,14 +117,15 @@ class AnswerStream(StreamingResponse):
 
     def __init__(
         self,
-        chunks: AsyncGenerator[GenerationChunk],
-        first: GenerationChunk,
+        chunks: Chunks,
+        first: GenerationChunk | None,
         answer: Answer,
         frames: Frames,
         headers: Mapping[str, str],
     ) -> None:
+        self._pieces = _pieces(chunks, first, answer, frames)
         super().__init__(
-            _pieces(chunks, first, answer, frames),
+            self._pieces,
             media_type=frames.media_type,
             headers={"Cache-Control": "no-cache", **headers},
         )
@@ -85,30 +136,36 @@ class AnswerStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
+            await self._pieces.aclose()
             await self._chunks.aclose()
 
 
 async def _pieces(
-    chunks: AsyncIterator[GenerationChunk], first: GenerationChunk, answer: Answer, frames: Frames
-) -> AsyncIterator[bytes]:
-    if pieces := answer.push(first):
-        yield b"".join(map(frames.data, pieces))
+    chunks: Chunks, first: GenerationChunk | None, answer: Answer, frames: Frames
+) -> AsyncGenerator[bytes]:
+    """Yield what is sent: the answer's pieces, and something in each long silence."""
+    sent = time.monotonic()
+    chunk = first
     try:
-        async for chunk in chunks:
-            if pieces := answer.push(chunk):
-                yield b"".join(map(frames.data, pieces))
+        while not chunks.over:
+            piece = b"".join(map(frames.data, answer.push(chunk))) if chunk is not None else b""
+            silent_s = time.monotonic() - sent
+            if not piece and silent_s >= SILENCE_S:
+                piece = frames.waiting
+            if piece:
+                yield piece
+                sent, silent_s = time.monotonic(), 0
+            chunk = await chunks.next(SILENCE_S - silent_s if frames.waiting else None)
     except ApiError as error:
         yield frames.error(error)
     else:
         yield frames.end
 
 
-async def collect(
-    chunks: AsyncIterator[GenerationChunk], first: GenerationChunk, answer: Answer
-) -> msgspec.Struct:
+async def collect(chunks: Chunks, first: GenerationChunk, answer: Answer) -> msgspec.Struct:
     """Consume all chunks after the first one, and return the whole answer."""
     answer.push(first)
-    async for chunk in chunks:
+    while (chunk := await chunks.next()) is not None:
         answer.push(chunk)
     return answer.whole()
 

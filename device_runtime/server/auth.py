@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from device_runtime.api.errors import ApiError
+from device_runtime.api.generation import IGNORED_HEADER
 from device_runtime.api.outcomes import error_response
 from device_runtime.server.access_log import REQUEST_ID
 from device_runtime.server.api_keys import KeyRing
@@ -61,9 +62,9 @@ def protect(
         app = _Cors(
             app,
             allow_origins=origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),  # OpenAI's client in browsers sends many of its own
-            expose_headers=("Retry-After", REQUEST_ID.title()),
+            expose_headers=("Retry-After", REQUEST_ID.title(), IGNORED_HEADER),
         )
     if keys is None:
         app = RefuseForeignPages(app, origins, loopback=loopback)

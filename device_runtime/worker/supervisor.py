@@ -134,8 +134,7 @@ class Supervisor:
         its service over it.
 
         Raises:
-            EngineError: the model does not load in this first process.
-            ResourceError: memory is too short for it.
+            EngineError, ResourceError: the model does not load in this first process.
         """
         await self._placement.settle()
         self._first_load = asyncio.get_running_loop().create_future()

@@ -14,6 +14,7 @@ RAW = "/v1/completions"
 Body = tuple[str, bytes]
 
 NOT_NUMBERS: tuple[Any, ...] = ("1", "", [], [1], {}, {"a": 1}, True, False)
+NOT_LENGTHS: tuple[Any, ...] = (*NOT_NUMBERS, -1, 1.5, 2**31, 10**30)
 NOT_FLAGS: tuple[Any, ...] = ("true", "", 0, 1, 2.5, [], {})
 NOT_TEXTS: tuple[Any, ...] = (0, 1.5, True, {}, {"a": "b"})
 NOT_ROLES: tuple[Any, ...] = ("", "User", "bot", 1, None, [], {})
@@ -23,7 +24,6 @@ NOT_SCHEMAS: tuple[Any, ...] = (1, "a", [], {"type": "nothing"}, {"$ref": "#/no"
 NOT_FUNCTIONS: tuple[Any, ...] = (1, "f", [], {}, {"name": "a b"})
 # Field: values of a wrong type, and values of the right type that are out of range.
 WRONG: dict[str, tuple[Any, ...]] = {
-    "max_tokens": (*NOT_NUMBERS, 0, -1, 1.5, 2**31, 10**30),
     "n": (*NOT_NUMBERS, 0, -3, 17, 2.5, 10**400),
     "temperature": (*NOT_NUMBERS, -0.1, 2.1, 1e300),
     "top_p": (*NOT_NUMBERS, -0.01, 1.01),
@@ -59,7 +59,8 @@ WRONG_CHAT: dict[str, tuple[Any, ...]] = {
         [{"role": "user", "content": "Hi"}] * 1001,
         [{"role": "user", "content": "long " * 2000}],
     ),
-    "max_completion_tokens": WRONG["max_tokens"],
+    "max_tokens": (*NOT_LENGTHS, 0),
+    "max_completion_tokens": (*NOT_LENGTHS, 0),
     "logprobs": NOT_FLAGS,
     "top_logprobs": (*NOT_NUMBERS, -1, 21, 5),
     "parallel_tool_calls": NOT_FLAGS,
@@ -86,7 +87,11 @@ WRONG_CHAT: dict[str, tuple[Any, ...]] = {
     "audio": ({"voice": "a"}, 1),
 }
 WRONG_RAW: dict[str, tuple[Any, ...]] = {
-    "prompt": (*NOT_TEXTS, None, "", [], [""], ["a", "b"], [1], [[1, 2]], "long " * 2000),
+    "max_tokens": NOT_LENGTHS,
+    "prompt": (
+        *(*NOT_TEXTS, None, "", [], [""], ["a", ""], ["a", 1], [1, "a"], [-1], [1.5], [288]),
+        *([[]], [[1], []], [[-1]], [[[1]]], [True], ["a"] * 129, [[1]] * 129, "long " * 2000),
+    ),
     "echo": NOT_FLAGS,
     "logprobs": (*NOT_NUMBERS, -1, 21),
     "best_of": (*NOT_NUMBERS, 2),

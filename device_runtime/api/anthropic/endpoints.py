@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from starlette.routing import Route
 
 from device_runtime.api.anthropic.requests import parse_count, parse_message
-from device_runtime.api.anthropic.response_types import ErrorMessage, ModelInfo, ModelPage
+from device_runtime.api.anthropic.response_types import ErrorMessage, ModelInfo, ModelPage, Ping
 from device_runtime.api.anthropic.responses import CountAnswer, MessageAnswer
 from device_runtime.api.generation import Endpoint, Generation
 from device_runtime.api.outcomes import ApiEndpoint
@@ -21,7 +21,10 @@ MESSAGES = Endpoint(
     parse=parse_message,
     answer=MessageAnswer,
     frames=Frames(
-        "text/event-stream", named_event, lambda error: named_event(ErrorMessage.of(error))
+        "text/event-stream",
+        named_event,
+        lambda error: named_event(ErrorMessage.of(error)),
+        waiting=named_event(Ping()),
     ),
 )
 COUNT_TOKENS = Endpoint(

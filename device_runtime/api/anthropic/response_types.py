@@ -136,6 +136,10 @@ class MessageStop(msgspec.Struct, frozen=True, tag_field="type", tag="message_st
     """The end of a streamed answer."""
 
 
+class Ping(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
+    """A sign that a stream goes on."""
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="model"):
     """A model, or a model with one of its adapters."""
 

@@ -24,7 +24,7 @@ from device_runtime.api.outcomes import ApiEndpoint
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.response_types import ResponseMeta
 from device_runtime.api.served_model import ServedModel
-from device_runtime.api.streaming import Frames, named_event
+from device_runtime.api.streaming import COMMENT, Frames, named_event
 from device_runtime.api.translation import moved
 
 PATH = "/v1/responses"
@@ -60,7 +60,7 @@ class Responses:
             prompt="input",
             parse=exchange.parse,
             answer=exchange.begin,
-            frames=Frames("text/event-stream", named_event, exchange.failed),
+            frames=Frames("text/event-stream", named_event, exchange.failed, waiting=COMMENT),
         )
         return await self._answer(request, exchange, endpoint)
 

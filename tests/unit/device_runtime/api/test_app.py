@@ -1,18 +1,27 @@
 """What HTTP makes of the generator's chunks and errors."""
 
+import asyncio
 import json
 import logging
 import socket
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from device_runtime.api import generation, streaming
 from device_runtime.api.app import Api
 from device_runtime.api.served_model import ServedModel
 from device_runtime.errors import DeviceError, EngineError, ResourceError, ServiceError
-from device_runtime.inference.engine import NoMemoryNowError, OutOfMemoryError, PromptTooLongError
+from device_runtime.inference.engine import (
+    GenerationChunk,
+    GenerationRequest,
+    NoMemoryNowError,
+    OutOfMemoryError,
+    PromptTooLongError,
+)
 from device_runtime.server.listener import bind, is_loopback, url_of
 from device_runtime.status.report import Figure, RequestStats, RuntimeStatus
 from device_runtime.tools.dialect import Dialect
@@ -28,8 +37,8 @@ SERVED = ServedModel(model="tiny", dialect=Dialect.of(""), max_tokens=64, adapte
 class App:
     """The application around a fake generator, asked without a network."""
 
-    def __init__(self) -> None:
-        self.generator = FakeGenerator()
+    def __init__(self, generator: FakeGenerator | None = None) -> None:
+        self.generator = generator or FakeGenerator()
         self.stats = RequestStats()
         self.health = Health.READY
         self._app = Api(self.generator, self.stats, self.status, SERVED).app()
@@ -129,6 +138,45 @@ def test_errors_before_the_answer_are_http_errors(
     assert response.json()["error"]["code"] == code
     assert ("retry-after" in response.headers) == isinstance(error, BusyError)
     assert getattr(app.stats.snapshot()[0], count) == 1
+
+
+class Slow(FakeGenerator):
+    """Waits a while before each chunk."""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+        async for chunk in super().generate(request):
+            await asyncio.sleep(0.2)
+            yield chunk
+
+
+WAITING = {
+    "/v1/chat/completions": ": waiting\n\n",
+    "/v1/responses": ": waiting\n\n",
+    "/v1/messages": 'event: ping\ndata: {"type":"ping"}\n\n',
+}
+
+
+@pytest.mark.parametrize("path", WAITING)
+def test_stream_shows_that_it_goes_on(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "SILENCE_S", 0.05)
+    monkeypatch.setattr(generation, "SILENCE_S", 0.05)
+    app = App(Slow())
+    body = chat_body(stream=True, max_tokens=5) | {"model": "tiny", "input": "Hi"}
+    if path == "/v1/responses":
+        del body["messages"], body["max_tokens"]
+    else:
+        del body["input"]
+    text = app.ask("POST", path, json=body).text
+    beats = text.split(WAITING[path])
+    assert beats[0] == "", "the queue is waited for"
+    assert len(beats) > 5
+    answer = "".join(beats)
+    assert "Hello" in answer
+    app.generator.late_error = EngineError("it broke")
+    assert "it broke" in app.ask("POST", path, json=body).text
+    app.generator.error = BusyError("no model", retry_after_s=30)
+    refused = app.ask("POST", path, json=body)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
 
 
 def test_error_within_a_streamed_answer_is_its_last_event(app: App) -> None:

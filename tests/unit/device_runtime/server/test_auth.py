@@ -328,9 +328,10 @@ def test_listed_page_may_ask_and_read() -> None:
     assert app.ask(origin="https://page.example.evil").status_code == 403
 
 
-def test_browser_asks_in_advance_without_a_key(file: Path, key: str) -> None:
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_browser_asks_in_advance_without_a_key(file: Path, key: str, method: str) -> None:
     app = App(keys=KeyRing(file), origins=("https://page.example",))
-    headers = {"access_control_request_method": "POST"}
+    headers = {"access_control_request_method": method}
     headers |= {"access_control_request_headers": "authorization,content-type,x-stainless-lang"}
     allowed = app.ask(method="OPTIONS", origin="https://page.example", **headers)
     assert allowed.status_code == 200
