@@ -18,8 +18,9 @@ from device_runtime.inference.engine import GenerationChunk
 T = TypeVar("T")
 
 SILENCE_S = 5.0
-"""Time without a piece after which a stream shows that it goes on, seconds: while the request waits
-in the queue, and while a long prompt is processed. Clients and proxies give up silent connections."""
+"""Time without a piece after which a stream shows that it goes on, seconds.
+
+It may wait in the queue, or for a long prompt; clients and proxies give up silent connections."""
 
 
 @dataclass(frozen=True)

@@ -341,8 +341,8 @@ def test_browser_asks_in_advance_without_a_key(file: Path, key: str, method: str
     assert foreign.status_code == 403
     assert foreign.json()["error"]["code"] == "forbidden_origin"
     assert "'https://evil.example'" in foreign.json()["error"]["message"]
-    deleting = headers | {"access_control_request_method": "DELETE"}
-    refused = app.ask(method="OPTIONS", origin="https://page.example", **deleting)
+    putting = headers | {"access_control_request_method": "PUT"}
+    refused = app.ask(method="OPTIONS", origin="https://page.example", **putting)
     assert (refused.status_code, refused.json()["error"]["type"]) == (403, "permission_error")
     assert refused.headers["access-control-allow-origin"] == "https://page.example"
     refused = app.ask(origin="https://page.example")
