@@ -28,7 +28,14 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     thread = threading.Thread(target=running.run_forever)
     thread.start()
     yield running
-    running.call_soon_threadsafe(running.stop)
+
+    def end() -> None:
+        # A task that is left would complain in the log of another test, when it is collected.
+        for task in asyncio.all_tasks(running):
+            task.cancel()
+        running.call_soon(running.stop)
+
+    running.call_soon_threadsafe(end)
     thread.join()
     running.close()
 
