@@ -106,7 +106,7 @@ def parse_embeddings(data: bytes, served: ServedModel) -> ParsedEmbedding:
         served: the models of the device.
 
     Raises:
-        ApiError: a field is invalid, or there is no such model; the error names the field.
+        ApiError: a field is invalid, or the model does not exist; the error names the field.
     """
     fields = decode(data)
     check_fields(fields, EmbeddingBody, {}, ignored=IGNORED)
@@ -130,7 +130,7 @@ def check_model(served: ServedModel, model: str | None, dimensions: int | None) 
     """Check a request's model, and the length of its vectors; return the model's name.
 
     Raises:
-        ApiError: there is no such embedding model, or its vectors are shorter.
+        ApiError: the embedding model does not exist, or its vectors are shorter.
     """
     if served.embedding is None:
         raise ApiError(

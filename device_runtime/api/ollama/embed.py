@@ -47,7 +47,7 @@ def parse_ollama_embed(data: bytes, served: ServedModel) -> ParsedEmbedding:
         served: the models of the device.
 
     Raises:
-        ApiError: a field is invalid, or there is no such model; the error names the field.
+        ApiError: a field is invalid, or the model does not exist; the error names the field.
     """
     started = time.monotonic_ns()
     fields = decode(data)

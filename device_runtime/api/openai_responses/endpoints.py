@@ -104,7 +104,9 @@ class Responses:
         if query.after is not None:
             if query.after not in ids:
                 raise ApiError(
-                    f"after: there is no item {query.after!r}", param="after", code="invalid_value"
+                    f"after: the item {query.after!r} does not exist",
+                    param="after",
+                    code="invalid_value",
                 )
             items = items[ids.index(query.after) + 1 :]
         shown = items[: query.limit]

@@ -1,5 +1,6 @@
 """The items of an answer while they are generated: each has events for its pieces and its ends."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from device_runtime.api.openai_responses.response_types import (
 from device_runtime.api.response_types import TokenLogprobs
 
 
-class OpenItem:
+class OpenItem(ABC):
     """An item that is being generated.
 
     Args:
@@ -47,18 +48,18 @@ class OpenItem:
         """Return the events that end it."""
         return [*self._end(), events.ItemDoneEvent(**self._at, item=self.item(status))]
 
+    @abstractmethod
     def item(self, status: ItemStatus) -> OutputItem:
         """Return the item as far as it is generated; the text of one in progress is left out."""
-        raise NotImplementedError
 
-    def _begin(self) -> list[Event]:
-        raise NotImplementedError
+    @abstractmethod
+    def _begin(self) -> list[Event]: ...
 
-    def _delta(self, text: str, logprobs: Sequence[TokenLogprobs]) -> Event:
-        raise NotImplementedError
+    @abstractmethod
+    def _delta(self, text: str, logprobs: Sequence[TokenLogprobs]) -> Event: ...
 
-    def _end(self) -> list[Event]:
-        raise NotImplementedError
+    @abstractmethod
+    def _end(self) -> list[Event]: ...
 
 
 class OpenMessage(OpenItem):

@@ -71,7 +71,7 @@ class ResponseStore:
         """Return a response.
 
         Raises:
-            KeyError: there is no such response, or it is another owner's.
+            KeyError: the response does not exist, or is another owner's.
         """
         kept = self._responses[response_id]
         if kept.owner != owner:
@@ -82,7 +82,7 @@ class ResponseStore:
         """Return an item of a response or of the conversation before it.
 
         Raises:
-            KeyError: there is no such item, or it is another owner's.
+            KeyError: the item does not exist, or is another owner's.
         """
         kept = self._with_item[owner, item_id]
         return next(item for item in kept.all_items() if item["id"] == item_id)
@@ -91,7 +91,7 @@ class ResponseStore:
         """Drop a response; later responses keep the conversation that they answer.
 
         Raises:
-            KeyError: there is no such response, or it is another owner's.
+            KeyError: the response does not exist, or is another owner's.
         """
         self._drop(self.get(response_id, owner))
 
