@@ -1,9 +1,11 @@
 """Fixtures that every part of the suite shares."""
 
+import logging
 import os
 import platform
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def own_keys(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A folder of signing keys for the tests: their builds make and use no key of the user's."""
     os.environ["EDGEPACK_KEYS"] = str(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """A command that a test runs in this process sets up the log; the next test has its own."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from device_runtime.errors import ServiceError
-from device_runtime.update import outcome
+from device_runtime.update import outcome, switch
 from device_runtime.update.guard import latest_heartbeat
 from device_runtime.update.links import STATE
 from device_runtime.update.outcome import UpdateState
@@ -26,7 +26,7 @@ def wait(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> UpdateState:
-    """Wait until the trial of a release ends.
+    """Wait until the trial of a release ends, and the guard's work with it.
 
     Args:
         target: the root file system of this device.
@@ -47,7 +47,10 @@ def wait(
         while True:
             now = outcome.read(state)
             if (now.state, now.release) != ("on trial", release):
-                return now
+                # The guard removes old releases after its verdict; the next installation of a
+                # script would be refused until then.
+                with switch.alone(state, wait=True):
+                    return now
             if services.is_active(GUARD):
                 seen_at = clock()
             elif clock() - seen_at > ABSENT_S:

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 from starlette.applications import Starlette
@@ -19,15 +18,6 @@ from device_runtime.server.access_log import AccessLog
 from tests.support import asgi
 
 log = logging.getLogger("tests.logs")
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:

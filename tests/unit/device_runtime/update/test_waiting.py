@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,20 @@ def test_release_that_was_rolled_back_has_its_reason(device: Target) -> None:
     assert update == UpdateState(
         state="rolled back", release=release.digest, version="2.0", reason="too slow"
     )
+
+
+def test_next_installation_is_possible_after_the_waiting(device: Target) -> None:
+    release = put(device, 2)
+    with device.folder("var/lib/edgepack") as state:
+        switch.commit(device, state, keep=3)
+    with ExitStack() as guard, ThreadPoolExecutor() as threads:
+        guard.enter_context(switch.alone(guard.enter_context(device.folder("var/lib/edgepack"))))
+        waiter = threads.submit(wait, device, release, Clock(), Guarded())
+        with pytest.raises(TimeoutError):
+            waiter.result(timeout=0.2)
+        guard.close()
+        assert waiter.result(timeout=10).state == "committed"
+    put(device, 3)
 
 
 def test_guard_that_does_not_run_is_noticed(device: Target) -> None:
