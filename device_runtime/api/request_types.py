@@ -44,9 +44,13 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Meta(description="The device's model (the default), or `MODEL:ADAPTER`."),
     ] = None
-    stream: Annotated[bool | None, Meta(description="Stream the answer as server-sent events.")] = (
-        None
-    )
+    stream: Annotated[
+        bool | None,
+        Meta(
+            description="Stream the answer as server-sent events. An event holds what was generated "
+            "in 30 ms, often several tokens; count them by usage."
+        ),
+    ] = None
     stream_options: Annotated[
         StreamOptions | None, Meta(description="Ignored unless the answer is streamed.")
     ] = None

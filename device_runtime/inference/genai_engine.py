@@ -23,6 +23,7 @@ from device_runtime.inference.engine import (
 from device_runtime.inference.genai_model import ENGINE_HINT, GenAIModel, first_line
 from device_runtime.inference.job import Job, end
 from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, SlotKey, Tokens, step
+from device_runtime.inference.piece import Piece
 from device_runtime.inference.progress import Progress
 from device_runtime.inference.sampling import Sampler, Scores, check_finite
 from device_runtime.logs import event
@@ -299,10 +300,9 @@ class GenAIEngine:
         request, generator = job.request, job.slot.generator
         answer = AnswerText(request, self._model.stream(request), job.stage)
         sampler = Sampler(request, job.prompt, index)
-        thoughts = text = ""
+        piece = Piece()
         tokens = 0
         reason = None if job.length > len(job.prompt) else FinishReason.LENGTH
-        logprobs: tuple[TokenLogprob, ...] = ()
         while reason is None:
             if job.cancelled():
                 reason = FinishReason.CANCELLED
@@ -325,28 +325,21 @@ class GenAIEngine:
             if token in self._model.end_tokens:
                 reason = FinishReason.STOP
                 if job.echo is not None:
-                    logprobs = self._logprobs(logits, token, request)
+                    piece.logprobs += self._logprobs(logits, token, request)
                 break
-            thoughts, text = answer.push(token)
+            piece.add(*answer.push(token))
             if answer.stop:
                 reason = FinishReason.STOP
                 break
+            piece.logprobs += self._logprobs(logits, token, request, answer.characters)
             if tokens == job.length - len(job.prompt):
                 reason = FinishReason.LENGTH
-            yield GenerationChunk(
-                index=job.place(index),
-                thoughts=thoughts,
-                text=text,
-                tokens=tokens,
-                logprobs=self._logprobs(logits, token, request, answer.characters),
-            )
-            thoughts = text = ""
-        more, rest = answer.end()
+            yield piece.next_chunk(job.place(index), tokens)
+        piece.add(*answer.end())
         if answer.stop and reason is FinishReason.LENGTH:
             reason = FinishReason.STOP
         job.progress.reasoning_tokens += answer.reasoning_tokens
-        parts = (thoughts + more, text + rest)
-        yield end(job, reason, parts, tokens, index=index, stop=answer.stop, logprobs=logprobs)
+        yield end(job, reason, piece, tokens, index=index, stop=answer.stop)
         return reason
 
     def _logprobs(
@@ -377,14 +370,15 @@ class GenAIEngine:
         tokens = len(said) + bool(ends)
         job.progress.add(tokens)
         answer = AnswerText(job.request, self._model.stream(job.request), job.stage)
-        parts = [("", job.echo.text)] if job.echo is not None else []
+        piece = Piece()
+        if job.echo is not None:
+            piece.add("", job.echo.text)
         for token in said:
-            parts.append(answer.push(token))
+            piece.add(*answer.push(token))
             if answer.stop:
                 break
-        parts.append(answer.end())
+        piece.add(*answer.end())
         job.progress.reasoning_tokens += answer.reasoning_tokens
         reason = FinishReason.STOP if ends or answer.stop else FinishReason.LENGTH
-        thoughts, text = map("".join, zip(*parts, strict=True))
-        yield end(job, reason, (thoughts, text), tokens, stop=answer.stop)
+        yield end(job, reason, piece, tokens, stop=answer.stop)
         return reason

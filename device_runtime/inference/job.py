@@ -4,13 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from device_runtime.inference.echo import Echo
-from device_runtime.inference.engine import (
-    FinishReason,
-    GenerationChunk,
-    GenerationRequest,
-    TokenLogprob,
-)
+from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest
 from device_runtime.inference.kv_cache import Slot, Tokens
+from device_runtime.inference.piece import Piece
 from device_runtime.inference.progress import Progress
 from device_runtime.inference.thoughts import Stage
 
@@ -49,23 +45,22 @@ class Job:
 def end(
     job: Job,
     reason: FinishReason,
-    parts: tuple[str, str] = ("", ""),
+    piece: Piece | None = None,
     tokens: int = 0,
     *,
     index: int = 0,
     stop: str = "",
-    logprobs: tuple[TokenLogprob, ...] = (),
 ) -> GenerationChunk:
-    """Return an answer's last chunk, with the last parts of its thoughts and text."""
-    thoughts, text = parts
+    """Return an answer's last chunk, with its last piece."""
+    piece = piece or Piece()
     last = job.place(index) == max(1, len(job.request.prompts)) * job.request.n - 1
     over = last or reason is FinishReason.CANCELLED
     return GenerationChunk(
         index=job.place(index),
-        thoughts=thoughts,
-        text=text,
+        thoughts=piece.thoughts,
+        text=piece.text,
         tokens=tokens,
-        logprobs=logprobs,
+        logprobs=piece.logprobs,
         finish_reason=reason,
         stop=stop,
         usage=job.progress.usage if over else None,
