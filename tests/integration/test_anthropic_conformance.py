@@ -1,6 +1,6 @@
 """Requirements of llama.cpp's server tests on Anthropic's form, with requests of our own.
 
-docs/dialects.md counts them. Those that other tests have already are not repeated.
+docs/clients.md counts them. Those that other tests have already are not repeated.
 """
 
 from collections.abc import Iterator
