@@ -28,8 +28,13 @@ def test_key_is_made_used_and_revoked(release: Release, tmp_path: Path) -> None:
     with Serving(release.folder, "--api-keys-file", str(file)) as server:
         url = f"{server.url}/v1/chat/completions"
         headers = {"Authorization": f"Bearer {key}"}
-        assert httpx.post(url, json=chat_body()).status_code == 401
-        assert httpx.post(url, json=chat_body(), headers=headers).status_code == 200
+        without = httpx.post(url, json=chat_body())
+        assert without.status_code == 401
+        assert without.json()["error"]["type"] == "authentication_error"
+        for sent in (headers, {"x-api-key": key}):
+            assert httpx.post(url, json=chat_body(), headers=sent).status_code == 200
+        # The page asks for the key itself.
+        assert httpx.get(server.url).status_code == 200
         assert httpx.get(f"{server.url}/metrics").status_code == 401
         revoked = edgepack_runtime("api-key", "revoke", "laptop", "--file", file)
         assert revoked.status == 0, revoked.err

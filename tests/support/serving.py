@@ -96,6 +96,13 @@ def chat_body(content: str = "Hi", **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}], "max_tokens": 4, **fields}
 
 
+def sent_events(response: httpx.Response) -> list[Any]:
+    """The objects of a streamed answer, in OpenAI's form or Anthropic's."""
+    assert response.status_code == 200, response.text
+    data = [line.removeprefix("data: ") for line in response.text.splitlines() if "data: {" in line]
+    return [json.loads(line) for line in data]
+
+
 def is_gone(pid: int) -> bool:
     """Whether a process has ended; one that nobody waited for yet has, too."""
     try:

@@ -16,6 +16,7 @@ StopReason = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
 ]
 
+_Signature = Annotated[str, Meta(description="Empty: thoughts are not signed.")]
 _StopSequence = Annotated[str | None, Meta(description="The stop sequence that ended the answer.")]
 
 
@@ -29,7 +30,7 @@ class ThinkingBlock(msgspec.Struct, frozen=True, tag_field="type", tag="thinking
     """The model's thoughts."""
 
     thinking: str
-    signature: Annotated[str, Meta(description="Empty: thoughts are not signed.")] = ""
+    signature: _Signature = ""
 
 
 class ToolUseBlock(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
@@ -92,6 +93,12 @@ class ThinkingDelta(msgspec.Struct, frozen=True, tag_field="type", tag="thinking
     thinking: str
 
 
+class SignatureDelta(msgspec.Struct, frozen=True, tag_field="type", tag="signature_delta"):
+    """The signature of thoughts, after their last part."""
+
+    signature: _Signature = ""
+
+
 class InputJsonDelta(msgspec.Struct, frozen=True, tag_field="type", tag="input_json_delta"):
     """The next part of a call's input, as JSON."""
 
@@ -109,7 +116,7 @@ class ContentBlockDelta(msgspec.Struct, frozen=True, tag_field="type", tag="cont
     """The next part of a block."""
 
     index: int
-    delta: TextDelta | ThinkingDelta | InputJsonDelta
+    delta: TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta
 
 
 class ContentBlockStop(msgspec.Struct, frozen=True, tag_field="type", tag="content_block_stop"):

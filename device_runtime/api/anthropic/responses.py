@@ -95,7 +95,13 @@ class MessageAnswer:
         return [*events, objects.ContentBlockStart(len(self._blocks) - 1, block)]
 
     def _end_block(self) -> list[msgspec.Struct]:
-        return [objects.ContentBlockStop(len(self._blocks) - 1)] if self._blocks else []
+        if not self._blocks:
+            return []
+        index = len(self._blocks) - 1
+        events: list[msgspec.Struct] = [objects.ContentBlockStop(index)]
+        if isinstance(self._blocks[-1][0], objects.ThinkingBlock):
+            events.insert(0, objects.ContentBlockDelta(index, objects.SignatureDelta()))
+        return events
 
     def _delta(
         self, delta: objects.TextDelta | objects.ThinkingDelta | objects.InputJsonDelta, text: str

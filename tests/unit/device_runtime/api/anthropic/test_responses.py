@@ -131,6 +131,13 @@ def test_thoughts_text_and_calls_are_blocks() -> None:
     assert json.loads("".join(pieces)) == {"a": 1}
     stops = [event["index"] for event in events if event["type"] == "content_block_stop"]
     assert stops == [0, 1, 2]
+    signature = {"type": "signature_delta", "signature": ""}
+    (signed,) = (place for place, event in enumerate(events) if event.get("delta") == signature)
+    assert [event["type"] for event in events[signed : signed + 2]] == [
+        "content_block_delta",
+        "content_block_stop",
+    ]
+    assert events[signed]["index"] == events[signed + 1]["index"] == 0
 
 
 def test_call_that_is_cut_off_is_left_out_of_the_whole() -> None:
