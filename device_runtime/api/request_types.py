@@ -47,8 +47,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     stream: Annotated[
         bool | None,
         Meta(
-            description="Stream the answer as server-sent events. An event holds what was generated "
-            "in 30 ms, often several tokens; count them by usage."
+            description="Stream the answer as server-sent events. An event holds what was "
+            "generated in 30 ms, often several tokens; count them by usage."
         ),
     ] = None
     stream_options: Annotated[

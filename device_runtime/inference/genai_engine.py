@@ -325,13 +325,13 @@ class GenAIEngine:
             if token in self._model.end_tokens:
                 reason = FinishReason.STOP
                 if job.echo is not None:
-                    piece.logprobs += self._logprobs(logits, token, request)
+                    piece.logprobs = self._logprobs(logits, token, request)
                 break
             piece.add(*answer.push(token))
             if answer.stop:
                 reason = FinishReason.STOP
                 break
-            piece.logprobs += self._logprobs(logits, token, request, answer.characters)
+            piece.logprobs = self._logprobs(logits, token, request, answer.characters)
             if tokens == job.length - len(job.prompt):
                 reason = FinishReason.LENGTH
             yield piece.next_chunk(job.place(index), tokens)

@@ -22,7 +22,7 @@ class Piece:
     Attributes:
         thoughts: its thoughts.
         text: its text.
-        logprobs: log probabilities of its tokens, if requested.
+        logprobs: log probabilities of its last token, if requested.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,12 +39,14 @@ class Piece:
     def next_chunk(self, index: int, tokens: int) -> GenerationChunk:
         """Return a chunk with the piece if it is time for one, else an empty chunk.
 
+        Log probabilities are not held back: they belong to the text that comes with them.
+
         Args:
             index: number of the answer.
             tokens: tokens of this answer generated so far.
         """
         now = self._clock()
-        if now < self._due_at:
+        if now < self._due_at and not self.logprobs:
             return GenerationChunk()
         chunk = GenerationChunk(
             index=index,

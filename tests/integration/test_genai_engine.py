@@ -127,7 +127,9 @@ def test_chat_template_is_used(engine: GenAIEngine) -> None:
     assert usage(last).prompt_tokens == 6 + len('"é" 🤖'.encode()) + 2 + 11
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 1}, {"logprobs": 2}, {"num_beams": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 1.0, "seed": 1}, {"logprobs": 2}, {"num_beams": 2}]
+)
 def test_model_that_stops_computing_numbers_fails_with_an_error(
     tiny_onnx: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:

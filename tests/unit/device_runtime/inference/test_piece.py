@@ -11,7 +11,6 @@ def test_tokens_in_quick_succession_share_a_chunk() -> None:
     for number in range(1, 11):
         now += PIECE_S / 4 * 1.01
         piece.add("", str(number % 10))
-        piece.logprobs += (TokenLogprob(token=number, data=b"", logprob=-1.0),)
         chunks.append(piece.next_chunk(2, number))
     said = [chunk for chunk in chunks if not chunk.is_empty]
     assert [(chunk.text, chunk.tokens, chunk.index) for chunk in said] == [
@@ -19,8 +18,7 @@ def test_tokens_in_quick_succession_share_a_chunk() -> None:
         ("2345", 5, 2),
         ("6789", 9, 2),
     ]
-    assert [len(chunk.logprobs) for chunk in said] == [1, 4, 4]
-    assert (piece.text, [item.token for item in piece.logprobs]) == ("0", [10])
+    assert piece.text == "0"
 
 
 def test_slow_tokens_have_a_chunk_each() -> None:
@@ -30,6 +28,16 @@ def test_slow_tokens_have_a_chunk_each() -> None:
         now += PIECE_S
         piece.add(text, "")
         assert piece.next_chunk(0, 1) == GenerationChunk(thoughts=text, tokens=1)
+
+
+def test_log_probabilities_come_with_their_token() -> None:
+    piece = Piece(clock=lambda: 100.0)
+    for number in range(3):
+        piece.add("", str(number))
+        piece.logprobs = (TokenLogprob(token=number, data=b"", logprob=-1.0),)
+        chunk = piece.next_chunk(0, number + 1)
+        assert (chunk.text, len(chunk.logprobs)) == (str(number), 1)
+    assert piece.logprobs == ()
 
 
 def test_a_token_without_text_does_not_delay_the_next() -> None:
