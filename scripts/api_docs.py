@@ -1,12 +1,17 @@
 """Write docs/api.md from the API's own description: `python -m scripts.api_docs`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from device_runtime.api.anthropic.description import EVENTS as MESSAGE_EVENTS
+from device_runtime.api.description import EVENTS, JSON
+from device_runtime.api.ollama.endpoints import LINES
 from device_runtime.api.openai_responses.events import EVENTS as RESPONSE_EVENTS
-from device_runtime.api.openapi import EVENTS, JSON, document
+from device_runtime.api.openapi import document
 
 FILE = Path(__file__).parent.parent / "docs" / "api.md"
 ADDRESS = "http://127.0.0.1:8080"
@@ -21,8 +26,10 @@ INTRO = f"""\
 
 {{about}}
 
-If the device requires an API key, send it as `Authorization: Bearer sk-edgepack-...`. Request
-bodies are JSON, at most 1 MiB (`max_body_kib` changes this limit).
+If the device requires an API key, send it as `Authorization: Bearer sk-edgepack-...` or, as
+Anthropic's clients do, as `x-api-key: sk-edgepack-...`. Request bodies are JSON, at most 1 MiB
+(`max_body_kib` changes this limit). [dialects.md](dialects.md) tells how Anthropic's and Ollama's
+fields are translated.
 """
 STREAMING = """\
 ## Streaming
@@ -42,7 +49,18 @@ with the whole [response](#responseobject).
 
 | event | meaning | fields besides `type` and `sequence_number` |
 |---|---|---|
-{events}
+{response_events}
+
+A message (`/v1/messages`) is streamed in the same way, in Anthropic's events. Each block of the
+[message](#message) starts, gets its deltas and stops; the last event is `message_stop`, or `error`.
+
+| event | meaning | fields besides `type` |
+|---|---|---|
+{message_events}
+
+Ollama's answers are streamed unless the request has `"stream": false`, as `{lines}`: each line is
+an object like the whole answer, with the next part of it, and the last has `"done": true`. If the
+answer fails, the last line is an [OllamaError](#ollamaerror).
 """
 
 
@@ -55,11 +73,17 @@ def render() -> str:
         for method, operation in item.items():
             if method != "parameters":
                 parts.append("\n".join(_operation(path, method, operation, schemas)))
-    parts.append(STREAMING.format(events="\n".join(_events(schemas))))
+    streaming = STREAMING.format(
+        response_events="\n".join(_events(RESPONSE_EVENTS, schemas)),
+        message_events="\n".join(_events(MESSAGE_EVENTS, schemas)),
+        lines=LINES.media_type,
+    )
+    parts.append(streaming)
     parts.append("\n".join(_errors(described["paths"])))
     parts.append("## Objects\n")
+    events = {event.__name__ for event in (*RESPONSE_EVENTS, *MESSAGE_EVENTS)} - {"ErrorMessage"}
     for name in sorted(schemas):
-        if not name.endswith(("Body", "Event")):
+        if not name.endswith("Body") and name not in events:
             parts.append("\n".join([f"### {name}\n", *_fields(schemas[name])]))
     return "\n".join(parts)
 
@@ -73,6 +97,8 @@ def _operation(
     kinds = [_type(content[kind]["schema"]) if kind == JSON else f"`{kind}`" for kind in content]
     if EVENTS in content:
         kinds[-1] = "with `stream` [events](#streaming)"
+    if LINES.media_type in content:
+        kinds[-1] = "unless `stream` is false as [lines](#streaming)"
     body = operation.get("requestBody")
     option = f" -X {method.upper()}" if method in ("put", "delete") else ""
     path = path.replace("{model}", MODEL).replace("{response_id}", "resp_...")
@@ -90,17 +116,25 @@ def _operation(
     yield from _fields(schemas[media["schema"]["$ref"].rpartition("/")[2]])
 
 
-def _events(schemas: dict[str, Any]) -> Iterator[str]:
-    for event in RESPONSE_EVENTS:
+def _events(events: Sequence[type[msgspec.Struct]], schemas: dict[str, Any]) -> Iterator[str]:
+    for event in events:
         schema = schemas[event.__name__]
-        fields = schema["properties"].keys() - {"type", "sequence_number"}
-        names = ", ".join(f"`{field}`" for field in sorted(fields))
-        yield f"| `{event.__struct_config__.tag}` | {schema['description']} | {names} |"
+        fields = schema["properties"].items()
+        shown = ", ".join(
+            f"`{name}`" if event in RESPONSE_EVENTS else f"`{name}`: {_type(field)}"
+            for name, field in sorted(fields)
+            if name not in ("type", "sequence_number")
+        )
+        yield f"| `{event.__struct_config__.tag}` | {schema['description']} | {shown} |"
 
 
 def _errors(paths: dict[str, Any]) -> Iterator[str]:
     yield "## Errors\n"
-    yield "Any status but 200 comes with an [Error](#error), in OpenAI's format.\n"
+    yield (
+        "Any status but 200 comes with an [Error](#error), in OpenAI's format; below "
+        "`/v1/messages` with an [ErrorMessage](#errormessage), in Anthropic's, and below "
+        "`/api` with an [OllamaError](#ollamaerror), in Ollama's.\n"
+    )
     yield "| status | meaning |\n|---|---|"
     errors = {
         status: response
@@ -113,7 +147,10 @@ def _errors(paths: dict[str, Any]) -> Iterator[str]:
     for status, response in sorted(errors.items()):
         retry = " `Retry-After` has the seconds to wait." if "headers" in response else ""
         yield f"| {status} | {response['description']}{retry} |"
-    yield ""
+    yield (
+        "\nRequests that reach no endpoint get 400 (malformed), 404, 405 (another method), 408 "
+        "(sent too slowly), 431 (the head is too large) or 503 (too many connections).\n"
+    )
 
 
 def _fields(schema: dict[str, Any]) -> Iterator[str]:

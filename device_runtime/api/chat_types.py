@@ -32,16 +32,18 @@ TURN_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 # In Python, unlike in JSON Schema, `$` also matches before a trailing line break.
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}(?!\n)$")]
 
+OF_OBJECTS = {
+    "if": {"type": "object", "minProperties": 1},
+    "then": {"properties": {"type": {"const": "object"}}, "required": ["type"]},
+}
+"""A JSON schema of the JSON schemas of objects; an empty one stands for no properties."""
 
 Parameters = Annotated[
     dict[str, Any] | None,
     Meta(
         description="JSON schema of the arguments, of the type `object`; without it, the "
         "function takes none.",
-        extra_json_schema={
-            "if": {"type": "object", "minProperties": 1},
-            "then": {"properties": {"type": {"const": "object"}}, "required": ["type"]},
-        },
+        extra_json_schema=OF_OBJECTS,
     ),
 ]
 

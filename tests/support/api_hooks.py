@@ -4,10 +4,11 @@ Without it, the bodies that it takes for right would be refused, as they should 
 not go together, and schemas of answers that cannot be forced.
 """
 
+import json
 from typing import Any
 
 import schemathesis
-from schemathesis import Case, HookContext
+from schemathesis import Case, DeserializationContext, HookContext, Response
 
 SHORT = 3
 """Tokens of an answer; the server under test has the same for requests that say none."""
@@ -24,6 +25,12 @@ def before_call(context: HookContext, case: Case[Any], **_: Any) -> None:
         # Bodies of other requests have no fields that do not go together.
         change = CHANGES.get(case.operation.path)
         case.body = without_nul(change(case.body) if change else case.body)
+
+
+@schemathesis.deserializer("application/x-ndjson")
+def last_line(context: DeserializationContext, response: Response) -> Any:
+    """The line of an answer that has most fields."""
+    return json.loads(response.content.splitlines()[-1])
 
 
 def without_nul(value: Any) -> Any:
@@ -139,9 +146,62 @@ def _item(item: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
+def message(body: dict[str, Any]) -> dict[str, Any]:
+    """A request for a message that the schema allows, changed as `kept` does."""
+    body = {name: value for name, value in body.items() if name != "thinking"}
+    if "max_tokens" in body:
+        body["max_tokens"] = SHORT
+    asked = {"role": "user", "content": "Hi"}
+    body["messages"] = [*map(_blocks, body["messages"][:3]), asked]
+    body["tools"] = tools = [
+        tool | {"name": f"f{number}", "strict": None}
+        for number, tool in enumerate((body.get("tools") or ())[:2])
+    ]
+    choice = body.get("tool_choice")
+    if choice and not tools and choice["type"] != "none":
+        body["tool_choice"] = None
+    elif choice and choice["type"] == "tool":
+        body["tool_choice"] = choice | {"name": "f0"}
+    if (body.get("output_config") or {}).get("format"):
+        form = {"type": "json_schema", "schema": {"type": "null"}}
+        body["output_config"] = None if tools else {"format": form}
+    return body
+
+
+def _blocks(turn: dict[str, Any]) -> dict[str, Any]:
+    """Results have a call before them: rarely by chance; calls and thoughts are the assistant's."""
+    if isinstance(turn["content"], str):
+        return turn
+    kinds = {"text", "redacted_thinking"}
+    if turn["role"] == "assistant":
+        kinds |= {"tool_use", "thinking"}
+    return turn | {"content": [block for block in turn["content"][:2] if block["type"] in kinds]}
+
+
+def ollama_request(body: dict[str, Any]) -> dict[str, Any]:
+    """A request of Ollama's that the schema allows, changed as `kept` does."""
+    body = {name: value for name, value in body.items() if name not in ("think", "raw")}
+    body["options"] = (body.get("options") or {}) | {"num_predict": SHORT}
+    if not body.get("logprobs"):
+        body["top_logprobs"] = None
+    if body.get("messages"):
+        body["messages"] = [*map(_turn, body["messages"][:3]), {"role": "user", "content": "Hi"}]
+    if body.get("tools"):
+        body["tools"] = [_tool(tool, number) for number, tool in enumerate(body["tools"][:2])]
+        body["format"] = None
+    if isinstance(body.get("format"), dict):
+        # A schema that can be forced: rarely by chance.
+        body["format"] = {"type": "object", "properties": {}}
+    return body
+
+
 CHANGES = {
     "/v1/chat/completions": kept,
     "/v1/completions": kept,
     "/v1/responses": response,
     "/v1/responses/input_tokens": response,
+    "/v1/messages": message,
+    "/v1/messages/count_tokens": message,
+    "/api/chat": ollama_request,
+    "/api/generate": ollama_request,
 }

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from device_runtime.api.chat_types import OF_OBJECTS, Name
+
 IGNORED = frozenset(
     {
         "billing_policy",
@@ -64,11 +66,21 @@ class TextBlockParam(_Block, frozen=True, tag="text"):
     citations: _Ignored = None
 
 
+class OnlyTextParam(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Text, where there can be no other block."""
+
+    # A field and no tag: of a struct that is alone, msgspec does not require the tag.
+    type: Literal["text"]
+    text: str
+    cache_control: _Ignored = None
+    citations: _Ignored = None
+
+
 class ToolUseBlockParam(_Block, frozen=True, tag="tool_use"):
     """A call that the assistant made."""
 
     id: Annotated[str, Meta(min_length=1)]
-    name: str
+    name: Name
     input: dict[str, Any]
     cache_control: _Ignored = None
     caller: _Ignored = None
@@ -79,7 +91,7 @@ class ToolResultBlockParam(_Block, frozen=True, tag="tool_result"):
     """The result of a call."""
 
     tool_use_id: Annotated[str, Meta(description="Id of the call that returned this result.")]
-    content: str | list[TextBlockParam] | None = None
+    content: str | list[OnlyTextParam] | None = None
     is_error: Annotated[
         bool | None, Meta(description="The call failed: the model reads `Error: ` before the text.")
     ] = None
@@ -119,9 +131,13 @@ class MessageParam(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ToolParam(msgspec.Struct, frozen=True):
     """A tool of the client; Anthropic's own tools are not supported."""
 
-    name: str
+    name: Name
     input_schema: Annotated[
-        dict[str, Any], Meta(description="JSON schema of the input, of the type `object`.")
+        dict[str, Any],
+        Meta(
+            description="JSON schema of the input, of the type `object`.",
+            extra_json_schema=OF_OBJECTS,
+        ),
     ]
     description: str | None = None
     type: Literal["custom"] | None = None
@@ -203,10 +219,13 @@ class CountTokensBody(msgspec.Struct, frozen=True, kw_only=True):
     messages: Annotated[
         list[MessageParam], Meta(min_length=1, description="The conversation, oldest first.")
     ]
-    system: Annotated[str | list[TextBlockParam] | None, Meta(description="The system prompt.")] = (
+    system: Annotated[str | list[OnlyTextParam] | None, Meta(description="The system prompt.")] = (
         None
     )
-    tools: Annotated[list[ToolParam] | None, Meta(description="Tools that may be called.")] = None
+    tools: Annotated[
+        Annotated[list[ToolParam], Meta(max_length=128)] | None,
+        Meta(description="Tools that may be called."),
+    ] = None
     tool_choice: Annotated[
         AutoChoice | AnyChoice | ToolChoiceParam | NoneChoice | None,
         Meta(description="Whether to call tools, and which; the default is `auto`."),

@@ -116,7 +116,12 @@ class _Turns:
         self.messages: list[dict[str, Any]] = []
         self.places: dict[str, str] = {}
 
-    def add(self, role: str, content: str | Sequence[bodies.BlockParam], place: str) -> None:
+    def add(
+        self,
+        role: str,
+        content: str | Sequence[bodies.BlockParam | bodies.OnlyTextParam],
+        place: str,
+    ) -> None:
         """Add a message: its results of calls become turns of their own."""
         if isinstance(content, str):
             self._text(role, content, place)
@@ -128,7 +133,7 @@ class _Turns:
                 message = f"{where} is allowed only with the role {allowed}"
                 raise ApiError(message, param=where, code="invalid_value")
             match block:
-                case bodies.TextBlockParam(text=text):
+                case bodies.TextBlockParam(text=text) | bodies.OnlyTextParam(text=text):
                     self._text(role, text, where)
                 case bodies.ThinkingBlockParam(thinking=thoughts):
                     turn = self._turn(role, where)

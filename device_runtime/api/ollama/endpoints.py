@@ -11,7 +11,7 @@ from device_runtime.api.errors import ApiError
 from device_runtime.api.fields import check_fields, convert, decode
 from device_runtime.api.generation import Endpoint, Generation, response
 from device_runtime.api.ollama import response_types as objects
-from device_runtime.api.ollama.request_types import ShowBody
+from device_runtime.api.ollama.request_types import SHOW_WITHOUT_EFFECT, ShowBody
 from device_runtime.api.ollama.requests import (
     LATEST,
     OllamaRequest,
@@ -122,7 +122,7 @@ class OllamaApi:
         fields = decode(await self._generation.body(request))
         # Older clients have another name of the field.
         fields.setdefault("model", fields.pop("name", None))
-        check_fields(fields, ShowBody, {"system": ("",), "template": ("",)})
+        check_fields(fields, ShowBody, SHOW_WITHOUT_EFFECT)
         body = convert(fields, ShowBody)
         if body.model.removesuffix(LATEST) not in self._served.models:
             raise ApiError(f"model {body.model!r} not found", status=404, param="model")

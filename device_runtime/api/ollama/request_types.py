@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from device_runtime.api.chat_types import Function, Name
+
 CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"truncate": (False,), "shift": (False,)}
 """Unsupported fields of a chat, and the values besides null that request nothing."""
 
@@ -25,6 +27,9 @@ GENERATE_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = CHAT_WITHOUT_EFFECT | {
 
 MESSAGE_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"images": ([],)}
 """The same for messages."""
+
+SHOW_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"system": ("",), "template": ("",)}
+"""The same for a request for the description of a model."""
 
 OPTIONS_IGNORED = frozenset(
     {
@@ -59,31 +64,33 @@ OPTIONS_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 """Unsupported options, and the values besides null that request nothing."""
 
 _Ignored = Annotated[Any, Meta(description="Ignored.")]
+_Share = Annotated[float, Meta(ge=0, le=1)]
+_Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
-class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class OllamaCalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A function and the arguments of its call."""
 
-    name: str
+    name: Name
     arguments: dict[str, Any]
     index: _Ignored = None
 
 
-class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class OllamaToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A call that the assistant made."""
 
-    function: CalledFunction
+    function: OllamaCalledFunction
     id: str | None = None
     type: _Ignored = None
 
 
-class ChatMessage(msgspec.Struct, frozen=True):
+class OllamaMessageParam(msgspec.Struct, frozen=True):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[OllamaToolCall] | None = None
     tool_name: Annotated[
         str | None,
         Meta(description="Only with the role `tool`: the function that returned this result."),
@@ -97,7 +104,14 @@ class ChatMessage(msgspec.Struct, frozen=True):
     ] = None
 
 
-class Options(msgspec.Struct, frozen=True):
+class OllamaTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tool; only functions are supported."""
+
+    function: Function
+    type: Literal["function"] | None = None
+
+
+class OllamaOptions(msgspec.Struct, frozen=True):
     """Options of the answer; those that the device decides itself are ignored."""
 
     num_predict: Annotated[
@@ -105,16 +119,19 @@ class Options(msgspec.Struct, frozen=True):
         Meta(description="Maximum tokens of the answer; 0 or less for as many as fit."),
     ] = None
     stop: Annotated[
-        str | list[str] | None, Meta(description="Strings before which the answer ends.")
+        Annotated[str, Meta(min_length=1)]
+        | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=4)]
+        | None,
+        Meta(description="Strings before which the answer ends."),
     ] = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    repeat_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: _Share | None = None
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    min_p: _Share | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    repeat_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +147,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
         Literal["", "json"] | dict[str, Any] | None,
         Meta(description="`json`, or a JSON schema; see docs/structured-output.md."),
     ] = None
-    options: Options | None = None
+    options: OllamaOptions | None = None
     think: Annotated[
         bool | Literal["low", "medium", "high"] | None,
         Meta(description="Whether to think first, and how much; the default is the model's own."),
@@ -141,18 +158,21 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: Annotated[
         bool | None, Meta(description="Return the log probability of each token.")
     ] = None
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[
+        Annotated[int, Meta(ge=0, le=20)] | None, Meta(description="As in a chat completion.")
+    ] = None
 
 
 class OllamaChatBody(Body, frozen=True, kw_only=True):
     """A request for a chat; without messages, the model is loaded."""
 
     messages: Annotated[
-        list[ChatMessage] | None, Meta(description="The conversation, oldest message first.")
+        list[OllamaMessageParam] | None, Meta(description="The conversation, oldest message first.")
     ] = None
-    tools: Annotated[list[dict[str, Any]] | None, Meta(description="As in a chat completion.")] = (
-        None
-    )
+    tools: Annotated[
+        Annotated[list[OllamaTool], Meta(max_length=128)] | None,
+        Meta(description="Tools that may be called."),
+    ] = None
 
 
 class OllamaGenerateBody(Body, frozen=True, kw_only=True):

@@ -19,6 +19,9 @@ LATEST = ":latest"
 LONGEST = 2**31 - 1
 """Tokens of an answer that only the context ends."""
 
+_NOTHING = bodies.OllamaMessageParam(role="user", content=".")
+"""Stands for the prompt of a request without one, whose other fields are checked all the same."""
+
 B = TypeVar("B", bound=bodies.Body)
 
 _OPTIONS = {
@@ -75,19 +78,23 @@ def parse_ollama_chat(data: bytes, served: ServedModel) -> OllamaRequest:
     for number, turn in enumerate(turns if isinstance(turns, list) else []):
         if isinstance(turn, dict):
             where = f"messages[{number}]."
-            check_fields(turn, bodies.ChatMessage, bodies.MESSAGE_WITHOUT_EFFECT, where=where)
+            check_fields(
+                turn, bodies.OllamaMessageParam, bodies.MESSAGE_WITHOUT_EFFECT, where=where
+            )
     body = _body(fields, bodies.OllamaChatBody)
-    if not body.messages:
-        return _load(body, served)
-    messages, places = _messages(body.messages)
-    tools = [{"type": "function"} | tool for tool in body.tools or ()]
+    messages, places = _messages(body.messages or [_NOTHING])
+    tools = [
+        {"type": "function", "function": msgspec.to_builtins(tool.function)}
+        for tool in body.tools or ()
+    ]
     prompt = {
         "messages": messages,
         "continue_final_message": continues(messages),
         "tools": tools,
     }
-    places["continue_final_message"] = f"messages[{len(body.messages) - 1}]"
-    return _parsed(chat_request, body, served, prompt, places)
+    places["continue_final_message"] = f"messages[{len(body.messages or ()) - 1}]"
+    parsed = _parsed(chat_request, body, served, prompt, places)
+    return parsed if body.messages else _loading(parsed, body)
 
 
 def parse_ollama_generate(data: bytes, served: ServedModel) -> OllamaRequest:
@@ -95,20 +102,21 @@ def parse_ollama_generate(data: bytes, served: ServedModel) -> OllamaRequest:
     fields = decode(data)
     check_fields(fields, bodies.OllamaGenerateBody, bodies.GENERATE_WITHOUT_EFFECT)
     body = _body(fields, bodies.OllamaGenerateBody)
-    if not body.prompt:
-        return _load(body, served)
+    prompt = body.prompt or _NOTHING.content
     if body.raw:
         for name in ("format", "system", "think"):
             if getattr(body, name):
                 raise ApiError(
                     f"raw cannot be combined with {name}", param="raw", code="unsupported_value"
                 )
-        return _parsed(completion_request, body, served, {"prompt": body.prompt}, {})
-    messages = [{"role": "user", "content": body.prompt}]
-    places = {"messages": "prompt"}
-    if body.system:
-        messages.insert(0, {"role": "system", "content": body.system})
-    return _parsed(chat_request, body, served, {"messages": messages}, places)
+        parsed = _parsed(completion_request, body, served, {"prompt": prompt}, {})
+    else:
+        messages = [{"role": "user", "content": prompt}]
+        places = {"messages": "prompt"}
+        if body.system:
+            messages.insert(0, {"role": "system", "content": body.system})
+        parsed = _parsed(chat_request, body, served, {"messages": messages}, places)
+    return parsed if body.prompt else _loading(parsed, body)
 
 
 def _body(fields: dict[str, Any], kind: type[B]) -> B:
@@ -116,7 +124,7 @@ def _body(fields: dict[str, Any], kind: type[B]) -> B:
     if isinstance(options, dict):
         check_fields(
             options,
-            bodies.Options,
+            bodies.OllamaOptions,
             bodies.OPTIONS_WITHOUT_EFFECT,
             where="options.",
             ignored=bodies.OPTIONS_IGNORED,
@@ -131,7 +139,7 @@ def _parsed(
     prompt: dict[str, Any],
     places: dict[str, str],
 ) -> OllamaRequest:
-    options = body.options or bodies.Options()
+    options = body.options or bodies.OllamaOptions()
     fields = {field: getattr(options, name) for name, field in _OPTIONS.items()}
     if options.num_predict is not None and options.num_predict <= 0:
         fields["max_tokens"] = LONGEST
@@ -153,9 +161,8 @@ def _parsed(
     return OllamaRequest(**msgspec.structs.asdict(parsed) | {"model": body.model})
 
 
-def _load(body: bodies.Body, served: ServedModel) -> OllamaRequest:
+def _loading(parsed: OllamaRequest, body: bodies.Body) -> OllamaRequest:
     """Return a request that waits until the model is loaded, and generates nothing."""
-    parsed = _parsed(completion_request, body, served, {"prompt": "."}, {})
     return msgspec.structs.replace(
         parsed,
         generation=msgspec.structs.replace(parsed.generation, counts=True),
@@ -164,7 +171,7 @@ def _load(body: bodies.Body, served: ServedModel) -> OllamaRequest:
 
 
 def _messages(
-    turns: Sequence[bodies.ChatMessage],
+    turns: Sequence[bodies.OllamaMessageParam],
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Translate messages; return them, and their places in the request by those in the result."""
     messages: list[dict[str, Any]] = []
@@ -204,7 +211,7 @@ def _messages(
     return messages, places
 
 
-def _called(turn: bodies.ChatMessage, calls: list[tuple[str, str]]) -> str:
+def _called(turn: bodies.OllamaMessageParam, calls: list[tuple[str, str]]) -> str:
     """Return the id of a result's call, and take it from the calls that have no result yet."""
     for call in calls:
         if turn.tool_call_id in (None, call[0]) and turn.tool_name in (None, call[1]):

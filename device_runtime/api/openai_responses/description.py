@@ -1,10 +1,21 @@
-"""The part of the API's document that is about the Responses API, without its paths."""
+"""The part of the API's document that is about the Responses API."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from device_runtime.api.description import (
+    GENERATING,
+    GUARDED,
+    close,
+    json_answer,
+    name_models,
+    operation,
+    ref,
+    streamed,
+    with_body,
+)
 from device_runtime.api.openai_responses.events import EVENTS
 from device_runtime.api.openai_responses.items import (
     ITEM_IGNORED,
@@ -36,7 +47,7 @@ STRUCTS: tuple[type[msgspec.Struct], ...] = (
     TokenCount,
     *EVENTS,
 )
-EXAMPLES = {
+_EXAMPLES = {
     "question": {"input": "Name the capital of France."},
     "streamed": {
         "instructions": "You are brief.",
@@ -53,7 +64,7 @@ EXAMPLES = {
         "store": False,
     },
 }
-RESPONSE_ID = {
+_RESPONSE_ID = {
     "name": "response_id",
     "in": "path",
     "required": True,
@@ -61,7 +72,61 @@ RESPONSE_ID = {
 }
 
 
-def query() -> list[dict[str, Any]]:
+def paths() -> dict[str, Any]:
+    """Describe the endpoints."""
+    return {
+        "/v1/responses": {
+            "post": with_body(
+                operation(
+                    "createResponse",
+                    "Answer a conversation, and keep the response for its next turn",
+                    streamed("ResponseObject", [event.__name__ for event in EVENTS]),
+                    GENERATING,
+                ),
+                "ResponsesBody",
+                _EXAMPLES,
+            )
+        },
+        "/v1/responses/input_tokens": {
+            "post": with_body(
+                operation(
+                    "countInputTokens",
+                    "Count the tokens of a request, without an answer",
+                    {200: json_answer("TokenCount")},
+                    GENERATING,
+                ),
+                "ResponsesBody",
+                {"question": _EXAMPLES["question"]},
+            )
+        },
+        "/v1/responses/{response_id}": {
+            "get": operation(
+                "retrieveResponse",
+                "Retrieve a response that is kept",
+                {200: json_answer("ResponseObject")},
+                (400, *GUARDED, 404),
+            ),
+            "delete": operation(
+                "deleteResponse",
+                "Delete a response that is kept",
+                {200: json_answer("DeletedResponse")},
+                (*GUARDED, 404),
+            ),
+            "parameters": [_RESPONSE_ID],
+        },
+        "/v1/responses/{response_id}/input_items": {
+            "get": operation(
+                "listInputItems",
+                "List the items that a response answers, those of earlier turns included",
+                {200: json_answer("ItemList")},
+                (400, *GUARDED, 404),
+            ),
+            "parameters": [_RESPONSE_ID, *_query()],
+        },
+    }
+
+
+def _query() -> list[dict[str, Any]]:
     """Return the parameters of a list of items."""
     schema = msgspec.json.schema_components([ItemQuery])[1]["ItemQuery"]
     return [
@@ -75,14 +140,14 @@ def query() -> list[dict[str, Any]]:
     ]
 
 
-def complete(schemas: dict[str, Any], close: Callable[..., None], components: str) -> None:
+def complete(schemas: dict[str, Any], models: Sequence[str]) -> None:
     """Add to the schemas what their structs do not say.
 
     Args:
         schemas: all schemas, by name.
-        close: adds fields that are ignored or restricted to a schema; see `openapi`.
-        components: what a reference to a schema begins with.
+        models: the names that a request's `model` can have.
     """
+    name_models(schemas["ResponsesBody"], models, required=False)
     close(schemas["ResponsesBody"], BODY_WITHOUT_EFFECT, ignored=BODY_IGNORED)
     close(schemas["ReasoningOptions"], REASONING_WITHOUT_EFFECT)
     close(schemas["FunctionToolOfResponses"], TOOL_WITHOUT_EFFECT, ignored=TOOL_IGNORED)
@@ -91,6 +156,4 @@ def complete(schemas: dict[str, Any], close: Callable[..., None], components: st
     for name in ("InputMessage", "ItemReference"):
         schemas[name]["properties"]["type"]["enum"].append(None)  # null means absent
     _, items = schemas["ResponsesBody"]["properties"]["input"]["anyOf"]
-    items["items"] = {
-        "anyOf": [{"$ref": components + item.__name__} for item in ITEM_TYPES.values()]
-    }
+    items["items"] = {"anyOf": [ref(item.__name__) for item in ITEM_TYPES.values()]}

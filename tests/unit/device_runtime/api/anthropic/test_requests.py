@@ -243,6 +243,7 @@ def test_counting_needs_no_limit_and_generates_nothing() -> None:
             "output_config.format.schema",
         ),
         ({"output_config": {"format": {"type": "text"}}}, "output_config.format.type: "),
+        ({"system": [{"text": "Be brief."}]}, "system[0].type is required"),
     ],
 )
 def test_refusals_name_anthropics_fields(fields: dict[str, Any], message: str) -> None:

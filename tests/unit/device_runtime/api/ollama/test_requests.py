@@ -117,6 +117,11 @@ def test_request_without_a_prompt_loads_the_model(keep_alive: Any, reason: str) 
     assert chat().done_reason is None
 
 
+def test_request_without_a_prompt_is_checked_all_the_same() -> None:
+    with pytest.raises(ApiError, match=r"tools\[0\].function.parameters must be a JSON schema"):
+        chat(messages=[], tools=[{"function": {"name": "f", "parameters": {"a": 1}}}])
+
+
 def test_results_belong_to_calls_by_id_by_name_or_by_order() -> None:
     messages = [
         USER,
@@ -254,13 +259,13 @@ def test_refusals_of_generate(fields: dict[str, Any], message: str) -> None:
     [
         (client.ChatRequest, bodies.OllamaChatBody, bodies.CHAT_WITHOUT_EFFECT),
         (client.GenerateRequest, bodies.OllamaGenerateBody, bodies.GENERATE_WITHOUT_EFFECT),
-        (ollama.Message, bodies.ChatMessage, bodies.MESSAGE_WITHOUT_EFFECT),
-        (ollama.Message.ToolCall, bodies.ToolCall, {}),
-        (ollama.Message.ToolCall.Function, bodies.CalledFunction, {}),
+        (ollama.Message, bodies.OllamaMessageParam, bodies.MESSAGE_WITHOUT_EFFECT),
+        (ollama.Message.ToolCall, bodies.OllamaToolCall, {}),
+        (ollama.Message.ToolCall.Function, bodies.OllamaCalledFunction, {}),
         (client.ShowRequest, bodies.ShowBody, {}),
         (
             ollama.Options,
-            bodies.Options,
+            bodies.OllamaOptions,
             {*bodies.OPTIONS_IGNORED, *bodies.OPTIONS_WITHOUT_EFFECT},
         ),
     ],
