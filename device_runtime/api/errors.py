@@ -1,6 +1,11 @@
 """The error of a request, as the API responds with it."""
 
+from contextvars import ContextVar
+
 from device_runtime.api.response_types import Error, ErrorFields
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Id of the request that is being answered, as in the access log; None before it is known."""
 
 
 class ApiError(Exception):

@@ -8,6 +8,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from device_runtime.api import errors
 from device_runtime.logs import event
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class AccessLog:
         state = scope.setdefault("state", {})
         fields = state.setdefault("log", {})
         number = _request_id(Headers(scope=scope))
+        errors.REQUEST_ID.set(number)
 
         async def send_and_note(message: Message) -> None:
             nonlocal status

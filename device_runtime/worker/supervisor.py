@@ -225,7 +225,7 @@ class Supervisor:
         self._wanted.set()
         late = DeadlineError(
             f"the request took more than {self._timeout_s:g} s",
-            hint="Lower max_tokens, or raise request_timeout.",
+            hint=f"{request.quicker}, or raise request_timeout.",
         )
         deadline = asyncio.get_running_loop().call_later(
             self._timeout_s, job.events.put_nowait, late

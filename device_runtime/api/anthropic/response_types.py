@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from device_runtime.api.errors import ApiError
+from device_runtime.api.errors import REQUEST_ID, ApiError
 from device_runtime.inference.engine import PromptTooLongError
 
 StopReason = Literal[
@@ -184,7 +184,10 @@ class ErrorMessage(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
     """The body of a response that is not 2xx, and the event that ends a failed answer."""
 
     error: ErrorDetail
-    request_id: str | None = None
+    request_id: Annotated[
+        str | None,
+        Meta(description="As in the header `X-Request-Id`; null if the head was not read."),
+    ] = None
 
     @classmethod
     def of(cls, error: ApiError) -> "ErrorMessage":
@@ -204,4 +207,5 @@ class ErrorMessage(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
             # In Anthropic's words: by them, clients recognize the error.
             message = f"prompt is too long: {message}"
         details = ThreadDetails() if error.param == "thread" else UNSET
-        return cls(ErrorDetail(kinds.get(error.status, kind), message, details))
+        detail = ErrorDetail(kinds.get(error.status, kind), message, details)
+        return cls(detail, REQUEST_ID.get())

@@ -153,6 +153,13 @@ async def test_texts_are_embedded_beside_an_answer() -> None:
         assert await embed(supervisor, "a", "bcd") == [fakes.vector("a"), fakes.vector("bcd")]
 
 
+async def test_embedding_that_takes_too_long_is_ended() -> None:
+    async with running(timeout_s=1) as supervisor:
+        with pytest.raises(DeadlineError) as caught:
+            await embed(supervisor, "long")
+        assert caught.value.hint == "Send fewer or shorter texts, or raise request_timeout."
+
+
 async def test_embedding_that_is_refused_or_crashes_fails_alone() -> None:
     async with running() as supervisor:
         with pytest.raises(PromptTooLongError):
@@ -226,6 +233,9 @@ async def test_request_that_takes_too_long_is_ended_and_cancelled() -> None:
         tasks = [asyncio.create_task(answer(supervisor, "long")) for _ in range(2)]
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(result) for result in results} == {DeadlineError}
+        assert {getattr(result, "hint", "") for result in results} == {
+            "Lower max_tokens, or raise request_timeout."
+        }
         await until(lambda: supervisor.running == 0)
         assert await answer(supervisor, "a") == "a "
 

@@ -10,6 +10,7 @@ from device_runtime.api.app import Api
 from device_runtime.api.served_model import ServedModel
 from device_runtime.errors import DeviceError, EngineError, ServiceError
 from device_runtime.inference.engine import PromptTooLongError
+from device_runtime.server.access_log import AccessLog
 from device_runtime.status.report import RequestStats
 from device_runtime.tools.dialect import Dialect
 from device_runtime.worker.errors import DeadlineError, QueueFullError
@@ -157,3 +158,19 @@ def test_models_as_anthropics_client_reads_them(app: App) -> None:
     assert (model["type"], model["display_name"]) == ("model", "tiny:a")
     assert model["created_at"].endswith("Z")
     assert app.ask("GET", "/v1/models").json()["object"] == "list"
+
+
+def test_errors_have_the_requests_id() -> None:
+    generator = FakeGenerator()
+    stats = RequestStats()
+    api = Api(generator, stats, lambda: runtime_status(stats), SERVED)
+    app = AccessLog(api.app())
+    refused = asgi.request(app, "POST", "/v1/messages", json=BODY | {"max_tokens": 0})
+    assert refused.json()["request_id"] == refused.headers["x-request-id"]
+    own = {"X-Request-Id": "job-7"}
+    missing = asgi.request(app, "GET", "/v1/messages/none", headers=own)
+    assert missing.json()["request_id"] == "job-7"
+    generator.late_error = EngineError("too bad")
+    failed = asgi.request(app, "POST", "/v1/messages", json=BODY | {"stream": True}, headers=own)
+    last = failed.text.strip().rpartition("data: ")[2]
+    assert json.loads(last)["request_id"] == "job-7"
