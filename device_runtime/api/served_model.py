@@ -57,6 +57,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         system_prompt: prepended to conversations without a system turn; empty for none.
         card: the model's properties.
         embedding: the embedding model beside it; None without one.
+        embedding_card: that model's properties.
     """
 
     model: str
@@ -69,6 +70,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str = ""
     card: ModelCard = ModelCard()
     embedding: Embedding | None = None
+    embedding_card: ModelCard = ModelCard()
 
     @classmethod
     def of(
@@ -114,22 +116,32 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             system_prompt=config.system_prompt(),
             reasoning=release.manifest.reasoning,
         )
-        sizes = [
-            record.size
-            for record in manifest.records
-            if record.component == "model" and not record.path.startswith(f"{EMBEDDING_FOLDER}/")
-        ]
         card = ModelCard(
             architecture=manifest.model.architecture,
             parameters=manifest.model.parameters,
             recipe=manifest.quantization.recipe,
             license=manifest.model.license,
-            size_bytes=sum(sizes),
+            size_bytes=_model_bytes(release, embedding=False),
             digest=release.digest,
             context_length=manifest.context_length,
             template=served.card.template,
         )
-        return msgspec.structs.replace(served, card=card, embedding=manifest.embedding)
+        if manifest.embedding is None:
+            return msgspec.structs.replace(served, card=card)
+        encoder = manifest.embedding.model
+        embedding_card = ModelCard(
+            architecture=encoder.architecture,
+            parameters=encoder.parameters,
+            # Of these models, builds store all weights in half precision.
+            recipe="fp16",
+            license=encoder.license,
+            size_bytes=_model_bytes(release, embedding=True),
+            digest=release.digest,
+            context_length=manifest.embedding.max_tokens,
+        )
+        return msgspec.structs.replace(
+            served, card=card, embedding=manifest.embedding, embedding_card=embedding_card
+        )
 
     @property
     def dialect_without_tools(self) -> Dialect:
@@ -150,3 +162,13 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     def all_models(self) -> tuple[str, ...]:
         """All names of models, that of the embedding model last."""
         return (*self.models, *([self.embedding.model.name] if self.embedding is not None else []))
+
+
+def _model_bytes(release: Release, *, embedding: bool) -> int:
+    """Return the size of the files of the embedding model, or of the other one."""
+    return sum(
+        record.size
+        for record in release.manifest.records
+        if record.component == "model"
+        and record.path.startswith(f"{EMBEDDING_FOLDER}/") is embedding
+    )

@@ -20,6 +20,7 @@ from device_runtime.api.ollama.requests import (
 )
 from device_runtime.api.ollama.responses import OllamaChatAnswer, OllamaGenerateAnswer
 from device_runtime.api.outcomes import ApiEndpoint
+from device_runtime.api.served_model import ModelCard
 from device_runtime.api.streaming import Frames, json_line
 from device_runtime.status.report import RuntimeStatus
 from device_runtime.worker.health import Health
@@ -88,17 +89,16 @@ class OllamaApi:
         ]
 
     async def _tags(self, request: Request) -> Response:
-        card = self._served.card
         models = [
             objects.ListedModel(
-                name=name,
-                model=name,
+                name=self._tagged(name),
+                model=self._tagged(name),
                 modified_at=self._since,
-                size=card.size_bytes,
-                digest=card.digest,
-                details=self._details(),
+                size=self._card(name).size_bytes,
+                digest=self._card(name).digest,
+                details=_details(self._card(name)),
             )
-            for name in map(self._tagged, self._served.models)
+            for name in self._served.all_models
         ]
         return response(objects.ModelTags(models))
 
@@ -112,7 +112,7 @@ class OllamaApi:
             model=name,
             size=status.worker_memory_bytes,
             digest=self._served.card.digest,
-            details=self._details(),
+            details=_details(self._served.card),
             expires_at=NEVER,
             context_length=self._served.card.context_length,
         )
@@ -124,24 +124,30 @@ class OllamaApi:
         fields.setdefault("model", fields.pop("name", None))
         check_fields(fields, ShowBody, SHOW_WITHOUT_EFFECT)
         body = convert(fields, ShowBody)
-        if body.model.removesuffix(LATEST) not in self._served.models:
+        name = body.model.removesuffix(LATEST)
+        if name not in self._served.all_models:
             raise ApiError(f"model {body.model!r} not found", status=404, param="model")
-        card = self._served.card
-        family = self._details().family
+        card = self._card(name)
+        details = _details(card)
+        info = {
+            "general.architecture": details.family,
+            "general.parameter_count": card.parameters,
+            f"{details.family}.context_length": card.context_length,
+        }
+        capabilities: list[objects.Capability] = ["completion", "tools"]
+        if self._served.reasoning is not None:
+            capabilities.append("thinking")
+        if name not in self._served.models:
+            assert self._served.embedding is not None
+            info[f"{details.family}.embedding_length"] = self._served.embedding.dimensions
+            capabilities = ["embedding"]
         shown = objects.ShownModel(
             template=card.template,
             license=card.license,
             modified_at=self._since,
-            details=self._details(),
-            model_info={
-                "general.architecture": family,
-                "general.parameter_count": card.parameters,
-                f"{family}.context_length": card.context_length,
-            },
-            capabilities=[
-                *("completion", "tools"),
-                *(["thinking"] if self._served.reasoning is not None else []),
-            ],
+            details=details,
+            model_info=info,
+            capabilities=capabilities,
         )
         return response(shown)
 
@@ -150,17 +156,21 @@ class OllamaApi:
 
     def _tagged(self, name: str) -> str:
         """Return a model's name with a tag: an adapter's name is one."""
-        return name if name != self._served.model else name + LATEST
+        return name if name in self._served.models[1:] else name + LATEST
 
-    def _details(self) -> objects.ModelDetails:
-        card = self._served.card
-        family = card.architecture.removesuffix("ForCausalLM").lower()
-        return objects.ModelDetails(
-            family=family,
-            families=[family],
-            parameter_size=_short(card.parameters),
-            quantization_level=card.recipe,
-        )
+    def _card(self, name: str) -> ModelCard:
+        served = self._served
+        return served.card if name in served.models else served.embedding_card
+
+
+def _details(card: ModelCard) -> objects.ModelDetails:
+    family = card.architecture.removesuffix("ForCausalLM").removesuffix("Model").lower()
+    return objects.ModelDetails(
+        family=family,
+        families=[family],
+        parameter_size=_short(card.parameters),
+        quantization_level=card.recipe,
+    )
 
 
 async def _unsupported(request: Request) -> Response:

@@ -14,6 +14,7 @@ from device_runtime.api.errors import ApiError
 from device_runtime.api.response_types import TokenLogprobs
 
 DoneReason = Literal["stop", "length", "load", "unload"]
+Capability = Literal["completion", "tools", "thinking", "embedding"]
 
 
 class OllamaFunction(msgspec.Struct, frozen=True):
@@ -88,11 +89,11 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
     family: Annotated[str, Meta(description="The model's architecture.")]
     families: list[str]
     parameter_size: Annotated[str, Meta(description="Number of weights; empty if not known.")]
-    quantization_level: Annotated[str, Meta(description="The recipe of the bundle.")]
+    quantization_level: Annotated[str, Meta(description="Recipe of the weights.")]
 
 
 class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model, or a model with one of its adapters."""
+    """A model, a model with one of its adapters, or the embedding model."""
 
     name: str
     model: str
@@ -137,7 +138,10 @@ class ShownModel(msgspec.Struct, frozen=True, kw_only=True):
     modified_at: datetime
     details: ModelDetails
     model_info: dict[str, Any]
-    capabilities: list[str]
+    capabilities: Annotated[
+        list[Capability],
+        Meta(description="An embedding model has `embedding` alone."),
+    ]
 
 
 class OllamaVersion(msgspec.Struct, frozen=True):

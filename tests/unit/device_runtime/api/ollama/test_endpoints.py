@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import httpx
+import msgspec
 import ollama
 import pytest
 
@@ -17,6 +18,7 @@ from device_runtime.worker.errors import QueueFullError
 from device_runtime.worker.health import Health
 from tests.support import asgi
 from tests.support.fakes import FakeGenerator, runtime_status
+from tests.unit.device_runtime.api.test_embeddings import ENCODER
 
 SERVED = ServedModel(
     model="tiny",
@@ -40,11 +42,11 @@ CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content"
 class App:
     """The application around a fake generator."""
 
-    def __init__(self) -> None:
+    def __init__(self, served: ServedModel = SERVED) -> None:
         self.generator = FakeGenerator()
         self.health = Health.READY
         self.stats = RequestStats()
-        self._app = Api(self.generator, self.stats, self.status, SERVED).app()
+        self._app = Api(self.generator, self.stats, self.status, served).app()
 
     def status(self) -> RuntimeStatus:
         return runtime_status(self.stats, self.health)
@@ -97,6 +99,24 @@ def test_models_are_listed_with_tags(app: App) -> None:
     assert listed[0].details.family == "qwen2"
     assert listed[0].details.parameter_size == "134.5M"
     assert listed[0].details.quantization_level == "int4"
+
+
+def test_embedding_model_is_listed_and_shown() -> None:
+    card = ModelCard(architecture="BertModel", recipe="fp16", size_bytes=10, context_length=8)
+    served = msgspec.structs.replace(SERVED, embedding=ENCODER, embedding_card=card)
+    app = App(served)
+    listed = ollama.ListResponse.model_validate(app.ask("GET", "/api/tags").json()).models
+    assert [(model.model, model.size) for model in listed] == [
+        *(("tiny:latest", 1000), ("tiny:a", 1000)),
+        ("mini:latest", 10),
+    ]
+    for name in ("mini", "mini:latest"):
+        answer = app.ask("POST", "/api/show", json={"model": name}).json()
+        shown = ollama.ShowResponse.model_validate(answer)
+        assert shown.capabilities == ["embedding"]
+        assert shown.modelinfo is not None
+        assert shown.modelinfo["bert.embedding_length"] == 2
+        assert shown.modelinfo["bert.context_length"] == 8
 
 
 def test_only_a_model_in_memory_is_running(app: App) -> None:
