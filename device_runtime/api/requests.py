@@ -125,7 +125,7 @@ def engine_request(
     Raises:
         ApiError: a field is invalid or not supported; the error names it.
     """
-    name = body.model or served.model
+    name = served.model if body.model is None else body.model
     if name not in served.models:
         models = ", ".join(map(repr, served.models))
         raise ApiError(
