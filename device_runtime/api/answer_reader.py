@@ -27,7 +27,9 @@ class AnswerReader:
 
     def __init__(self, tools: Tools, dialect: Dialect) -> None:
         names = [tool.name for tool in tools.tools]
-        self._calls = ToolCallParser(dialect, names, guided=True) if names else None
+        self._calls = (
+            ToolCallParser(dialect, names, guided=True, formed=tools.formed) if names else None
+        )
 
     def read(self, chunk: GenerationChunk) -> list[AnswerEvent]:
         """Return the events that are certain with this chunk."""

@@ -88,6 +88,7 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
     guidance = None
     ignored: tuple[str, ...] = ()
     if tools.tools:
+        tools = msgspec.structs.replace(tools, formed=bool(answer))
         text, ignored = grammar(served.dialect, tools, answer)
         free = not tools.required and not answer
         free_until = served.dialect.syntax.opening if free else ""

@@ -57,6 +57,8 @@ class ToolCallParser:
         names: names of the tools.
         guided: whether the answer follows a grammar of `tools.grammar`: arguments are then emitted
             as they arrive. Otherwise a call is emitted once it is complete and valid.
+        formed: whether an answer without calls has a form of its own, such as JSON: calls are then
+            the whole answer, and a marker within it is a part of its text.
         new_id: creates the id of a call.
     """
 
@@ -66,11 +68,13 @@ class ToolCallParser:
         names: Iterable[str],
         *,
         guided: bool,
+        formed: bool = False,
         new_id: Callable[[], str] = new_call_id,
     ) -> None:
         self._syntax = dialect.syntax
         self._names = frozenset(names)
         self._guided = guided
+        self._formed = formed
         self._new_id = new_id
         self._markers = (self._syntax.marker,) if self._syntax.marker else (PYTHON_TAG,)
         self._events: list[Event] = []
@@ -85,6 +89,8 @@ class ToolCallParser:
         self._has_text = False
         self._json = JsonEnd()
         self._step = self._find_marker if self._syntax.marker else self._find_start
+        if formed:
+            self._step = self._find_beginning
 
     def push(self, text: str) -> list[Event]:
         """Add the next chunk of the answer, and return the events that are certain now."""
@@ -114,6 +120,24 @@ class ToolCallParser:
         else:
             self._step = self._find_marker
         return True
+
+    def _find_beginning(self) -> bool:
+        """Decide by its beginning whether an answer that may have a form is calls."""
+        start = self._held.lstrip(SPACE)
+        if not self._ended and any(marker.startswith(start) for marker in self._markers):
+            return False
+        if start.startswith(self._markers):
+            self._step = self._find_marker
+        elif start.startswith("{") and not self._syntax.marker:
+            self._step = self._find_start
+        else:
+            self._step = self._emit_rest
+        return True
+
+    def _emit_rest(self) -> bool:
+        self._emit_text(self._held)
+        self._held = ""
+        return False
 
     def _find_marker(self) -> bool:
         """Emit text up to a marker, or up to the possible start of one."""
@@ -213,7 +237,7 @@ class ToolCallParser:
         """Emit as text what looked like a call; a call may still follow."""
         self._emit_text(self._taken)
         self._in_list = False
-        self._step = self._find_marker
+        self._step = self._emit_rest if self._formed else self._find_marker
         return True
 
     def _find_next(self) -> bool:

@@ -41,8 +41,10 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
         tools: the tools that may be called; empty if none may be.
         required: whether the answer must be one or more calls and nothing else.
         parallel: whether an answer may have several calls.
+        formed: whether an answer without calls has a form of its own, such as JSON.
     """
 
     tools: tuple[Tool, ...] = ()
     required: bool = False
     parallel: bool = True
+    formed: bool = False

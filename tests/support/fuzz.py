@@ -26,6 +26,7 @@ NOT_FLAGS: tuple[Any, ...] = ("true", "", 0, 1, 2.5, [], {})
 NOT_TEXTS: tuple[Any, ...] = (0, 1.5, True, {}, {"a": "b"})
 NOT_ROLES: tuple[Any, ...] = ("", "User", "bot", 1, None, [], {})
 NOT_CONTENTS: tuple[Any, ...] = (1, True, {}, [1], [{}], ["Hi"])
+NOT_STRINGS: tuple[Any, ...] = (1, True, {}, [], ["Hi"])
 NOT_FORMS: tuple[Any, ...] = (1, "a", [], {}, {"name": ""})
 NOT_SCHEMAS: tuple[Any, ...] = (1, "a", [], {"type": "nothing"}, {"$ref": "#/no"}, {"not": {}})
 NOT_FUNCTIONS: tuple[Any, ...] = (1, "f", [], {}, {"name": "a b"})
@@ -198,7 +199,7 @@ WRONG_OLLAMA_CHAT: dict[str, tuple[Any, ...]] = {
     "messages": (
         *(*NOT_TEXTS, "Hi", [1], ["Hi"], [None], [[]], [{}], [{"content": "Hi"}]),
         *([{"role": role, "content": "Hi"}] for role in NOT_ROLES),
-        *([{"role": "user", "content": text}] for text in (1, True, {}, [], ["Hi"])),
+        *([{"role": "user", "content": text}] for text in NOT_STRINGS),
         [{"role": "user", "content": "Hi", "images": ["x"]}],
         [{"role": "user", "content": "Hi", "tool_calls": [{}]}],
         [{"role": "user", "content": "Hi"}] * 1001,

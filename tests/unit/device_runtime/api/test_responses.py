@@ -218,6 +218,16 @@ def test_tool_calls_whole_and_in_pieces(size: int) -> None:
     assert call["function"] == {"name": "add", "arguments": '{"a": 1}'}
 
 
+def test_text_of_a_call_within_json_is_no_call() -> None:
+    text = '{"note": "<tool_call>\\n{\\"name\\": <tool_call>\n{"name": "add", "arguments": {}}"}'
+    answer = chat(parsed(tools=[TOOL], response_format={"type": "json_object"}))
+    for chunk in (GenerationChunk(text=text), end()):
+        answer.push(chunk)
+    (choice,) = answer.whole()["choices"]
+    assert choice["message"] == {"role": "assistant", "content": text, "refusal": None}
+    assert choice["finish_reason"] == "stop"
+
+
 def test_completion_whole_and_in_pieces() -> None:
     answer = completion(echo=True)
     pieces = [

@@ -27,11 +27,17 @@ SUM = '{"a": 1, "b": {"c": ["}", "\\"]"]}}'
 
 
 def read(
-    dialect: Dialect, pieces: Sequence[str], *, guided: bool = False
+    dialect: Dialect, pieces: Sequence[str], *, guided: bool = False, formed: bool = False
 ) -> tuple[str, list[tuple[str, str]]]:
     """Text and calls of an answer; checks the order of the events on the way."""
     numbers = itertools.count()
-    parser = ToolCallParser(dialect, NAMES, guided=guided, new_id=lambda: f"call_{next(numbers)}")
+    parser = ToolCallParser(
+        dialect,
+        NAMES,
+        guided=guided,
+        formed=formed,
+        new_id=lambda: f"call_{next(numbers)}",
+    )
     events = [event for piece in pieces for event in parser.push(piece)] + parser.finish()
     text = ""
     calls: list[tuple[str, str]] = []
@@ -251,6 +257,23 @@ def test_guided_answer_cut_within_arguments_keeps_what_there_is() -> None:
 def test_guided_answer_cut_after_arguments_has_no_text(rest: str) -> None:
     cut = '<tool_call>\n{"name": "add", "arguments": {}'
     assert read(HERMES, list(cut + rest), guided=True) == ("", [("add", "{}")])
+
+
+@pytest.mark.parametrize("dialect", [HERMES, LLAMA, MISTRAL, MISTRAL_ARGS, PHI4])
+def test_a_call_within_an_answer_of_a_form_is_its_text(dialect: Dialect) -> None:
+    syntax = dialect.syntax
+    call = syntax.begin + syntax.head("add") + "{}" + syntax.tail + syntax.end
+    tagged = f'<|python_tag|>{{"name": "add", "{syntax.arguments}": {{}}}}'
+    for answer in (
+        json.dumps({"note": f"as in {call} or {tagged}"}),
+        f'{{"note": "{call}"}}',
+        f'"{tagged}"',
+        "[]",
+    ):
+        for pieces in ([answer], [*answer]):
+            assert read(dialect, pieces, guided=True, formed=True) == (answer, [])
+    for pieces in ([call], [*call]):
+        assert read(dialect, pieces, guided=True, formed=True) == ("", [("add", "{}")])
 
 
 def test_text_comes_at_once_but_for_what_may_be_a_mark() -> None:
