@@ -17,10 +17,11 @@ QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/v1/status"})
 """Paths that are polled every few seconds: only failures are logged."""
 
 
-REQUEST_ID = "x-request-id"
-"""Header of each response: the client's own id of its request, or a new one."""
+REQUEST_IDS = ("x-request-id", "request-id")
+"""Headers of each response, OpenAI's and Anthropic's: the client's own id of its request, or a new
+one."""
 
-_OWN_IDS = ("x-client-request-id", REQUEST_ID)
+_OWN_IDS = ("x-client-request-id", "x-request-id")
 """Headers in which clients send an id: OpenAI's, and that of proxies."""
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -51,7 +52,8 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = number
+                headers = MutableHeaders(scope=message)
+                headers.update(dict.fromkeys(REQUEST_IDS, number))
             await send(message)
 
         try:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from device_runtime.api.errors import ApiError
 from device_runtime.api.generation import IGNORED_HEADER
 from device_runtime.api.outcomes import error_response
-from device_runtime.server.access_log import REQUEST_ID
+from device_runtime.server.access_log import REQUEST_IDS
 from device_runtime.server.api_keys import KeyRing
 
 FREE_GUESSES = 10
@@ -64,7 +64,7 @@ def protect(
             allow_origins=origins,
             allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),  # OpenAI's client in browsers sends many of its own
-            expose_headers=("Retry-After", REQUEST_ID.title(), IGNORED_HEADER),
+            expose_headers=("Retry-After", *map(str.title, REQUEST_IDS), IGNORED_HEADER),
         )
     if keys is None:
         app = RefuseForeignPages(app, origins, loopback=loopback)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from starlette.routing import Route
 
-from device_runtime.api.anthropic.requests import parse_count, parse_message
+from device_runtime.api.anthropic.requests import MessageRequest, parse_count, parse_message
 from device_runtime.api.anthropic.response_types import ErrorMessage, ModelInfo, ModelPage, Ping
 from device_runtime.api.anthropic.responses import CountAnswer, MessageAnswer
 from device_runtime.api.generation import Endpoint, Generation
@@ -15,7 +15,7 @@ from device_runtime.api.streaming import Frames, named_event
 VERSION_HEADER = "anthropic-version"
 """A header of all requests of Anthropic's clients."""
 
-MESSAGES = Endpoint(
+MESSAGES: Endpoint[MessageRequest] = Endpoint(
     label=ApiEndpoint.MESSAGES,
     prompt="messages",
     parse=parse_message,
@@ -27,7 +27,7 @@ MESSAGES = Endpoint(
         waiting=named_event(Ping()),
     ),
 )
-COUNT_TOKENS = Endpoint(
+COUNT_TOKENS: Endpoint[MessageRequest] = Endpoint(
     label=ApiEndpoint.COUNT_TOKENS, prompt="messages", parse=parse_count, answer=CountAnswer
 )
 

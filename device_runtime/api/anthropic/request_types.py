@@ -197,10 +197,16 @@ class ThinkingDisabled(_Thinking, frozen=True, tag="disabled"):
     """The model does not think."""
 
 
+_Display = Annotated[
+    Literal["summarized", "omitted"] | None,
+    Meta(description="`omitted` leaves the text of the thoughts out; they are never summarized."),
+]
+
+
 class ThinkingAdaptive(_Thinking, frozen=True, tag="adaptive"):
     """The model thinks as it does by default."""
 
-    display: _Ignored = None
+    display: _Display = None
 
 
 class ThinkingEnabled(_Thinking, frozen=True, tag="enabled"):
@@ -209,7 +215,7 @@ class ThinkingEnabled(_Thinking, frozen=True, tag="enabled"):
     budget_tokens: Annotated[
         int, Meta(ge=1, le=2**31 - 1, description="Maximum tokens of the thoughts.")
     ]
-    display: _Ignored = None
+    display: _Display = None
 
 
 class CountTokensBody(msgspec.Struct, frozen=True, kw_only=True):

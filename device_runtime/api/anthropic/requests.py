@@ -23,7 +23,17 @@ _ROLES: dict[type, str] = {
 """Roles of the messages that blocks are allowed in; others may be in all."""
 
 
-def parse_message(data: bytes, served: ServedModel) -> ParsedRequest:
+class MessageRequest(ParsedRequest, frozen=True, kw_only=True):
+    """A request, checked and translated.
+
+    Attributes:
+        shows_thoughts: whether the answer has the text of its thoughts.
+    """
+
+    shows_thoughts: bool = True
+
+
+def parse_message(data: bytes, served: ServedModel) -> MessageRequest:
     """Parse the body of a request for a message.
 
     Args:
@@ -45,7 +55,7 @@ def parse_message(data: bytes, served: ServedModel) -> ParsedRequest:
     return _parsed(body, sampling, served)
 
 
-def parse_count(data: bytes, served: ServedModel) -> ParsedRequest:
+def parse_count(data: bytes, served: ServedModel) -> MessageRequest:
     """Parse the body of a request that counts a prompt's tokens; see `parse_message`."""
     parsed = _parsed(_body(data, bodies.CountTokensBody), {}, served)
     counting = msgspec.structs.replace(parsed.generation, counts=True)
@@ -70,7 +80,7 @@ def _body(data: bytes, kind: type[B]) -> B:
 
 def _parsed(
     body: bodies.CountTokensBody, sampling: dict[str, Any], served: ServedModel
-) -> ParsedRequest:
+) -> MessageRequest:
     turns = _Turns()
     if body.system:
         turns.add("system", body.system, "system")
@@ -101,7 +111,9 @@ def _parsed(
     for number in range(len(tools)):
         places[f"tools[{number}].function"] = f"tools[{number}]"
         places[f"tools[{number}].function.parameters"] = f"tools[{number}].input_schema"
-    return translated(chat_request, fields, places, served)
+    parsed = translated(chat_request, fields, places, served)
+    display = getattr(body.thinking, "display", None)
+    return MessageRequest(**msgspec.structs.asdict(parsed), shows_thoughts=display != "omitted")
 
 
 class _Turns:

@@ -4,7 +4,7 @@ import msgspec
 
 from device_runtime.api.answer_reader import AnswerEvent, AnswerReader, Thoughts
 from device_runtime.api.anthropic import response_types as objects
-from device_runtime.api.requests import ParsedRequest
+from device_runtime.api.anthropic.requests import MessageRequest
 from device_runtime.api.response_types import ResponseMeta
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import FinishReason, GenerationChunk, Usage
@@ -20,7 +20,7 @@ class MessageAnswer:
         served: the model that answers.
     """
 
-    def __init__(self, meta: ResponseMeta, parsed: ParsedRequest, served: ServedModel) -> None:
+    def __init__(self, meta: ResponseMeta, parsed: MessageRequest, served: ServedModel) -> None:
         self._meta = meta
         self._parsed = parsed
         self._reader = AnswerReader(parsed.tools, served.dialect)
@@ -69,6 +69,8 @@ class MessageAnswer:
     def _add(self, event: AnswerEvent) -> list[msgspec.Struct]:
         """Add an event to the answer, and return it as the API sends it."""
         match event:
+            case Thoughts() if not self._parsed.shows_thoughts:
+                return self._begin_of(objects.ThinkingBlock(""))
             case Thoughts(text=text):
                 return self._continue(objects.ThinkingBlock(""), objects.ThinkingDelta(text), text)
             case Text(text=text):
@@ -85,9 +87,12 @@ class MessageAnswer:
         text: str,
     ) -> list[msgspec.Struct]:
         """Add text to the last block if it is of the same kind, else to a new one."""
+        return [*self._begin_of(block), self._delta(delta, text)]
+
+    def _begin_of(self, block: objects.TextBlock | objects.ThinkingBlock) -> list[msgspec.Struct]:
+        """Begin a block, unless the last one is of the same kind."""
         begins = not self._blocks or type(self._blocks[-1][0]) is not type(block)
-        events = self._begin_block(block) if begins else []
-        return [*events, self._delta(delta, text)]
+        return self._begin_block(block) if begins else []
 
     def _begin_block(self, block: objects.ContentBlock) -> list[msgspec.Struct]:
         events = self._end_block()
@@ -122,7 +127,7 @@ class MessageAnswer:
 class CountAnswer:
     """The number of a prompt's tokens; arguments as of `MessageAnswer`."""
 
-    def __init__(self, meta: ResponseMeta, parsed: ParsedRequest, served: ServedModel) -> None:
+    def __init__(self, meta: ResponseMeta, parsed: MessageRequest, served: ServedModel) -> None:
         self._tokens = 0
 
     def push(self, chunk: GenerationChunk) -> list[msgspec.Struct]:

@@ -166,7 +166,7 @@ def test_errors_have_the_requests_id() -> None:
     api = Api(generator, stats, lambda: runtime_status(stats), SERVED)
     app = AccessLog(api.app())
     refused = asgi.request(app, "POST", "/v1/messages", json=BODY | {"max_tokens": 0})
-    assert refused.json()["request_id"] == refused.headers["x-request-id"]
+    assert refused.json()["request_id"] == refused.headers["request-id"]
     own = {"X-Request-Id": "job-7"}
     missing = asgi.request(app, "GET", "/v1/messages/none", headers=own)
     assert missing.json()["request_id"] == "job-7"

@@ -106,6 +106,20 @@ def test_reasons_of_the_end(
     assert events[-2]["delta"] == expected
 
 
+def test_thoughts_are_left_out_if_their_display_is_omitted() -> None:
+    events, whole = pushed(
+        GenerationChunk(thoughts="H"),
+        GenerationChunk(thoughts="m"),
+        GenerationChunk(text="So."),
+        end(),
+        thinking={"type": "adaptive", "display": "omitted"},
+    )
+    assert [block["type"] for block in whole["content"]] == ["thinking", "text"]
+    assert whole["content"][0]["thinking"] == ""
+    deltas = [event["delta"]["type"] for event in events if "index" in event and "delta" in event]
+    assert deltas == ["signature_delta", "text_delta"]
+
+
 def test_thoughts_text_and_calls_are_blocks() -> None:
     call = '{"name": "add", "arguments": {"a": 1}}'
     events, whole = pushed(
