@@ -144,6 +144,11 @@ ENCODERS = (
 )  # fmt: skip
 """The encoders of embedding models, as config.json names them."""
 
+DECODERS = (
+    "Gemma3TextModel", "Qwen2ForCausalLM", "Qwen2Model", "Qwen3ForCausalLM", "Qwen3Model",
+)  # fmt: skip
+"""The decoders of embedding models, as config.json names them."""
+
 REFUSED = {
     "Gemma4ForConditionalGeneration": "the model builder supports neither the embeddings of each "
     "layer and the shared caches of Gemma 4 E2B and E4B, nor experts on a CPU in its 4 bits",

@@ -1,12 +1,13 @@
 """Embedding models: found, checked and exported for a bundle.
 
-The format is that of sentence-transformers: a Hugging Face folder with an encoder, whose
-modules.json lists what follows it: pooling, and normalization if any.
+The format is that of sentence-transformers: a Hugging Face folder with an encoder or decoder, whose
+modules.json lists what follows it: pooling, then dense layers and normalization if any.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -15,10 +16,18 @@ from packager import cache, console
 from packager.errors import ModelSourceError
 from packager.genai.folder import TOKENIZER_FACTOR
 from packager.jobs import keys
-from packager.jobs.export_encoder import GRAPH, Exported, ExportEncoder, Pooling
+from packager.jobs.export_encoder import (
+    GRAPH,
+    Activation,
+    Dense,
+    Exported,
+    ExportEncoder,
+    Pooling,
+    Step,
+)
 from packager.jobs.harness import run_job
 from packager.models import hub, packaged, stored_weights
-from packager.models.catalog import EMBEDDING_MODELS, ENCODERS
+from packager.models.catalog import DECODERS, EMBEDDING_MODELS, ENCODERS
 from packager.models.facts import model_facts
 from packager.models.folder import check_architecture, hf_files, readme_license
 from packager.models.source import ModelSource
@@ -33,8 +42,23 @@ LOADED = 3
 MAX_PARAMETERS = 1_000_000_000
 """Weights of a model whose graph is one file: protobuf ends at 2 GB."""
 
-_MODES: dict[str, Pooling] = {"cls_token": "cls", "mean_tokens": "mean", "lasttoken": "lasttoken"}
-"""Pooling by the end of its key in the configuration of sentence-transformers."""
+_MODES: dict[str, Pooling] = {
+    "cls_token": "cls",
+    "max_tokens": "max",
+    "mean_tokens": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean_tokens": "weightedmean",
+    "lasttoken": "lasttoken",
+}
+"""Pooling by the end of its key in the configuration of sentence-transformers, in the order in
+which their vectors are joined."""
+
+_DENSE = {
+    "module_input_name": "sentence_embedding",
+    "module_output_name": "sentence_embedding",
+    "use_residual": False,
+}
+"""Fields of a dense layer, and the values that are supported."""
 
 _AFTER_PADDING = ("MPNetModel", "MPNetForMaskedLM", "RobertaModel", "XLMRobertaModel")
 """Architectures whose positions begin behind the id of the padding token."""
@@ -71,15 +95,15 @@ class Encoder:
 
     Attributes:
         architecture: name of the architecture.
-        pooling: how the states of the tokens become one vector.
-        normalize: whether the vector is scaled to length 1.
+        poolings: how the states of the tokens become one vector; those of several are joined.
+        steps: what follows.
         max_tokens: longest text, tokens.
         heads: attention heads of a layer.
     """
 
     architecture: str
-    pooling: Pooling
-    normalize: bool
+    poolings: tuple[Pooling, ...]
+    steps: tuple[Step, ...]
     max_tokens: int
     heads: int
 
@@ -87,6 +111,10 @@ class Encoder:
 class _Module(msgspec.Struct):
     type: str
     path: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.type.rpartition(".")[2]
 
 
 def resolve(model: str) -> ModelSource:
@@ -131,8 +159,8 @@ def export(source: ModelSource, *, context_length: int) -> EmbeddingModel:
     max_tokens = min(encoder.max_tokens, context_length)
     job = ExportEncoder(
         source=source.path,
-        pooling=encoder.pooling,
-        normalize=encoder.normalize,
+        poolings=encoder.poolings,
+        steps=encoder.steps,
         max_tokens=max_tokens,
     )
 
@@ -181,8 +209,13 @@ def read(folder: Path, where: str) -> Encoder:
     """
     config = json_object(folder / "config.json")
     architecture = str(next(iter(config.get("architectures") or ()), ""))
-    check_architecture(architecture, where, ENCODERS)
-    _, pooling, *normalize = _modules(folder, where)
+    check_architecture(architecture, where, (*ENCODERS, *DECODERS))
+    if "AutoModel" in (config.get("auto_map") or ()):
+        raise _refused(where, "it is Python code that comes with the model (auto_map)")
+    pooling, *after = _modules(folder, where)
+    prompts = _optional(folder / "config_sentence_transformers.json")
+    if name := prompts.get("default_prompt_name"):
+        raise _refused(where, f"it puts its prompt {name!r} before each text (default_prompt_name)")
     settings = _optional(folder / "sentence_bert_config.json")
     if settings.get("do_lower_case"):
         raise _refused(where, "it converts texts to lower case (do_lower_case)")
@@ -191,8 +224,8 @@ def read(folder: Path, where: str) -> Encoder:
         positions -= _number(config, "pad_token_id", 1, where) + 1
     return Encoder(
         architecture=architecture,
-        pooling=_pooling(folder / pooling / "config.json", where),
-        normalize=bool(normalize),
+        poolings=_poolings(folder / pooling.path / "config.json", where),
+        steps=tuple(_step(folder, module, where) for module in after),
         max_tokens=min(_number(settings, "max_seq_length", positions, where), positions),
         heads=_number(config, "n_heads", _number(config, "num_attention_heads", 1, where), where),
     )
@@ -203,7 +236,14 @@ def _source(folder: Path, name: str, origin: str, license: str = "") -> ModelSou
     stored_weights.check(folder, quantized=False)
     files = hf_files(folder)
     digests = {str(path.relative_to(folder)): cache.file_digest(path) for path in files}
-    weights = (safetensors_file.tensors(path) for path in checkpoint.files(folder))
+    dense = [folder / step.folder for step in encoder.steps if step != "normalize"]
+    for layer in dense:
+        stored_weights.check(layer, quantized=False)
+    weights = (
+        safetensors_file.tensors(path)
+        for part in (folder, *dense)
+        for path in checkpoint.files(part)
+    )
     parameters = sum(tensor.elements for file in weights for tensor in file.values())
     if parameters > MAX_PARAMETERS:
         raise _refused(name, f"it has {parameters / 1e9:.1f} B weights, more than 1 B")
@@ -219,8 +259,8 @@ def _source(folder: Path, name: str, origin: str, license: str = "") -> ModelSou
     )
 
 
-def _modules(folder: Path, where: str) -> list[str]:
-    """Return the folders of the modules: of an encoder, of pooling, and of normalization if any.
+def _modules(folder: Path, where: str) -> list[_Module]:
+    """Return the modules behind the encoder: pooling, then dense layers and normalization if any.
 
     Raises:
         ModelSourceError: there is no list of modules, or it has others.
@@ -233,26 +273,53 @@ def _modules(folder: Path, where: str) -> list[str]:
             "of its tokens become one vector",
             hint=_SUPPORTED,
         ) from None
-    kinds = [module.type.rpartition(".")[2] for module in listed]
-    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+    kinds = [module.kind for module in listed]
+    if kinds[:2] != ["Transformer", "Pooling"] or not {*kinds[2:]} <= {"Dense", "Normalize"}:
         raise _refused(where, f"its modules are {', '.join(kinds)}")
     if listed[0].path:
         raise _refused(where, f"its encoder is in the folder {listed[0].path}")
-    return [module.path for module in listed]
+    return listed[1:]
 
 
-def _pooling(path: Path, where: str) -> Pooling:
+def _poolings(path: Path, where: str) -> tuple[Pooling, ...]:
     """Read how the states of the tokens become one vector.
 
     Raises:
         ModelSourceError: in a way that is not supported.
     """
     config = json_object(path)
+    if config.get("include_prompt") is False:
+        raise _refused(where, "its pooling leaves out prompts (include_prompt)")
     prefix = "pooling_mode_"
-    modes = [name.removeprefix(prefix) for name, on in config.items() if prefix in name and on]
-    if len(modes) != 1 or modes[0] not in _MODES:
-        raise _refused(where, f"its pooling is {', '.join(modes) or 'not given'}")
-    return _MODES[modes[0]]
+    on = {name.removeprefix(prefix) for name, on in config.items() if prefix in name and on}
+    known = [mode for end, mode in _MODES.items() if end in on]
+    given = config.get("pooling_mode") or [*known, *sorted(on - _MODES.keys())]
+    modes = given if isinstance(given, list) else [given]
+    if not modes or not all(mode in get_args(Pooling) for mode in modes):
+        raise _refused(where, f"its pooling is {', '.join(map(str, modes)) or 'not given'}")
+    return tuple(modes)
+
+
+def _step(folder: Path, module: _Module, where: str) -> Step:
+    """Read a step behind the pooling.
+
+    Raises:
+        ModelSourceError: it is not supported.
+    """
+    if module.kind == "Normalize":
+        return "normalize"
+    if re.fullmatch(r"\d+_Dense", module.path) is None:
+        raise _refused(where, f"it has a dense layer in the folder {module.path!r}")
+    config = json_object(folder / module.path / "config.json")
+    for name, usual in _DENSE.items():
+        if config.get(name, usual) not in (usual, None):
+            raise _refused(where, f"the {name} of {module.path} is {config[name]!r}")
+    activation = str(config.get("activation_function", "torch.nn.Tanh"))
+    package, _, name = activation.rpartition(".")
+    for known in get_args(Activation):
+        if known == name and package.startswith("torch.nn"):
+            return Dense(folder=module.path, activation=known)
+    raise _refused(where, f"the activation_function of {module.path} is {activation}")
 
 
 def _number(config: dict[str, Any], name: str, usual: int, where: str) -> int:
@@ -276,5 +343,6 @@ def _optional(path: Path) -> dict[str, Any]:
 def _refused(where: str, reason: str) -> ModelSourceError:
     return ModelSourceError(
         f"the embedding model {where} is not supported: {reason}",
-        hint="Supported are an encoder, pooling by mean, first or last token, and normalization.",
+        hint="Supported are an encoder or decoder without code of its own, pooling of its states, "
+        "dense layers and normalization.",
     )

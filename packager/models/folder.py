@@ -13,7 +13,8 @@ from packager.models.stored_weights import listing
 
 HF_FILES = (
     "*.json", "*.safetensors", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.txt",
-    "*.py", "README.md", "1_Pooling/config.json",
+    "*.py", "README.md", "1_Pooling/config.json", "*_Dense/config.json",
+    "*_Dense/model.safetensors",
 )  # fmt: skip
 """Patterns of the files of a Hugging Face folder that belong to the model; others are not read."""
 

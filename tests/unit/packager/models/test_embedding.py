@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from packager.errors import ModelSourceError
+from packager.jobs.export_encoder import Dense
 from packager.models import embedding
 from packager.models.catalog import EMBEDDING_MODELS, Wheel
 from packager.models.embedding import read
@@ -22,17 +23,37 @@ def folder(tmp_path: Path) -> Path:
 
 def test_configuration_of_sentence_transformers_is_read(folder: Path) -> None:
     encoder = read(folder, "x")
-    assert (encoder.architecture, encoder.pooling) == ("BertModel", "mean")
-    assert (encoder.normalize, encoder.max_tokens, encoder.heads) == (True, 50, 4)
+    assert (encoder.architecture, encoder.poolings) == ("BertModel", ("mean",))
+    assert (encoder.steps, encoder.max_tokens, encoder.heads) == (("normalize",), 50, 4)
+
+
+def test_dense_layers_are_read_in_their_order(tmp_path: Path) -> None:
+    layers = ((96, "linear.Identity"), (24, "activation.Tanh"))
+    folder = tiny_encoder.make(tmp_path / "m", "Gemma3TextModel", dense=layers)
+    assert read(folder, "x").steps == (
+        Dense(folder="2_Dense", activation="Identity"),
+        Dense(folder="3_Dense", activation="Tanh"),
+        "normalize",
+    )
 
 
 @pytest.mark.parametrize(
-    ("pooling", "name"), [("cls_token", "cls"), ("mean_tokens", "mean"), ("lasttoken", "lasttoken")]
+    ("pooling", "name"),
+    [
+        ("cls_token", "cls"),
+        ("max_tokens", "max"),
+        ("mean_tokens", "mean"),
+        ("mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+        ("weightedmean_tokens", "weightedmean"),
+        ("lasttoken", "lasttoken"),
+    ],
 )
 def test_each_supported_pooling_is_read(tmp_path: Path, pooling: str, name: str) -> None:
     folder = tiny_encoder.make(tmp_path / "m", pooling=pooling, normalize=False)
     encoder = read(folder, "x")
-    assert (encoder.pooling, encoder.normalize) == (name, False)
+    assert (encoder.poolings, encoder.steps) == ((name,), ())
+    write(folder, "1_Pooling/config.json", {"pooling_mode": name})
+    assert read(folder, "x").poolings == (name,)
 
 
 @pytest.mark.parametrize(
@@ -68,9 +89,9 @@ def spoil(name: str, content: object) -> Callable[[Path], None]:
         (
             spoil(
                 "modules.json",
-                [{"type": f"a.{kind}"} for kind in ("Transformer", "Pooling", "Dense")],
+                [{"type": f"a.{kind}"} for kind in ("Transformer", "Pooling", "LSTM")],
             ),
-            "its modules are Transformer, Pooling, Dense",
+            "its modules are Transformer, Pooling, LSTM",
         ),
         (
             spoil("modules.json", [{"type": "Transformer", "path": "0_T"}, {"type": "Pooling"}]),
@@ -78,16 +99,30 @@ def spoil(name: str, content: object) -> Callable[[Path], None]:
         ),
         (lambda folder: (folder / "1_Pooling/config.json").unlink(), "cannot be read"),
         (
-            spoil("1_Pooling/config.json", {"pooling_mode_max_tokens": True}),
-            "pooling is max_tokens",
+            spoil("1_Pooling/config.json", {"pooling_mode_median_tokens": True}),
+            "pooling is median_tokens",
+        ),
+        (spoil("1_Pooling/config.json", {"pooling_mode": "median"}), "pooling is median"),
+        (spoil("1_Pooling/config.json", {"pooling_mode": [{}]}), "pooling is {}"),
+        (
+            spoil("1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False}),
+            "leaves out prompts (include_prompt)",
         ),
         (spoil("1_Pooling/config.json", {}), "pooling is not given"),
         (
             spoil(
                 "1_Pooling/config.json",
-                {"pooling_mode_cls_token": 1, "pooling_mode_mean_tokens": 1},
+                {"pooling_mode_mean_tokens": 1, "pooling_mode_median_tokens": 1},
             ),
-            "pooling is cls_token, mean_tokens",
+            "pooling is mean, median_tokens",
+        ),
+        (
+            spoil("config_sentence_transformers.json", {"default_prompt_name": "query"}),
+            "puts its prompt 'query' before each text",
+        ),
+        (
+            lambda folder: change(folder, "config.json", auto_map={"AutoModel": "m.Model"}),
+            "Python code that comes with the model",
         ),
         (spoil("sentence_bert_config.json", {"do_lower_case": True}), "do_lower_case"),
         (
@@ -111,6 +146,50 @@ def test_folder_that_is_not_supported_is_refused(
     assert words in refused(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            lambda folder: change(folder, "2_Dense/config.json", use_residual=True),
+            "use_residual of 2_Dense is True",
+        ),
+        (
+            lambda folder: change(folder, "2_Dense/config.json", module_input_name="tokens"),
+            "module_input_name of 2_Dense is 'tokens'",
+        ),
+        (
+            lambda folder: change(folder, "2_Dense/config.json", activation_function="my.Tanh"),
+            "activation_function of 2_Dense is my.Tanh",
+        ),
+        (
+            lambda folder: change(
+                folder, "2_Dense/config.json", activation_function="torch.nn.Cat"
+            ),
+            "activation_function of 2_Dense is torch.nn.Cat",
+        ),
+        (
+            spoil(
+                "modules.json",
+                [
+                    {"type": "Transformer"},
+                    {"type": "Pooling", "path": "1_Pooling"},
+                    {"type": "Dense", "path": "../2"},
+                ],
+            ),
+            "dense layer in the folder '../2'",
+        ),
+        (lambda folder: (folder / "2_Dense/config.json").unlink(), "cannot be read"),
+        (lambda folder: (folder / "2_Dense/model.safetensors").unlink(), "2_Dense has a config"),
+    ],
+)
+def test_dense_layer_that_is_not_supported_is_refused(
+    tmp_path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    folder = tiny_encoder.make(tmp_path / "m", dense=((24, "activation.Tanh"),))
+    damage(folder)
+    assert words in refused(str(folder))
+
+
 def test_model_that_is_too_large_for_one_file_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,9 +202,10 @@ def test_name_of_nothing_is_refused(name: str) -> None:
     assert "no such embedding model" in refused(name)
 
 
-def test_model_of_the_hub_comes_with_its_pooling(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_model_of_the_hub_comes_with_its_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder = tiny_encoder.make(tmp_path / "tiny-encoder", dense=((24, "activation.Tanh"),))
     with hub.serving(folder) as served:
         served.files["onnx/model.onnx"] = b"x"
         monkeypatch.setenv("HF_ENDPOINT", served.url)
