@@ -8,9 +8,9 @@ here, so nothing is fetched: 100 multiple-choice items (which of four endings be
 beginning of a sentence), 8 passages whose log-likelihood is asked for, and 20 sums that the model
 answers greedily, until a stop string.
 
-Prints one JSON object: for each way to run the harness its own scores and its seconds; for those on
-the server also the log-likelihoods (a choice's or a passage's) and texts that it shares with
-transformers, and the largest distance between two log-likelihoods.
+Prints one JSON object: for each way to run the harness its own scores and its seconds, loading
+included; for those on the server also how many texts are those of transformers, and the largest
+distance between the two log-likelihoods of a choice and of a passage.
 """
 
 import json
@@ -62,12 +62,13 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 COMPLETIONS = {
-    "ids": "num_concurrent=1",
-    "ids, batches of 4, 4 requests at once": "batch_size=4,num_concurrent=4",
-    "texts": "tokenized_requests=False",
-    "texts, batches of 4, 4 requests at once": "tokenized_requests=False,batch_size=4,"
-    "num_concurrent=4",
+    "ids": ("tokenized_requests=True,num_concurrent=1", "1"),
+    "ids, batches of 4, 4 requests at once": ("tokenized_requests=True,num_concurrent=4", "4"),
+    "texts": ("tokenized_requests=False,num_concurrent=1", "1"),
+    "texts, batches of 4, 4 requests at once": ("tokenized_requests=False,num_concurrent=4", "4"),
 }
+"""Arguments of `local-completions`, and the size of its batches."""
+
 CHATS = {"chat": "num_concurrent=1", "chat, 4 requests at once": "num_concurrent=4"}
 
 
@@ -151,47 +152,48 @@ class Harness:
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(self._tasks / "home")},
             )
-            (report,) = Path(output).rglob("results_*.json")
-            results = json.loads(report.read_text(encoding="utf-8"))
-            answers = {
-                (name, sample["doc_id"]): [answer for (answer,) in sample["resps"]]
-                for name in names.split(",")
-                for path in Path(output).rglob(f"samples_{name}_*.jsonl")
-                for sample in map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            }
-        scores = {
-            metric.removesuffix(",none"): value
-            for name in names.split(",")
-            for metric, value in results["results"][name].items()
-            if metric.endswith(",none") and "stderr" not in metric
-        }
-        return Run(
-            scores={**scores, "seconds": round(float(results["total_evaluation_time_seconds"]), 1)},
-            logprobs={
-                # A choice has also whether it is what greedy decoding would write.
-                item: [float(score[0] if isinstance(score, list) else score) for score in answer]
-                for item, answer in answers.items()
-                if item[0] != "sums"
-            },
-            texts={item: answer[0] for item, answer in answers.items() if item[0] == "sums"},
-        )
+            return read(Path(output), names)
+
+
+def read(output: Path, names: str) -> Run:
+    """Read what the harness wrote about these tasks."""
+    (report,) = output.rglob("results_*.json")
+    results = json.loads(report.read_text(encoding="utf-8"))
+    scores = {
+        metric.removesuffix(",none"): round(value, 4)
+        for name in names.split(",")
+        for metric, value in results["results"][name].items()
+        if metric.endswith(",none") and "stderr" not in metric
+    }
+    answers = {
+        (name, sample["doc_id"]): [answer for (answer,) in sample["resps"]]
+        for name in names.split(",")
+        for path in output.rglob(f"samples_{name}_*.jsonl")
+        for sample in map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    }
+    return Run(
+        scores={**scores, "seconds": round(float(results["total_evaluation_time_seconds"]), 1)},
+        logprobs={
+            # Of a choice it also says whether greedy decoding gives the same.
+            item: [float(score[0] if isinstance(score, list) else score) for score in answer]
+            for item, answer in answers.items()
+            if item[0] != "sums"
+        },
+        texts={item: answer[0] for item, answer in answers.items() if item[0] == "sums"},
+    )
 
 
 def compare(run: Run, reference: Run) -> dict[str, Any]:
     """Compare a run with that of transformers, item by item."""
     assert run.logprobs.keys() == reference.logprobs.keys()
     assert run.texts.keys() == reference.texts.keys()
-    distances = [
-        abs(own - other)
-        for item, scores in run.logprobs.items()
-        for own, other in zip(scores, reference.logprobs[item], strict=True)
-    ]
     equal = sum(text == reference.texts[item] for item, text in run.texts.items())
-    figures: dict[str, Any] = {**run.scores, "texts": len(run.texts), "equal_texts": equal}
-    if distances:
-        figures["log_likelihoods"] = len(distances)
-        figures["largest_distance"] = float(f"{max(distances):.2g}")
-    return figures
+    distances: dict[str, float] = {}
+    for (task, number), scores in run.logprobs.items():
+        for own, other in zip(scores, reference.logprobs[task, number], strict=True):
+            distances[task] = max(distances.get(task, 0.0), round(abs(own - other), 5))
+    figures: dict[str, Any] = {**run.scores, "equal_texts": f"{equal} of {len(run.texts)}"}
+    return figures | ({"largest_distance": distances} if distances else {})
 
 
 def main() -> None:
@@ -207,10 +209,10 @@ def main() -> None:
         torch = ("hf", f"pretrained={folder},dtype=float32", "--device", "cpu")
         reference = harness.run(",".join(TASKS), *torch)
         figures["transformers"] = reference.scores
-        for name, arguments in COMPLETIONS.items():
+        for name, (arguments, batch) in COMPLETIONS.items():
             arguments = f"{address}/completions,tokenizer_backend=huggingface,{arguments}"
-            run = harness.run(",".join(TASKS), "local-completions", arguments)
-            figures[name] = compare(run, reference)
+            options = ("local-completions", arguments, "--batch_size", batch)
+            figures[name] = compare(harness.run(",".join(TASKS), *options), reference)
         reference = harness.run("sums", *torch, "--apply_chat_template")
         figures["transformers, chat"] = reference.scores
         for name, arguments in CHATS.items():
