@@ -1,12 +1,12 @@
 """Compare lm-evaluation-harness on a server and on transformers, with the same weights:
 
-    python -m scripts.lm_eval BUNDLE.epk HF_FOLDER LM_EVAL
+    python -m scripts.lm_eval BUNDLE.epk MODEL LM_EVAL
 
-The bundle is a build of the Hugging Face folder with `--recipe fp32`, LM_EVAL the harness's program
-in an environment of its own (`pip install 'lm_eval[api]' torch transformers`). The tasks are made
-here, so nothing is fetched: 100 multiple-choice items (which of four endings belongs to the
-beginning of a sentence), 8 passages whose log-likelihood is asked for, and 20 sums that the model
-answers greedily, until a stop string.
+The bundle is a build of MODEL (as `edgepack build --model` has it) with `--recipe fp32`, LM_EVAL
+the harness's program in its own environment (`pip install 'lm_eval[api]' torch transformers`).
+The tasks are made here, so nothing is fetched: 100 multiple-choice items (which of four endings
+belongs to the beginning of a sentence), 8 passages whose log-likelihood is asked for, and 20 sums
+that the model answers greedily, until a stop string.
 
 Prints one JSON object: for each way to run the harness its own scores and its seconds, loading
 included; for those on the server also how many texts are those of transformers, and the largest
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from packager import console, launch
+from packager.models.source import as_hf_folder, resolve
 from tests.support.serving import Serving
 
 ITEMS, PASSAGES, SUMS = 100, 8, 20
@@ -51,7 +52,8 @@ TASKS: dict[str, dict[str, Any]] = {
         "output_type": "generate_until",
         "doc_to_text": "Question: What is 2 plus 3?\nAnswer: 2 plus 3 is 5.\n\n"
         "Question: What is {{a}} plus {{b}}?\nAnswer:",
-        "doc_to_target": " {{a}} plus {{b}} is {{a + b}}.",
+        "doc_to_target": "{{a}} plus {{b}} is {{a + b}}.",
+        "filter_list": [{"name": "none", "filter": [{"function": "remove_whitespace"}]}],
         "generation_kwargs": {
             "until": ["\n\n", "Question:", "Answer:", "</s>", "\nThe"],
             "max_gen_toks": 40,
@@ -199,7 +201,8 @@ def compare(run: Run, reference: Run) -> dict[str, Any]:
 def main() -> None:
     """Print the figures."""
     release = launch.release_of(Path(sys.argv[1]))
-    folder, program = sys.argv[2:]
+    folder = as_hf_folder(resolve(sys.argv[2]))
+    program = sys.argv[3]
     with tempfile.TemporaryDirectory() as tasks, Serving(release.folder) as serving:
         write_tasks(Path(tasks))
         harness = Harness(program, Path(tasks))
