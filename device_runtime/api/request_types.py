@@ -24,6 +24,9 @@ IGNORED = frozenset(
 STREAM_OPTIONS_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"include_obfuscation": (False,)}
 """Unsupported options of a stream, and the values besides null that request nothing."""
 
+MAX_STOPS = 16
+"""Most stop strings of a request: OpenAI's clients send four at most, evaluations more."""
+
 _TokenId = Annotated[str, Meta(pattern=r"^[0-9]{1,9}(?!\n)$")]
 Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -110,7 +113,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     stop: Annotated[
         Annotated[str, Meta(min_length=1)]
-        | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=4)]
+        | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=MAX_STOPS)]
         | None,
         Meta(description="Strings before which the answer ends."),
     ] = None

@@ -177,6 +177,36 @@ def test_requests_of_lm_evaluation_harness(server: Serving, reference: Any) -> N
         assert len(choice["logprobs"]["token_logprobs"]) == len(prompt) + 1
 
 
+def test_texts_of_lm_evaluation_harness_score_as_their_ids(server: Serving, tiny_hf: Path) -> None:
+    """Its `tokenized_requests=False`; for a perplexity, the text begins with a special token."""
+    from transformers import AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(tiny_hf)("<|endoftext|>Paris, été").input_ids
+    assert ids[0] == 0
+    fields = {"temperature": 0, "max_tokens": 1, "logprobs": 1, "seed": 1234, "echo": True}
+    prompts: tuple[Any, ...] = ("<|endoftext|>Paris, été", ["<|endoftext|>Paris, été"], [ids])
+    answers = [post(server, prompt=prompt, **fields)["choices"] for prompt in prompts]
+    scores = [choice["logprobs"]["token_logprobs"] for (choice,) in answers]
+    assert scores[0] == scores[1] == scores[2]
+    assert len(scores[0]) == len(ids) + 1
+
+
+def test_answers_to_lm_evaluation_harness_end_before_any_of_its_stop_strings(
+    server: Serving,
+) -> None:
+    """Its `generate_until`: a task's strings, more than OpenAI's four, and the end token's."""
+    ids = [[3 + byte for byte in text.encode()] for text in ("Paris is", "Rome")]
+    fields: dict[str, Any] = {"temperature": 0, "max_tokens": 20, "seed": 1234}
+    unbound = [choice["text"] for choice in post(server, prompt=ids, **fields)["choices"]]
+    stop = ["\n\n", "Question:", "Answer:", "</s>", unbound[0][5:8], "<|im_end|>"]
+    bound = post(server, prompt=ids, stop=stop, **fields)["choices"]
+    assert [choice["index"] for choice in bound] == [0, 1]
+    assert [choice["text"] for choice in bound] == [
+        text.partition(unbound[0][5:8])[0] for text in unbound
+    ]
+    assert bound[0]["finish_reason"] == "stop"
+
+
 def test_openai_client_streams_several_prompts(server: Serving) -> None:
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=60)
     options: dict[str, Any] = {"model": "tiny", "max_tokens": 3, "echo": True, "logprobs": 1}

@@ -45,7 +45,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "stream": NOT_FLAGS,
     "stream_options": ("x", 1, [], {"include_usage": 1}, {"other": True}),
     "logit_bias": (1, "a", [], {"a": 1}, {"-1": 1}, {"1.5": 1}, {"1": 101}, {"1": "a"}, {"": 0}),
-    "stop": (*NOT_TEXTS, "", [""], [1], ["a", "b", "c", "d", "e"]),
+    "stop": (*NOT_TEXTS, "", [""], [1], ["a"] * 17),
     "model": (*NOT_TEXTS, [], "gpt-unknown", "tiny:nobody", "a" * 5000, "\x00"),
 }
 WRONG_CHAT: dict[str, tuple[Any, ...]] = {

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from device_runtime.api.chat_types import OF_OBJECTS, Name
+from device_runtime.api.request_types import MAX_STOPS
 
 IGNORED = frozenset(
     {
@@ -255,7 +256,7 @@ class MessagesBody(CountTokensBody, frozen=True, kw_only=True):
     ]
     stream: Annotated[bool | None, Meta(description="Stream the answer as events.")] = None
     stop_sequences: Annotated[
-        Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=4)] | None,
+        Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=MAX_STOPS)] | None,
         Meta(description="Texts before which the answer ends."),
     ] = None
     temperature: Annotated[

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from device_runtime.api.chat_types import Function, Name
+from device_runtime.api.request_types import MAX_STOPS
 
 CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"truncate": (False,), "shift": (False,)}
 """Unsupported fields of a chat, and the values besides null that request nothing."""
@@ -120,7 +121,7 @@ class OllamaOptions(msgspec.Struct, frozen=True):
     ] = None
     stop: Annotated[
         Annotated[str, Meta(min_length=1)]
-        | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=4)]
+        | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=MAX_STOPS)]
         | None,
         Meta(description="Strings before which the answer ends."),
     ] = None
