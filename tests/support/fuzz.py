@@ -171,7 +171,7 @@ WRONG_COUNT: dict[str, tuple[Any, ...]] = {
 }
 WRONG_MESSAGE: dict[str, tuple[Any, ...]] = {
     "max_tokens": (*NOT_LENGTHS, None, 0),
-    "stop_sequences": (*NOT_TEXTS, "x", [""], [1], ["a", "b", "c", "d", "e"]),
+    "stop_sequences": (*NOT_TEXTS, "x", [""], [1], ["a"] * 17),
     "stream": NOT_FLAGS,
     "temperature": (*NOT_NUMBERS, -0.1, 1.1),
     "top_p": WRONG["top_p"],
