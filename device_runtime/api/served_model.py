@@ -129,15 +129,19 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         if manifest.embedding is None:
             return msgspec.structs.replace(served, card=card)
         encoder = manifest.embedding.model
-        embedding_card = ModelCard(
-            architecture=encoder.architecture,
-            parameters=encoder.parameters,
-            # Of these models, builds store all weights in half precision.
-            recipe="fp16",
-            license=encoder.license,
-            size_bytes=_model_bytes(release, embedding=True),
-            digest=release.digest,
-            context_length=manifest.embedding.max_tokens,
+        embedding_card = (
+            card
+            if manifest.embedding.hidden_states
+            else ModelCard(
+                architecture=encoder.architecture,
+                parameters=encoder.parameters,
+                # Of these models, builds store all weights in half precision.
+                recipe="fp16",
+                license=encoder.license,
+                size_bytes=_model_bytes(release, embedding=True),
+                digest=release.digest,
+                context_length=manifest.embedding.max_tokens,
+            )
         )
         return msgspec.structs.replace(
             served, card=card, embedding=manifest.embedding, embedding_card=embedding_card
