@@ -1,5 +1,6 @@
 """The build of a bundle, step by step."""
 
+import dataclasses
 import platform
 import re
 from pathlib import Path
@@ -24,6 +25,7 @@ from packager.evaluation import texts
 from packager.genai.folder import component
 from packager.genai.weight_files import weight_files
 from packager.models import chat_template, embedding, tokenizers
+from packager.models.catalog import CHAT
 from packager.models.embedding import EmbeddingModel
 from packager.models.facts import model_facts
 from packager.models.source import ModelSource, check_weights, hf_folder, must_convert, resolve
@@ -57,7 +59,9 @@ def build(request: BuildRequest) -> BuildResult:
         if not folder.exists():
             plan.check(texts.conversion(source), f"converting {source.name}")
     tokenizer = tokenizers.check(source, trust_remote_code=request.trust_remote_code)
-    embedder = _embedding(request, source) if request.embedding_model is not None else None
+    embedder = None
+    if request.embedding_model not in (None, CHAT):
+        embedder = _embedding(request, source)
     with console.scheduled(Schedule()):
         return _bundle(request, source, tokenizer, embedder)
 
@@ -91,6 +95,11 @@ def _bundle(
         )
     runtime, parts = frozen.result()
     model = quantized.choice.chosen
+    if request.embedding_model == CHAT:
+        embedder = embedding.of_chat_model(
+            source, model.folder, model.digest, context_length=model.context_length
+        )
+        model = dataclasses.replace(model, folder=embedder.folder, digest=embedder.digest)
     memory = model.memory_bytes + (embedder.facts.memory_bytes if embedder is not None else 0)
     budget = profile.memory_budget_mb << 20
     if memory > budget >= model.memory_bytes and not request.allow_quality_loss:
@@ -109,7 +118,7 @@ def _bundle(
             component,
             weight_files(model.folder),
         )
-        if embedder is not None:
+        if embedder is not None and not embedder.facts.hidden_states:
             parts += bundle.pack(
                 tree.read(embedder.folder),
                 schema.EMBEDDING_FOLDER,
@@ -118,7 +127,9 @@ def _bundle(
                 [embedder.graph],
             )
     facts = model_facts(source)
-    models = [facts, *([embedder.facts.model] if embedder is not None else [])]
+    models = [facts]
+    if embedder is not None and not embedder.facts.hidden_states:
+        models.append(embedder.facts.model)
     bom = sbom.render(identity, request.version, models, runtime.packages if runtime else ())
     manifest = Manifest(
         format=schema.FORMAT,

@@ -27,7 +27,7 @@ class BuildRequest:
         sequence: number that grows with each release of the bundle.
         adapter: folder of a LoRA adapter to merge into the model; None for no adapter.
         embedding_model: catalog name, hub id or folder of an embedding model to put beside the
-            model; None for none.
+            model, or `chat` for the model's own hidden states; None for none.
         chat_template: file with the chat template to use instead of the model's own; None for that.
         trust_remote_code: run Python code that comes with the model.
         signers: keys to sign the bundle with; none for an unsigned one.

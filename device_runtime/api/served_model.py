@@ -126,21 +126,22 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             context_length=manifest.context_length,
             template=served.card.template,
         )
-        if manifest.embedding is None:
-            return msgspec.structs.replace(served, card=card)
-        encoder = manifest.embedding.model
-        embedding_card = ModelCard(
-            architecture=encoder.architecture,
-            parameters=encoder.parameters,
-            # Of these models, builds store all weights in half precision.
-            recipe="fp16",
-            license=encoder.license,
-            size_bytes=_model_bytes(release, embedding=True),
-            digest=release.digest,
-            context_length=manifest.embedding.max_tokens,
-        )
+        described, embedding_card = manifest.embedding, ModelCard()
+        if described is not None and described.hidden_states:
+            embedding_card = card
+        elif described is not None:
+            embedding_card = ModelCard(
+                architecture=described.model.architecture,
+                parameters=described.model.parameters,
+                # Of these models, builds store all weights in half precision.
+                recipe="fp16",
+                license=described.model.license,
+                size_bytes=_model_bytes(release, embedding=True),
+                digest=release.digest,
+                context_length=described.max_tokens,
+            )
         return msgspec.structs.replace(
-            served, card=card, embedding=manifest.embedding, embedding_card=embedding_card
+            served, card=card, embedding=described, embedding_card=embedding_card
         )
 
     @property

@@ -115,8 +115,12 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     license: Line
 
 
+HIDDEN_STATES = "hidden_states"
+"""Output of a graph with the last hidden states, float32 [batch, tokens, width]."""
+
+
 class Embedding(Struct, frozen=True, kw_only=True):
-    """An embedding model beside the model that answers.
+    """An embedding model beside the model that answers, or that model itself.
 
     Attributes:
         model: the model.
@@ -124,6 +128,8 @@ class Embedding(Struct, frozen=True, kw_only=True):
         vocabulary: number of tokens that it knows.
         max_tokens: longest text, tokens.
         memory_bytes: estimate of the resident memory that it adds, bytes.
+        hidden_states: whether the vectors are means of the hidden states of the model that answers,
+            which its graph gives as `HIDDEN_STATES`; then there are no files of an embedding model.
     """
 
     model: ModelFacts
@@ -131,6 +137,7 @@ class Embedding(Struct, frozen=True, kw_only=True):
     vocabulary: fields.Vocabulary
     max_tokens: fields.ContextLength
     memory_bytes: fields.Bytes
+    hidden_states: bool = False
 
 
 class Settings(Struct, frozen=True, kw_only=True):

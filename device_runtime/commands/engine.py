@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from device_runtime import memory
 from device_runtime.bundle import requirements
+from device_runtime.bundle.manifest import HIDDEN_STATES
 from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import EngineError, ResourceError
@@ -16,8 +17,8 @@ from device_runtime.processor import Processor, cores, gpu_graphs, prefer_system
 from device_runtime.update.target import Target
 
 if TYPE_CHECKING:
+    from device_runtime.inference.embedding import Embedder
     from device_runtime.inference.genai_engine import GenAIEngine
-    from device_runtime.inference.onnx_embedder import OnnxEmbedder
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +72,23 @@ def load_engine(
     return load(processors[-1])
 
 
-def embedder_of(release: Release, config: RuntimeConfig) -> "OnnxEmbedder | None":
-    """Return a release's embedding model, which is not loaded yet; None without one."""
+def embedder_of(
+    release: Release, config: RuntimeConfig, engine: "GenAIEngine"
+) -> "Embedder | None":
+    """Return a release's embedding model, which is not loaded yet; None without one.
+
+    Args:
+        release: the release.
+        config: configuration, of which `threads` applies.
+        engine: the model that answers.
+    """
     from device_runtime.inference.onnx_embedder import OnnxEmbedder
 
     described = release.manifest.embedding
     if described is None:
         return None
+    if described.hidden_states:
+        return engine.embedder(HIDDEN_STATES)
     return OnnxEmbedder(
         release.embedding_folder,
         dimensions=described.dimensions,

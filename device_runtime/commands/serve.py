@@ -87,6 +87,6 @@ def worker(parent: int, release: Path, threads: int, kv_cache_mib: int, processo
         opened = open_or_own(release)
         config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)
         engine = load_engine(opened, config, Processor(processor))
-        return engine, embedder_of(opened, config)
+        return engine, embedder_of(opened, config, engine)
 
     return process.run(load, parent)

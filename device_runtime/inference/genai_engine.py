@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from device_runtime import memory
-from device_runtime.errors import EngineError, RequestError
+from device_runtime.errors import RequestError
 from device_runtime.inference.answer_text import AnswerText
 from device_runtime.inference.echo import Echo, token_logprob
 from device_runtime.inference.engine import (
@@ -20,7 +20,8 @@ from device_runtime.inference.engine import (
     TokenLogprob,
     UnknownTokenError,
 )
-from device_runtime.inference.genai_model import ENGINE_HINT, GenAIModel, first_line
+from device_runtime.inference.genai_model import GenAIModel, failure
+from device_runtime.inference.hidden_states import HiddenStatesEmbedder
 from device_runtime.inference.job import Job, end
 from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, SlotKey, Tokens, step
 from device_runtime.inference.piece import Piece
@@ -31,10 +32,6 @@ from device_runtime.memory import PROMPT_STEP
 from device_runtime.processor import Processor
 
 log = logging.getLogger(__name__)
-
-LONG_ROPE_FROM = 4096
-"""Tokens beyond which Phi-3.5 uses its long rotary factors, for earlier positions as well: a
-longer prompt must be prefilled at once, so that no cached position has short factors."""
 
 MEMORY_HINT = "Lower max_tokens, or stop other programs on the device."
 
@@ -99,11 +96,7 @@ class GenAIEngine:
         try:
             yield from self._prompts(request, cancelled)
         except (RuntimeError, FloatingPointError, MemoryError) as error:
-            if memory.is_short(error):
-                raise NoMemoryNowError(
-                    f"the device ran out of memory: {first_line(error)}", hint=MEMORY_HINT
-                ) from None
-            raise EngineError(f"the model failed: {first_line(error)}", hint=ENGINE_HINT) from None
+            raise failure(error, MEMORY_HINT) from None
 
     def _prompts(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
@@ -146,6 +139,13 @@ class GenAIEngine:
             reason = yield from self._run(job)
             if reason is FinishReason.CANCELLED:
                 return
+
+    def embedder(self, output: str) -> HiddenStatesEmbedder:
+        """Return an embedder of the hidden states in an output of the graph.
+
+        It takes its KV caches from the same memory as answers.
+        """
+        return HiddenStatesEmbedder(self._model, self._cache, output)
 
     def warm(self, system: str) -> None:
         """See `Engine.warm`."""
@@ -216,7 +216,7 @@ class GenAIEngine:
 
     def _stands_alone(self, request: GenerationRequest, length: int) -> bool:
         """Return whether a request needs a KV cache that no other request shares."""
-        return request.num_beams > 1 or (self._model.long_rope and length > LONG_ROPE_FROM)
+        return request.num_beams > 1 or self._model.at_once(length)
 
     def _slot(
         self, request: GenerationRequest, prompt: Tokens, length: int, key: SlotKey

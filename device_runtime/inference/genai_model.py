@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 
 from device_runtime import memory
-from device_runtime.errors import EngineError, RequestError
+from device_runtime.errors import DeviceError, EngineError, RequestError
 from device_runtime.inference.engine import (
     GenerationRequest,
+    NoMemoryNowError,
     Prompt,
     PromptTooLongError,
     TokenIds,
@@ -44,6 +45,10 @@ PROMPT_END = 96
 MIN_CAPACITY = 8
 """Smallest capacity of a KV cache, tokens; enough for the first run."""
 
+LONG_ROPE_FROM = 4096
+"""Tokens beyond which Phi-3.5 uses its long rotary factors, for earlier positions as well: a
+longer prompt must be prefilled at once, so that no cached position has short factors."""
+
 ENGINE_HINT = "edgepack-runtime doctor reports what is missing or damaged."
 
 
@@ -60,7 +65,6 @@ class GenAIModel:
         state_bytes: size of the states of layers that have one instead of a KV cache, with a
             snapshot of it if the model needs one.
         snapshots: True if the model rewinds only to where a snapshot of its state was taken.
-        long_rope: True if the model has other rotary factors for long texts (LongRoPE).
         tokenizer: the model's tokenizer.
         vocabulary: size of the vocabulary, tokens.
     """
@@ -109,8 +113,12 @@ class GenAIModel:
             raise EngineError(f"{problem}: {first_line(error)}", hint=ENGINE_HINT) from None
         self.tokenizer = Tokenizer(folder)
         self._templates = ChatTemplates.of(folder)
-        self.long_rope = str(self._model.type).startswith("phi3")
+        self._long_rope = str(self._model.type).startswith("phi3")
         self.end_tokens = frozenset(end_tokens(folder))
+
+    def at_once(self, length: int) -> bool:
+        """Return whether a prompt and answer of this length must be prefilled at once."""
+        return self._long_rope and length > LONG_ROPE_FROM
 
     def generator(self, capacity: int, key: SlotKey, num_beams: int = 1) -> Any:
         """Create a generator with a KV cache of its own: greedy, or a beam search.
@@ -270,6 +278,19 @@ def _input_bytes(generator: Any, pattern: str, layer: int) -> int:
         return int(generator.get_input(pattern % layer).nbytes) if pattern else 0
     except RuntimeError:
         return 0
+
+
+def failure(error: Exception, memory_hint: str) -> DeviceError:
+    """Return the error for native code that failed.
+
+    Args:
+        error: the failure.
+        memory_hint: what to do if memory is too short.
+    """
+    if memory.is_short(error):
+        problem = f"the device ran out of memory: {first_line(error)}"
+        return NoMemoryNowError(problem, hint=memory_hint)
+    return EngineError(f"the model failed: {first_line(error)}", hint=ENGINE_HINT)
 
 
 def first_line(error: Exception) -> str:

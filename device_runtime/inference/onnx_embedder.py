@@ -1,10 +1,11 @@
 """The embedding model of a release in ONNX Runtime: loaded when it is first needed."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from device_runtime import memory
 from device_runtime.errors import EngineError, RequestError
@@ -13,6 +14,8 @@ from device_runtime.inference.engine import NoMemoryNowError, PromptTooLongError
 from device_runtime.inference.onnx_session import OnnxSession
 from device_runtime.processor import cores
 from device_runtime.tokenizer.tokenizer import Tokenizer
+
+Vector = npt.NDArray[np.float32]
 
 _HINT = "edgepack-runtime doctor reports what is missing or damaged."
 
@@ -62,13 +65,7 @@ class OnnxEmbedder:
             if cancelled():
                 break
             yield EmbeddingChunk(vector=_vector(session, tokens, request.dimensions))
-        usage = Usage(
-            prompt_tokens=sum(map(len, texts)),
-            completion_tokens=0,
-            first_token_s=time.monotonic() - started,
-            decode_s=0,
-        )
-        yield EmbeddingChunk(usage=usage)
+        yield last_chunk(texts, started)
 
     def _load(self) -> tuple[Tokenizer, OnnxSession]:
         if self._loaded is None:
@@ -115,6 +112,22 @@ class OnnxEmbedder:
         return tokens
 
 
+def last_chunk(texts: Sequence[Sized], started: float) -> EmbeddingChunk:
+    """Return the chunk after all vectors, with the usage.
+
+    Args:
+        texts: tokens of the texts.
+        started: time at which the first one began, of the clock that never jumps, seconds.
+    """
+    usage = Usage(
+        prompt_tokens=sum(map(len, texts)),
+        completion_tokens=0,
+        first_token_s=time.monotonic() - started,
+        decode_s=0,
+    )
+    return EmbeddingChunk(usage=usage)
+
+
 def _vector(session: OnnxSession, tokens: Sequence[int], dimensions: int | None) -> bytes:
     """Return the vector of a text, float32.
 
@@ -126,8 +139,22 @@ def _vector(session: OnnxSession, tokens: Sequence[int], dimensions: int | None)
     except RuntimeError as error:
         raise EngineError(f"the embedding model failed: {error}", hint=_HINT) from None
     if dimensions is not None:
-        vector = vector[:dimensions]
-        vector = vector / np.linalg.norm(vector)
+        vector = of_length_1(vector[:dimensions])
+    return packed(vector)
+
+
+def of_length_1(vector: Vector) -> Vector:
+    """Scale a vector to length 1."""
+    scaled: Vector = vector / np.linalg.norm(vector)
+    return scaled
+
+
+def packed(vector: Vector) -> bytes:
+    """Return the bytes of a vector, float32, little-endian.
+
+    Raises:
+        EngineError: a value is not finite.
+    """
     if not np.isfinite(vector).all():
         raise EngineError("the embedding model computed values that are not finite", hint=_HINT)
     return vector.astype("<f4").tobytes()

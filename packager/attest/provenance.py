@@ -55,7 +55,7 @@ def provenance(name: str, sha256: str, source: Source) -> bytes:
 def _dependencies(manifest: Manifest) -> list[dict[str, Any]]:
     """List the inputs by digest, then the packages by name and version."""
     inputs = {manifest.model.name: manifest.model.source_sha256}
-    if manifest.embedding is not None:
+    if manifest.embedding is not None and not manifest.embedding.hidden_states:
         inputs[manifest.embedding.model.name] = manifest.embedding.model.source_sha256
     if manifest.kit is not None:
         inputs[manifest.kit.name] = manifest.kit.digest

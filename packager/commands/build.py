@@ -59,7 +59,8 @@ def _key_ids(
     metavar="MODEL",
     shell_complete=embedding_names,
     help="Put this embedding model into the bundle as well: all-minilm-l6-v2, a hub id or a folder "
-    "as sentence-transformers writes it.",
+    "as sentence-transformers writes it. `chat` is the model that answers: the means of its hidden "
+    "states are poorer vectors.",
 )
 @click.option("--model-only", is_flag=True, help="Leave out the runtime.")
 @click.option(

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from packager.models.catalog import DEFAULT_MODEL, EMBEDDING_MODELS, model_names
+from packager.models.catalog import CHAT, DEFAULT_MODEL, EMBEDDING_MODELS, model_names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,7 +29,7 @@ def _model_names(_context: click.Context, _option: click.Parameter, typed: str) 
 
 def embedding_names(_context: click.Context, _option: click.Parameter, typed: str) -> list[str]:
     """Complete the names of embedding models."""
-    return [name for name in EMBEDDING_MODELS if name.startswith(typed)]
+    return [name for name in (*EMBEDDING_MODELS, CHAT) if name.startswith(typed)]
 
 
 def _kit_names(_context: click.Context, _option: click.Parameter, typed: str) -> list[str]:

@@ -117,6 +117,9 @@ _DATA = _load()
 CATALOG = {model.name: model for model in _DATA.model}
 EMBEDDING_MODELS = {model.name: model for model in _DATA.embedding}
 
+CHAT = "chat"
+"""In place of an embedding model: the hidden states of the model that answers."""
+
 DEFAULT_MODEL = "smollm2-135m"
 
 WITH_TEXT_MODEL = (

@@ -4,7 +4,10 @@ The format is that of sentence-transformers: a Hugging Face folder with an encod
 modules.json lists what follows it: pooling, then dense layers and normalization if any.
 """
 
+import json
+import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +17,7 @@ import msgspec
 from device_runtime.bundle.manifest import Embedding
 from packager import cache, console
 from packager.errors import ModelSourceError
+from packager.genai import hidden_states
 from packager.genai.folder import TOKENIZER_FACTOR
 from packager.jobs import keys
 from packager.jobs.export_encoder import (
@@ -27,7 +31,7 @@ from packager.jobs.export_encoder import (
 )
 from packager.jobs.harness import run_job
 from packager.models import hub, packaged, stored_weights
-from packager.models.catalog import DECODERS, EMBEDDING_MODELS, ENCODERS
+from packager.models.catalog import CHAT, DECODERS, EMBEDDING_MODELS, ENCODERS
 from packager.models.facts import model_facts
 from packager.models.folder import check_architecture, hf_files, readme_license
 from packager.models.source import ModelSource
@@ -65,7 +69,7 @@ _AFTER_PADDING = ("MPNetModel", "MPNetForMaskedLM", "RobertaModel", "XLMRobertaM
 
 _SUPPORTED = (
     "Supported are a folder as sentence-transformers writes it, a hub id (ORG/NAME), and the names "
-    f"{', '.join(EMBEDDING_MODELS)}."
+    f"{', '.join((*EMBEDDING_MODELS, CHAT))}."
 )
 
 
@@ -74,7 +78,8 @@ class EmbeddingModel:
     """An exported embedding model.
 
     Attributes:
-        folder: folder with the graph and the tokenizer.
+        folder: folder with the graph and the tokenizer; of hidden states, that of the model that
+            answers.
         digest: digest of what it was made from.
         facts: its description for the manifest.
     """
@@ -193,6 +198,45 @@ def export(source: ModelSource, *, context_length: int) -> EmbeddingModel:
             vocabulary=exported.vocabulary,
             max_tokens=max_tokens,
             memory_bytes=memory,
+        ),
+    )
+
+
+def of_chat_model(
+    source: ModelSource, folder: Path, digest: str, *, context_length: int
+) -> EmbeddingModel:
+    """Let a model that answers give its hidden states, too (cached).
+
+    Args:
+        source: the model.
+        folder: its ONNX GenAI folder.
+        digest: digest of what that was made from.
+        context_length: longest text that it takes, tokens.
+
+    Raises:
+        QuantizeError: its graph is not one of the model builder.
+    """
+
+    def make(target: Path) -> None:
+        shutil.copytree(folder, target / "model", copy_function=os.link)
+        width, vocabulary = hidden_states.add(target / "model")
+        (target / "sizes.json").write_text(json.dumps([width, vocabulary]))
+
+    stage = cache.stage(
+        "hidden-states", keys.inputs(modules=[hidden_states.__name__], whole=digest), make
+    )
+    width, vocabulary = json.loads((stage / "sizes.json").read_text())
+    facts = model_facts(source)
+    return EmbeddingModel(
+        folder=stage / "model",
+        digest=stage.name,
+        facts=Embedding(
+            model=msgspec.structs.replace(facts, name=f"{facts.name}-hidden-states"),
+            dimensions=width,
+            vocabulary=vocabulary,
+            max_tokens=context_length,
+            memory_bytes=0,
+            hidden_states=True,
         ),
     )
 
