@@ -13,6 +13,7 @@ import pytest
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import Release
 from packager.models.catalog import CHAT
+from tests.integration.test_embeddings import vector_of_transformers
 from tests.support.commands import edgepack
 from tests.support.serving import Serving
 
@@ -40,23 +41,12 @@ def server(release: Release) -> Iterator[Serving]:
         yield serving
 
 
-def mean_of_transformers(folder: Path, text: str) -> Any:
-    """The mean of the last states, scaled to length 1."""
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
-    with torch.no_grad():
-        states = AutoModel.from_pretrained(folder, dtype=torch.float32)(**tokens).last_hidden_state
-    return torch.nn.functional.normalize(states.mean(1), dim=-1)[0].numpy()
-
-
 def test_vectors_are_those_of_transformers(client: openai.OpenAI, tiny_hf: Path) -> None:
     answer = client.embeddings.create(model=MODEL, input=TEXTS)
     for text, data in zip(TEXTS, answer.data, strict=True):
         vector = np.array(data.embedding)
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
-        assert vector @ mean_of_transformers(tiny_hf, text) > 0.9999, text
+        assert vector @ vector_of_transformers(tiny_hf, text) > 0.9999, text
     assert answer.model == MODEL
     # More than one step of prefill.
     assert answer.usage.prompt_tokens > 128
