@@ -7,6 +7,7 @@ import msgspec
 from device_runtime.bundle.manifest import EMBEDDING_FOLDER, Embedding
 from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.bundle.release import Release
+from device_runtime.bundle.vision import Vision
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.inference.engine import adapters
 from device_runtime.tokenizer.files import (
@@ -58,6 +59,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         card: the model's properties.
         embedding: the embedding model beside it; None without one.
         embedding_card: that model's properties.
+        vision: how the model sees; None if it takes text alone.
     """
 
     model: str
@@ -71,6 +73,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     card: ModelCard = ModelCard()
     embedding: Embedding | None = None
     embedding_card: ModelCard = ModelCard()
+    vision: Vision | None = None
 
     @classmethod
     def of(
@@ -141,7 +144,11 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
                 context_length=described.max_tokens,
             )
         return msgspec.structs.replace(
-            served, card=card, embedding=described, embedding_card=embedding_card
+            served,
+            card=card,
+            embedding=described,
+            embedding_card=embedding_card,
+            vision=manifest.vision,
         )
 
     @property

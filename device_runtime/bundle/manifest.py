@@ -26,6 +26,7 @@ from device_runtime.bundle.paths import link_stays_inside, safe_path, tree_probl
 from device_runtime.bundle.quantization import QuantizationFacts, Struct
 from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.bundle.signature import load_public_key
+from device_runtime.bundle.vision import Vision
 from device_runtime.errors import BundleError
 
 FORMAT = 2
@@ -205,6 +206,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         trust: changes to the device's keyring.
         reasoning: how the model thinks; None for a model that does not.
         embedding: the embedding model; None without one. `memory_bytes` includes it.
+        vision: how the model sees; None for a model that takes text alone.
         built_with: versions of the programs that built the bundle.
         sbom: stored bytes of the SBOM.
         records: all files and links of the release.
@@ -229,6 +231,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     trust: Trust = Trust()
     reasoning: Reasoning | None = None
     embedding: Embedding | None = None
+    vision: Vision | None = None
 
     @property
     def blobs(self) -> dict[Sha256, Blob]:

@@ -21,12 +21,27 @@ class FinishReason(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Image(msgspec.Struct, frozen=True, tag=True):
+    """An image of a conversation.
+
+    Attributes:
+        data: the file as it came; not checked yet.
+    """
+
+    data: bytes
+
+
+Part = str | Image
+"""A part of a turn's content."""
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One turn of a conversation, in the form that chat templates take.
 
     Attributes:
         role: the speaker's role, as the template names it.
-        content: the text; empty in a turn that only calls tools.
+        content: the text, empty in a turn that only calls tools; or texts and images in their
+            order, where there are images.
         tool_calls: the assistant's tool calls, in the form the model's template expects.
         tool_call_id: in a `tool` turn, id of the call that this turn is the result of.
         name: name of the speaker; in a `tool` turn, of the tool. Empty for none.
@@ -35,7 +50,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     role: str
-    content: str
+    content: str | tuple[Part, ...]
     tool_calls: tuple[dict[str, Any], ...] = ()
     tool_call_id: str = ""
     name: str = ""

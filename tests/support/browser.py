@@ -29,7 +29,8 @@ class Echo(FakeGenerator):
     """
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
-        text = turns(request)[-1].content if request.prompt else ""
+        content = turns(request)[-1].content if request.prompt else ""
+        text = "".join(part for part in content if isinstance(part, str))
         thoughts, _, text = text.rpartition("</think>")
         yield GenerationChunk(thoughts=thoughts)
         for at in range(0, len(text), 7):

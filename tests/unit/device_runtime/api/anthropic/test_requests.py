@@ -48,7 +48,7 @@ def parsed(**fields: Any) -> ParsedRequest:
 
 def roles(request: ParsedRequest) -> list[tuple[str, str]]:
     assert isinstance(request.generation.prompt, tuple)
-    return [(turn.role, turn.content) for turn in request.generation.prompt]
+    return [(turn.role, str(turn.content)) for turn in request.generation.prompt]
 
 
 def test_sampling_and_limits() -> None:
