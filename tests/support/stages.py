@@ -19,6 +19,7 @@ STAGES = {
         "packager.genai.folder",
     ],
     "embedding": ["packager.jobs.export_encoder"],
+    "vision": ["packager.jobs.export_vision"],
     "measured": ["packager.jobs.measure"],
     "speed": ["packager.jobs.measure"],
 }

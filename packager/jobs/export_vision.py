@@ -1,0 +1,30 @@
+"""Export the vision part of a Hugging Face folder, without code that comes with the model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from packager.jobs.job import Job, Work
+from packager.vision.exported import ExportedVision
+
+EXPORTERS: dict[str, Callable[[Path, Path], ExportedVision]] = {}
+"""Exporters by the `model_type` of config.json; arguments are source and target folder."""
+
+
+class ExportVision(Job[ExportedVision], frozen=True, kw_only=True):
+    """Write the vision graph in fp32, and the engine's image transforms.
+
+    Attributes:
+        source: Hugging Face folder of the whole model.
+        family: `model_type` of its config.json, a key of `EXPORTERS`.
+    """
+
+    source: Path
+    family: str
+
+    def run(self, work: Work) -> ExportedVision:
+        """Write the files.
+
+        Raises:
+            JobRefusedError: the folder is not as the family's own code reads it.
+        """
+        return EXPORTERS[self.family](self.source, work.target)

@@ -1,0 +1,26 @@
+"""Result of exporting a vision part, for the writer of genai_config.json."""
+
+import msgspec
+
+GRAPH = "vision.onnx"
+"""Name of the graph; large weights are beside it, in `vision.onnx.data`."""
+
+PROCESSOR = "processor_config.json"
+"""Name of the file with the engine's image transforms."""
+
+
+class ExportedVision(msgspec.Struct, frozen=True, kw_only=True):
+    """An exported vision part.
+
+    Attributes:
+        type: type of the whole model in genai_config.json.
+        inputs: names of the graph's inputs, those of genai_config.json.
+        image_tokens: most tokens of one picture.
+        image_token: id of the token that stands for a part of a picture; None if the engine writes
+            negative numbers, -1 for the first picture.
+    """
+
+    type: str
+    inputs: tuple[str, ...]
+    image_tokens: int
+    image_token: int | None
