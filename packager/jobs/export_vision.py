@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from packager.jobs.job import Job, Work
-from packager.vision.exported import ExportedVision
+from packager.jobs.job import Job, JobRefusedError, Work
+from packager.vision.exported import ExportedVision, VisionError
 
 EXPORTERS: dict[str, Callable[[Path, Path], ExportedVision]] = {}
 """Exporters by the `model_type` of config.json; arguments are source and target folder."""
@@ -25,6 +25,9 @@ class ExportVision(Job[ExportedVision], frozen=True, kw_only=True):
         """Write the files.
 
         Raises:
-            JobRefusedError: the folder is not as the family's own code reads it.
+            JobRefusedError: the vision part is not as the family's exporter reads it.
         """
-        return EXPORTERS[self.family](self.source, work.target)
+        try:
+            return EXPORTERS[self.family](self.source, work.target)
+        except VisionError as error:
+            raise JobRefusedError(str(error)) from error

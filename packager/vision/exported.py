@@ -9,6 +9,11 @@ PROCESSOR = "processor_config.json"
 """Name of the file with the engine's image transforms."""
 
 
+class VisionError(Exception):
+    """The vision part of a model is not as its family's exporter reads it; the message is for the
+    user."""
+
+
 class ExportedVision(msgspec.Struct, frozen=True, kw_only=True):
     """An exported vision part.
 
