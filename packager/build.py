@@ -24,11 +24,18 @@ from packager.errors import KitError, ModelSourceError, QualityError
 from packager.evaluation import texts
 from packager.genai.folder import component
 from packager.genai.weight_files import weight_files
-from packager.models import chat_template, embedding, tokenizers
+from packager.models import chat_template, embedding, tokenizers, vision
 from packager.models.catalog import CHAT
 from packager.models.embedding import EmbeddingModel
 from packager.models.facts import model_facts
-from packager.models.source import ModelSource, check_weights, hf_folder, must_convert, resolve
+from packager.models.source import (
+    ModelSource,
+    check_weights,
+    hf_folder,
+    must_convert,
+    resolve,
+    say_what_is_left_out,
+)
 from packager.profile import DeviceProfile
 from packager.quantize.candidate import Candidate, builder_versions
 from packager.quantize.quantize import QuantizeRequest, quantize
@@ -79,6 +86,14 @@ def _bundle(
         f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"
     )
     check_writable(output, "Choose another location with -o FILE.epk.")
+    sees = vision.sees(source) and not request.text_only
+    if sees and request.embedding_model == CHAT:
+        raise ModelSourceError(
+            "--embedding-model chat is not supported for a model that sees",
+            hint="Build the text model alone (--text-only), or use an embedding model of its own.",
+        )
+    if request.text_only and vision.sees(source):
+        say_what_is_left_out(source)
     # Neither needs the other.
     with beside(lambda: _packed_runtime(request)) as frozen:
         quantized = quantize(
@@ -95,6 +110,10 @@ def _bundle(
         )
     runtime, parts = frozen.result()
     model = quantized.choice.chosen
+    seeing = None
+    if sees:
+        seeing = vision.join(source, model.folder, model.digest)
+        model = dataclasses.replace(model, folder=seeing.folder, digest=seeing.digest)
     if request.embedding_model == CHAT:
         embedder = embedding.of_chat_model(
             source, model.folder, model.digest, context_length=model.context_length
@@ -155,6 +174,7 @@ def _bundle(
         probe=_probe(model),
         reasoning=model.graph.reasoning,
         embedding=embedder.facts if embedder is not None else None,
+        vision=seeing.facts if seeing is not None else None,
     )
     plan.check_output(sum(blob.size for blob in manifest.blobs.values()), output)
     with console.step(f"Writing and verifying {output}"):

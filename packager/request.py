@@ -28,6 +28,7 @@ class BuildRequest:
         adapter: folder of a LoRA adapter to merge into the model; None for no adapter.
         embedding_model: catalog name, hub id or folder of an embedding model to put beside the
             model, or `chat` for the model's own hidden states; None for none.
+        text_only: leave out the vision part of a model that sees.
         chat_template: file with the chat template to use instead of the model's own; None for that.
         trust_remote_code: run Python code that comes with the model.
         signers: keys to sign the bundle with; none for an unsigned one.
@@ -47,6 +48,7 @@ class BuildRequest:
     sequence: int = 1
     adapter: Path | None = None
     embedding_model: str | None = None
+    text_only: bool = False
     chat_template: Path | None = None
     trust_remote_code: bool = False
     signers: tuple[Signer, ...] = ()

@@ -62,6 +62,7 @@ def _key_ids(
     "as sentence-transformers writes it. `chat` is the model that answers: the means of its hidden "
     "states are poorer vectors.",
 )
+@click.option("--text-only", is_flag=True, help="Leave out the vision part of a model that sees.")
 @click.option("--model-only", is_flag=True, help="Leave out the runtime.")
 @click.option(
     "--kit",
@@ -132,6 +133,7 @@ def build(
     adapter: Path | None,
     chat_template: Path | None,
     embedding_model: str | None,
+    text_only: bool,
     model_only: bool,
     kit_source: str | None,
     recipe: str | None,
@@ -187,6 +189,7 @@ def build(
             adapter=adapter,
             chat_template=chat_template,
             embedding_model=embedding_model,
+            text_only=text_only,
             model_only=model_only,
             kit=kit,
             recipe=recipe,

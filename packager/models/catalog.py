@@ -129,6 +129,13 @@ WITH_TEXT_MODEL = (
 )  # fmt: skip
 """Models that also see or hear, of which the text model is built."""
 
+FAMILIES = {
+    "Gemma3ForConditionalGeneration": "gemma3",
+    "Mistral3ForConditionalGeneration": "mistral3",
+    "Phi3VForCausalLM": "phi3_v",
+}
+"""Models whose vision part is built as well, and their `model_type` in config.json."""
+
 ARCHITECTURES = (
     *WITH_TEXT_MODEL, "ChatGLMModel", "Ernie4_5ForCausalLM", "Gemma2ForCausalLM",
     "Gemma3ForCausalLM", "Gemma4UnifiedForCausalLM", "GemmaForCausalLM", "GptOssForCausalLM",

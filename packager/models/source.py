@@ -28,7 +28,13 @@ from packager.models import (
     tensors,
     text_model,
 )
-from packager.models.catalog import CATALOG, GGUF_ARCHITECTURES, WITH_TEXT_MODEL, CatalogModel
+from packager.models.catalog import (
+    CATALOG,
+    FAMILIES,
+    GGUF_ARCHITECTURES,
+    WITH_TEXT_MODEL,
+    CatalogModel,
+)
 from packager.models.folder import (
     SUPPORTED,
     FolderFacts,
@@ -197,8 +203,8 @@ def _converted(source: ModelSource, *, trust_remote_code: bool) -> Path:
     job, inputs = _conversion(source, trust_remote_code)
 
     def make(folder: Path) -> None:
-        if source.architecture in WITH_TEXT_MODEL:
-            _say_what_is_left_out(source)
+        if source.architecture in WITH_TEXT_MODEL and source.architecture not in FAMILIES:
+            say_what_is_left_out(source)
         with console.step(f"Converting {source.name}"):
             compared = run_job(
                 job,
@@ -245,7 +251,8 @@ def _conversion(
     return job, keys.inputs(job, content={source.path: source.digest})
 
 
-def _say_what_is_left_out(source: ModelSource) -> None:
+def say_what_is_left_out(source: ModelSource) -> None:
+    """Tell that only the text model of a model that also sees or hears is built."""
     rest = [
         tensor for tensor, text in text_model.tensors(source.path, source.architecture) if not text
     ]
