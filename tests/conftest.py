@@ -13,7 +13,7 @@ import pytest
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import Release
 from packager.jobs import harness
-from tests.support import jobs, tiny_model
+from tests.support import jobs, releases, tiny_model, tiny_vision
 from tests.support.commands import edgepack
 
 PACKAGES = {
@@ -116,6 +116,24 @@ def tiny_onnx(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model as an fp32 ONNX GenAI folder. Do not write into it."""
     work = tmp_path_factory.mktemp("tiny-onnx")
     return tiny_model.make_onnx(tiny_hf, work / "onnx", work / "cache")
+
+
+@pytest.fixture(scope="session")
+def seeing_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model that sees, as an fp32 ONNX GenAI folder. Do not write into it."""
+    work = tmp_path_factory.mktemp("tiny-vision")
+    return tiny_vision.make(work / "onnx", work)
+
+
+@pytest.fixture(scope="session")
+def seeing_release(seeing_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """A release with the tiny model that sees. Do not write into it."""
+    return releases.release(
+        tmp_path_factory.mktemp("seeing") / "release",
+        seeing_onnx,
+        context_length=tiny_vision.POSITIONS,
+        vision=tiny_vision.VISION,
+    )
 
 
 def build_bundle(profile: str, folder: Path) -> Path:

@@ -11,6 +11,7 @@ from device_runtime.bundle.kit_facts import KitFacts
 from device_runtime.bundle.manifest import Blob, Record
 from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.bundle.release import Release, open_release
+from device_runtime.bundle.vision import Vision
 from tests.support import bundles
 
 
@@ -21,6 +22,7 @@ def release(
     context_length: int = 256,
     kit: KitFacts | None = None,
     reasoning: Reasoning | None = None,
+    vision: Vision | None = None,
     **settings: Any,
 ) -> Release:
     """Write a release with this model, its files linked; settings override those of `bundles`.
@@ -31,6 +33,7 @@ def release(
         context_length: that of the manifest.
         kit: the kit in the manifest; its program is named there alone.
         reasoning: how the model thinks.
+        vision: how the model sees.
         settings: replace the manifest's.
     """
     target = folder / schema.MODEL_FOLDER
@@ -57,6 +60,7 @@ def release(
         context_length=context_length,
         kit=kit,
         reasoning=reasoning,
+        vision=vision,
         records=tuple(records),
         settings=msgspec.structs.replace(
             draft.manifest.settings, **({"listen": "127.0.0.1:0", "threads": 2} | settings)

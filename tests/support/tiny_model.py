@@ -12,13 +12,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_hf(folder: Path, *, seed: int = 0, sure: float = 1.0) -> Path:
+def make_hf(folder: Path, *, seed: int = 0, sure: float = 1.0, positions: int = 2048) -> Path:
     """Write a Hugging Face folder (config, safetensors, tokenizer); returns it.
 
     Args:
         folder: the folder.
         seed: seed of the random weights.
         sure: factor for all logits; as it is, the model is never sure of a token.
+        positions: longest context, tokens.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -46,7 +47,7 @@ def make_hf(folder: Path, *, seed: int = 0, sure: float = 1.0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=2048,
+        max_position_embeddings=positions,
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=2,
