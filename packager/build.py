@@ -119,13 +119,18 @@ def _bundle(
             source, model.folder, model.digest, context_length=model.context_length
         )
         model = dataclasses.replace(model, folder=embedder.folder, digest=embedder.digest)
-    memory = model.memory_bytes + (embedder.facts.memory_bytes if embedder is not None else 0)
+    parts_bytes = {
+        "its vision part": seeing.memory_bytes if seeing is not None else 0,
+        "the embedding model": embedder.facts.memory_bytes if embedder is not None else 0,
+    }
+    memory = model.memory_bytes + sum(parts_bytes.values())
     budget = profile.memory_budget_mb << 20
     if memory > budget >= model.memory_bytes and not request.allow_quality_loss:
         raise QualityError(
-            f"both models need {memory >> 20} MiB of memory, more than the {budget >> 20} MiB of "
-            f"the profile {profile.name}",
-            hint="Use a smaller model of either kind, or a profile with a shorter context.",
+            f"the model and {' and '.join(name for name, size in parts_bytes.items() if size)} "
+            f"need {memory >> 20} MiB of memory, more than the {budget >> 20} MiB of the profile "
+            f"{profile.name}",
+            hint="Use smaller models, or a profile with a shorter context.",
         )
     # Measured before the bundle is written, so that an interrupt leaves no partial output.
     speeds = build_report.measure_speeds(quantized.choice)

@@ -3,6 +3,7 @@
 import functools
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,16 @@ def memory_available() -> int:
     """Return the memory that new processes can allocate without swapping, bytes."""
     within = [limit - used for limit, used in limits()]
     return max(0, min([psutil.virtual_memory().available, *within]))
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has had so far, bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
 
 
 def multiplies_bfloat16(cpu: Path = Path("/proc/cpuinfo")) -> bool:

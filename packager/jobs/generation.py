@@ -35,13 +35,32 @@ def respond(model: Any, tokenizer: Tokenizer, folder: Path, prompt: str, max_tok
     # A template adds the start token; plain text needs it from the tokenizer.
     tokens = tokenizer.encode(prompt, special=not chat)
     runner = generator(model, folder, len(tokens) + max_tokens)
-    runner.append_tokens(tokens)
+    prefill(runner, folder, tokens)
     for _ in range(max_tokens):
         if runner.is_done():
             break
         logits.check(runner.get_logits()[0, -1])
         runner.generate_next_token()
     return tokenizer.decode(runner.get_sequence(0)[len(tokens) :].tolist()).strip()
+
+
+def prefill(runner: Any, folder: Path, tokens: Any) -> None:
+    """Give a new generator its prompt, text alone.
+
+    Args:
+        runner: the generator.
+        folder: ONNX GenAI folder of its model.
+        tokens: token ids, int32 [tokens].
+    """
+    import onnxruntime_genai as og
+
+    if "vision" not in json.loads((folder / "genai_config.json").read_text())["model"]:
+        runner.append_tokens(tokens)
+        return
+    # The engine sets up the features of images, none here, with the inputs alone.
+    inputs = og.NamedTensors()
+    inputs["input_ids"] = og.Tensor(tokens[None])
+    runner.set_inputs(inputs)
 
 
 def generator(model: Any, folder: Path, tokens: int, **options: Any) -> Any:

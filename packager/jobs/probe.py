@@ -70,7 +70,7 @@ def find(model: Any, tokenizer: Any, folder: Path) -> Continuation | None:
 def _certain(model: Any, folder: Path, prompt: Any, ends: set[int]) -> tuple[tuple[int, ...], bool]:
     """Return the certain tokens after a prompt, and whether the answer reaches `LENGTH`."""
     runner = generation.generator(model, folder, len(prompt) + LENGTH)
-    runner.append_tokens(prompt)
+    generation.prefill(runner, folder, prompt)
     tokens: list[int] = []
     certain = True
     for _ in range(LENGTH):

@@ -9,12 +9,13 @@ from device_runtime.bundle.vision import Vision
 from packager import cache, console
 from packager.errors import QuantizeError
 from packager.jobs import keys
+from packager.jobs.check_vision import CheckedVision, CheckVision
 from packager.jobs.export_vision import ExportVision
 from packager.jobs.harness import run_job
 from packager.models.catalog import FAMILIES
 from packager.models.source import ModelSource
 from packager.vision import attach
-from packager.vision.exported import ExportedVision
+from packager.vision.exported import PROCESSOR, ExportedVision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +26,13 @@ class VisionModel:
         folder: ONNX GenAI folder.
         digest: digest of all that it was made from.
         facts: what the manifest says of it.
+        memory_bytes: estimated memory that seeing takes while serving.
     """
 
     folder: Path
     digest: str
     facts: Vision
+    memory_bytes: int
 
 
 def sees(source: ModelSource) -> bool:
@@ -38,7 +41,7 @@ def sees(source: ModelSource) -> bool:
 
 
 def join(source: ModelSource, folder: Path, digest: str) -> VisionModel:
-    """Join a built text model and the vision part of its source (cached).
+    """Join a built text model and the vision part of its source, and let it see (cached).
 
     Args:
         source: the source model, which sees.
@@ -46,18 +49,39 @@ def join(source: ModelSource, folder: Path, digest: str) -> VisionModel:
         digest: digest of what that was made from.
 
     Raises:
-        QuantizeError: the vision part cannot be exported, or not be joined.
+        QuantizeError: the vision part cannot be exported or joined, or the model does not answer
+            about a picture.
     """
     vision, exported = _exported(source)
+    job = CheckVision()
 
     def make(target: Path) -> None:
         attach.attach(folder, vision / "vision", exported, target / "model")
+        with console.step("Letting the model see"):
+            checked = _check(job, target / "model")
+        (target / "checked.json").write_bytes(msgspec.json.encode(checked))
 
     stage = cache.stage(
-        "seeing", keys.inputs(modules=[attach.__name__], text=digest, vision=vision.name), make
+        "seeing", keys.inputs(job, modules=[attach.__name__], text=digest, vision=vision.name), make
     )
-    facts = Vision(family=exported.type, image_tokens=exported.image_tokens)
-    return VisionModel(folder=stage / "model", digest=stage.name, facts=facts)
+    checked = msgspec.json.decode((stage / "checked.json").read_bytes(), type=CheckedVision)
+    graphs = (path for path in (vision / "vision").iterdir() if path.name != PROCESSOR)
+    return VisionModel(
+        folder=stage / "model",
+        digest=stage.name,
+        facts=Vision(family=exported.type, image_tokens=exported.image_tokens),
+        memory_bytes=sum(path.stat().st_size for path in graphs) + checked.memory_bytes,
+    )
+
+
+def _check(job: CheckVision, folder: Path) -> CheckedVision:
+    return run_job(
+        job,
+        folder,
+        what="Answering about a picture",
+        error=QuantizeError,
+        hint="Build the text model alone: --text-only.",
+    )
 
 
 def _exported(source: ModelSource) -> tuple[Path, ExportedVision]:

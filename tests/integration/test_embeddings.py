@@ -125,7 +125,7 @@ def test_models_that_need_too_much_memory_together_are_refused(
         *("-o", tmp_path / "x.epk", "--embedding-model", MINILM),
         cache=cache,
     )
-    refused(outcome, 11, "both models need", "more than the 250 MiB")
+    refused(outcome, 11, "the model and the embedding model need", "more than the 250 MiB")
     assert not (tmp_path / "x.epk").exists()
 
 
