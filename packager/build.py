@@ -112,7 +112,7 @@ def _bundle(
     model = quantized.choice.chosen
     seeing = None
     if sees:
-        seeing = vision.join(source, model.folder, model.digest)
+        seeing = vision.complete(source, model.folder, model.digest)
         model = dataclasses.replace(model, folder=seeing.folder, digest=seeing.digest)
     if request.embedding_model == CHAT:
         embedder = embedding.of_chat_model(

@@ -23,14 +23,16 @@ ANSWER = 8
 
 
 class CheckedVision(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model does with a picture.
+    """Answer of a model about a picture, and its cost.
 
     Attributes:
+        family: type of the model, as the engine names it.
         image_tokens: tokens that the picture takes in the prompt.
         memory_bytes: memory that a prompt with it takes beyond that of a short text.
         seconds: time from the picture to the first token.
     """
 
+    family: str
     image_tokens: int
     memory_bytes: int
     seconds: float
@@ -50,7 +52,7 @@ class CheckVision(Job[CheckedVision], frozen=True, kw_only=True):
         import onnxruntime_genai as og
 
         folder = work.target
-        kind = json.loads((folder / "genai_config.json").read_text())["model"]["type"]
+        family = json.loads((folder / "genai_config.json").read_text())["model"]["type"]
         model = generation.load(folder)
         processor = model.create_multimodal_processor()
         question = " What is this?"
@@ -61,7 +63,7 @@ class CheckVision(Job[CheckedVision], frozen=True, kw_only=True):
         before, start = machine.peak_memory(), time.monotonic()
         first = []
         for picture in _pictures():
-            inputs = processor(MARKERS[kind] + question, images=og.Images.open_bytes(picture))
+            inputs = processor(MARKERS[family] + question, images=og.Images.open_bytes(picture))
             tokens = inputs["input_ids"].as_numpy().size
             runner = generation.generator(model, folder, tokens + ANSWER)
             runner.set_inputs(inputs)
@@ -79,7 +81,8 @@ class CheckVision(Job[CheckedVision], frozen=True, kw_only=True):
                 break
             logits.check(runner.get_logits()[0, -1])
         return CheckedVision(
-            image_tokens=tokens - len(text),
+            family=family,
+            image_tokens=int(inputs["num_image_tokens"].as_numpy().sum()),
             memory_bytes=machine.peak_memory() - before,
             seconds=seconds,
         )

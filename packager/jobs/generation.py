@@ -1,8 +1,11 @@
 """Greedy generation with an ONNX GenAI folder in ONNX Runtime GenAI."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from device_runtime.memory import kv_cache_length
 from device_runtime.processor import cores
@@ -44,13 +47,13 @@ def respond(model: Any, tokenizer: Tokenizer, folder: Path, prompt: str, max_tok
     return tokenizer.decode(runner.get_sequence(0)[len(tokens) :].tolist()).strip()
 
 
-def prefill(runner: Any, folder: Path, tokens: Any) -> None:
+def prefill(runner: Any, folder: Path, tokens: Sequence[int]) -> None:
     """Give a new generator its prompt, text alone.
 
     Args:
         runner: the generator.
         folder: ONNX GenAI folder of its model.
-        tokens: token ids, int32 [tokens].
+        tokens: token ids.
     """
     import onnxruntime_genai as og
 
@@ -59,7 +62,7 @@ def prefill(runner: Any, folder: Path, tokens: Any) -> None:
         return
     # The engine sets up the features of images, none here, with the inputs alone.
     inputs = og.NamedTensors()
-    inputs["input_ids"] = og.Tensor(tokens[None])
+    inputs["input_ids"] = og.Tensor(np.array([tokens], np.int32))
     runner.set_inputs(inputs)
 
 

@@ -4,12 +4,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packager.errors import ModelSourceError
 from packager.genai import weight_files
 from packager.models import stored_weights, text_model
 from packager.models.catalog import ARCHITECTURES, REFUSED
 from packager.models.stored_weights import listing
+from packager.vision.exported import PROCESSOR
+from packager.vision.markers import MARKERS
 
 HF_FILES = (
     "*.json", "*.safetensors", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.txt",
@@ -103,10 +106,12 @@ def check_onnx(folder: Path) -> FolderFacts:
     if not isinstance(model, dict) or not isinstance(name, str):
         raise ModelSourceError(
             f"the genai_config.json of {folder} lacks a decoder graph (model.decoder.filename)",
-            hint="Only text models from onnxruntime-genai's model builder are supported.",
+            hint="Only models from onnxruntime-genai's model builder are supported.",
         )
     for graph in weight_files.graphs(folder):
         _check_graph(folder, graph)
+    if "vision" in model:
+        _check_vision(folder, model)
     if not (folder / "tokenizer.json").is_file():
         raise ModelSourceError(
             f"{folder} has no tokenizer.json, which the device reads; it contains "
@@ -115,6 +120,23 @@ def check_onnx(folder: Path) -> FolderFacts:
             "a tokenizer: AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained(FOLDER).",
         )
     return FolderFacts(architecture=str(model.get("type", "")))
+
+
+def _check_vision(folder: Path, model: dict[str, Any]) -> None:
+    """Refuse a model that sees whose type is not supported, or that lacks its image transforms."""
+    if model.get("type") not in MARKERS:
+        raise ModelSourceError(
+            f"{folder}: models of the type {model.get('type')!r} that see are not supported",
+            hint=f"Supported types: {', '.join(MARKERS)}.",
+        )
+    vision = model["vision"]
+    name = vision.get("config_filename", PROCESSOR) if isinstance(vision, dict) else None
+    path = folder / str(name)
+    if not isinstance(name, str) or not _is_inside(path, folder) or not path.is_file():
+        raise ModelSourceError(
+            f"{folder} is incomplete: {name} with its image transforms is missing",
+            hint="Download the missing file.",
+        )
 
 
 def _check_graph(folder: Path, graph: Path) -> None:

@@ -1,5 +1,7 @@
 """Models that see: the vision part of a source model, and the whole model for a device."""
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +10,16 @@ import msgspec
 from device_runtime.bundle.vision import Vision
 from packager import cache, console
 from packager.errors import QuantizeError
+from packager.genai import weight_files
 from packager.jobs import keys
 from packager.jobs.check_vision import CheckedVision, CheckVision
 from packager.jobs.export_vision import ExportVision
 from packager.jobs.harness import run_job
+from packager.models import text_model
 from packager.models.catalog import FAMILIES
 from packager.models.source import ModelSource
 from packager.vision import attach
-from packager.vision.exported import PROCESSOR, ExportedVision
+from packager.vision.exported import ExportedVision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,51 +40,54 @@ class VisionModel:
 
 
 def sees(source: ModelSource) -> bool:
-    """Return whether a source model has a vision part that is built."""
+    """Return whether a source model has a vision part that is built, or is built already."""
+    if source.kind == "onnx":
+        return "vision" in text_model.json_object(source.path / "genai_config.json")["model"]
     return source.kind == "hf" and source.architecture in FAMILIES
 
 
-def join(source: ModelSource, folder: Path, digest: str) -> VisionModel:
+def complete(source: ModelSource, folder: Path, digest: str) -> VisionModel:
     """Join a built text model and the vision part of its source, and let it see (cached).
 
     Args:
         source: the source model, which sees.
-        folder: ONNX GenAI folder of its text model.
+        folder: ONNX GenAI folder of its text model, or of the whole of a model given as ONNX.
         digest: digest of what that was made from.
 
     Raises:
         QuantizeError: the vision part cannot be exported or joined, or the model does not answer
             about a picture.
     """
-    vision, exported = _exported(source)
+    vision, exported = _exported(source) if source.kind == "hf" else (None, None)
     job = CheckVision()
 
     def make(target: Path) -> None:
-        attach.attach(folder, vision / "vision", exported, target / "model")
+        if vision is not None and exported is not None:
+            attach.attach(folder, vision / "vision", exported, target / "model")
+        else:
+            shutil.copytree(folder, target / "model", copy_function=os.link)
         with console.step("Letting the model see"):
-            checked = _check(job, target / "model")
+            checked = run_job(
+                job,
+                target / "model",
+                what="Answering about a picture",
+                error=QuantizeError,
+                hint="Build the text model alone (--text-only), or export the model again.",
+            )
         (target / "checked.json").write_bytes(msgspec.json.encode(checked))
 
-    stage = cache.stage(
-        "seeing", keys.inputs(job, modules=[attach.__name__], text=digest, vision=vision.name), make
+    inputs = keys.inputs(
+        job, modules=[attach.__name__], text=digest, vision=vision.name if vision else ""
     )
+    stage = cache.stage("seeing", inputs, make)
     checked = msgspec.json.decode((stage / "checked.json").read_bytes(), type=CheckedVision)
-    graphs = (path for path in (vision / "vision").iterdir() if path.name != PROCESSOR)
+    tokens = exported.image_tokens if exported is not None else checked.image_tokens
+    more = weight_files.model_bytes(stage / "model") - weight_files.model_bytes(folder)
     return VisionModel(
         folder=stage / "model",
         digest=stage.name,
-        facts=Vision(family=exported.type, image_tokens=exported.image_tokens),
-        memory_bytes=sum(path.stat().st_size for path in graphs) + checked.memory_bytes,
-    )
-
-
-def _check(job: CheckVision, folder: Path) -> CheckedVision:
-    return run_job(
-        job,
-        folder,
-        what="Answering about a picture",
-        error=QuantizeError,
-        hint="Build the text model alone: --text-only.",
+        facts=Vision(family=checked.family, image_tokens=tokens),
+        memory_bytes=more + checked.memory_bytes,
     )
 
 

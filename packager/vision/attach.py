@@ -225,14 +225,14 @@ def _part(
     from onnx import helper
 
     taken = {name for node in nodes for name in node.input}
-    made = {name for node in nodes for name in node.output}
+    computed = {name for node in nodes for name in node.output}
     graph = helper.make_graph(
         nodes,
         whole.graph.name,
         inputs,
         outputs,
         [weight for weight in whole.graph.initializer if weight.name in taken],
-        value_info=[value for value in whole.graph.value_info if value.name in made],
+        value_info=[value for value in whole.graph.value_info if value.name in computed],
     )
     return helper.make_model(graph, opset_imports=whole.opset_import, ir_version=whole.ir_version)
 

@@ -19,5 +19,5 @@ MARKERS = {
     "qwen3_5_moe": _QWEN,
     "qwen3_vl": _QWEN,
 }
-"""What stands for the first image of a prompt, by type. Without `gemma4`, `gemma4_unified` and
+"""Text in the place of the first image of a prompt, by type. Without `gemma4`, `gemma4_unified` and
 `videochat_flash_qwen`, which were not tried."""

@@ -358,6 +358,37 @@ def test_onnx_folder_without_its_graph(tmp_path: Path) -> None:
     assert "m.onnx is missing" in refused(tmp_path)
 
 
+@pytest.mark.parametrize("lost", ["vision.onnx", "embedding.onnx", "processor_config.json"])
+def test_onnx_folder_that_sees_without_one_of_its_files(
+    seeing_onnx: Path, tmp_path: Path, lost: str
+) -> None:
+    folder = Path(shutil.copytree(seeing_onnx, tmp_path / "onnx"))
+    assert resolve(str(folder)).architecture == "phi3v"
+    (folder / lost).unlink()
+    message = refused(folder)
+    assert lost in message
+    assert "missing" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"type": "whatever"}, "type 'whatever' that see"),
+        ({"vision": {"filename": "vision.onnx", "config_filename": "../c.json"}}, "../c.json"),
+        ({"vision": {"filename": "../vision.onnx"}}, "outside its folder"),
+        ({"vision": 1}, "image transforms is missing"),
+    ],
+)
+def test_onnx_folder_that_sees_with_a_spoilt_configuration(
+    seeing_onnx: Path, tmp_path: Path, change: dict[str, Any], word: str
+) -> None:
+    folder = Path(shutil.copytree(seeing_onnx, tmp_path / "onnx"))
+    config = json.loads((folder / "genai_config.json").read_text())
+    config["model"] |= change
+    (folder / "genai_config.json").write_text(json.dumps(config))
+    assert word in refused(folder)
+
+
 def test_unknown_name_and_path(tmp_path: Path) -> None:
     assert "Did you mean smollm2-135m?" in refused("smollm2-135")
     assert "missing" in refused(tmp_path / "missing")

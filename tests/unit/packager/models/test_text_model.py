@@ -15,7 +15,7 @@ from packager.jobs.compare_tensors import Tensors as Differences
 from packager.jobs.extract_text import ExtractText
 from packager.jobs.job import Work
 from packager.models.folder import hf_files
-from packager.models.source import as_hf_folder, hf_folder, resolve
+from packager.models.source import as_hf_folder, hf_folder, resolve, say_what_is_left_out
 from packager.models.text_model import text_config, unchanged
 from packager.weights import safetensors_file
 from tests.support import families
@@ -84,6 +84,8 @@ def test_text_model_is_taken_out(folder: Path, capsys: pytest.CaptureFixture[str
     assert {f"language_model.{name}" for name in own} == set(text)
     for name, tensor in own.items():
         assert (tensor == text[f"language_model.{name}"]).all()
+    assert "left out" not in capsys.readouterr().err
+    say_what_is_left_out(source)
     said = capsys.readouterr().err
     assert said.count("only the text model of model is built") == 1
     assert f"{len(whole) - len(text)} tensors" in said
