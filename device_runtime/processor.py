@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -77,11 +78,19 @@ def _cpp_version(library: Path) -> int:
 
 
 def gpu_graphs(model_folder: Path) -> tuple[Processor, ...]:
-    """List the graphs of a model that this runtime can run on a GPU, the fastest first."""
-    if gpu_library() is None:
+    """List the graphs of a model that this runtime can run on a GPU, the fastest first.
+
+    A model that sees has none: its three graphs were never tried there.
+    """
+    if gpu_library() is None or _sees(model_folder):
         return ()
     half = (Processor.GPU_FP16,) if (model_folder / HALF_GRAPH).is_file() else ()
     return (*half, Processor.GPU)
+
+
+def _sees(model_folder: Path) -> bool:
+    config = json.loads((model_folder / "genai_config.json").read_bytes())
+    return "vision" in config["model"]
 
 
 def cores(cpus: Path = _CPUS, own: Path = OWN, groups: Path = GROUPS) -> int:

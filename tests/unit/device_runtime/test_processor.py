@@ -1,13 +1,15 @@
 """The cores that this process may use, and the C++ library of its system."""
 
 import ctypes
+import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from device_runtime.processor import CPP_LIBRARY, cores, prefer_system_library
+from device_runtime import processor
+from device_runtime.processor import CPP_LIBRARY, Processor, cores, prefer_system_library
 
 
 def make(folder: Path, siblings: dict[int, str]) -> Path:
@@ -108,3 +110,22 @@ def test_program_without_a_cpp_library_of_its_own_takes_none(
     (tmp_path / CPP_LIBRARY).write_bytes(b"\0GLIBCXX_3.4.33\0")
     monkeypatch.setattr(ctypes, "CDLL", lambda path, mode: pytest.fail(path))
     prefer_system_library((tmp_path,))
+
+
+@pytest.mark.parametrize(
+    ("model", "graphs"),
+    [
+        ({"decoder": {}}, (Processor.GPU_FP16, Processor.GPU)),
+        ({"decoder": {}, "vision": {}}, ()),
+    ],
+)
+def test_model_that_sees_stays_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    model: dict[str, object],
+    graphs: tuple[Processor, ...],
+) -> None:
+    monkeypatch.setattr(processor, "gpu_library", lambda: tmp_path)
+    (tmp_path / processor.HALF_GRAPH).touch()
+    (tmp_path / "genai_config.json").write_text(json.dumps({"model": model}))
+    assert processor.gpu_graphs(tmp_path) == graphs
