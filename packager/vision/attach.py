@@ -58,8 +58,7 @@ def attach(text: Path, vision: Path, exported: ExportedVision, target: Path) -> 
     for path in vision.iterdir():
         os.link(path, target / path.name)
     whole = onnx.load(str(text / name), load_external_data=False)
-    dims = _output_dims(vision / GRAPH)
-    embedding, decoder = _split(whole, dims, exported.image_token)
+    embedding, decoder = _split(whole, exported.image_token)
     onnx.save(embedding, str(target / EMBEDDING_GRAPH))
     onnx.save(decoder, str(target / name))
     _describe(config["model"], exported)
@@ -82,25 +81,17 @@ def _describe(model: dict[str, Any], exported: ExportedVision) -> None:
         "config_filename": PROCESSOR,
         "inputs": {name: name for name in exported.inputs},
         "outputs": {_FEATURES: _FEATURES},
+        **exported.sizes,
     }
 
 
-def _output_dims(graph: Path) -> int:
-    """Return the number of dimensions of the vision graph's features."""
-    import onnx
-
-    (output,) = onnx.load(str(graph), load_external_data=False).graph.output
-    return len(output.type.tensor_type.shape.dim)
-
-
 def _split(
-    whole: onnx.ModelProto, dims: int, image_token: int | None
+    whole: onnx.ModelProto, image_token: int | None
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Split a graph behind its embedding; the first part also places image features.
 
     Args:
         whole: graph of the text model.
-        dims: dimensions of the image features.
         image_token: as in `ExportedVision`.
     """
     from onnx import TensorProto, helper
@@ -115,8 +106,8 @@ def _split(
 
     embeds = helper.make_tensor_value_info(_EMBEDS, dtype, [*_BATCH, width])
     ids = helper.make_tensor_value_info(_IDS, TensorProto.INT64, list(_BATCH))
-    rows = [*(["num_images"] if dims == 3 else []), "num_image_tokens"]
-    features = helper.make_tensor_value_info(_FEATURES, dtype, [*rows, width])
+    # Their rank is left open: without pictures, the engine gives [0, width] whatever it was before.
+    features = helper.make_tensor_value_info(_FEATURES, dtype, None)
     pictures, placing = _placing(cut, width, image_token)
     gathering = [_renamed(node, _IDS, _TEXT_IDS) for node in before]
     embedding = _part(whole, [*pictures, *gathering, *placing], [ids, features], [embeds])

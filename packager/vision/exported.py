@@ -23,9 +23,11 @@ class ExportedVision(msgspec.Struct, frozen=True, kw_only=True):
         image_tokens: most tokens of one picture.
         image_token: id of the token that stands for a part of a picture; None if the engine writes
             negative numbers, -1 for the first picture.
+        sizes: further numbers of the vision section in genai_config.json, by name.
     """
 
     type: str
     inputs: tuple[str, ...]
     image_tokens: int
     image_token: int | None
+    sizes: dict[str, int] = {}

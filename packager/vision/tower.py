@@ -1,0 +1,128 @@
+"""Vision towers and projectors of transformers: their weights, and their graphs."""
+
+import json
+import re
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from packager.vision import attention
+from packager.vision.exported import GRAPH, VisionError
+from packager.weights import checkpoint
+
+PIXELS = "pixel_values"
+
+LARGEST_ERROR = 1e-3
+"""Largest difference between the graph's features and those of torch, as a share of the largest
+feature, above which the graph is refused."""
+
+_FEATURES = "image_features"
+_OPSET = 17
+_PLACES = re.compile(r"(?:model\.)?(vision_tower|multi_modal_projector)\.(?:vision_model\.)?")
+"""Prefixes of the tensors, as publishers and transformers write them."""
+
+
+def load(source: Path, model_type: str, projector: Any) -> tuple[Any, Any, Any]:
+    """Load the vision tower and the projector of a Hugging Face folder, in fp32.
+
+    Args:
+        source: Hugging Face folder of the whole model.
+        model_type: type of the tower that is meant.
+        projector: class of the projector; takes the configuration.
+
+    Returns:
+        The configuration of the whole model, the tower and the projector.
+
+    Raises:
+        VisionError: it is another tower, or weights are missing or have other shapes.
+    """
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(source)
+    tower = config.vision_config
+    if tower.model_type != model_type:
+        raise VisionError(f"its vision tower is {tower.model_type}, not {model_type}")
+    attention.register()
+    parts = {
+        "vision_tower": AutoModel.from_config(tower, attn_implementation=attention.NAME),
+        "multi_modal_projector": projector(config),
+    }
+    tensors: dict[str, dict[str, Any]] = {name: {} for name in parts}
+    for path in checkpoint.files(source):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                if place := _PLACES.match(name):
+                    tensors[place[1]][name[place.end() :]] = file.get_tensor(name)
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(tensors[name])
+        except RuntimeError as error:
+            raise VisionError(
+                f"the weights of its {name} are not those of its configuration: {error}"
+            ) from None
+    return config, *(part.to(torch.float32).eval() for part in parts.values())
+
+
+def write_graph(
+    module: Any, target: Path, *, traced: Any, compared: Any, axes: Sequence[str]
+) -> None:
+    """Write a module as the vision graph, its weights in a file beside it.
+
+    Args:
+        module: makes features of pictures.
+        target: the folder.
+        traced: pictures to trace it with, float32 [pictures, 3, height, width].
+        compared: pictures that graph and module must make the same features of.
+        axes: names of the dimensions that may change; an empty name is a constant one.
+
+    Raises:
+        VisionError: the graph computes other features than torch.
+    """
+    import onnx_ir as ir
+    import onnxruntime
+    import torch
+
+    # Beyond 2 GB, the exporter writes a file for each weight beside the graph.
+    with tempfile.TemporaryDirectory(dir=target) as folder:
+        whole = Path(folder, GRAPH)
+        with warnings.catch_warnings(), torch.no_grad():
+            # The exporter of torch.export needs a package more, for the same graph.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module,
+                (traced,),
+                str(whole),
+                input_names=[PIXELS],
+                output_names=[_FEATURES],
+                dynamic_axes={PIXELS: {n: name for n, name in enumerate(axes) if name}},
+                opset_version=_OPSET,
+                custom_opsets={attention.DOMAIN: 1},
+                dynamo=False,
+            )
+        ir.save(ir.load(whole), target / GRAPH, external_data=f"{GRAPH}.data")
+    session = onnxruntime.InferenceSession(target / GRAPH, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = module(compared)
+    (actual,) = session.run(None, {PIXELS: compared.numpy()})
+    error = float((torch.from_numpy(actual) - expected).abs().max() / expected.abs().max())
+    if not error <= LARGEST_ERROR:
+        raise VisionError(f"the exported graph computes other features than torch: {error:.1%} off")
+
+
+def picture_settings(source: Path) -> dict[str, Any]:
+    """Read how a model takes its pictures: the settings of its image processor.
+
+    Raises:
+        VisionError: there are none.
+    """
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path = source / name
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        settings = content.get("image_processor", content)
+        if "image_mean" in settings:
+            return dict(settings)
+    raise VisionError("no preprocessor_config.json says how it takes its pictures")

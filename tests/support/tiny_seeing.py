@@ -1,0 +1,120 @@
+"""Tiny random models that see, as Hugging Face folders: Gemma 3 and Mistral 3, as transformers has
+them, with vision towers that are large enough to do what those of the real models do."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.support import families
+from tests.support.families import Family, text_models
+
+GEMMA3_SIDE = 64
+"""Side of the pictures of Gemma 3, pixels: 32 patches, of which 2 by 2 become a token."""
+
+MISTRAL3_EDGE = 140
+"""Longest edge of the pictures of Mistral 3, pixels: 10 patches, of which 2 by 2 become a token."""
+
+_GEMMA3_MARKUP = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
+_PICTURE = {
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "rescale_factor": 1 / 255,
+}
+
+
+def make_gemma3(folder: Path) -> Path:
+    """Write a Gemma 3; returns its folder."""
+    tower = {"image_size": GEMMA3_SIDE, "patch_size": 2, "vision_use_head": False}
+    ids = _write(folder, "gemma3", tower, markup=_GEMMA3_MARKUP)
+    boi, eoi, image = (ids[token] for token in _GEMMA3_MARKUP)
+    change(
+        folder / "config.json",
+        mm_tokens_per_image=256,
+        boi_token_index=boi,
+        eoi_token_index=eoi,
+        image_token_index=image,
+        eos_token_id=[1, ids["<end_of_turn>"]],
+    )
+    names = dict(zip(("boi_token", "eoi_token", "image_token"), _GEMMA3_MARKUP, strict=True))
+    change(folder / "tokenizer_config.json", **names, extra_special_tokens=names)
+    change(
+        folder / "preprocessor_config.json",
+        **_PICTURE,
+        image_processor_type="Gemma3ImageProcessor",
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        image_seq_length=256,
+        resample=2,
+        size={"height": GEMMA3_SIDE, "width": GEMMA3_SIDE},
+    )
+    return folder
+
+
+def make_mistral3(folder: Path) -> Path:
+    """Write a Mistral 3; returns its folder."""
+    tower = {"image_size": MISTRAL3_EDGE}
+    first = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    _write(folder, "mistral3", tower, first=first)
+    picture = {
+        **_PICTURE,
+        "image_processor_type": "PixtralImageProcessor",
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "patch_size": 14,
+        "resample": 3,
+        "size": {"longest_edge": MISTRAL3_EDGE},
+    }
+    change(
+        folder / "processor_config.json",
+        image_processor=picture,
+        patch_size=14,
+        spatial_merge_size=2,
+        processor_class="PixtralProcessor",
+    )
+    return folder
+
+
+def _write(
+    folder: Path,
+    model_type: str,
+    tower: dict[str, Any],
+    *,
+    first: tuple[str, ...] = (),
+    markup: tuple[str, ...] = (),
+) -> dict[str, int]:
+    """Write a family's model with a larger vision tower and more tokens; returns the tokens."""
+    family = _family(model_type)
+    around = family.around or {}
+    vision = {**around["vision_config"], "num_hidden_layers": 2, **tower}
+    tokenizer = replace(
+        family.tokenizer,
+        first=(*family.tokenizer.first, *first),
+        markup=(*family.tokenizer.markup, *markup),
+    )
+    larger = replace(
+        family,
+        around={**around, "vision_config": vision},
+        tokenizer=tokenizer,
+    )
+    families.make_hf(larger, folder)
+    added = json.loads((folder / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    return {token["content"]: int(number) for number, token in added.items()}
+
+
+def _family(model_type: str) -> Family:
+    (family,) = (other for other in text_models.TEXT_MODELS if other.model_type == model_type)
+    return family
+
+
+def copy(source: Path, target: Path) -> Path:
+    """Copy a folder, to be changed; returns the copy."""
+    return Path(shutil.copytree(source, target))
+
+
+def change(path: Path, **changes: Any) -> None:
+    """Change fields of a JSON file, which may be a new one."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(before | changes, indent=2))
