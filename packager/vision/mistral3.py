@@ -37,7 +37,7 @@ def export(source: Path, target: Path) -> ExportedVision:
     side = patch * merged
 
     class Vision(torch.nn.Module):
-        """What the modules of transformers do with one picture, without loops over pictures."""
+        """Modules of transformers for one picture, without loops over pictures."""
 
         def __init__(self) -> None:
             super().__init__()
