@@ -3,7 +3,7 @@
 The structs here are sent between the two processes, so they hold plain data only.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -257,6 +257,13 @@ class UnknownTokenError(RequestError):
     param = "logit_bias"
 
 
+class ImageError(RequestError):
+    """An image of the prompt cannot be used."""
+
+    wire_name = "image"
+    api_code = "invalid_image"
+
+
 class OutOfMemoryError(RequestError):
     """The KV cache budget cannot hold this request, even with nothing else running."""
 
@@ -306,6 +313,17 @@ class Engine(Protocol):
     def idle(self) -> bool:
         """Do one step of background prefill for later requests; False if there is none to do."""
         ...
+
+
+def images_of(messages: Sequence[Message]) -> list[bytes]:
+    """List the files of a conversation's images."""
+    return [
+        part.data
+        for message in messages
+        if not isinstance(message.content, str)
+        for part in message.content
+        if isinstance(part, Image)
+    ]
 
 
 def no_memory(error: Exception) -> ResourceError:

@@ -9,6 +9,7 @@ import numpy as np
 from device_runtime import memory
 from device_runtime.errors import RequestError
 from device_runtime.inference.answer_text import AnswerText
+from device_runtime.inference.beam_search import beam_search
 from device_runtime.inference.echo import Echo, token_logprob
 from device_runtime.inference.engine import (
     FinishReason,
@@ -26,6 +27,7 @@ from device_runtime.inference.job import Job, end
 from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, SlotKey, Tokens, step
 from device_runtime.inference.piece import Piece
 from device_runtime.inference.progress import Progress
+from device_runtime.inference.prompt_encoder import EncodedPrompt, texts
 from device_runtime.inference.sampling import Sampler, Scores, check_finite
 from device_runtime.logs import event
 from device_runtime.memory import PROMPT_STEP
@@ -103,25 +105,27 @@ class GenAIEngine:
     ) -> Iterator[GenerationChunk]:
         """Answer the prompts of a request one after the other."""
         prompts = request.prompts or (request.prompt,)
-        encoded = [self._model.encode(request, prompt) for prompt in prompts]
-        progress = Progress(sum(map(len, encoded)))
+        encoded = [self._model.prompts.encode(request, prompt) for prompt in prompts]
+        progress = Progress(sum(len(prompt.tokens) for prompt in encoded))
         accepted = GenerationChunk(prompt_tokens=progress.usage.prompt_tokens)
         if request.counts:
             yield accepted
             yield GenerationChunk(finish_reason=FinishReason.STOP, usage=progress.usage)
             return
-        for tokens in encoded:
-            self._check(request, self._length(request, tokens))
-        for number, (prompt, tokens) in enumerate(zip(prompts, encoded, strict=True)):
+        for prompt in encoded:
+            self._check(request, self._length(request, prompt.tokens))
+        for number, (text, prompt) in enumerate(zip(prompts, encoded, strict=True)):
+            tokens = prompt.tokens
             length = self._length(request, tokens)
+            alone = self._stands_alone(request, prompt, length)
             stage = self._model.stage(request, tokens)
             key = self._model.key(request, stage)
-            slot = self._slot(request, tokens, length, key)
+            slot = self._slot(request, tokens, length, key, alone=alone)
             yield GenerationChunk() if number else accepted
             while slot is None and not cancelled():
                 # Running requests hold the memory; the empty chunk lets them continue.
                 yield GenerationChunk()
-                slot = self._slot(request, tokens, length, key)
+                slot = self._slot(request, tokens, length, key, alone=alone)
             if slot is None:
                 yield GenerationChunk(finish_reason=FinishReason.CANCELLED, usage=progress.usage)
                 return
@@ -130,9 +134,11 @@ class GenAIEngine:
                 request=request,
                 number=number,
                 prompt=tokens,
+                inputs=self._model.inputs(prompt) if prompt.images is not None else None,
+                alone=alone,
                 stage=stage,
                 length=length,
-                echo=Echo(request, prompt, tokens, self._model.tokenizer) if request.echo else None,
+                echo=Echo(request, text, tokens, self._model.tokenizer) if request.echo else None,
                 progress=progress,
                 cancelled=cancelled,
             )
@@ -152,7 +158,9 @@ class GenAIEngine:
         turns = (Message(role="system", content=system),) if system else ()
         try:
             first, second = (
-                self._model.encode(GenerationRequest(prompt=prompt, max_tokens=1), prompt)
+                self._model.prompts.encode(
+                    GenerationRequest(prompt=prompt, max_tokens=1), prompt
+                ).tokens
                 for prompt in ((*turns, Message(role="user", content=text)) for text in "ab")
             )
         except RequestError as error:
@@ -177,18 +185,19 @@ class GenAIEngine:
 
     def _length(self, request: GenerationRequest, prompt: Tokens) -> int:
         """Return the maximum length of a prompt and its answer together, tokens."""
-        return min(len(prompt) + request.max_tokens, self._model.context_length)
+        return min(len(prompt) + request.max_tokens, self._model.most(len(prompt)))
 
     def _run(self, job: Job) -> Generator[GenerationChunk, None, FinishReason]:
         """Answer a prompt; return the reason why its last answer ended."""
         try:
-            answers = self._beams(job) if job.request.num_beams > 1 else self._answers(job)
+            beams = job.request.num_beams > 1
+            answers = beam_search(self._model, job) if beams else self._answers(job)
             return (yield from answers)
         except (RuntimeError, FloatingPointError, MemoryError):
             self._cache.drop(job.slot)
             raise
         finally:
-            if self._stands_alone(job.request, job.length):
+            if job.alone:
                 self._cache.drop(job.slot)
             self._cache.give_back(job.slot)
 
@@ -203,8 +212,8 @@ class GenAIEngine:
             )
         if request.num_beams > 1 and not self._model.beams:
             raise RequestError(
-                "num_beams must be 1: this model has sliding windows or layers with a state, of "
-                "which the engine cannot keep several versions",
+                "num_beams must be 1: this model sees, or has sliding windows or layers with a "
+                "state, of which the engine cannot keep several versions",
                 hint="Sample several answers with n instead.",
             )
         for token, _ in request.logit_bias:
@@ -214,19 +223,19 @@ class GenAIEngine:
                     f"(0 to {self._model.vocabulary - 1})"
                 )
 
-    def _stands_alone(self, request: GenerationRequest, length: int) -> bool:
-        """Return whether a request needs a KV cache that no other request shares."""
-        return request.num_beams > 1 or self._model.at_once(length)
+    def _stands_alone(self, request: GenerationRequest, prompt: EncodedPrompt, length: int) -> bool:
+        """Return whether a prompt needs a KV cache that no other request shares."""
+        return request.num_beams > 1 or prompt.images is not None or self._model.at_once(length)
 
     def _slot(
-        self, request: GenerationRequest, prompt: Tokens, length: int, key: SlotKey
+        self, request: GenerationRequest, prompt: Tokens, length: int, key: SlotKey, *, alone: bool
     ) -> Slot | None:
         """Get a slot for a prompt; None while running requests hold the memory.
 
         Raises:
             NoMemoryNowError: other programs hold the memory.
         """
-        if self._stands_alone(request, length):
+        if alone:
             capacity = max(length, self._model.min_capacity)
             slot = self._cache.reserve(capacity * request.num_beams, key)
             if slot is not None:
@@ -277,7 +286,10 @@ class GenAIEngine:
     def _prefill_chunk(self, job: Job) -> None:
         slot = job.slot
         rest = job.prompt[len(slot.tokens) :]
-        if self._stands_alone(job.request, job.length):
+        if job.inputs is not None:
+            slot.begin(rest, job.inputs)
+            return
+        if job.alone:
             slot.append(rest)
             return
         before_end = len(rest) - HEADING
@@ -299,7 +311,7 @@ class GenAIEngine:
         """Generate one answer token by token; return the reason it ended."""
         request, generator = job.request, job.slot.generator
         answer = AnswerText(request, self._model.stream(request), job.stage)
-        sampler = Sampler(request, job.prompt, index)
+        sampler = Sampler(request, texts(job.prompt), index)
         piece = Piece()
         tokens = 0
         reason = None if job.length > len(job.prompt) else FinishReason.LENGTH
@@ -350,35 +362,3 @@ class GenAIEngine:
         count = request.logprobs
         tokenizer = self._model.tokenizer
         return (token_logprob(tokenizer, token, logits, count=count, characters=characters),)
-
-    def _beams(self, job: Job) -> Generator[GenerationChunk, None, FinishReason]:
-        """Generate the best answer of a beam search, in a single chunk."""
-        generator, prompt = job.slot.generator, job.prompt
-        generator.append_tokens(prompt)
-        check_finite(generator.get_logits())
-        for _ in range(job.length - len(prompt)):
-            if job.cancelled():
-                yield end(job, FinishReason.CANCELLED)
-                return FinishReason.CANCELLED
-            generator.generate_next_token()
-            if generator.is_done():
-                break
-            yield GenerationChunk()
-        generated = [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
-        ends = [place for place, token in enumerate(generated) if token in self._model.end_tokens]
-        said = generated[: ends[0]] if ends else generated
-        tokens = len(said) + bool(ends)
-        job.progress.add(tokens)
-        answer = AnswerText(job.request, self._model.stream(job.request), job.stage)
-        piece = Piece()
-        if job.echo is not None:
-            piece.add("", job.echo.text)
-        for token in said:
-            piece.add(*answer.push(token))
-            if answer.stop:
-                break
-        piece.add(*answer.end())
-        job.progress.reasoning_tokens += answer.reasoning_tokens
-        reason = FinishReason.STOP if ends or answer.stop else FinishReason.LENGTH
-        yield end(job, reason, piece, tokens, stop=answer.stop)
-        return reason

@@ -5,9 +5,8 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from device_runtime import memory
@@ -15,19 +14,21 @@ from device_runtime.errors import DeviceError, EngineError, RequestError
 from device_runtime.inference.engine import (
     GenerationRequest,
     NoMemoryNowError,
-    Prompt,
-    PromptTooLongError,
-    TokenIds,
     adapters,
     no_memory,
 )
 from device_runtime.inference.kv_cache import SlotKey, Tokens
+from device_runtime.inference.prompt_encoder import EncodedPrompt, PromptEncoder, texts
 from device_runtime.inference.thoughts import Stage, after_thoughts
+from device_runtime.inference.vision_families import FAMILIES
 from device_runtime.logs import event
 from device_runtime.processor import HALF_GRAPH, Processor, cores, gpu_library
 from device_runtime.tokenizer.files import end_tokens
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import TextStream, Tokenizer
+
+if TYPE_CHECKING:
+    from device_runtime.inference.vision_prompt import VisionPrompts
 
 # Official packages send telemetry to their vendor unless disabled before the import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -58,6 +59,7 @@ class GenAIModel:
     Attributes:
         beams: True if the model can do a beam search.
         context_length: maximum length of prompt and answer together, tokens.
+        prompts: encodes its prompts.
         end_tokens: ids of the tokens that end an answer.
         min_capacity: smallest capacity of a KV cache, tokens; sliding-window attention needs the
             whole window.
@@ -100,8 +102,14 @@ class GenAIModel:
             decoder = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
             self.min_capacity = memory.kv_cache_length(decoder, MIN_CAPACITY)
             self.snapshots = "past_recurrent_names" in decoder["inputs"]
+            self._sees = str(self._model.type) in FAMILIES
             self.vocabulary, self.kv_bytes, self.state_bytes = self._shapes(decoder)
-            self.beams = self.state_bytes == 0 and self.min_capacity == MIN_CAPACITY
+            self.beams = (
+                self.state_bytes == 0 and self.min_capacity == MIN_CAPACITY and not self._sees
+            )
+            self._image_processor: Any = (
+                self._model.create_multimodal_processor() if self._sees else None
+            )
         except Exception as error:
             if memory.is_short(error):
                 raise no_memory(error) from None
@@ -112,13 +120,26 @@ class GenAIModel:
                 problem = "ONNX Runtime lists no GPU: it knows those of PCI, and NVIDIA's nvgpu"
             raise EngineError(f"{problem}: {first_line(error)}", hint=ENGINE_HINT) from None
         self.tokenizer = Tokenizer(folder)
-        self._templates = ChatTemplates.of(folder)
+        self.prompts = PromptEncoder(
+            tokenizer=self.tokenizer,
+            templates=ChatTemplates.of(folder),
+            vision=self._vision() if self._sees else None,
+            vocabulary=self.vocabulary,
+            context_length=context_length,
+        )
         self._long_rope = str(self._model.type).startswith("phi3")
         self.end_tokens = frozenset(end_tokens(folder))
 
     def at_once(self, length: int) -> bool:
         """Return whether a prompt and answer of this length must be prefilled at once."""
         return self._long_rope and length > LONG_ROPE_FROM
+
+    def most(self, prompt_length: int) -> int:
+        """Return the maximum length of a prompt of this length and its answer together, tokens."""
+        if self._sees and self._long_rope and prompt_length <= LONG_ROPE_FROM:
+            # Of a model that sees, the engine does not prefill the prompt again at that place.
+            return min(LONG_ROPE_FROM, self.context_length)
+        return self.context_length
 
     def generator(self, capacity: int, key: SlotKey, num_beams: int = 1) -> Any:
         """Create a generator with a KV cache of its own: greedy, or a beam search.
@@ -133,6 +154,9 @@ class GenAIModel:
         )
         if key.adapter and key.adapter not in self._adapter_names:
             raise RequestError(f"the model has no adapter {key.adapter!r}")
+        if key.adapter and self._sees:
+            # The engine takes it, and answers without it.
+            raise RequestError("adapters are not supported by models that see")
         if key.guidance is None:
             generator = og.Generator(self._model, params)
         else:
@@ -150,54 +174,15 @@ class GenAIModel:
                 ) from None
         if key.adapter:
             generator.set_active_adapter(self._adapters, key.adapter)
-        return generator
+        return _OneWay(generator) if self._sees else generator
 
-    def encode(self, request: GenerationRequest, prompt: Prompt) -> Tokens:
-        """Encode a prompt of a request into tokens, int32 [tokens].
-
-        Raises:
-            RequestError: the chat template rejects the messages, or the prompt is empty or has a
-                token that the model does not know.
-            PromptTooLongError: the prompt leaves no room for an answer.
-        """
-        if isinstance(prompt, TokenIds):
-            ids = list(prompt.ids)
-        elif isinstance(prompt, str):
-            ids = self.tokenizer.encode(prompt, special=True)
-        else:
-            # A chat template writes the BOS token itself.
-            turns = msgspec.to_builtins(prompt)
-            tools = json.loads(request.tools) if request.tools else None
-            text = self._templates.render(
-                turns, tools, request.arguments, continues=request.continues
-            )
-            ids = self.tokenizer.encode(text, special=False)
-        if not ids:
-            raise RequestError("the prompt must not be empty")
-        if (last := max(ids)) >= self.vocabulary:
-            if isinstance(prompt, TokenIds):
-                raise RequestError(
-                    f"the prompt's token {last} is not in the model's vocabulary "
-                    f"(0 to {self.vocabulary - 1})"
-                )
-            text = self.tokenizer.bytes_of(last).decode(errors="replace")
-            raise RequestError(
-                f"the prompt has the token {text!r}, which the tokenizer knows and the model does "
-                "not",
-                hint="Leave it out.",
-            )
-        tokens = np.asarray(ids, np.int32)
-        least = min(1, request.max_tokens)
-        if len(tokens) + least > self.context_length and not request.counts:
-            raise PromptTooLongError(
-                # In OpenAI's words: by them, clients such as LiteLLM recognize the error.
-                f"This model's maximum context length is {self.context_length} tokens. However, "
-                f"you requested {len(tokens) + least} tokens ({len(tokens)} in the prompt, at "
-                f"least {least} in the completion)",
-                # The words by which LangChain tells this error from others.
-                hint="The prompt is too long: shorten it.",
-            )
-        return tokens
+    def inputs(self, prompt: EncodedPrompt) -> Any:
+        """Return what `Generator.set_inputs` takes for a prompt with images."""
+        named = og.NamedTensors()
+        for name in prompt.images.keys():  # noqa: SIM118 - it is not a mapping
+            named[name] = prompt.images[name]
+        named["input_ids"] = og.Tensor(prompt.tokens[None])
+        return named
 
     def stream(self, request: GenerationRequest) -> TextStream:
         """Create a decoder of an answer: one token at a time into whole characters."""
@@ -210,7 +195,8 @@ class GenAIModel:
 
     def stage(self, request: GenerationRequest, prompt: Tokens) -> Stage:
         """Return the stage in which an answer to a prompt begins."""
-        end = b"".join(map(self.tokenizer.bytes_of, prompt[-PROMPT_END:].tolist()))
+        last = texts(prompt[-PROMPT_END:]).tolist()
+        end = b"".join(map(self.tokenizer.bytes_of, last))
         return Stage.of(request.thinking, end.decode(errors="replace"))
 
     def key(self, request: GenerationRequest, stage: Stage) -> SlotKey:
@@ -218,6 +204,16 @@ class GenAIModel:
         special = self.tokenizer.special
         guidance = after_thoughts(request.guidance, request.thinking, stage, special)
         return SlotKey(guidance=guidance, adapter=request.adapter)
+
+    def _vision(self) -> "VisionPrompts":
+        # Pillow takes 10 MB, which a model without images has no use for.
+        from device_runtime.inference.vision_prompt import VisionPrompts
+
+        def process(prompt: str, files: list[bytes]) -> tuple[list[int], Any]:
+            tensors = self._image_processor(prompt, images=og.Images.open_bytes(*files))
+            return tensors["input_ids"].as_numpy()[0].tolist(), tensors
+
+        return VisionPrompts(str(self._model.type), self.tokenizer, process)
 
     def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int, int]:
         """Measure vocabulary size, KV cache bytes per token and state bytes in a first run."""
@@ -233,6 +229,23 @@ class GenAIModel:
             for names in (_CACHES, _STATES)
         )
         return vocabulary, cache // self.min_capacity, state * (2 if self.snapshots else 1)
+
+
+class _OneWay:
+    """A generator of a model that sees, which only goes on.
+
+    The engine refuses to rewind some of them; of the others, it forgets the tokens and keeps their
+    KV cache.
+    """
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    def rewind_to(self, length: int) -> None:
+        raise RuntimeError(f"this model cannot rewind, not even to token {length}")
 
 
 def _config(folder: Path, threads: int, processor: Processor) -> Any:

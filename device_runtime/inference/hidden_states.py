@@ -65,7 +65,9 @@ class HiddenStatesEmbedder:
             OutOfMemoryError: its KV cache is larger than the memory for all of them.
         """
         prompt = text if isinstance(text, str) else TokenIds(text)
-        tokens = self._model.encode(GenerationRequest(prompt="", max_tokens=0), prompt)
+        tokens = self._model.prompts.encode(
+            GenerationRequest(prompt="", max_tokens=0), prompt
+        ).tokens
         if not self._cache.fits(len(tokens)):
             raise OutOfMemoryError(
                 f"a text of {len(tokens)} tokens needs more KV cache than this device has",

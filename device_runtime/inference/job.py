@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from device_runtime.inference.echo import Echo
 from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest
@@ -20,6 +21,8 @@ class Job:
         request: the request to answer.
         number: number of the prompt among those of the request, from 0.
         prompt: the prompt's tokens.
+        inputs: the engine's inputs for a prompt with images; None without images.
+        alone: whether it has a KV cache that no other request shares, and is prefilled at once.
         stage: the stage in which its answers begin.
         length: maximum length of prompt and answer together, tokens.
         echo: what its answers begin with; None for nothing.
@@ -31,6 +34,8 @@ class Job:
     request: GenerationRequest
     number: int
     prompt: Tokens
+    inputs: Any
+    alone: bool
     stage: Stage
     length: int
     echo: Echo | None

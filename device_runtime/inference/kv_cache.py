@@ -41,6 +41,9 @@ class Generator(Protocol):
     def append_tokens(self, tokens: Tokens) -> None:
         """Prefill tokens."""
 
+    def set_inputs(self, inputs: Any) -> None:
+        """Prefill a prompt with images."""
+
     def rewind_to(self, length: int) -> None:
         """Discard all tokens from this position on."""
 
@@ -115,6 +118,12 @@ class Slot:
         """Prefill tokens after those already prefilled."""
         self._trim()
         self.generator.append_tokens(tokens)
+        self.tokens += tokens.tolist()
+        self._length = len(self.tokens)
+
+    def begin(self, tokens: Tokens, inputs: Any) -> None:
+        """Prefill a whole prompt with images, of which `inputs` are the engine's."""
+        self.generator.set_inputs(inputs)
         self.tokens += tokens.tolist()
         self._length = len(self.tokens)
 

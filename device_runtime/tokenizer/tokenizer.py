@@ -82,6 +82,11 @@ class Tokenizer:
         hidden = self.special.difference(shown)
         return TextStream(self, hidden, strips=self._strips and not continues)
 
+    def id_of(self, text: str) -> int | None:
+        """Return the id of the token with this text; None if there is none."""
+        number: int | None = self._tokenizer.token_to_id(text)
+        return number
+
     def bytes_of(self, token: int) -> bytes:
         """Return a token's bytes; empty for an id that the tokenizer does not have."""
         text = self._tokenizer.id_to_token(token)
