@@ -157,6 +157,8 @@ def _png(data: bytes) -> ImageHeader:
 
 
 def _webp(data: bytes) -> ImageHeader:
+    (length,) = struct.unpack_from("<I", data, 4)
+    data = data[: 8 + length]
     size: tuple[int, int] | None = None
     orientation = 1
     for kind, place, length in _chunks(data, 12, "<4sI", 0):

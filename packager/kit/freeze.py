@@ -31,7 +31,7 @@ from packager.sbom import Package
 
 SOURCE = Path(device_runtime.__file__).parent
 
-RECIPE = 6
+RECIPE = 7
 """Version of the steps: incremented when a change of the steps changes a kit."""
 
 _EXCLUDED = (
@@ -42,6 +42,15 @@ _EXCLUDED = (
     "tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "lib2to3",
     "xmlrpc", "ensurepip",
 )  # fmt: skip
+
+_PILLOW = {
+    "__init__", "ExifTags", "GimpGradientFile", "GimpPaletteFile", "Image", "ImageChops",
+    "ImageColor", "ImageFile", "ImageMode", "ImagePalette", "ImageSequence", "JpegImagePlugin",
+    "JpegPresets", "PaletteFile", "PngImagePlugin", "TiffTags", "WebPImagePlugin", "_binary",
+    "_deprecate", "_imaging", "_util", "_version", "_webp",
+}  # fmt: skip
+"""Modules of Pillow that decode JPEG, PNG and WebP. PyInstaller would take all, and with them the
+libraries for AVIF, fonts and colour management: more code for a hostile file, and 10 MB."""
 
 _REPORT = "report.json"
 """pip's report beside the installed wheels; it has their digests."""
@@ -269,7 +278,7 @@ def freeze(
                 # nothing from it: the library and the package's __init__.py are enough.
                 *("--add-binary", f"{site_path}/onnxruntime/capi/{library.name}:onnxruntime/capi"),
                 *("--add-data", f"{site_path}/onnxruntime/__init__.py:onnxruntime"),
-                *(part for name in _EXCLUDED for part in ("--exclude-module", name)),
+                *(part for name in _excluded(site) for part in ("--exclude-module", name)),
                 f"{work_path}/src/device_runtime/__main__.py",
             ],
             variables,
@@ -289,6 +298,12 @@ def freeze(
     if device_runtime.__version__ not in reported:
         raise KitError(f"the frozen runtime reports {reported.strip()!r} as its version")
     return Frozen(folder=frozen, python=inputs.python, packages=packages)
+
+
+def _excluded(site: Path) -> list[str]:
+    """List the modules that are not frozen."""
+    modules = {path.name.partition(".")[0] for path in (site / "PIL").iterdir()}
+    return [*_EXCLUDED, *(f"PIL.{name}" for name in sorted(modules - _PILLOW))]
 
 
 def _add_libraries(site: Path, frozen: Path, names: Sequence[str]) -> None:
