@@ -259,7 +259,7 @@ def test_refusals_of_generate(fields: dict[str, Any], message: str) -> None:
     [
         (client.ChatRequest, bodies.OllamaChatBody, bodies.CHAT_WITHOUT_EFFECT),
         (client.GenerateRequest, bodies.OllamaGenerateBody, bodies.GENERATE_WITHOUT_EFFECT),
-        (ollama.Message, bodies.OllamaMessageParam, bodies.MESSAGE_WITHOUT_EFFECT),
+        (ollama.Message, bodies.OllamaMessageParam, {}),
         (ollama.Message.ToolCall, bodies.OllamaToolCall, {}),
         (ollama.Message.ToolCall.Function, bodies.OllamaCalledFunction, {}),
         (client.ShowRequest, bodies.ShowBody, {}),
