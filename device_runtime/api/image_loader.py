@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -155,6 +156,7 @@ class _AllowedHosts(Transport):
     def __init__(self, hosts: frozenset[str]) -> None:
         super().__init__()
         self._hosts = hosts
+        self._sockets: list[socket.socket] = []
 
     def origin(self, url: str) -> Origin:
         """Split a URL, and check that it may be requested: over HTTP, too, unlike a registry's.
@@ -180,11 +182,15 @@ class _AllowedHosts(Transport):
 
     def abort(self) -> None:
         """End what another thread waits for."""
-        for connection in list(self._connections.values()):
-            if connection.sock is not None:
+        connecting = [connection.sock for connection in list(self._connections.values())]
+        for used in (*connecting, *self._sockets):
+            if used is not None:
                 with suppress(OSError):
                     # As a plain socket: TLS would first say goodbye to the host.
-                    socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+                    socket.socket.shutdown(used, socket.SHUT_RDWR)
+
+    def _on_sent(self, connection: HTTPConnection) -> None:
+        self._sockets.append(connection.sock)
 
 
 def _fetched(transport: Transport, url: str) -> bytes:
