@@ -17,7 +17,7 @@ from device_runtime.api.errors import ApiError
 from device_runtime.api.image_loader import ImageLoader
 from device_runtime.api.images import LinkedImage
 from device_runtime.api.requests import ParsedRequest
-from device_runtime.inference.engine import GenerationRequest, Image, Message
+from device_runtime.inference.engine import GenerationRequest, Image, Message, Part
 
 DATA = b"the file of an image"
 PLACE = "messages[0].content[0].image_url"
@@ -88,7 +88,7 @@ def other() -> Iterator[Camera]:
 
 
 def linked(*links: str) -> ParsedRequest:
-    content = ("What?", *(Image(b"") for _ in links))
+    content: tuple[Part, ...] = ("What?", *(Image(b"") for _ in links))
     generation = GenerationRequest(prompt=(Message(role="user", content=content),), max_tokens=1)
     return ParsedRequest(
         generation=generation,
@@ -105,7 +105,9 @@ async def loaded(loader: ImageLoader, *links: str) -> Any:
     parsed = await loader.load(linked(*links))
     assert not parsed.links
     assert isinstance(parsed.generation.prompt, tuple)
-    words, *images = parsed.generation.prompt[0].content
+    content = parsed.generation.prompt[0].content
+    assert not isinstance(content, str)
+    words, *images = content
     assert words == "What?"
     return [image.data for image in images if isinstance(image, Image)]
 
@@ -282,9 +284,9 @@ async def test_file_that_is_moved_after_the_check_is_not_read(
     (secret / "a").write_bytes(b"secret")
     (folder / "sub").symlink_to(secret)
     # As if the link had been a folder when it was resolved.
-    real = image_loader.os.path.realpath
+    real = os.path.realpath
     monkeypatch.setattr(
-        image_loader.os.path,
+        os.path,
         "realpath",
         lambda path: str(path) if str(path).endswith("/a") else real(path),
     )

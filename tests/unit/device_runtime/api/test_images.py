@@ -336,11 +336,11 @@ def test_images_of_a_kept_response_are_kept() -> None:
     ],
 )
 def test_other_forms_are_refused_by_name(path: str, body: dict[str, Any], place: str) -> None:
-    fields = {"input": [body]}
+    fields: dict[str, Any] = {"input": [body]}
     if path != "/v1/responses":
         fields = {"model": "tiny", "messages": [body]}
     if path == "/v1/messages":
-        fields["max_tokens"] = 5  # type: ignore[assignment]
+        fields["max_tokens"] = 5
     answer = App().post(path, fields)
     assert answer.status_code == 400
     assert message_of(answer).startswith(place), answer.text
