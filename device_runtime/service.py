@@ -14,6 +14,7 @@ import msgspec
 import device_runtime
 from device_runtime import doctor
 from device_runtime.api.app import Api
+from device_runtime.api.image_loader import ImageLoader
 from device_runtime.api.openai_responses.store import ResponseStore
 from device_runtime.api.served_model import ServedModel
 from device_runtime.bundle.release import Release
@@ -137,14 +138,16 @@ class Service:
             unload_after_s=config.unload_after,
         )
         self._reporter: Reporter | None = None
+        max_body_bytes = config.max_body_bytes(sees=served.vision is not None)
         self._api = Api(
             self._supervisor,
             self._stats,
             self.status,
             served,
-            max_body_bytes=config.max_body_kib << 10,
+            max_body_bytes=max_body_bytes,
             runtime_folder=self._runtime_folder,
             store=ResponseStore(config.stored_responses, config.stored_responses_mib << 20),
+            images=ImageLoader(config.image_hosts, config.image_folders, max_body_bytes),
         )
         self._server: Server | None = None
         self._socket: socket.socket | None = None

@@ -27,9 +27,9 @@ INTRO = f"""\
 {{about}}
 
 If the device requires an API key, send it as `Authorization: Bearer sk-edgepack-...` or, as
-Anthropic's clients do, as `x-api-key: sk-edgepack-...`. Request bodies are JSON, at most 1 MiB
-(`max_body_kib` changes this limit). [dialects.md](dialects.md) tells how Anthropic's and Ollama's
-fields are translated.
+Anthropic's clients do, as `x-api-key: sk-edgepack-...`. Request bodies are JSON, at most 1 MiB, or
+16 MiB if the model sees (`max_body_kib` changes this limit). [dialects.md](dialects.md) tells how
+Anthropic's and Ollama's fields are translated.
 """
 STREAMING = """\
 ## Streaming

@@ -21,12 +21,13 @@ from device_runtime.api.completion_requests import parse_completion
 from device_runtime.api.embeddings import Embedder, Embeddings, parse_embeddings
 from device_runtime.api.errors import ApiError
 from device_runtime.api.generation import Endpoint, Generation, Generator, response
+from device_runtime.api.image_loader import ImageLoader
 from device_runtime.api.ollama.embed import parse_ollama_embed
 from device_runtime.api.ollama.endpoints import OllamaApi
 from device_runtime.api.openai_responses.endpoints import Responses
 from device_runtime.api.openai_responses.store import ResponseStore
 from device_runtime.api.outcomes import ApiEndpoint, error_response
-from device_runtime.api.response_types import Model, ModelList
+from device_runtime.api.response_types import Architecture, Model, ModelList
 from device_runtime.api.responses import ChatAnswer, CompletionAnswer
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import GenerationChunk
@@ -58,6 +59,7 @@ class Api:
         max_body_bytes: maximum size of a request body.
         runtime_folder: folder for the hold on updates; None if systemd made none.
         store: keeps responses for later requests.
+        images: loads images that requests refer to; None to refuse them.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Api:
         max_body_bytes: int = 1 << 20,
         runtime_folder: Path | None = None,
         store: ResponseStore | None = None,
+        images: ImageLoader | None = None,
     ) -> None:
         self._status = status
         self._served = served
@@ -80,6 +83,7 @@ class Api:
             stats,
             self._metrics,
             served,
+            images or ImageLoader(),
             fingerprint=f"fp_{status().identity.release[:12]}",
             max_body_bytes=max_body_bytes,
         )
@@ -141,13 +145,18 @@ class Api:
         embedding = self._served.embedding
         dimensions: int | UnsetType = UNSET
         length = self._served.card.context_length
+        architecture = Architecture(["text"], ["text"])
+        if self._served.vision is not None:
+            architecture = Architecture(["text", "image"], ["text"])
         if embedding is not None and name == embedding.model.name:
             dimensions, length = embedding.dimensions, embedding.max_tokens
+            architecture = Architecture(["text"], ["embeddings"])
         return Model(
             id=name,
             created=self._created,
             owned_by="edgepack",
             max_model_len=length,
+            architecture=architecture,
             dimensions=dimensions,
         )
 

@@ -13,16 +13,18 @@ from device_runtime.api.chat_types import (
     CHAT_WITHOUT_EFFECT,
     TURN_WITHOUT_EFFECT,
     ChatBody,
+    ImagePart,
     ResponseFormat,
     Turn,
 )
 from device_runtime.api.errors import ApiError
 from device_runtime.api.fields import check_fields, convert, decode
+from device_runtime.api.images import ImageReader
 from device_runtime.api.reasoning import template_arguments, thinking
 from device_runtime.api.requests import ParsedRequest, check_body, engine_request
 from device_runtime.api.served_model import ServedModel
 from device_runtime.api.tool_choice import check_tool_turns, read_tools
-from device_runtime.inference.engine import Guidance, Message
+from device_runtime.inference.engine import Guidance, Message, Part
 from device_runtime.json_schema.document import UnsupportedSchemaError
 from device_runtime.json_schema.grammar import any_object_rules, rules
 from device_runtime.tools.definition import Tools
@@ -80,7 +82,8 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
         )
     if body.top_logprobs and not body.logprobs:
         raise ApiError("top_logprobs requires logprobs", param="top_logprobs")
-    messages = [_message(turn, number) for number, turn in enumerate(body.messages)]
+    images = ImageReader(served)
+    messages = [_message(turn, number, images) for number, turn in enumerate(body.messages)]
     if served.system_prompt and messages[0].role != "system":
         messages.insert(0, Message(role="system", content=served.system_prompt))
     _check_continuation(body, tools)
@@ -97,8 +100,9 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
         guidance = Guidance(kind="lark_grammar", data="\n".join(answer) + "\n")
     dialect = served.dialect if tools.tools else served.dialect_without_tools
     if tools.tools or any(turn.tool_calls or turn.role == "tool" for turn in body.messages):
-        turns = dialect.messages(msgspec.to_builtins(messages), tools.tools)
-        messages = msgspec.convert(turns, list[Message])
+        plain = msgspec.to_builtins(messages, builtin_types=(bytes,))
+        turns = dialect.messages(plain, tools.tools)
+        messages = msgspec.convert(turns, list[Message], builtin_types=(bytes,))
     definitions = [tool.definition for tool in tools.tools] if dialect.native else []
     _check_arguments(body.chat_template_kwargs or {})
     arguments = template_arguments(body, served.reasoning)
@@ -115,6 +119,7 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
         guidance=guidance,
         ignored_keywords=ignored,
         continues=bool(body.continue_final_message),
+        links=images.links,
     )
 
 
@@ -181,7 +186,7 @@ def _answer_rules(form: ResponseFormat | None, start: str) -> Sequence[str]:
         raise ApiError(f"{place}: {error}", param=place, code=error.api_code) from None
 
 
-def _message(turn: Turn, number: int) -> Message:
+def _message(turn: Turn, number: int, images: ImageReader) -> Message:
     content = turn.content
     if content is None and not turn.tool_calls:
         where = f"messages[{number}].content"
@@ -190,16 +195,39 @@ def _message(turn: Turn, number: int) -> Message:
     if thoughts and turn.role != "assistant":
         where = f"messages[{number}].reasoning_content"
         raise ApiError(f"{where} is allowed only with the role assistant", param=where)
-    if isinstance(content, list):
-        # A part ends where its author ended it; vLLM and llama-server also put each on its line.
-        content = "\n".join(part.text for part in content)
     # OpenAI's newer name of the same role; chat templates know the older one.
     role = "system" if turn.role == "developer" else turn.role
     return Message(
         role=role,
-        content=content or "",
+        content=_content(turn, f"messages[{number}].content", images),
         tool_calls=tuple(msgspec.to_builtins(turn.tool_calls or ())),
         tool_call_id=turn.tool_call_id or "",
         name=turn.name or "",
         reasoning_content=thoughts,
     )
+
+
+def _content(turn: Turn, place: str, images: ImageReader) -> str | tuple[Part, ...]:
+    """Join the texts between images; without images, the content is one text."""
+    if not isinstance(turn.content, list):
+        return turn.content or ""
+    parts: list[Part] = []
+    texts: list[str] = []
+    for number, part in enumerate(turn.content):
+        if not isinstance(part, ImagePart):
+            texts.append(part.text)
+            continue
+        where = f"{place}[{number}].image_url"
+        if turn.role != "user":
+            raise ApiError(
+                f"{where} is allowed only with the role user", param=where, code="invalid_value"
+            )
+        if texts:
+            parts.append("\n".join(texts))
+            texts = []
+        parts.append(images.read(part.image_url.url, where))
+    # A part ends where its author ended it; vLLM and llama-server also put each on its line.
+    text = "\n".join(texts)
+    if not parts:
+        return text
+    return (*parts, text) if text else tuple(parts)

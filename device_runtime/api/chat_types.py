@@ -29,6 +29,8 @@ TURN_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 }
 """The same for messages: fields that OpenAI's clients send back with an earlier answer."""
 
+Detail = Literal["auto", "low", "high", "original"]
+
 # In Python, unlike in JSON Schema, `$` also matches before a trailing line break.
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}(?!\n)$")]
 
@@ -48,14 +50,42 @@ Parameters = Annotated[
 ]
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of a message; only text is supported."""
+_Breakpoint = Annotated[
+    dict[str, Any] | None, Meta(description="Ignored: the device finds what it can reuse.")
+]
 
-    type: Literal["text"]
+
+class TextPart(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"
+):
+    """A text within a message."""
+
     text: str
-    prompt_cache_breakpoint: Annotated[
-        dict[str, Any] | None, Meta(description="Ignored: the device finds what it can reuse.")
+    prompt_cache_breakpoint: _Breakpoint = None
+
+
+class ImageUrl(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The data of an image, or the place to load it from."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="`data:image/png;base64,...`; or `http://`, `https://`, `file://` or a "
+            "path on the device, where `image_hosts` or `image_folders` allows it."
+        ),
+    ]
+    detail: Annotated[
+        Detail | None, Meta(description="Ignored: the model's own resolution applies.")
     ] = None
+
+
+class ImagePart(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="image_url"
+):
+    """An image within a user's message, for models that see."""
+
+    image_url: ImageUrl
+    prompt_cache_breakpoint: _Breakpoint = None
 
 
 class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,8 +112,11 @@ class Turn(msgspec.Struct, frozen=True):
         Meta(description="Role of the author; `developer` is an alias of `system`."),
     ]
     content: Annotated[
-        str | list[Part] | None,
-        Meta(description="The text; optional in an assistant's message with tool calls."),
+        str | list[TextPart | ImagePart] | None,
+        Meta(
+            description="The text, or texts and images; optional in an assistant's message with "
+            "tool calls."
+        ),
     ] = None
     tool_calls: Annotated[
         list[ToolCall] | None, Meta(description="Calls that the assistant made.")

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from device_runtime.api.chat_requests import parse_chat
 from device_runtime.api.errors import ApiError
+from device_runtime.api.image_loader import ImageLoader
 from device_runtime.api.outcomes import ApiEndpoint, ObservedRequest
 from device_runtime.api.requests import ParsedRequest
 from device_runtime.api.response_types import ResponseMeta
@@ -78,6 +79,7 @@ class Generation:
         stats: counters of the requests' outcomes.
         metrics: counters and times for Prometheus.
         served: the model that answers.
+        images: loads images that requests refer to.
         fingerprint: name of the release in answers.
         max_body_bytes: maximum size of a request body.
     """
@@ -88,6 +90,7 @@ class Generation:
         stats: RequestStats,
         metrics: Metrics,
         served: ServedModel,
+        images: ImageLoader,
         *,
         fingerprint: str,
         max_body_bytes: int,
@@ -96,6 +99,7 @@ class Generation:
         self._stats = stats
         self._metrics = metrics
         self.served = served
+        self._images = images
         self._fingerprint = fingerprint
         self._max_body_bytes = max_body_bytes
 
@@ -107,7 +111,7 @@ class Generation:
         """
         observed = ObservedRequest(ApiEndpoint.CHAT, "messages", self._stats, self._metrics, {})
         try:
-            parsed = parse_chat(body, self.served)
+            parsed = await self._images.load(parse_chat(body, self.served))
         except ApiError:
             observed.end(Outcome.REJECTED)
             raise
@@ -153,6 +157,8 @@ class Generation:
         observed = self.observed(request, endpoint.label, endpoint.prompt)
         try:
             parsed = endpoint.parse(await self.body(request), self.served)
+            if parsed.links:
+                parsed = await while_connected(request, self._images.load(parsed))
         except ApiError:
             observed.end(Outcome.REJECTED)
             raise

@@ -1,13 +1,14 @@
 """A parsed request, and the translation of the fields that all of them share. Pure functions."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from device_runtime.api.errors import ApiError
 from device_runtime.api.fields import check_fields
+from device_runtime.api.images import LinkedImage
 from device_runtime.api.request_types import (
     IGNORED,
     STREAM_OPTIONS_WITHOUT_EFFECT,
@@ -39,6 +40,7 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
         include_usage: whether a streamed answer ends with its usage.
         tools: the tools that the model can call.
         ignored_keywords: paths of schemas' keywords that are not enforced.
+        links: images of the prompt that are not loaded yet.
     """
 
     generation: GenerationRequest
@@ -47,6 +49,7 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool
     tools: Tools = NO_TOOLS
     ignored_keywords: tuple[str, ...] = ()
+    links: tuple[LinkedImage, ...] = ()
 
 
 def own_request(
@@ -103,6 +106,7 @@ def engine_request(
     echo: bool = False,
     continues: bool = False,
     ignored_keywords: tuple[str, ...] = (),
+    links: Sequence[LinkedImage] = (),
 ) -> ParsedRequest:
     """Translate the fields that both types of request share.
 
@@ -121,6 +125,7 @@ def engine_request(
         echo: begin each answer with its prompt.
         continues: the last message is the beginning of the answer.
         ignored_keywords: paths of schemas' keywords that are not enforced.
+        links: images of the prompt that are not loaded yet.
 
     Raises:
         ApiError: a field is invalid or not supported; the error names it.
@@ -172,6 +177,7 @@ def engine_request(
         include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
         tools=tools,
         ignored_keywords=ignored_keywords,
+        links=tuple(links),
     )
     if parsed.generation.num_beams > 1:
         _check_beams(parsed)

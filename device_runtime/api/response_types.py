@@ -200,6 +200,13 @@ class Completion(ResponseMeta, frozen=True, tag_field="object", tag="text_comple
     usage: UsageObject | UnsetType | None = UNSET
 
 
+class Architecture(msgspec.Struct, frozen=True):
+    """The kinds of content that a model takes and returns, as of OpenRouter."""
+
+    input_modalities: list[Literal["text", "image"]]
+    output_modalities: list[Literal["text", "embeddings"]]
+
+
 class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     """A model, or a model with one of its adapters."""
 
@@ -210,6 +217,7 @@ class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
         int,
         Meta(description="Maximum length of prompt and answer together, tokens, as of vLLM."),
     ]
+    architecture: Architecture
     dimensions: Annotated[
         int | UnsetType, Meta(description="Length of the vectors of an embedding model.")
     ] = UNSET

@@ -33,7 +33,10 @@ def translated(
     except ApiError as error:
         raise moved(error, places) from None
     ignored = tuple(_place(path, places) for path in parsed.ignored_keywords)
-    return msgspec.structs.replace(parsed, ignored_keywords=ignored)
+    links = tuple(
+        msgspec.structs.replace(link, place=_place(link.place, places)) for link in parsed.links
+    )
+    return msgspec.structs.replace(parsed, ignored_keywords=ignored, links=links)
 
 
 def continues(messages: Sequence[Mapping[str, Any]]) -> bool:

@@ -5,24 +5,26 @@ import json
 import signal
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from device_runtime.chat.display import AnswerDisplay
+from device_runtime.chat.images import content, image_part
 from device_runtime.chat.models import ChatModel, Piece
 from device_runtime.durable import written_aside
 from device_runtime.errors import RequestError, ResourceError
 
 HELP = """\
 /system TEXT   set the system prompt and start a new conversation; without TEXT, show it
+/image FILE    send an image with the next message; can be repeated
 /save FILE     save the conversation as JSON, in the form of OpenAI's messages
 /reset         start a new conversation
 /help          show this help
 /exit          leave (or press Ctrl-D)
 Ctrl-C stops an answer. Esc Enter inserts a line break."""
-COMMANDS = ("/system", "/save", "/reset", "/help", "/exit")
+COMMANDS = ("/system", "/image", "/save", "/reset", "/help", "/exit")
 
 
 class Conversation:
@@ -30,10 +32,15 @@ class Conversation:
 
     Args:
         system: system prompt; empty for the device's default.
+        images: images of the first question, as parts of a message.
+
+    Attributes:
+        images: images of the next question.
     """
 
-    def __init__(self, system: str = "") -> None:
+    def __init__(self, system: str = "", images: Iterable[dict[str, Any]] = ()) -> None:
         self.system = system
+        self.images = [*images]
         self._turns: list[dict[str, Any]] = []
         self._saved: set[Path] = set()
 
@@ -44,8 +51,9 @@ class Conversation:
         return [*system, *self._turns]
 
     def add_question(self, text: str) -> None:
-        """Add a turn of the user."""
-        self._turns.append({"role": "user", "content": text})
+        """Add a turn of the user, with the images for it."""
+        self._turns.append({"role": "user", "content": content(text, self.images)})
+        self.images = []
 
     def add_answer(self, text: str) -> None:
         """Add a turn of the model; if it is empty, remove the question instead."""
@@ -55,8 +63,9 @@ class Conversation:
             self._turns.pop()
 
     def reset(self) -> None:
-        """Delete all turns."""
+        """Delete all turns, and the images of the next one."""
         self._turns.clear()
+        self.images = []
 
     def save(self, file: Path) -> None:
         """Write all turns to a file; only a file that this conversation wrote is replaced.
@@ -138,6 +147,11 @@ class Chat:
                 self._note("New conversation with this system prompt.")
             case "/system":
                 self._note(self._conversation.system or "The device's default system prompt.")
+            case "/image" if rest:
+                self._conversation.images.append(image_part(Path(rest)))
+                self._note(f"The next message has the image {rest}.")
+            case "/image":
+                raise RequestError("/image requires a file", hint="For example: /image cat.jpg")
             case "/save" if rest:
                 self._conversation.save(Path(rest))
                 self._note(f"Saved to {rest}.")

@@ -13,6 +13,7 @@ from device_runtime.commands.options import (
     api_key_file,
     config_file,
     configured,
+    image,
     open_or_own,
     release,
     request_options,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     "--alone", is_flag=True, help="Load the model in this process even if a service is running."
 )
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
+@image
 @click.option("--model", help="MODEL:ADAPTER, if the release has adapters.")
 @request_options
 @release
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 def chat(
     alone: bool,
     system: str,
+    image: tuple[Path, ...],
     release: Path | None,
     config_file: Path | None,
     api_key_file: Path | None,
@@ -56,12 +59,15 @@ def chat(
     Examples:
       edgepack-runtime chat
       edgepack-runtime chat --alone --system "Be brief." --temperature 0.7
+      edgepack-runtime chat --image photo.jpg
       echo "Name the capital of France." | edgepack-runtime chat
     """
     from device_runtime.chat.conversation import Chat, Conversation
+    from device_runtime.chat.images import image_part
 
     if alone and listen is not None:
         raise click.UsageError("--alone cannot be combined with --listen")
+    conversation = Conversation(system, map(image_part, image))
     model: ChatModel | None = None
     if not alone:
         flags = {"listen": listen, "tls_certificate": tls_certificate}
@@ -72,7 +78,7 @@ def chat(
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     session = Chat(
         model,
-        Conversation(system),
+        conversation,
         without_none(options),
         show=lambda text: click.echo(text, nl=False),
         think=lambda text: beside(text, nl=False) if interactive else None,

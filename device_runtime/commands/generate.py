@@ -12,12 +12,14 @@ import click
 from device_runtime.commands.options import (
     as_json,
     config_file,
+    image,
     open_or_own,
     release,
     request_options,
     resolve,
     without_none,
 )
+from device_runtime.errors import RequestError
 
 
 @click.command()
@@ -25,6 +27,7 @@ from device_runtime.commands.options import (
 @release
 @config_file
 @request_options
+@image
 @click.option(
     "--raw",
     is_flag=True,
@@ -35,6 +38,7 @@ def generate(
     prompt: str,
     release: Path | None,
     config_file: Path | None,
+    image: tuple[Path, ...],
     raw: bool,
     as_json: bool,
     **options: Any,
@@ -44,6 +48,7 @@ def generate(
     \b
     Examples:
       edgepack-runtime generate "Name the capital of France."
+      edgepack-runtime generate --image photo.jpg "What is in this picture?"
       edgepack-runtime generate --raw --max-tokens 20 "Once upon a time"
     """
     from device_runtime.api.chat_requests import parse_chat
@@ -51,17 +56,23 @@ def generate(
     from device_runtime.api.requests import own_request
     from device_runtime.api.served_model import ServedModel
     from device_runtime.chat.display import AnswerDisplay, beside
+    from device_runtime.chat.images import content, image_part
     from device_runtime.commands.engine import load_engine
     from device_runtime.tokenizer.files import chat_templates
 
+    images = [image_part(file) for file in image]
     opened = open_or_own(release)
     config = resolve(opened, config_file).config
     served = ServedModel.of_release(opened, config)
     fields = without_none(options)
     if raw or not chat_templates(opened.model_folder):
+        if images:
+            raise RequestError(
+                "an image requires the model's chat template", hint="Omit --raw or --image."
+            )
         request = own_request(parse_completion, fields | {"prompt": prompt}, served)
     else:
-        messages = [{"role": "user", "content": prompt}]
+        messages = [{"role": "user", "content": content(prompt, images)}]
         request = own_request(parse_chat, fields | {"messages": messages}, served)
     engine = load_engine(opened, config)
     text = thoughts = ""

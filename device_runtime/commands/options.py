@@ -39,6 +39,13 @@ api_key_file = click.option(
     show_envvar=True,
     help="File with the API key to use, if the service requires one.",
 )
+image = click.option(
+    "--image",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    multiple=True,
+    help="Image to send with the first message, for models that see; can be repeated.",
+)
 
 _REQUEST_OPTIONS = (
     click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum tokens of an answer."),

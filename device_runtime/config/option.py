@@ -85,6 +85,27 @@ def check_origins(values: tuple[str, ...]) -> None:
             raise ValueError(f"{value!r} is not an origin as browsers send it: use {value.lower()}")
 
 
+def check_hosts(values: tuple[str, ...]) -> None:
+    """Raise ValueError unless all values are hosts, with a port or without, as URLs have them."""
+    for value in values:
+        try:
+            parts = urlsplit(f"//{value}")
+            exact = parts.netloc == value and parts.hostname is not None and parts.port != 0
+        except ValueError:
+            exact = False
+        if not exact or not value.isascii() or not value.isprintable() or set(value) & set("@* "):
+            raise ValueError(f"{value!r} is not a host: use HOST or HOST:PORT, without * and http:")
+        if value != value.lower():
+            raise ValueError(f"{value!r} is not a host as URLs are compared: use {value.lower()}")
+
+
+def check_folders(values: tuple[str, ...]) -> None:
+    """Raise ValueError unless all values are absolute paths."""
+    for value in values:
+        if not value.startswith("/") or "\0" in value:
+            raise ValueError(f"{value!r} must be an absolute path")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Option:
     """An attribute of `RuntimeConfig`, with what its sources and the help need.

@@ -17,6 +17,8 @@ from device_runtime.config.option import (
     check_address,
     check_broker,
     check_device_id,
+    check_folders,
+    check_hosts,
     check_origins,
     check_proxy,
     check_topic,
@@ -66,6 +68,21 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Origin of web pages that may use the API; can be repeated.",
             extra={"metavar": "ORIGIN", "check": check_origins},
+        ),
+    ] = ()
+    image_hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Host whose images requests may refer to by http:// or https://; can be "
+            "repeated.",
+            extra={"metavar": "HOST[:PORT]", "check": check_hosts},
+        ),
+    ] = ()
+    image_folders: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Folder whose images requests may refer to by path; can be repeated.",
+            extra={"metavar": "PATH", "check": check_folders},
         ),
     ] = ()
     threads: Annotated[
@@ -124,8 +141,14 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0.0
     max_body_kib: Annotated[
-        int, Meta(ge=1, le=65536, description="Maximum size of a request body (KiB).")
-    ] = 1024
+        int,
+        Meta(
+            ge=0,
+            le=65536,
+            description="Maximum size of a request body (KiB); 0 for 1 MiB, or 16 MiB if the model "
+            "sees.",
+        ),
+    ] = 0
     max_messages: Annotated[
         int, Meta(ge=1, le=100_000, description="Maximum messages of a request.")
     ] = 1000
@@ -226,6 +249,17 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         Literal["text", "json"], Meta(description="Format of the log on standard error.")
     ] = "text"
+
+    def max_body_bytes(self, *, sees: bool) -> int:
+        """Return the maximum size of a request body.
+
+        A photo of a phone has 2 to 5 MB, and a third more in base64. A text needs less, and each
+        of `max_connections` can make the service hold a body.
+
+        Args:
+            sees: whether the model takes images.
+        """
+        return self.max_body_kib << 10 or (16 << 20 if sees else 1 << 20)
 
     def system_prompt(self) -> str:
         """Read the file with the system prompt; empty without one.

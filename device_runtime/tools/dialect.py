@@ -72,7 +72,7 @@ class Dialect:
         )
 
     def messages(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
-        """Convert messages to the turns that the template takes; each content is a string.
+        """Convert messages to the turns that the template takes; only images stay parts.
 
         Args:
             messages: messages in OpenAI's form, checked.
@@ -128,7 +128,7 @@ class Dialect:
             parts = (
                 (first["content"], text) if first["role"] == "system" else (text, first["content"])
             )
-            return [{**first, "content": "\n\n".join(filter(None, parts))}, *turns[1:]]
+            return [{**first, "content": _joined("\n\n", *filter(None, parts))}, *turns[1:]]
         return [{"role": "system" if self.system_turn else "user", "content": text}, *turns]
 
     def _as_plain(self, turns: list[Message]) -> list[Message]:
@@ -145,7 +145,7 @@ class Dialect:
                 content = f"<tool_response>\n{content}\n</tool_response>"
             # Many templates require that the roles user and assistant alternate.
             if role == "user" and after_result:
-                plain[-1]["content"] += "\n" + content
+                plain[-1]["content"] = _joined("\n", plain[-1]["content"], content)
             else:
                 plain.append(_with_role(turn, role, content))
             after_result = role == "user" and (turn["role"] == "tool" or after_result)
@@ -174,7 +174,7 @@ def _as_phi4(turns: list[Message]) -> list[Message]:
     return converted
 
 
-def _with_role(turn: Message, role: str, content: str) -> Message:
+def _with_role(turn: Message, role: str, content: Any) -> Message:
     """Copy a turn with another role and content; it keeps its thoughts and its author's name."""
     kept = ("reasoning_content",) if turn["role"] == "tool" else ("name", "reasoning_content")
     return {"role": role, "content": content, **{key: turn[key] for key in kept if key in turn}}
@@ -201,7 +201,21 @@ def _mistral_id(call_id: str) -> str:
     return hashlib.sha256(call_id.encode()).hexdigest()[:9]
 
 
-def _text(content: object) -> str:
+def _text(content: object) -> object:
     if isinstance(content, list):
         return "".join(part["text"] for part in content)
-    return content if isinstance(content, str) else ""
+    return content or ""
+
+
+def _joined(separator: str, *contents: Any) -> Any:
+    """Join contents, each a text or a tuple of texts and images; images stay parts."""
+    if all(isinstance(content, str) for content in contents):
+        return separator.join(contents)
+    parts: list[Any] = []
+    for content in contents:
+        for part in (content,) if isinstance(content, str) else content:
+            if parts and isinstance(part, str) and isinstance(parts[-1], str):
+                parts[-1] += separator + part
+            else:
+                parts.append(part)
+    return tuple(parts)

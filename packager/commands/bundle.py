@@ -14,6 +14,13 @@ from packager.commands.options import as_json, bundle_argument
 @click.option("--mqtt", metavar="URL", help="Report to this broker: mqtt://HOST:PORT")
 @click.option("--generate", metavar="TEXT", help="Print one answer and exit, without a server.")
 @click.option(
+    "--image",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    multiple=True,
+    help="Image for --generate, if the model sees; can be repeated.",
+)
+@click.option(
     "--max-tokens", type=click.IntRange(min=1), help="Maximum length of that answer, tokens."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the answer, or the URL, as JSON.")
@@ -22,6 +29,7 @@ def run(
     port: int | None,
     mqtt: str | None,
     generate: str | None,
+    image: tuple[Path, ...],
     max_tokens: int | None,
     as_json: bool,
 ) -> None:
@@ -36,6 +44,8 @@ def run(
 
     if generate is None and max_tokens is not None:
         raise click.UsageError("--max-tokens requires --generate")
+    if generate is None and image:
+        raise click.UsageError("--image requires --generate")
     if generate is not None and (port is not None or mqtt is not None):
         raise click.UsageError("--generate cannot be combined with --port or --mqtt")
     release = launch.unpack_for_host(bundle)
@@ -48,6 +58,8 @@ def run(
         arguments += ["--mqtt", mqtt]
     if max_tokens is not None:
         arguments += ["--max-tokens", str(max_tokens)]
+    for file in image:
+        arguments += ["--image", str(file)]
     if generate is not None:
         arguments += ["--", generate]
     launch.replace_process(release, arguments)

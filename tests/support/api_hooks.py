@@ -96,12 +96,18 @@ def _chat(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _turn(turn: dict[str, Any]) -> dict[str, Any]:
-    """Calls and their results belong together, and all fit into the context."""
+    """Calls and their results belong together, all fit into the context, and no model sees."""
     role = "user" if turn["role"] == "tool" else turn["role"]
-    kept = {"role": role, "content": turn.get("content") or ""}
+    kept = {"role": role, "content": _texts(turn.get("content") or "")}
     if role == "assistant" and turn.get("tool_calls"):
         kept["tool_calls"] = turn["tool_calls"][:2]
     return kept
+
+
+def _texts(content: Any) -> Any:
+    if isinstance(content, str):
+        return content
+    return [part for part in content if part["type"] not in ("image_url", "input_image")]
 
 
 def _tool(tool: dict[str, Any], number: int) -> dict[str, Any]:
@@ -143,7 +149,7 @@ def _item(item: dict[str, Any]) -> dict[str, Any]:
     """Results have a call before them, and references refer to something: rarely by chance."""
     if item.get("type") in ("function_call_output", "item_reference") or "id" in item:
         return {"role": "user", "content": "Hi"}
-    return item
+    return item | {"content": _texts(item["content"])} if "role" in item else item
 
 
 def message(body: dict[str, Any]) -> dict[str, Any]:
@@ -186,6 +192,7 @@ def ollama_request(body: dict[str, Any]) -> dict[str, Any]:
         body["top_logprobs"] = None
     if body.get("messages"):
         body["messages"] = [*map(_turn, body["messages"][:3]), {"role": "user", "content": "Hi"}]
+    body.pop("images", None)
     if body.get("tools"):
         body["tools"] = [_tool(tool, number) for number, tool in enumerate(body["tools"][:2])]
         body["format"] = None

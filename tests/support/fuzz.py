@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.support import fuzz_images
+
 CHAT = "/v1/chat/completions"
 RAW = "/v1/completions"
 RESPONSES = "/v1/responses"
@@ -56,7 +58,7 @@ WRONG_CHAT: dict[str, tuple[Any, ...]] = {
         [{"role": "user"}],
         [{"role": "user", "content": None}],
         [{"role": "user", "content": "Hi", "image": "x"}],
-        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+        *fuzz_images.IN_CHAT,
         [{"role": "user", "content": [{"type": "text"}]}],
         [{"role": "user", "content": [{"type": "text", "text": 1}]}],
         [{"role": "user", "content": "Hi", "tool_calls": [{}]}],
@@ -110,7 +112,7 @@ WRONG_RESPONSE: dict[str, tuple[Any, ...]] = {
         *(*NOT_TEXTS, None, [], [1], ["Hi"], [None], [[]], [{}], [{"role": "user"}]),
         *([{"role": role, "content": "Hi"}] for role in NOT_ROLES),
         *([{"role": "user", "content": text}] for text in NOT_CONTENTS),
-        [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}],
+        *fuzz_images.IN_INPUT,
         [{"role": "user", "content": [{"type": "input_text", "text": 1}]}],
         [{"type": "function_call_output", "call_id": "nobody", "output": "x"}],
         [{"type": "function_call", "call_id": "a", "name": "a b", "arguments": "{}"}],
@@ -145,7 +147,7 @@ WRONG_COUNT: dict[str, tuple[Any, ...]] = {
         *(*NOT_TEXTS, "Hi", None, [], [1], ["Hi"], [None], [[]], [{}], [{"content": "Hi"}]),
         *([{"role": role, "content": "Hi"}] for role in NOT_ROLES),
         *([{"role": "user", "content": text}] for text in (*NOT_CONTENTS, None)),
-        [{"role": "user", "content": [{"type": "image", "source": {}}]}],
+        *fuzz_images.IN_MESSAGES,
         [{"role": "user", "content": [{"type": "text"}]}],
         [{"role": "user", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]}],
         [{"role": "user", "content": [{"type": "thinking", "thinking": "x"}]}],
@@ -200,7 +202,7 @@ WRONG_OLLAMA_CHAT: dict[str, tuple[Any, ...]] = {
         *(*NOT_TEXTS, "Hi", [1], ["Hi"], [None], [[]], [{}], [{"content": "Hi"}]),
         *([{"role": role, "content": "Hi"}] for role in NOT_ROLES),
         *([{"role": "user", "content": text}] for text in NOT_STRINGS),
-        [{"role": "user", "content": "Hi", "images": ["x"]}],
+        *fuzz_images.IN_OLLAMA,
         [{"role": "user", "content": "Hi", "tool_calls": [{}]}],
         [{"role": "user", "content": "Hi"}] * 1001,
         [{"role": "user", "content": "long " * 2000}],
@@ -216,7 +218,7 @@ WRONG_GENERATE: dict[str, tuple[Any, ...]] = {
     "prompt": (*NOT_TEXTS, [], ["a"], "long " * 2000),
     "system": (1, [], {}),
     "raw": NOT_FLAGS,
-    "images": (["x"], "a", 1),
+    "images": fuzz_images.IN_GENERATE,
     "suffix": ("a", 1),
 }
 WRONG_SHOW: dict[str, tuple[Any, ...]] = {

@@ -67,6 +67,33 @@ class TextBlockParam(_Block, frozen=True, tag="text"):
     citations: _Ignored = None
 
 
+class _Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
+    """The source of an image."""
+
+
+class Base64ImageSource(_Source, frozen=True, tag="base64"):
+    """The data of an image."""
+
+    media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
+    data: Annotated[str, Meta(description="The file, in base64.")]
+
+
+class UrlImageSource(_Source, frozen=True, tag="url"):
+    """The place to load an image from."""
+
+    url: Annotated[str, Meta(description="As of a chat completion's image.")]
+
+
+class ImageBlockParam(_Block, frozen=True, tag="image"):
+    """An image in a user's message, for models that see."""
+
+    source: Base64ImageSource | UrlImageSource
+    cache_control: _Ignored = None
+    transformations: Annotated[
+        Annotated[dict[str, Any], Meta(max_length=0)] | None, Meta(description="Not supported.")
+    ] = None
+
+
 class OnlyTextParam(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Text, where there can be no other block."""
 
@@ -115,6 +142,7 @@ class RedactedThinkingBlockParam(_Block, frozen=True, tag="redacted_thinking"):
 
 BlockParam = (
     TextBlockParam
+    | ImageBlockParam
     | ToolUseBlockParam
     | ToolResultBlockParam
     | ThinkingBlockParam

@@ -16,6 +16,7 @@ from device_runtime.api.translation import continues, translated
 B = TypeVar("B", bound=bodies.CountTokensBody)
 
 _ROLES: dict[type, str] = {
+    bodies.ImageBlockParam: "user",
     bodies.ThinkingBlockParam: "assistant",
     bodies.ToolUseBlockParam: "assistant",
     bodies.ToolResultBlockParam: "user",
@@ -147,6 +148,8 @@ class _Turns:
             match block:
                 case bodies.TextBlockParam(text=text) | bodies.OnlyTextParam(text=text):
                     self._text(role, text, where)
+                case bodies.ImageBlockParam(source=source):
+                    self._image(role, source, where)
                 case bodies.ThinkingBlockParam(thinking=thoughts):
                     turn = self._turn(role, where)
                     turn.setdefault("content", [])
@@ -174,6 +177,17 @@ class _Turns:
     def _text(self, role: str, text: str, place: str) -> None:
         parts = self._turn(role, place).setdefault("content", [])
         parts.append({"type": "text", "text": text})
+
+    def _image(
+        self, role: str, source: bodies.Base64ImageSource | bodies.UrlImageSource, place: str
+    ) -> None:
+        parts = self._turn(role, place).setdefault("content", [])
+        if isinstance(source, bodies.UrlImageSource):
+            url, field = source.url, "url"
+        else:
+            url, field = f"data:{source.media_type};base64,{source.data}", "data"
+        self.places[f"{self._last}.content[{len(parts)}].image_url"] = f"{place}.source.{field}"
+        parts.append({"type": "image_url", "image_url": {"url": url}})
 
     def _result(self, block: bodies.ToolResultBlockParam, place: str) -> None:
         content = block.content or ""

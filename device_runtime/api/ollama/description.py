@@ -117,7 +117,7 @@ def complete(schemas: dict[str, Any], models: Sequence[str]) -> None:
     """
     close(schemas["OllamaChatBody"], request_types.CHAT_WITHOUT_EFFECT)
     close(schemas["OllamaGenerateBody"], request_types.GENERATE_WITHOUT_EFFECT)
-    close(schemas["OllamaMessageParam"], request_types.MESSAGE_WITHOUT_EFFECT)
+    close(schemas["OllamaMessageParam"], {})
     close(
         schemas["OllamaOptions"],
         request_types.OPTIONS_WITHOUT_EFFECT,

@@ -137,6 +137,8 @@ class OllamaApi:
         capabilities: list[objects.Capability] = ["completion", "tools"]
         if self._served.reasoning is not None:
             capabilities.append("thinking")
+        if self._served.vision is not None:
+            capabilities.append("vision")
         if name not in self._served.models:
             assert self._served.embedding is not None
             info[f"{details.family}.embedding_length"] = self._served.embedding.dimensions

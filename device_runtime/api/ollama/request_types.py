@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from device_runtime.api.chat_types import Function, Name
+from device_runtime.api.images import MAX_IMAGES
 from device_runtime.api.request_types import MAX_STOPS
 
 CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"truncate": (False,), "shift": (False,)}
@@ -17,7 +18,6 @@ CHAT_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"truncate": (False,), "shift"
 
 GENERATE_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = CHAT_WITHOUT_EFFECT | {
     "context": ([],),
-    "images": ([],),
     "suffix": ("",),
     "template": ("",),
     "width": (0,),
@@ -25,9 +25,6 @@ GENERATE_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = CHAT_WITHOUT_EFFECT | {
     "steps": (0,),
 }
 """The same for a completion."""
-
-MESSAGE_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"images": ([],)}
-"""The same for messages."""
 
 SHOW_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {"system": ("",), "template": ("",)}
 """The same for a request for the description of a model."""
@@ -69,6 +66,12 @@ _Share = Annotated[float, Meta(ge=0, le=1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
+_Images = Annotated[
+    Annotated[list[str], Meta(max_length=MAX_IMAGES)] | None,
+    Meta(description="Images of a user, in base64, for models that see; they precede the text."),
+]
+
+
 class OllamaCalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A function and the arguments of its call."""
 
@@ -90,6 +93,7 @@ class OllamaMessageParam(msgspec.Struct, frozen=True):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
+    images: _Images = None
     thinking: str | None = None
     tool_calls: list[OllamaToolCall] | None = None
     tool_name: Annotated[
@@ -180,6 +184,7 @@ class OllamaGenerateBody(Body, frozen=True, kw_only=True):
     """A request for an answer to one prompt; without a prompt, the model is loaded."""
 
     prompt: str | None = None
+    images: _Images = None
     system: Annotated[str | None, Meta(description="The system prompt.")] = None
     raw: Annotated[bool | None, Meta(description="Apply no chat template.")] = None
 

@@ -77,10 +77,7 @@ def parse_ollama_chat(data: bytes, served: ServedModel) -> OllamaRequest:
     turns = fields.get("messages")
     for number, turn in enumerate(turns if isinstance(turns, list) else []):
         if isinstance(turn, dict):
-            where = f"messages[{number}]."
-            check_fields(
-                turn, bodies.OllamaMessageParam, bodies.MESSAGE_WITHOUT_EFFECT, where=where
-            )
+            check_fields(turn, bodies.OllamaMessageParam, {}, where=f"messages[{number}].")
     body = _body(fields, bodies.OllamaChatBody)
     messages, places = _messages(body.messages or [_NOTHING])
     tools = [
@@ -104,17 +101,18 @@ def parse_ollama_generate(data: bytes, served: ServedModel) -> OllamaRequest:
     body = _body(fields, bodies.OllamaGenerateBody)
     prompt = body.prompt or _NOTHING.content
     if body.raw:
-        for name in ("format", "system", "think"):
+        for name in ("format", "system", "think", "images"):
             if getattr(body, name):
                 raise ApiError(
                     f"raw cannot be combined with {name}", param="raw", code="unsupported_value"
                 )
         parsed = _parsed(completion_request, body, served, {"prompt": prompt}, {})
     else:
-        messages = [{"role": "user", "content": prompt}]
-        places = {"messages": "prompt"}
+        messages: list[dict[str, Any]] = []
         if body.system:
-            messages.insert(0, {"role": "system", "content": body.system})
+            messages.append({"role": "system", "content": body.system})
+        places = {"messages": "prompt"} | _image_places(body.images, len(messages), "images")
+        messages.append({"role": "user", "content": _content(prompt, body.images)})
         parsed = _parsed(chat_request, body, served, {"messages": messages}, places)
     return parsed if body.prompt else _loading(parsed, body)
 
@@ -181,7 +179,7 @@ def _messages(
     for number, turn in enumerate(turns):
         message: dict[str, Any] = {
             "role": turn.role,
-            "content": turn.content or "",
+            "content": _content(turn.content, turn.images),
             "reasoning_content": turn.thinking,
         }
         if turn.role == "tool":
@@ -207,8 +205,26 @@ def _messages(
                 for (call_id, _), call in zip(calls, turn.tool_calls, strict=True)
             ]
         places[f"messages[{len(messages)}]"] = f"messages[{number}]"
+        places |= _image_places(turn.images, len(messages), f"messages[{number}].images")
         messages.append(message)
     return messages, places
+
+
+def _content(text: str | None, images: Sequence[str] | None) -> str | list[dict[str, Any]]:
+    """Translate a text and the images before it."""
+    if not images:
+        return text or ""
+    urls = [f"data:;base64,{image}" for image in images]
+    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [*parts, {"type": "text", "text": text or ""}]
+
+
+def _image_places(images: Sequence[str] | None, message: int, place: str) -> dict[str, str]:
+    """Return the places of the images of a translated message, for errors."""
+    return {
+        f"messages[{message}].content[{number}].image_url": f"{place}[{number}]"
+        for number in range(len(images or ()))
+    }
 
 
 def _called(turn: bodies.OllamaMessageParam, calls: list[tuple[str, str]]) -> str:

@@ -14,7 +14,7 @@ from device_runtime.api.errors import ApiError
 from device_runtime.api.response_types import TokenLogprobs
 
 DoneReason = Literal["stop", "length", "load", "unload"]
-Capability = Literal["completion", "tools", "thinking", "embedding"]
+Capability = Literal["completion", "tools", "thinking", "vision", "embedding"]
 
 
 class OllamaFunction(msgspec.Struct, frozen=True):

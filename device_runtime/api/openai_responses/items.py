@@ -10,6 +10,7 @@ from device_runtime.api.fields import check_fields, invalid_value
 from device_runtime.api.openai_responses.request_types import (
     FunctionCall,
     FunctionCallOutput,
+    InputImage,
     InputMessage,
     InputText,
     Item,
@@ -44,6 +45,9 @@ ITEM_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "namespace": (),
 }
 """Unsupported fields of items, and the values besides null that say nothing."""
+
+
+_Part = InputText | InputImage | OutputText | Refusal
 
 
 class PlacedItem(NamedTuple):
@@ -177,15 +181,14 @@ def _add_call(turns: Turns, item: FunctionCall, place: str) -> None:
     )
 
 
-def _content(
-    content: str | Sequence[InputText | OutputText | Refusal],
-) -> str | list[dict[str, Any]]:
-    if isinstance(content, str):
-        return content
-    return [
-        {"type": "text", "text": part.refusal if isinstance(part, Refusal) else part.text}
-        for part in content
-    ]
+def _content(content: str | Sequence[_Part]) -> str | list[dict[str, Any]]:
+    return content if isinstance(content, str) else [_part(part) for part in content]
+
+
+def _part(part: _Part) -> dict[str, Any]:
+    if isinstance(part, InputImage):
+        return {"type": "image_url", "image_url": {"url": part.image_url}}
+    return {"type": "text", "text": part.refusal if isinstance(part, Refusal) else part.text}
 
 
 def known_item(fields: dict[str, Any]) -> Item:
@@ -213,15 +216,17 @@ def _kept(item: Item, new_id: str) -> dict[str, Any]:
     assert isinstance(fields, dict)
     fields["id"] = item.id or new_id
     if isinstance(item, InputMessage):
-        content = _content(item.content)
-        texts = [content] if isinstance(content, str) else [part["text"] for part in content]
-        fields["content"] = [_kept_text(text, item.role) for text in texts]
+        parts = [InputText(item.content)] if isinstance(item.content, str) else item.content
+        fields["content"] = [_kept_part(part, item.role) for part in parts]
     if isinstance(item, Reasoning):
         fields["content"] = fields["content"] or []
     return fields | {"status": "completed"}
 
 
-def _kept_text(text: str, role: str) -> dict[str, Any]:
+def _kept_part(part: _Part, role: str) -> dict[str, Any]:
+    if isinstance(part, InputImage):
+        return {"type": "input_image", "image_url": part.image_url, "detail": part.detail or "auto"}
+    text = _part(part)["text"]
     if role == "assistant":
         return {"type": "output_text", "text": text, "annotations": []}
     return {"type": "input_text", "text": text}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from device_runtime.api.chat_types import Effort, Name, Parameters
+from device_runtime.api.chat_types import Detail, Effort, Name, Parameters
 from device_runtime.api.request_types import Tokens
 
 BODY_IGNORED = frozenset(
@@ -66,6 +66,23 @@ class InputText(
     ] = None
 
 
+class InputImage(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="input_image"
+):
+    """An image in a user's message, for models that see."""
+
+    image_url: Annotated[str, Meta(description="As of a chat completion's image.")]
+    detail: Annotated[
+        Detail | None, Meta(description="Ignored: the model's own resolution applies.")
+    ] = None
+    file_id: Annotated[
+        None, Meta(description="Not supported: the device keeps no files of clients.")
+    ] = None
+    prompt_cache_breakpoint: Annotated[
+        dict[str, Any] | None, Meta(description="Ignored: the device finds what it can reuse.")
+    ] = None
+
+
 class OutputText(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="output_text"
 ):
@@ -113,7 +130,7 @@ class InputMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[InputText | OutputText | Refusal]
+    content: str | list[InputText | InputImage | OutputText | Refusal]
     id: _ItemId = None
 
 

@@ -103,6 +103,7 @@ class Response:
     def __exit__(self, *_: object) -> None:
         # A connection with an unread body, or one that was lost, cannot be used again.
         if not self._response.isclosed() or self._response.length:
+            self._response.close()
             self._connection.close()
 
     def chunks(self) -> Iterator[bytes]:
@@ -286,6 +287,7 @@ class Transport:
                 # A server that refuses a body may respond, and close, before it has read it.
                 if connection.sock is None:
                     raise
+            self._on_sent(connection)
             return Response(connection, url)
         except ssl.SSLCertVerificationError as error:
             connection.close()
@@ -302,6 +304,9 @@ class Transport:
                 ) from None
             reason = str(error) or type(error).__name__
             raise TransientError(f"{origin[1]} cannot be reached: {reason}") from None
+
+    def _on_sent(self, connection: http.client.HTTPConnection) -> None:
+        """Note the connection of a request; it gives its socket away to a last response."""
 
     def _connect(self, origin: Origin, proxy: str | None) -> http.client.HTTPConnection:
         scheme, host, port = origin

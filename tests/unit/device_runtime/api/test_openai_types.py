@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from openai.types import chat, completion_create_params, shared_params
 from openai.types.chat import (
+    chat_completion_content_part_image_param,
     chat_completion_content_part_param,
     chat_completion_message_function_tool_call_param,
     chat_completion_named_tool_choice_param,
@@ -50,7 +51,15 @@ KNOWN: dict[Any, tuple[type[msgspec.Struct], Collection[str]]] = {
         ),
         (chat_types.Turn, set(chat_types.TURN_WITHOUT_EFFECT)),
     ),
-    chat.ChatCompletionContentPartTextParam: (chat_types.Part, {"prompt_cache_breakpoint"}),
+    chat.ChatCompletionContentPartTextParam: (
+        chat_types.TextPart,
+        {"type", "prompt_cache_breakpoint"},
+    ),
+    chat.ChatCompletionContentPartImageParam: (
+        chat_types.ImagePart,
+        {"type", "prompt_cache_breakpoint"},
+    ),
+    chat_completion_content_part_image_param.ImageURL: (chat_types.ImageUrl, set()),
     chat.ChatCompletionMessageFunctionToolCallParam: (chat_types.ToolCall, set()),
     chat_completion_message_function_tool_call_param.Function: (chat_types.CalledFunction, set()),
     chat.ChatCompletionFunctionToolParam: (chat_types.FunctionTool, set()),
@@ -77,10 +86,6 @@ def assistant(**fields: Any) -> dict[str, Any]:
 
 PART = "messages[0].content[0].type"
 REFUSED: dict[Any, tuple[dict[str, Any], str]] = {
-    chat.ChatCompletionContentPartImageParam: (
-        user({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}),
-        PART,
-    ),
     chat.ChatCompletionContentPartInputAudioParam: (
         user({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}),
         PART,

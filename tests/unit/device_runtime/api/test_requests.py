@@ -214,7 +214,7 @@ def test_fields_that_ask_for_nothing_are_accepted() -> None:
         ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name"),
         ({"messages": [{"role": "user", "content": "x", "nick": "me"}]}, "messages[0].nick"),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
             "messages[0].content[0].type",
         ),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from device_runtime.chat.conversation import Chat, Conversation, printable
+from device_runtime.chat.images import image_part
 from device_runtime.chat.models import Piece
 from device_runtime.errors import DeviceError, EngineError, RequestError, ResourceError
 
@@ -27,7 +28,8 @@ class Parrot:
     def answer(self, body: dict[str, Any]) -> Iterator[Piece]:
         self.bodies.append(body)
         self._stopped = False
-        text = body["messages"][-1]["content"]
+        content = body["messages"][-1]["content"]
+        text = content if isinstance(content, str) else content[-1]["text"]
         if text == "refuse":
             raise RequestError("the prompt is too long", hint="Shorten it.")
         for word in text.split():
@@ -128,6 +130,31 @@ def test_what_came_before_a_failure_is_kept() -> None:
     assert here.conversation.messages[-1]["content"] == "fail "
 
 
+def test_images_go_with_the_next_question_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a b.png"
+    file.write_bytes(b"x")
+    part = image_part(file)
+    here = Terminal()
+    for line in (f"/image {file}", f"/image  {file} ", "What?", "More"):
+        assert here.take(line)
+    first, _, second, _ = here.conversation.messages
+    assert first["content"] == [part, part, {"type": "text", "text": "What?"}]
+    assert second["content"] == "More"
+    assert here.notes[0] == f"The next message has the image {file}."
+    here.take(f"/image {file}")
+    here.take("/reset")
+    here.take("Again")
+    assert here.conversation.messages[0]["content"] == "Again"
+
+
+def test_image_that_cannot_be_read_is_not_sent() -> None:
+    here = Terminal()
+    with pytest.raises(RequestError, match=r"cannot read the image nothing\.png"):
+        here.take("/image nothing.png")
+    here.take("What?")
+    assert here.conversation.messages[0]["content"] == "What?"
+
+
 def test_system_prompt_begins_anew() -> None:
     here = Terminal()
     here.take("one")
@@ -148,7 +175,7 @@ def test_exit(line: str) -> None:
 def test_help_names_all_commands() -> None:
     here = Terminal()
     assert here.take("/help")
-    for name in ("/system", "/save", "/reset", "/exit"):
+    for name in ("/system", "/image", "/save", "/reset", "/exit"):
         assert name in here.notes[0]
 
 
@@ -158,6 +185,7 @@ def test_help_names_all_commands() -> None:
         ("/savee x", "Did you mean /save?"),
         ("/zzz", "/help lists the commands."),
         ("/save", "/save"),
+        ("/image", "/image cat.jpg"),
     ],
 )
 def test_wrong_commands(line: str, hint: str) -> None:

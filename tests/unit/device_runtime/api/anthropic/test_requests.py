@@ -194,7 +194,7 @@ def test_counting_needs_no_limit_and_generates_nothing() -> None:
         ({"system": [{"type": "image", "source": {}}]}, "system[0].type: "),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
-            "messages[0].content[0].type: Invalid value 'image'",
+            "messages[0].content[0].source.type is required",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]},

@@ -214,7 +214,7 @@ def test_result_whose_call_was_cut_off_is_left_out() -> None:
         ({"options": {"repeat_penalty": 0}}, "options.repeat_penalty: "),
         ({"options": {"mirostat": 2}}, "options.mirostat is supported only as 0"),
         ({"options": {"what": 1}}, "options.what is not supported"),
-        ({"messages": [USER | {"images": ["AAAA"]}]}, "messages[0].images is supported only as"),
+        ({"messages": [USER | {"images": "AAAA"}]}, "messages[0].images: "),
         ({"messages": [USER | {"role": "robot"}]}, "messages[0].role: "),
         (
             {
@@ -241,7 +241,8 @@ def test_refusals_of_a_chat_name_ollamas_fields(fields: dict[str, Any], message:
     [
         ({"template": "x"}, 'template is supported only as ""'),
         ({"suffix": "x"}, 'suffix is supported only as ""'),
-        ({"images": ["AAAA"]}, "images is supported only as []"),
+        ({"images": ["AAAA"] * 9}, "images: "),
+        ({"raw": True, "images": ["AAAA"]}, "raw cannot be combined with images"),
         ({"context": [1]}, "context is supported only as []"),
         ({"raw": True, "format": "json"}, "raw cannot be combined with format"),
         ({"raw": True, "system": "x"}, "raw cannot be combined with system"),
@@ -259,7 +260,7 @@ def test_refusals_of_generate(fields: dict[str, Any], message: str) -> None:
     [
         (client.ChatRequest, bodies.OllamaChatBody, bodies.CHAT_WITHOUT_EFFECT),
         (client.GenerateRequest, bodies.OllamaGenerateBody, bodies.GENERATE_WITHOUT_EFFECT),
-        (ollama.Message, bodies.OllamaMessageParam, bodies.MESSAGE_WITHOUT_EFFECT),
+        (ollama.Message, bodies.OllamaMessageParam, {}),
         (ollama.Message.ToolCall, bodies.OllamaToolCall, {}),
         (ollama.Message.ToolCall.Function, bodies.OllamaCalledFunction, {}),
         (client.ShowRequest, bodies.ShowBody, {}),

@@ -353,7 +353,7 @@ def test_what_asks_for_nothing_in_a_tool_is_accepted() -> None:
         ({"input": [{"role": "user"}]}, "input[0].content"),
         ({"input": [ASKED, ASKED | {"colour": "red"}]}, "input[1].colour"),
         (
-            {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
+            {"input": [{"role": "user", "content": [{"type": "input_file"}]}]},
             "input[0].content[0].type",
         ),
         ({"input": [CALL | {"name": "a b"}]}, "input[0].name"),
