@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from packager.jobs.job import Job, JobRefusedError, Work
-from packager.vision import gemma3, mistral3
+from packager.vision import gemma3, mistral3, phi3v
 from packager.vision.exported import ExportedVision, VisionError
 
 EXPORTERS: dict[str, Callable[[Path, Path], ExportedVision]] = {
     "gemma3": gemma3.export,
     "mistral3": mistral3.export,
+    "phi3_v": phi3v.export,
 }
 """Exporters by the `model_type` of config.json; arguments are source and target folder."""
 

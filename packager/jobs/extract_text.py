@@ -19,9 +19,12 @@ PREFIXES = {
     "language_model.lm_head.": "lm_head.",
     "model.language_model.": "model.",
     "lm_head.": "lm_head.",
+    "model.embed_tokens.": "model.embed_tokens.",
+    "model.layers.": "model.layers.",
+    "model.norm.": "model.norm.",
 }
 """Prefixes of the text model's tensors, as publishers and transformers write them, and those of the
-same tensors in a text model."""
+same tensors in a text model. Phi-3-vision has the tensors for images among those of the text."""
 
 _SAME_TEXT_MODEL = {"qwen3_vl_text": "qwen3"}
 """Text models that are another model as long as no image comes: their rotary embeddings have three
@@ -45,7 +48,7 @@ class ExtractText(Job[Tensors], frozen=True, kw_only=True):
     of the text model.
 
     Attributes:
-        source: Hugging Face folder with a nested text configuration.
+        source: Hugging Face folder of the whole model.
         copied: files to copy unchanged: tokenizer, chat template, model card.
     """
 
@@ -58,9 +61,7 @@ class ExtractText(Job[Tensors], frozen=True, kw_only=True):
         Raises:
             JobRefusedError: transformers has no text model for the configuration.
         """
-        from transformers import AutoConfig
-
-        config = _text_config(AutoConfig.from_pretrained(self.source))
+        config = _text_config(_whole_config(self.source))
         (work.target / "config.json").write_text(json.dumps(config, indent=2))
         files = checkpoint.files(self.source)
         listed = (name for path in files for name in safetensors_file.tensors(path))
@@ -78,6 +79,22 @@ def _take_template_of_processor(folder: Path) -> None:
     if path.is_file() and not chat_templates(folder):
         template = json.loads(path.read_text(encoding="utf-8"))["chat_template"]
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8", newline="\n")
+
+
+def _whole_config(folder: Path) -> Any:
+    """Load the configuration of the whole model."""
+    from transformers import AutoConfig, Phi3Config
+
+    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if fields["model_type"] != "phi3_v":
+        return AutoConfig.from_pretrained(folder)
+    # The class for it comes with the model. It is that of Phi-3 with two fields more.
+    for name in ("auto_map", "embd_layer", "img_processor", "model_type"):
+        fields.pop(name, None)
+    scaling = fields.get("rope_scaling")
+    if scaling and scaling.get("type") == "su":  # what LongRoPE was called at first
+        fields["rope_scaling"] = {**scaling, "type": "longrope"}
+    return Phi3Config.from_dict(fields)
 
 
 def _text_config(config: Any) -> dict[str, Any]:

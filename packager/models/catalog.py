@@ -124,7 +124,7 @@ DEFAULT_MODEL = "smollm2-135m"
 
 WITH_TEXT_MODEL = (
     "Gemma3ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration",
-    "Lfm2VlForConditionalGeneration", "Mistral3ForConditionalGeneration",
+    "Lfm2VlForConditionalGeneration", "Mistral3ForConditionalGeneration", "Phi3VForCausalLM",
     "Qwen3VLForConditionalGeneration", "Qwen3_5ForConditionalGeneration",
 )  # fmt: skip
 """Models that also see or hear, of which the text model is built."""

@@ -74,6 +74,7 @@ CODE = {
     "packager.vision.exported": {"vision"},
     "packager.vision.gemma3": {"vision"},
     "packager.vision.mistral3": {"vision"},
+    "packager.vision.phi3v": {"vision"},
     "packager.vision.tower": {"vision"},
     "packager.vision.transforms": {"vision"},
     "device_runtime.bundle.fields": {"onnx", "tokenizer"},

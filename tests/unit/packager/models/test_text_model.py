@@ -18,7 +18,7 @@ from packager.models.folder import hf_files
 from packager.models.source import as_hf_folder, hf_folder, resolve, say_what_is_left_out
 from packager.models.text_model import text_config, unchanged
 from packager.weights import safetensors_file
-from tests.support import families
+from tests.support import families, tiny_phi3v
 from tests.support.families.models import FAMILIES
 
 GEMMA = FAMILIES["Gemma 3, with vision"]
@@ -139,6 +139,29 @@ def test_head_of_its_own_is_used_though_the_configuration_ties_it(folder: Path) 
     taken = as_hf_folder(resolve(str(change(folder, with_head))))
     config = json.loads((taken / "config.json").read_text())
     assert config["tie_word_embeddings"] is False
+
+
+def test_text_among_the_parts_for_images_is_taken_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+    folder = tiny_phi3v.make_hf(tmp_path / "model")
+    source = resolve(str(folder))
+    whole = read(folder / "model.safetensors")
+    text = {name: tensor for name, tensor in whole.items() if ".vision_" not in name}
+    assert 0 < len(text) < len(whole)
+    assert source.parameters == sum(tensor.size for tensor in text.values())
+    taken = as_hf_folder(source)
+    own = read(taken / "model.safetensors")
+    assert set(own) == set(text)
+    assert all((own[name] == tensor).all() for name, tensor in text.items())
+    config = json.loads((taken / "config.json").read_text())
+    assert config["architectures"] == ["Phi3ForCausalLM"]
+    assert config["model_type"] == "phi3"
+    assert not {"auto_map", "embd_layer", "img_processor"} & set(config)
+    assert config["rope_parameters"]["rope_type"] == "longrope"
+    assert not list(taken.glob("*.py"))
+    assert {path.name for path in taken.glob("*processor*")} == set()
 
 
 def test_forecast_is_that_of_the_text_model(folder: Path) -> None:
