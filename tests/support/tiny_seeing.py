@@ -29,6 +29,7 @@ def make_gemma3(folder: Path) -> Path:
     """Write a Gemma 3; returns its folder."""
     tower = {"image_size": GEMMA3_SIDE, "patch_size": 2, "vision_use_head": False}
     ids = _write(folder, "gemma3", tower, markup=_GEMMA3_MARKUP)
+    _heed_pictures(folder)
     boi, eoi, image = (ids[token] for token in _GEMMA3_MARKUP)
     change(
         folder / "config.json",
@@ -102,6 +103,19 @@ def _write(
     families.make_hf(larger, folder)
     added = json.loads((folder / "tokenizer_config.json").read_text())["added_tokens_decoder"]
     return {token["content"]: int(number) for number, token in added.items()}
+
+
+def _heed_pictures(folder: Path) -> None:
+    """Raise the weight of layers and pictures, or an answer would repeat one token."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    for name, weight in tensors.items():
+        if "post_attention_layernorm" in name or "post_feedforward_layernorm" in name:
+            weight += 8
+        elif name.endswith("mm_input_projection_weight"):
+            weight *= 3
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _family(model_type: str) -> Family:
