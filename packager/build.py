@@ -52,7 +52,11 @@ def build(request: BuildRequest) -> BuildResult:
         PackagerError: a step failed, with its own class of error; no partial output is left.
     """
     with console.step(f"Finding the model {request.model}"):
-        source = resolve(request.model, trust_remote_code=request.trust_remote_code)
+        source = resolve(
+            request.model,
+            trust_remote_code=request.trust_remote_code,
+            provider=request.profile.execution_provider,
+        )
         check_weights(source, trust_remote_code=request.trust_remote_code)
     if request.adapter is not None:
         with console.step(f"Merging the adapter {request.adapter}"):

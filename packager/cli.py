@@ -17,6 +17,7 @@ from packager.commands import (
     diff,
     doctor,
     evaluate,
+    export,
     flash,
     fleet,
     keys,
@@ -57,7 +58,7 @@ def completion(shell: str) -> None:
 for command in (
     *(build.build, build.demo),
     *(bundle.run, bundle.chat, flash.flash, bundle.inspect, bundle.verify),
-    *(diff.diff, keys.keys, keys.sign),
+    *(diff.diff, export.export, keys.keys, keys.sign),
     *(registry.push, registry.pull),
     *(known.profiles, known.models, known.search, known.recipes),
     *(evaluate.evaluate, kit.kit, doctor.doctor, fleet.fleet),

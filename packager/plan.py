@@ -330,7 +330,7 @@ def check_output(bundle: int, output: Path) -> None:
     if bundle > free:
         raise ResourceError(
             f"{output} needs {gigabytes(bundle)} of disk space; {gigabytes(free)} available there",
-            hint="Free some space there, or choose another location with -o FILE.epk.",
+            hint="Free some space there, or choose another location.",
         )
 
 

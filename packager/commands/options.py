@@ -51,7 +51,7 @@ model_option = click.option(
     show_default=True,
     shell_complete=_model_names,
     help="Catalog name, hub id (ORG/NAME, ORG/NAME:Q4_K_M), Hugging Face folder, GGUF file or "
-    "ONNX GenAI folder.",
+    "ONNX GenAI folder or model package.",
 )
 kit_argument = click.argument("name", shell_complete=_kit_names)
 profile_option = click.option(

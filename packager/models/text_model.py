@@ -45,7 +45,7 @@ def json_object(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelSourceError(
             f"{path} cannot be read: {error}", hint="Download the model again."
         ) from None

@@ -15,6 +15,15 @@ PRECISIONS = {
 """Execution providers, and the precisions that work: those that the model builder announces for
 them. tests/integration/test_providers.py builds each, and docs/precisions.md is the table."""
 
+ORT_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    WEBGPU: "WebGpuExecutionProvider",
+    "NvTensorRtRtx": "NvTensorRTRTXExecutionProvider",
+}
+"""Names of the execution providers in ONNX Runtime (`onnxruntime/core/graph/constants.h`)."""
+
 NOT_MADE = {
     ("cpu", "fp16"): "its graph fails as it runs; int8 is smaller, faster and close to exact",
     ("dml", "fp32"): "the model builder announces fp16 and int4 alone",

@@ -16,8 +16,8 @@ from packager.units import GIGA, MEGA, megabytes
 
 OTHER_FORMS = (
     "Also: a hub id (ORG/NAME, for a GGUF file ORG/NAME:Q4_K_M; edgepack search finds one), a "
-    "Hugging Face folder with safetensors, a GGUF file or an ONNX GenAI folder.\nArchitectures: "
-    + ", ".join(ARCHITECTURES)
+    "Hugging Face folder with safetensors, a GGUF file, an ONNX GenAI folder or a model package.\n"
+    "Architectures: " + ", ".join(ARCHITECTURES)
 )
 
 

@@ -15,6 +15,7 @@ from device_runtime.bundle.reader import Bundle
 from device_runtime.bundle.reasoning import Reasoning
 from packager import console, keys
 from packager.evaluation.evaluate import Evaluation
+from packager.export import ExportedPackage
 from packager.keys import StoredKey
 from packager.kit import Kit, Packaged
 from packager.models import tokenizers
@@ -49,6 +50,22 @@ def build_text(result: BuildResult) -> None:
         )
     size = megabytes(result.path.stat().st_size)
     console.result(f"{result.path} ({size}, {result.digest[:12]})")
+
+
+def export_json(exported: ExportedPackage) -> Any:
+    """Return an exported package; sizes are in bytes."""
+    return msgspec.to_builtins(exported, enc_hook=str)
+
+
+def export_text(exported: ExportedPackage) -> None:
+    """Print an exported package, and how it was checked."""
+    checked = exported.checked
+    if checked is None:
+        console.warn("this machine runs none of the variants: only their files were checked")
+    elif not checked.opened:
+        console.note("ONNX Runtime itself opens packages on Linux alone; that was not tried")
+    variants = ", ".join(exported.variants)
+    console.result(f"{exported.path} ({megabytes(exported.bytes)}; variants: {variants})")
 
 
 def quality_rows(quality: Quality) -> list[list[str]]:
