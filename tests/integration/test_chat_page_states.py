@@ -2,21 +2,27 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support import axe
-from tests.support.browser import Seen, answering, answers, echoing, failing, replace_route, send
+from tests.support.browser import (
+    DEVICES,
+    SMALL,
+    Seen,
+    answering,
+    answers,
+    echoing,
+    failing,
+    opened,
+    replace_route,
+    send,
+)
 
 pytestmark = pytest.mark.requires("chromium")
 
-DEVICES: dict[str, Any] = {
-    "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
-    "desktop": {"viewport": {"width": 1280, "height": 800}},
-}
 CODE = f"```python\nprint('{'long ' * 60}')\n```\n\n| a | {'b' * 300} |\n|---|---|\n| 1 | 2 |"
 THOUGHT = {"reasoning_content": "The user wants\n\na function."}
 CALL: dict[str, Any] = {
@@ -36,15 +42,6 @@ CALL_END = {"tool_calls": [{"index": 0, "function": {"arguments": '"Paris"}'}}]}
 def url() -> Iterator[str]:
     with echoing() as address:
         yield address
-
-
-@contextmanager
-def opened(browser: Browser, url: str, device: str, **options: Any) -> Iterator[Page]:
-    with browser.new_context(**DEVICES[device], **options) as context:
-        page = context.new_page()
-        page.goto(url)
-        expect(page.locator("#device")).to_contain_text("ready")
-        yield page
 
 
 def choose(page: Page, name: str) -> None:
@@ -115,16 +112,7 @@ def test_axe_finds_no_violation(browser: Browser, url: str, device: str, scheme:
 def test_what_is_touched_has_44_pixels(browser: Browser, url: str) -> None:
     with opened(browser, url, "phone") as page:
         for state in states(page):
-            small = page.evaluate(
-                """[...document.querySelectorAll('button, summary, input, select, textarea')]
-                  .filter((e) => e.checkVisibility())
-                  .filter((e) => {
-                    const { width, height } = e.getBoundingClientRect();
-                    return width < 44 || height < 44;
-                  })
-                  .map((e) => e.outerHTML)"""
-            )
-            assert small == [], state
+            assert page.evaluate(SMALL) == [], state
 
 
 def test_a_phone_has_one_row_and_a_menu(browser: Browser, url: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from device_runtime.api.app import Api
 from device_runtime.api.served_model import ServedModel
@@ -20,6 +20,18 @@ from tests.support.conversations import turns
 from tests.support.fakes import FakeGenerator, runtime_status, usage
 
 COMPLETIONS = "**/v1/chat/completions"
+DEVICES: dict[str, Any] = {
+    "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
+    "desktop": {"viewport": {"width": 1280, "height": 800}},
+}
+SMALL = """[...document.querySelectorAll('button, summary, input, select, textarea')]
+  .filter((e) => e.checkVisibility())
+  .filter((e) => {
+    const { width, height } = e.getBoundingClientRect();
+    return width < 44 || height < 44;
+  })
+  .map((e) => e.outerHTML)"""
+"""What is too small for a finger."""
 
 
 class Echo(FakeGenerator):
@@ -56,6 +68,16 @@ def echoing() -> Iterator[str]:
         server.should_exit = True
         thread.join(timeout=60)
         listening.close()
+
+
+@contextmanager
+def opened(browser: Browser, url: str, device: str, **options: Any) -> Iterator[Page]:
+    """The page on a device that is ready."""
+    with browser.new_context(**DEVICES[device], **options) as context:
+        page = context.new_page()
+        page.goto(url)
+        expect(page.locator("#device")).to_contain_text("ready")
+        yield page
 
 
 def answering(page: Page, *deltas: dict[str, Any], finish: str = "stop", tokens: int = 5) -> None:

@@ -3,13 +3,14 @@
 import { isEmpty, newAnswer, receive, summary } from "./answer.js";
 import { chatsDialog } from "./chats.js";
 import { refresh, usedMemory, watch } from "./device.js";
-import { ShownAnswer, copy, messageElement, toggleDetails } from "./message.js";
-import { complain } from "./notice.js";
+import { ShownAnswer, copy, messageElement, showLarge, toggleDetails } from "./message.js";
+import { announce, complain } from "./notice.js";
+import { acceptPictures, picturesReady, putBack, takePictures } from "./pending.js";
+import { loadPictures, savePictures } from "./picture_store.js";
 import { beginning, onSaved, sampling, showSettings } from "./settings.js";
 import * as store from "./store.js";
 
 const SAVE_EVERY_MS = 1000;
-const ANNOUNCE_MS = 3000;
 const NEAR_END_PX = 60;
 const CONTINUED = { continue_final_message: true, add_generation_prompt: false };
 
@@ -25,35 +26,39 @@ let chat;
 let running = null;
 
 function newChat() {
-  // Pages over plain HTTP have no crypto.randomUUID.
-  const [number] = crypto.getRandomValues(new BigUint64Array(1));
-  return { id: number.toString(36), title: "", updated: 0, messages: [] };
+  return { id: store.newId(), title: "", updated: 0, messages: [] };
 }
 
 /** Opens a chat; null for a new one. */
 async function openChat(opened) {
   await stop();
+  if (opened) await loadPictures(opened);
   chat = opened ?? newChat();
   const elements = chat.messages.map((message) => messageElement(message));
   log.replaceChildren(...(elements.length ? elements : [empty]));
   showState();
   complain("");
   log.scrollTop = log.scrollHeight;
+  focusQuestion();
+}
+
+function focusQuestion() {
   if (!touch.matches) question.focus();
 }
 
-function keep() {
+async function keep() {
   chat.updated = Date.now();
-  chat.title ||= chat.messages[0].content.trim().slice(0, 80);
-  if (!store.saveChat(chat)) {
-    complain("The chat cannot be saved: this browser's storage is full or disabled.");
-  }
+  const [{ content, pictures }] = chat.messages;
+  chat.title ||= content.trim().slice(0, 80) || (pictures?.[0]?.name ?? "");
+  const saved = store.saveChat(chat);
+  const lost = !saved ? "chat" : (await savePictures(chat)) ? "" : "pictures";
+  if (lost) complain(`The ${lost} cannot be saved: this browser's storage is full or disabled.`);
 }
 
-async function ask(text) {
+async function ask(text, pictures) {
   complain("");
   empty.remove();
-  const message = { role: "user", content: text };
+  const message = { role: "user", content: text, pictures };
   chat.messages.push(message);
   log.append(messageElement(message));
   keep();
@@ -109,8 +114,13 @@ async function answer() {
   refresh();
 }
 
-function turn({ role, content }) {
-  return { role, content };
+function turn({ role, content, pictures = [] }) {
+  const parts = pictures
+    .filter(({ url }) => url)
+    .map(({ url }) => ({ type: "image_url", image_url: { url } }));
+  if (!parts.length) return { role, content };
+  if (content.trim()) parts.push({ type: "text", text: content });
+  return { role, content: parts };
 }
 
 /** Puts a question without an answer back into the input field, to be sent again. */
@@ -120,6 +130,7 @@ function takeBack(element) {
   const [unanswered] = chat.messages.splice(-2);
   question.value ||= unanswered.content;
   grow();
+  putBack(unanswered.pictures);
   if (!chat.messages.length) log.append(empty);
 }
 
@@ -149,12 +160,6 @@ function showState() {
   else question.focus();
 }
 
-/** Has screen readers announce a text; it is removed, so that they do not read it twice. */
-function announce(text) {
-  at("announce").textContent = text;
-  setTimeout(() => (at("announce").textContent = ""), ANNOUNCE_MS);
-}
-
 function explain(error) {
   complain(error.message);
   if (error.status === 401) showSettings("key");
@@ -177,9 +182,11 @@ async function onLogClick({ target }) {
     complain("");
     await answer();
   } else if (target.matches(".example")) {
-    await ask(target.textContent);
+    await ask(target.textContent, []);
   } else if (target.matches(".details")) {
     toggleDetails(target);
+  } else if (target.closest(".picture")) {
+    showLarge(target.closest(".picture"));
   } else if (target.matches(".copy-code")) {
     const code = target.closest(".code").querySelector("code");
     copied = await copy(target, code.textContent, code);
@@ -192,11 +199,14 @@ async function onLogClick({ target }) {
 
 at("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
+  await picturesReady();
+  if (running) return;
   const text = question.value;
-  if (running || !text.trim()) return;
+  const pictures = takePictures();
+  if (!text.trim() && !pictures.length) return;
   question.value = "";
   grow();
-  await ask(text);
+  await ask(text, pictures);
 });
 question.addEventListener("input", grow);
 question.addEventListener("keydown", (event) => {
@@ -214,6 +224,7 @@ at("new").addEventListener("click", () => openChat(null));
 at("show-chats").addEventListener("click", chatsDialog(() => chat, openChat));
 at("show-settings").addEventListener("click", () => showSettings());
 log.addEventListener("click", onLogClick);
+acceptPictures(focusQuestion);
 onSaved((kept) => {
   complain(kept ? "" : "Settings cannot be saved: this browser's storage is full or disabled.");
   refresh();

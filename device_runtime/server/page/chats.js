@@ -2,6 +2,7 @@
 
 import { button } from "./message.js";
 import { complain } from "./notice.js";
+import { loadPictures, savePictures } from "./picture_store.js";
 import * as store from "./store.js";
 
 const at = (id) => document.getElementById(id);
@@ -40,11 +41,13 @@ export function chatsDialog(current, open) {
   async function deleteChat(kept) {
     const wasOpen = kept.id === current().id;
     const deleted = wasOpen ? current() : kept;
+    await loadPictures(deleted);
     if (wasOpen) await open(null);
     store.deleteChat(kept.id);
     undo = async () => {
       undo = null;
-      if (!store.saveChat(deleted)) complain("There is no space for it in this browser's storage.");
+      const saved = store.saveChat(deleted) && (await savePictures(deleted));
+      if (!saved) complain("There is no space for it in this browser's storage.");
       if (wasOpen && !current().messages.length) await open(deleted);
       list();
       dialog.querySelector(".close").focus();

@@ -2,6 +2,7 @@
 
 import { getJson } from "./api.js";
 import { complainOfDevice } from "./notice.js";
+import { allowPictures } from "./pending.js";
 import { offerModels } from "./settings.js";
 import { loadKey } from "./store.js";
 
@@ -31,7 +32,9 @@ export async function refresh() {
     if (!known) {
       const { data } = await getJson("v1/models", loadKey());
       // An embedding model does not chat.
-      offerModels(data.filter((model) => !model.dimensions).map(({ id }) => id));
+      const chatting = data.filter((model) => !model.dimensions);
+      offerModels(chatting.map(({ id }) => id));
+      allowPictures(chatting.some((model) => model.input_modalities?.includes("image")));
     }
     known = true;
   } catch (error) {

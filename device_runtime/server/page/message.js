@@ -8,6 +8,7 @@ export function messageElement(message) {
   if (message.role === "user") {
     const { element, text } = article("user", "You");
     text.textContent = message.content;
+    if (message.pictures.length) text.before(picturesElement(message.pictures));
     return element;
   }
   const shown = new ShownAnswer(message);
@@ -104,6 +105,43 @@ export async function copy(pressed, text, shown) {
   pressed.textContent = "Copied";
   setTimeout(() => (pressed.textContent = label), 1500);
   return true;
+}
+
+/** Creates a picture's image. */
+export function thumbnail(picture, alt) {
+  const image = document.createElement("img");
+  image.src = picture.url;
+  image.alt = alt;
+  // Dropped on the page it is shown on, it would be sent once more.
+  image.draggable = false;
+  return image;
+}
+
+/** Shows the picture of a button as large as the window allows. */
+export function showLarge(pressed) {
+  const large = document.getElementById("large");
+  large.querySelector("h2").textContent = pressed.title;
+  const image = large.querySelector("img");
+  image.src = pressed.firstElementChild.src;
+  image.alt = pressed.title;
+  large.showModal();
+}
+
+function picturesElement(pictures) {
+  const row = document.createElement("div");
+  row.className = "pictures";
+  for (const picture of pictures) {
+    if (picture.url) {
+      const show = button("", "picture");
+      show.title = picture.name;
+      show.setAttribute("aria-label", `Enlarge ${picture.name}`);
+      show.append(thumbnail(picture, ""));
+      row.append(show);
+    } else {
+      row.append(element("p", `${picture.name} was not saved.`));
+    }
+  }
+  return row;
 }
 
 function article(name, speaker) {

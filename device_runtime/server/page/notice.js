@@ -1,6 +1,10 @@
-// The one line about trouble: why the device is of no use now, else what went wrong last.
+// The one line about trouble: why the device is of no use now, else what went wrong last; and the
+// texts that screen readers announce.
+
+const ANNOUNCE_MS = 3000;
 
 const line = document.getElementById("problem");
+const announced = document.getElementById("announce");
 
 let device = "";
 let complaint = "";
@@ -16,6 +20,12 @@ export function complainOfDevice(text) {
   if (text === device) return;
   device = text;
   complain("");
+}
+
+/** Has screen readers announce a text; it is removed, so that they do not read it twice. */
+export function announce(text) {
+  announced.textContent = text;
+  setTimeout(() => (announced.textContent = ""), ANNOUNCE_MS);
 }
 
 function show() {

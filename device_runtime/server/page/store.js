@@ -4,6 +4,7 @@
 // checked, and what cannot be written is reported and stays in memory.
 
 import { newAnswer } from "./answer.js";
+import { deletePictures } from "./picture_store.js";
 
 const CHAT = "edgepack.chat.";
 const SETTINGS = "edgepack.settings";
@@ -21,7 +22,14 @@ const FINISHES = ["stop", "length", "stopped", "error"];
 
 let keyInMemory = "";
 
-/** Returns all saved conversations, newest first. */
+/** Returns an identifier that nothing else has. */
+export function newId() {
+  // Pages over plain HTTP have no crypto.randomUUID.
+  const [number] = crypto.getRandomValues(new BigUint64Array(1));
+  return number.toString(36);
+}
+
+/** Returns all saved conversations, newest first, without their pictures. */
 export function loadChats() {
   const chats = [];
   try {
@@ -35,14 +43,19 @@ export function loadChats() {
   return chats.filter(Boolean).sort((a, b) => b.updated - a.updated);
 }
 
-/** Saves a conversation; returns whether that worked. */
+/** Saves a conversation without its pictures; returns whether that worked. */
 export function saveChat(chat) {
   const { id, ...kept } = chat;
+  kept.messages = kept.messages.map((message) => ({
+    ...message,
+    pictures: message.pictures?.map(({ id, name }) => ({ id, name })),
+  }));
   return write(CHAT + id, kept);
 }
 
-/** Deletes a conversation. */
+/** Deletes a conversation and its pictures. */
 export function deleteChat(id) {
+  deletePictures(id);
   try {
     localStorage.removeItem(CHAT + id);
   } catch {
@@ -115,7 +128,10 @@ function asChat(id, value) {
 
 function asMessage(value) {
   if (typeof value?.content !== "string") return null;
-  if (value.role === "user") return { role: "user", content: value.content };
+  if (value.role === "user") {
+    const pictures = Array.isArray(value.pictures) ? value.pictures.map(asPicture) : [];
+    return { role: "user", content: value.content, pictures };
+  }
   if (value.role !== "assistant") return null;
   const answer = newAnswer();
   for (const name of Object.keys(answer.figures)) {
@@ -131,6 +147,10 @@ function asMessage(value) {
   }
   if (FINISHES.includes(value.finish)) answer.finish = value.finish;
   return answer;
+}
+
+function asPicture(value) {
+  return { id: asText(value?.id), name: asText(value?.name), url: null };
 }
 
 function asText(value) {

@@ -1,0 +1,469 @@
+"""Pictures in the chat page: dropped, pasted, chosen, scaled, sent, kept."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+from playwright.sync_api import Browser, Locator, Page, Request, expect
+
+from tests.support import axe
+from tests.support.browser import (
+    COMPLETIONS,
+    DEVICES,
+    SMALL,
+    Seen,
+    answering,
+    answers,
+    echoing,
+    failing,
+    opened,
+    send,
+)
+
+pytestmark = pytest.mark.requires("chromium")
+
+STORED = """new Promise((resolve, reject) => {
+  const opening = indexedDB.open("edgepack");
+  opening.onerror = () => reject(opening.error);
+  opening.onsuccess = () => {
+    const all = opening.result.transaction("pictures").objectStore("pictures").getAll();
+    all.onsuccess = () => resolve(all.result.map(({ url }) => url));
+  };
+})"""
+HAND_OVER = """([kind, files, texts]) => {
+  const data = new DataTransfer();
+  for (const [name, type, content] of files) {
+    const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+    data.items.add(new File([bytes], name, { type }));
+  }
+  const options = { bubbles: true, cancelable: true, clipboardData: data, dataTransfer: data };
+  for (const text of texts) data.items.add(text, "text/plain");
+  const Event = kind === "paste" ? ClipboardEvent : DragEvent;
+  document.getElementById("log").dispatchEvent(new Event(kind, options));
+}"""
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """A picture without two equal pixels side by side, as a camera takes it."""
+    return Image.merge("RGB", [Image.effect_noise((width, height), 80) for _ in "RGB"])
+
+
+def drawing(width: int, height: int) -> Image.Image:
+    image = Image.new("RGB", (width, height), "white")
+    for x in range(0, width, width // 20):
+        ImageDraw.Draw(image).line((x, 0, width - x, height), "red", width // 100)
+    return image
+
+
+DRAWING = encoded(drawing(300, 200))
+File = tuple[str, str, bytes]
+RED: File = ("red.png", "image/png", DRAWING)
+BLUE: File = ("blue.png", "image/png", encoded(Image.new("RGB", (50, 80), "blue")))
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with echoing() as address:
+        yield address
+
+
+@pytest.fixture
+def page(page: Page, url: str) -> Page:
+    """The page on a device whose model sees."""
+    see(page)
+    page.goto(url)
+    expect(page.get_by_role("button", name="Pictures")).to_be_visible()
+    answering(page, {"content": "A picture."})
+    return page
+
+
+def see(page: Page) -> None:
+    # Without a listener that stays, a choice now and then opens before it is waited for.
+    page.on("filechooser", lambda _: None)
+    model = {"id": "tiny", "object": "model", "input_modalities": ["text", "image"]}
+    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [model]}))
+
+
+def hand_over(page: Page, kind: str, *files: File, texts: tuple[str, ...] = ()) -> None:
+    """Drops or pastes files on the conversation."""
+    content = [(name, form, base64.b64encode(data).decode()) for name, form, data in files]
+    page.evaluate(HAND_OVER, [kind, content, texts])
+
+
+def drop(page: Page, *files: File) -> None:
+    """Drops files on the conversation; waits until the last of them is shown."""
+    hand_over(page, "drop", *files)
+    expect(pending(page).get_by_role("img").last).to_have_accessible_name(files[-1][0])
+
+
+def pending(page: Page) -> Locator:
+    return page.get_by_role("list", name="Pictures to send")
+
+
+def turns(request: Request) -> list[Any]:
+    messages: list[Any] = json.loads(request.post_data or "")["messages"]
+    return messages
+
+
+def pictures(turn: Any) -> list[Image.Image]:
+    """The pictures of a turn, whose text comes after them."""
+    kinds = [part["type"] for part in turn["content"]]
+    assert kinds == sorted(kinds)
+    urls = [part["image_url"]["url"] for part in turn["content"] if part["type"] == "image_url"]
+    images = []
+    for url in urls:
+        head, content = url.split(",")
+        image = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
+        image.load()
+        assert head == f"data:{Image.MIME[image.format or '']};base64"
+        images.append(image)
+    return images
+
+
+def sent(page: Page, text: str) -> list[Any]:
+    """The turns that the device gets when a text is sent."""
+    with page.expect_request(COMPLETIONS) as asked:
+        send(page, text)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    return turns(asked.value)
+
+
+def color(image: Image.Image, x: int, y: int) -> Any:
+    return image.convert("RGB").getpixel((x, y))
+
+
+def test_a_dropped_picture_is_scaled_sent_and_shown(page: Page, tmp_path: Path) -> None:
+    seen = Seen(page)
+    file = tmp_path / "photo.png"
+    file.write_bytes(encoded(photo(1600, 1000)))
+    # As a mouse drops it: without the page, the browser would open the file.
+    drag = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        event = {"type": kind, "x": 300, "y": 300, "data": data}
+        drag.send("Input.dispatchDragEvent", event)
+    expect(pending(page).get_by_role("img", name="photo.png")).to_be_visible()
+    expect(page.locator("body")).not_to_contain_class("dropping")
+    (turn,) = sent(page, "What is it?")
+    assert turn["content"][-1] == {"type": "text", "text": "What is it?"}
+    (image,) = pictures(turn)
+    assert (image.format, image.size) == ("JPEG", (1024, 640))
+    expect(pending(page)).not_to_be_visible()
+    shown = page.locator("article.user .picture img")
+    assert shown.evaluate("(e) => [e.naturalWidth, e.naturalHeight]") == [1024, 640]
+    assert seen.trouble == []
+
+
+def test_a_pasted_picture(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(
+        """async (png) => {
+          const bytes = Uint8Array.from(atob(png), (character) => character.charCodeAt(0));
+          const blob = new Blob([bytes], { type: "image/png" });
+          await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+        }""",
+        base64.b64encode(DRAWING).decode(),
+    )
+    page.get_by_label("Your message").press("Control+V")
+    expect(pending(page).get_by_role("img", name="image.png")).to_be_visible()
+    (turn,) = sent(page, "Hi")
+    assert [image.size for image in pictures(turn)] == [(300, 200)]
+
+
+def test_a_text_copied_with_a_picture_of_it_is_pasted_as_text(page: Page) -> None:
+    hand_over(page, "paste", RED, texts=("words",))
+    hand_over(page, "paste", BLUE)
+    expect(pending(page).get_by_role("img")).to_have_count(1)
+    expect(pending(page).get_by_role("img", name="blue.png")).to_be_visible()
+
+
+def test_pictures_are_chosen_and_removed_by_keyboard(page: Page) -> None:
+    question = page.get_by_label("Your message")
+    question.focus()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Pictures")).to_be_focused()
+    with page.expect_file_chooser() as choosing:
+        page.keyboard.press("Enter")
+    assert choosing.value.is_multiple()
+    files = [{"name": name, "mimeType": form, "buffer": data} for name, form, data in (RED, BLUE)]
+    choosing.value.set_files(files)
+    expect(pending(page).get_by_role("img")).to_have_count(2)
+    # The text is next.
+    expect(question).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    expect(page.get_by_role("button", name="Remove red.png")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Remove blue.png")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(pending(page)).not_to_be_visible()
+    expect(page.get_by_role("button", name="Pictures")).to_be_focused()
+    # The same file once more.
+    with page.expect_file_chooser() as choosing:
+        page.keyboard.press("Enter")
+    choosing.value.set_files(files[1:])
+    expect(pending(page).get_by_role("img")).to_have_count(1)
+    (turn,) = sent(page, "Hi")
+    assert [image.size for image in pictures(turn)] == [(50, 80)]
+    question.press("Shift+Tab")
+    while not page.evaluate("document.activeElement.matches('.picture')"):
+        page.keyboard.press("Shift+Tab")
+    enlarge = page.get_by_role("button", name="Enlarge blue.png")
+    expect(enlarge).to_be_focused()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="blue.png")
+    expect(dialog.get_by_role("img", name="blue.png")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).not_to_be_visible()
+    expect(enlarge).to_be_focused()
+
+
+def test_a_phone_has_its_camera(browser: Browser, url: str) -> None:
+    for device in DEVICES:
+        with browser.new_context(**DEVICES[device]) as context:
+            page = context.new_page()
+            see(page)
+            page.goto(url)
+            expect(page.get_by_role("button", name="Pictures")).to_be_visible()
+            camera = page.get_by_role("button", name="Camera")
+            expect(camera).to_be_visible(visible=device == "phone")
+            for name, captures in (("Pictures", None), ("Camera", "environment")):
+                if name == "Camera" and device == "desktop":
+                    continue
+                with page.expect_file_chooser() as choosing:
+                    page.get_by_role("button", name=name).click()
+                chosen = choosing.value.element
+                assert chosen.get_attribute("accept") == "image/jpeg,image/png,image/webp"
+                assert chosen.get_attribute("capture") == captures
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "form", "size"),
+    [
+        ("photo as JPEG", encoded(photo(2000, 500), "JPEG"), "JPEG", (1024, 256)),
+        ("photo as WebP", encoded(photo(500, 2000), "WEBP"), "JPEG", (256, 1024)),
+        ("photo as PNG", encoded(photo(64, 64)), "JPEG", (64, 64)),
+        ("drawing", DRAWING, "PNG", (300, 200)),
+        ("large drawing", encoded(drawing(5000, 2500)), "PNG", (1024, 512)),
+        ("line", encoded(Image.new("RGB", (5000, 1))), "PNG", (1024, 1)),
+        ("dot", encoded(Image.new("1", (1, 1))), None, (1, 1)),
+    ],
+)
+def test_format_and_size(
+    page: Page, name: str, data: bytes, form: str | None, size: tuple[int, int]
+) -> None:
+    drop(page, (name, "", data))
+    (image,) = pictures(sent(page, "Hi")[0])
+    assert image.size == size
+    assert form in (image.format, None)
+
+
+def test_a_photo_is_turned_upright_and_does_not_say_where_it_was_taken(page: Page) -> None:
+    image = Image.new("RGB", (400, 200), "blue")
+    image.paste("red", (0, 0, 200, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The left of what is stored is the top of the picture.
+    exif.get_ifd(0x8825)[2] = (48.0, 51.0, 29.0)
+    drop(page, ("turned.jpg", "image/jpeg", encoded(image, "JPEG", exif=exif)))
+    (image,) = pictures(sent(page, "Hi")[0])
+    assert image.size == (200, 400)
+    red, _, blue = color(image, 100, 50)
+    assert red > 200 > 50 > blue
+    assert not image.getexif()
+
+
+def test_what_is_transparent_is_white(page: Page) -> None:
+    drop(page, ("glass.png", "image/png", encoded(Image.new("RGBA", (9, 9), (255, 0, 0, 0)))))
+    (image,) = pictures(sent(page, "Hi")[0])
+    assert color(image, 4, 4) == (255, 255, 255)
+
+
+def test_a_picture_alone_is_sent(page: Page) -> None:
+    drop(page, RED)
+    (turn,) = sent(page, "")
+    assert [part["type"] for part in turn["content"]] == ["image_url"]
+    expect(page.locator("article.user .text")).not_to_be_visible()
+    page.get_by_role("button", name="Chats").click()
+    expect(page.get_by_role("button", name="red.png", exact=True)).to_be_visible()
+
+
+def test_a_picture_that_is_still_being_scaled_is_sent(page: Page) -> None:
+    page.get_by_label("Your message").fill("Hi")
+    with page.expect_request(COMPLETIONS) as asked:
+        page.evaluate("addEventListener('drop', () => window.ask.requestSubmit())")
+        hand_over(page, "drop", RED)
+    assert len(pictures(turns(asked.value)[0])) == 1
+
+
+def test_a_message_takes_eight_pictures(page: Page) -> None:
+    drop(page, *[(f"{number}.png", "image/png", DRAWING) for number in range(8)])
+    hand_over(page, "drop", BLUE)
+    expect(page.get_by_role("alert")).to_have_text("A message takes up to 8 pictures.")
+    page.get_by_role("button", name="Remove 0.png").click()
+    drop(page, BLUE)
+    expect(page.get_by_role("alert")).not_to_be_visible()
+    (turn,) = sent(page, "Hi")
+    assert [image.size for image in pictures(turn)] == [(300, 200)] * 7 + [(50, 80)]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", DRAWING[:20], b"<svg xmlns='http://www.w3.org/2000/svg'"]
+)
+def test_what_is_not_a_picture_is_named(page: Page, data: bytes) -> None:
+    drop(page, ("a <b>.png", "image/png", data), RED)
+    expect(page.get_by_role("alert")).to_have_text(
+        "a <b>.png cannot be opened as a picture. Use a JPEG, PNG or WebP file."
+    )
+    expect(pending(page).get_by_role("img")).to_have_count(1)
+
+
+def test_earlier_turns_keep_their_pictures(page: Page) -> None:
+    drop(page, RED)
+    sent(page, "What is it?")
+    drop(page, BLUE)
+    turns = sent(page, "And this?")
+    assert [len(pictures(turn)) for turn in (turns[0], turns[2])] == [1, 1]
+    assert turns[1] == {"role": "assistant", "content": "A picture."}
+    page.reload()
+    expect(page.locator(".picture")).to_have_count(2)
+    with page.expect_request(COMPLETIONS) as asked:
+        page.get_by_role("button", name="Try again").click()
+    assert json.loads(asked.value.post_data or "")["messages"] == turns
+    # They are not in the storage that holds the text, which has no room for many.
+    assert "data:" not in page.evaluate("JSON.stringify(localStorage)")
+
+
+def test_a_question_without_an_answer_comes_back_with_its_pictures(page: Page) -> None:
+    drop(page, RED, BLUE)
+    failing(page, 429, "the queue is full")
+    send(page, "What is it?")
+    expect(page.get_by_role("alert")).to_contain_text("busy")
+    expect(page.get_by_label("Your message")).to_have_value("What is it?")
+    expect(page.locator("article")).to_have_count(0)
+    page.get_by_role("button", name="Remove red.png").click()
+    answering(page, {"content": "A picture."})
+    (turn,) = sent(page, "What is this?")
+    assert turn["content"][-1]["text"] == "What is this?"
+    assert [image.size for image in pictures(turn)] == [(50, 80)]
+    page.reload()
+    expect(page.locator(".picture")).to_have_count(1)
+
+
+def test_pictures_of_a_deleted_chat_are_deleted_until_that_is_undone(page: Page) -> None:
+    drop(page, RED)
+    sent(page, "Red?")
+    page.get_by_role("button", name="New chat").click()
+    drop(page, BLUE)
+    sent(page, "Blue?")
+    assert len(page.evaluate(STORED)) == 2
+    for question in ("Red?", "Blue?"):
+        page.get_by_role("button", name="Chats").click()
+        page.get_by_role("button", name=f"Delete {question}").click()
+        assert len(page.evaluate(STORED)) == 1
+        page.get_by_role("button", name="Undo").click()
+        expect(page.get_by_role("button", name="Undo")).not_to_be_visible()
+        assert len(page.evaluate(STORED)) == 2
+        page.reload()
+        page.get_by_role("button", name="Chats").click()
+        page.get_by_role("button", name=question, exact=True).click()
+        expect(page.locator(".picture")).to_have_count(1)
+
+
+@pytest.mark.parametrize("trouble", ["full", "disabled"])
+def test_pictures_that_cannot_be_saved_do_not_cost_the_text(
+    page: Page, url: str, trouble: str
+) -> None:
+    if trouble == "full":
+        storage = page.context.new_cdp_session(page)
+        storage.send("Storage.overrideQuotaForOrigin", {"origin": url, "quotaSize": 1000})
+    else:
+        page.add_init_script("Object.defineProperty(window, 'indexedDB', { value: undefined })")
+        page.reload()
+        expect(page.get_by_role("button", name="Pictures")).to_be_visible()
+    drop(page, RED)
+    (turn,) = sent(page, "What is it?")
+    assert len(pictures(turn)) == 1
+    expect(page.get_by_role("alert")).to_have_text(
+        "The pictures cannot be saved: this browser's storage is full or disabled."
+    )
+    # It is there as long as the page is.
+    assert len(pictures(sent(page, "Sure?")[0])) == 1
+    page.reload()
+    expect(page.locator("article.user").first).to_contain_text("red.png was not saved.")
+    assert sent(page, "Really?")[0] == {"role": "user", "content": "What is it?"}
+
+
+@pytest.mark.parametrize("kept", ["3", "[null, 3, {}]", '[{"id": {}, "name": 7}]'])
+def test_damaged_pictures_are_left_out(page: Page, kept: str) -> None:
+    page.evaluate(
+        """(pictures) => localStorage.setItem("edgepack.chat.1", JSON.stringify({
+          messages: [{ role: "user", content: "Hi", pictures }],
+        }))""",
+        json.loads(kept),
+    )
+    seen = Seen(page)
+    page.reload()
+    expect(page.locator("article.user .text")).to_have_text("Hi")
+    assert sent(page, "Again")[0] == {"role": "user", "content": "Hi"}
+    assert seen.trouble == []
+
+
+def test_a_text_model_takes_no_pictures(browser: Browser, url: str) -> None:
+    for device in DEVICES:
+        with opened(browser, url, device) as page:
+            for name in ("Pictures", "Camera"):
+                expect(page.get_by_role("button", name=name)).not_to_be_visible()
+            for kind in ("drop", "paste"):
+                hand_over(page, kind, RED)
+                expect(page.get_by_role("alert")).to_have_text(
+                    "This model takes text alone: it cannot see pictures."
+                )
+                expect(pending(page)).not_to_be_visible()
+                send(page, "Hi")
+                expect(page.get_by_role("alert")).not_to_be_visible()
+
+
+@pytest.mark.requires("npm")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_axe_finds_no_violation(browser: Browser, url: str, device: str, scheme: Any) -> None:
+    with browser.new_context(**DEVICES[device], color_scheme=scheme) as context:
+        page = context.new_page()
+        see(page)
+        page.goto(url)
+        expect(page.get_by_role("button", name="Pictures")).to_be_visible()
+        answering(page, {"content": "A picture."})
+        for state in states(page):
+            assert axe.violations(page) == [], state
+            assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate(
+                "innerWidth"
+            )
+            if device == "phone":
+                assert page.evaluate(SMALL) == [], state
+
+
+def states(page: Page) -> Iterator[str]:
+    """Brings the page into each of its states with pictures."""
+    wide = ("wide.png", "image/png", encoded(Image.new("RGB", (900, 30), "green")))
+    drop(page, RED, BLUE, wide)
+    yield "pending"
+    send(page, "Hi")
+    expect(answers(page).locator("footer")).to_be_visible()
+    yield "sent"
+    page.get_by_role("button", name="Enlarge wide.png").click()
+    yield "enlarged"
+    page.get_by_role("button", name="Close").click()
+    hand_over(page, "drop", ("notes.txt", "text/plain", b"Hi"))
+    expect(page.get_by_role("alert")).to_be_visible()
+    yield "not a picture"
