@@ -21,7 +21,7 @@ from packager import adapter, bundle, cache, console, kit, plan, sbom, tree
 from packager.aside import check_writable
 from packager.attest import files as attest
 from packager.errors import KitError, ModelSourceError, QualityError
-from packager.evaluation import texts
+from packager.evaluation import picture_quality, texts
 from packager.genai.folder import component
 from packager.genai.weight_files import weight_files
 from packager.models import chat_template, embedding, tokenizers, vision
@@ -37,6 +37,7 @@ from packager.models.source import (
     say_what_is_left_out,
 )
 from packager.profile import DeviceProfile
+from packager.quantize import sight
 from packager.quantize.candidate import Candidate, builder_versions
 from packager.quantize.quantize import QuantizeRequest, quantize
 from packager.report import build_report
@@ -90,14 +91,7 @@ def _bundle(
         f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"
     )
     check_writable(output, "Choose another location with -o FILE.epk.")
-    sees = vision.sees(source) and not request.text_only
-    if sees and request.embedding_model == CHAT:
-        raise ModelSourceError(
-            "--embedding-model chat is not supported for a model that sees",
-            hint="Build the text model alone (--text-only), or use an embedding model of its own.",
-        )
-    if request.text_only and vision.sees(source):
-        say_what_is_left_out(source)
+    pictures = _pictures(request, source)
     # Neither needs the other.
     with beside(lambda: _packed_runtime(request)) as frozen:
         quantized = quantize(
@@ -115,16 +109,23 @@ def _bundle(
     runtime, parts = frozen.result()
     model = quantized.choice.chosen
     seeing = None
-    if sees:
-        seeing = vision.complete(source, model.folder, model.digest)
-        model = dataclasses.replace(model, folder=seeing.folder, digest=seeing.digest)
+    if pictures is not None:
+        seeing = sight.choose(
+            source,
+            model,
+            profile,
+            pictures=pictures,
+            allow_quality_loss=request.allow_quality_loss,
+            trust_remote_code=request.trust_remote_code,
+        )
+        model = dataclasses.replace(model, folder=seeing.model.folder, digest=seeing.model.digest)
     if request.embedding_model == CHAT:
         embedder = embedding.of_chat_model(
             source, model.folder, model.digest, context_length=model.context_length
         )
         model = dataclasses.replace(model, folder=embedder.folder, digest=embedder.digest)
     parts_bytes = {
-        "its vision part": seeing.memory_bytes if seeing is not None else 0,
+        "its vision part": seeing.model.memory_bytes if seeing is not None else 0,
         "the embedding model": embedder.facts.memory_bytes if embedder is not None else 0,
     }
     memory = model.memory_bytes + sum(parts_bytes.values())
@@ -168,7 +169,12 @@ def _bundle(
         compatible=tuple(profile.compatible),
         kit=runtime.facts if runtime else None,
         model=facts,
-        quantization=msgspec.structs.replace(quantized.facts, tokenizer=tokenizer),
+        quantization=msgspec.structs.replace(
+            quantized.facts,
+            tokenizer=tokenizer,
+            quality_loss_allowed=quantized.facts.quality_loss_allowed
+            or (seeing is not None and seeing.quality_loss_allowed),
+        ),
         context_length=model.context_length,
         memory_bytes=memory,
         settings=_settings(profile, model),
@@ -196,8 +202,37 @@ def _bundle(
         signed_with=tuple(signer.public.id for signer in request.signers),
     )
     if quantized.facts.tried:
-        build_report.write(request, result, quantized.choice, speeds)
+        results = seeing.results if seeing is not None else ()
+        build_report.write(request, result, quantized.choice, speeds, results)
     return result
+
+
+def _pictures(request: BuildRequest, source: ModelSource) -> Path | None:
+    """Check what a request says of sight; return the folder of pictures to measure it on.
+
+    Returns:
+        None for a model that does not see, or is built without its sight.
+    """
+    if not vision.sees(source) or request.text_only:
+        if request.eval_images is not None:
+            raise ModelSourceError(
+                f"--eval-images: {source.name} is built as a text model, which sees no images",
+                hint="Build without --eval-images.",
+            )
+        if request.text_only and vision.sees(source):
+            say_what_is_left_out(source)
+        return None
+    if request.eval_images is not None and source.kind == "onnx":
+        raise ModelSourceError(
+            f"--eval-images: {source.name} came as ONNX, without a reference model to compare with",
+            hint="Build from the Hugging Face folder, or without --eval-images.",
+        )
+    if request.embedding_model == CHAT:
+        raise ModelSourceError(
+            "--embedding-model chat is not supported for a model that sees",
+            hint="Build the text model alone (--text-only), or use an embedding model of its own.",
+        )
+    return picture_quality.prepare(source, request.eval_images)
 
 
 def _embedding(request: BuildRequest, source: ModelSource) -> EmbeddingModel:

@@ -23,7 +23,7 @@ import numpy as np
 from packager import profile
 from packager.errors import EvaluationError
 from packager.evaluation import texts
-from packager.jobs import measure
+from packager.jobs import divergence
 from packager.jobs.harness import run_job
 from packager.jobs.measure import TimeDecoding
 from packager.models.source import resolve
@@ -95,7 +95,7 @@ class Llama:
             for window, expected, best in zip(windows, stored, choices, strict=True):
                 data = process.stdout.read(4 * length * vocabulary)
                 logits = np.frombuffer(data, np.float32).reshape(length, vocabulary)
-                compared = measure.compare(logits[:-1], expected, best, window[1:])
+                compared = divergence.compare(logits[:-1], expected, best, window[1:])
                 for name, values in compared.items():
                     means.setdefault(name, []).append(float(values.mean(dtype=np.float64)))
         return Figures(

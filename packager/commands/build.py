@@ -79,6 +79,13 @@ def _key_ids(
     "profile's limits.  [default: the profile's]",
 )
 @eval_text_option
+@click.option(
+    "--eval-images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Evaluate a model that sees on these pictures (JPEG, PNG, WebP); the question about "
+    "NAME.jpg may be in NAME.txt.  [default: drawn pictures]",
+)
 @calibration_text_option
 @click.option(
     "--allow-quality-loss",
@@ -138,6 +145,7 @@ def build(
     kit_source: str | None,
     recipe: str | None,
     eval_text: Path | None,
+    eval_images: Path | None,
     calibration_text: Path | None,
     allow_quality_loss: bool,
     bundle_version: str,
@@ -194,6 +202,7 @@ def build(
             kit=kit,
             recipe=recipe,
             eval_text=eval_text,
+            eval_images=eval_images,
             calibration_text=calibration_text,
             allow_quality_loss=allow_quality_loss,
             version=bundle_version,

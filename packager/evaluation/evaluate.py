@@ -21,15 +21,9 @@ from packager import console, launch
 from packager.errors import EvaluationError
 from packager.evaluation import prompts, tasks, texts
 from packager.genai.weight_files import model_bytes
+from packager.jobs.divergence import WindowMeans, interval
 from packager.jobs.harness import run_job
-from packager.jobs.measure import (
-    Answer,
-    AnswerPrompts,
-    Measure,
-    TimeDecoding,
-    WindowMeans,
-    interval,
-)
+from packager.jobs.measure import Answer, AnswerPrompts, Measure, TimeDecoding
 from packager.models.catalog import CATALOG, DEFAULT_MODEL
 from packager.models.source import DECODED_FROM, ModelSource, resolve
 

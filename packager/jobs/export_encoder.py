@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from packager.genai.half_weights import store_in_half
 from packager.jobs.job import Job, JobRefusedError, Work
 
 if TYPE_CHECKING:
-    import numpy as np
-    import onnx_ir as ir
     import torch
 
 Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -39,7 +38,6 @@ LEAST_COSINE = 0.9999
 
 _OPSET = 17
 _TRACED = 7  # tokens of the text that is traced; any number gives the same graph
-_LARGE = 1024  # elements of a weight that is worth half precision
 _CHECKED = (1, 2, 19, 100, 10_000)  # lengths of the compared texts, tokens, up to the model's limit
 
 
@@ -95,6 +93,7 @@ class ExportEncoder(Job[Exported], frozen=True, kw_only=True):
             JobRefusedError: the weights of a dense layer do not fit, or the graph computes other
                 vectors than transformers.
         """
+        import onnx_ir as ir
         import torch
         from transformers import AutoModel, AutoTokenizer
 
@@ -111,7 +110,9 @@ class ExportEncoder(Job[Exported], frozen=True, kw_only=True):
         with tempfile.TemporaryDirectory(dir=work.target) as folder:
             floats = Path(folder, GRAPH)
             _export(model, floats, vocabulary)
-            _store_in_half(floats, work.target / GRAPH)
+            graph = ir.load(floats)
+            store_in_half(graph)
+            ir.save(graph, work.target / GRAPH)
         cosine, dimensions = _compare(model, work.target / GRAPH, vocabulary, self.max_tokens)
         if not cosine >= LEAST_COSINE:
             raise JobRefusedError(
@@ -237,59 +238,6 @@ def _traceable_masks() -> Iterator[None]:
         yield
     finally:
         del ALL_MASK_ATTENTION_FUNCTIONS["eager"]
-
-
-def _store_in_half(path: Path, target: Path) -> None:
-    """Store the large weights of a graph in half precision, with a Cast to fp32.
-
-    ONNX Runtime casts weights once, while it loads the graph; of an embedding table, the rows that
-    a text needs are cast.
-    """
-    import numpy as np
-    import onnx_ir as ir
-
-    model = ir.load(path)
-    graph = model.graph
-    for value in list(graph.initializers.values()):
-        weight = value.const_value
-        if weight is None or weight.dtype != ir.DataType.FLOAT or weight.size < _LARGE:
-            continue
-        array = weight.numpy()
-        with np.errstate(over="ignore"):
-            half = array.astype(np.float16)
-        if np.isfinite(half).all():
-            _cast(graph, value, half)
-    ir.save(model, target)
-
-
-def _cast(graph: ir.Graph, value: ir.Value, half: np.ndarray) -> None:
-    """Replace a weight by one in half precision with a Cast, behind the Gather of a table."""
-    import onnx_ir as ir
-
-    name = str(value.name)
-    users = list(value.uses())
-    tensor = ir.tensor(half, name=f"{name}.half")
-    stored = ir.Value(
-        name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(stored)
-    gathers = [node for node, index in users if node.op_type == "Gather" and index == 0]
-    if len(gathers) == len(users) == 1:
-        (gather,) = gathers
-        rows = gather.outputs[0]
-        rows.type = None
-        gather.replace_input_with(0, stored)
-        after = list(rows.uses())
-        cast = ir.node("Cast", [rows], {"to": ir.DataType.FLOAT}, name=f"{name}/Cast")
-        graph.insert_after(gather, cast)
-    else:
-        after = users
-        cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{name}/Cast")
-        graph.insert_before(graph[0], cast)
-    cast.outputs[0].name = f"{name}/Cast/output_0"
-    for node, index in after:
-        node.replace_input_with(index, cast.outputs[0])
-    del graph.initializers[name]
 
 
 def _compare(model: Any, graph: Path, vocabulary: int, max_tokens: int) -> tuple[float, int]:

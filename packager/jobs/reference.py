@@ -43,8 +43,8 @@ Turn = tuple[list[int], list[int]]
 """Token ids of an encoded question and of its answer, end token included."""
 
 
-class _ReferenceJob(Job[None], frozen=True, kw_only=True):
-    """Fields common to these jobs.
+class ReferenceJob(Job[None], frozen=True, kw_only=True):
+    """Fields common to the jobs of a reference model.
 
     Attributes:
         source: Hugging Face folder.
@@ -57,7 +57,7 @@ class _ReferenceJob(Job[None], frozen=True, kw_only=True):
     trust_remote_code: bool
 
 
-class Cut(_ReferenceJob, frozen=True, kw_only=True):
+class Cut(ReferenceJob, frozen=True, kw_only=True):
     """Cut a UTF-8 text into windows, `windows.npy`: int64 `[windows, window]`.
 
     Attributes:
@@ -81,7 +81,7 @@ class Cut(_ReferenceJob, frozen=True, kw_only=True):
         np.save(work.target / "windows.npy", Reference(self, work).cut(self))
 
 
-class Write(_ReferenceJob, frozen=True, kw_only=True):
+class Write(ReferenceJob, frozen=True, kw_only=True):
     """Generate the text with the model and cut it into windows, `windows.npy`, as `Cut` does.
 
     Attributes:
@@ -115,7 +115,7 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int
 
 
-class Refer(_ReferenceJob, frozen=True, kw_only=True):
+class Refer(ReferenceJob, frozen=True, kw_only=True):
     """Write `logprobs.npy`, `top1.npy` and `answers.json`; `texts.prepare` describes them.
 
     Attributes:
@@ -159,7 +159,7 @@ class Refer(_ReferenceJob, frozen=True, kw_only=True):
 class Reference:
     """The reference model and its tokenizer."""
 
-    def __init__(self, job: _ReferenceJob, work: Work) -> None:
+    def __init__(self, job: ReferenceJob, work: Work) -> None:
         from transformers import AutoTokenizer
 
         self._folder, self._trust = job.source, job.trust_remote_code

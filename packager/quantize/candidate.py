@@ -23,8 +23,9 @@ from packager.genai.weight_files import model_bytes
 from packager.jobs import keys
 from packager.jobs.build_onnx import BuildOnnx, Weights
 from packager.jobs.check import Check, Checked, Graph
+from packager.jobs.divergence import WindowMeans, exceeds
 from packager.jobs.harness import run_job
-from packager.jobs.measure import Answer, AnswerPrompts, Measure, WindowMeans, exceeds
+from packager.jobs.measure import Answer, AnswerPrompts, Measure
 from packager.models.source import ModelSource, as_hf_folder
 from packager.plan import Need
 from packager.profile import DeviceProfile

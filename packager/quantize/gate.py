@@ -174,15 +174,15 @@ def judge(model: Candidate, profile: DeviceProfile, parameters: int) -> Verdict:
         parameters: number of the model's weights.
     """
     limits = profile.limits
-    exceeded, excused = _quality_verdict(model.quality, limits, parameters)
+    exceeded, excused = quality_verdict(model.quality, limits, parameters)
     exceeded += exceeded_sizes(profile, model.model_bytes, model.memory_bytes)
     return Verdict(exceeded=tuple(exceeded), excused=tuple(excused))
 
 
-def _quality_verdict(
+def quality_verdict(
     quality: Quality | None, limits: Limits, parameters: int
 ) -> tuple[list[str], list[str]]:
-    """Return the limits of quality that are exceeded, and of these the ones that do not count."""
+    """Return the limits of quality that are exceeded, and those that are exceeded and excused."""
     exceeded: list[str] = []
     excused: list[str] = []
     if quality is None:
@@ -231,13 +231,14 @@ def _loss(model: Candidate) -> float:
 
 def describe(model: Candidate, verdict: Verdict) -> str:
     """Describe a candidate and the verdict on it in one line: size, quality, limits."""
-    figures = _figures(model.quality) if model.quality is not None else "quality not measured"
+    figures = figures_text(model.quality) if model.quality is not None else "quality not measured"
     limits = "exceeds " + ", ".join(verdict.exceeded) if verdict.exceeded else "within the limits"
     excused = f" ({'; '.join(verdict.excused)})" if verdict.excused else ""
     return f"{model.recipe:<16} {megabytes(model.model_bytes):>10}  {figures}  {limits}{excused}"
 
 
-def _figures(quality: Quality) -> str:
+def figures_text(quality: Quality) -> str:
+    """Describe measured quality in one line."""
     tail = f" (99.9 %: {quality.kl_tail:.2f})" if quality.kl_tail is not None else ""
     tasks = f"  tasks {quality.tasks.agreed}/{quality.tasks.compared}" if quality.tasks else ""
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 
 from packager import cache, console
 from packager.evaluation import evaluate
+from packager.evaluation.picture_quality import PictureResult
 from packager.jobs import keys
 from packager.quantize.gate import Choice
 from packager.report import page
@@ -24,9 +25,20 @@ if TYPE_CHECKING:
 
 
 def write(
-    request: BuildRequest, result: BuildResult, choice: Choice, speeds: Mapping[str, float]
+    request: BuildRequest,
+    result: BuildResult,
+    choice: Choice,
+    speeds: Mapping[str, float],
+    pictures: Sequence[PictureResult] = (),
 ) -> Path:
     """Write `NAME.report.html` beside the bundle; return its path.
+
+    Args:
+        request: what was asked for.
+        result: the bundle.
+        choice: the recipes.
+        speeds: decode throughput by recipe, tokens/s.
+        pictures: results of a model that sees on pictures.
 
     Raises:
         ResourceError: the page cannot be written.
@@ -44,6 +56,7 @@ def write(
         limits={name: value for name, value in limits.items() if value is not None},
         text=request.eval_text.name if request.eval_text else "",
         layer_errors=_layer_errors(choice),
+        pictures=pictures,
         command=command(request, result.path),
         host=_host(),
     )
@@ -84,6 +97,7 @@ def command(request: BuildRequest, path: Path) -> str:
         ("--adapter", request.adapter, None),
         ("--chat-template", request.chat_template, None),
         ("--eval-text", request.eval_text, None),
+        ("--eval-images", request.eval_images, None),
         ("--calibration-text", request.calibration_text, None),
         ("--bundle-version", request.version, type(request).version),
         ("--sequence", request.sequence, type(request).sequence),
@@ -91,6 +105,7 @@ def command(request: BuildRequest, path: Path) -> str:
         if value != usual:
             parts += [option, str(value)]
     flags = {
+        "--text-only": request.text_only,
         "--model-only": request.model_only,
         "--allow-quality-loss": request.allow_quality_loss,
         "--trust-remote-code": request.trust_remote_code,

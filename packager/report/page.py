@@ -1,10 +1,11 @@
 """The build's report: one self-contained HTML page beside the bundle.
 
-It loads nothing from elsewhere: styles are inline, figures are inline SVG.
+It loads nothing from elsewhere: styles are inline, figures are inline SVG, pictures `data:` URLs.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from device_runtime.bundle.manifest import Manifest
 from packager.aside import written_aside
+from packager.evaluation import pictures
+from packager.evaluation.picture_quality import PictureResult
 from packager.models import tokenizers
 from packager.quantize import kept
 from packager.units import MEGA, parameters
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 
 GOOD, BAD = "#1a7f5a", "#b3422f"
 KINDS = ("#2a6fb0", "#d98a1f", "#1a7f5a", "#8a4fb0", "#b3422f", "#4c9aa8", "#7a7a3a")
+
+
+THUMBNAIL = 240
+"""Longest side of a picture on the page, pixels: twice as it is shown, for sharp screens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,7 @@ class ReportData:
         limits: the profile's limits for this model, by name.
         text: name of the file with the evaluation text; empty if the model wrote the text.
         layer_errors: layer errors of the calibration; empty without calibration.
+        pictures: results of a model that sees on pictures.
         command: command that builds this bundle again.
         host: description of the build machine.
     """
@@ -68,6 +76,7 @@ class ReportData:
     layer_errors: Sequence[LayerError]
     command: str
     host: str
+    pictures: Sequence[PictureResult] = ()
 
 
 def write(path: Path, data: ReportData) -> None:
@@ -99,10 +108,17 @@ def render(data: ReportData) -> str:
         mega=MEGA,
         kept=kept.summary(facts.source_types) if facts.source_types else "",
         tokenizer=tokenizers.describe(facts.tokenizer) if facts.tokenizer else "",
+        thumbnails=[_thumbnail(result) for result in data.pictures],
         parameters=parameters(data.manifest.model.parameters),
         pareto=_svg(_pareto(data)) if any(model.quality for model in facts.tried) else "",
         layers=_svg(_layers(data)) if data.layer_errors else "",
     )
+
+
+def _thumbnail(result: PictureResult) -> str:
+    """Return a small copy of a picture as a URL."""
+    small = pictures.thumbnail(result.png.read_bytes(), THUMBNAIL)
+    return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"
 
 
 def _figure(width: float, height: float) -> Figure:

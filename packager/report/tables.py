@@ -48,6 +48,7 @@ def build_text(result: BuildResult) -> None:
                 [result.manifest.quantization.recipe, answer.quantized or "(not run here)"],
             ],
         )
+    _vision_text(result.manifest)
     size = megabytes(result.path.stat().st_size)
     console.result(f"{result.path} ({size}, {result.digest[:12]})")
 
@@ -125,6 +126,36 @@ def inspect_text(path: Path, bundle: Bundle) -> None:
             ["model", "answer"],
             [["reference", answer.reference], [manifest.quantization.recipe, answer.quantized]],
         )
+    _vision_text(manifest)
+
+
+def _vision_text(manifest: Manifest) -> None:
+    """Print how a model that sees was measured, and both models' answers about pictures."""
+    vision = manifest.vision
+    if vision is None or vision.quality is None:
+        return
+    for answer in vision.answers:
+        console.table(
+            f"Picture {answer.picture}: {answer.prompt}",
+            ["model", "answer"],
+            [["reference", answer.reference], [manifest.quantization.recipe, answer.quantized]],
+        )
+    console.table(
+        f"Quality on pictures, {vision.quality.tokens} tokens",
+        ["vision part", "size", "KL", "top-1", ""],
+        [
+            [
+                f"{part.weights} (in the bundle)"
+                if part.weights == vision.weights
+                else part.weights,
+                megabytes(part.vision_bytes),
+                f"{part.quality.kl:.4f}",
+                f"{part.quality.top1:.1%}",
+                "exceeds " + ", ".join(part.exceeded) if part.exceeded else "within the limits",
+            ]
+            for part in vision.tried
+        ],
+    )
 
 
 def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
@@ -150,6 +181,9 @@ def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
     if (embedding := manifest.embedding) is not None:
         about = f"{embedding.dimensions} dimensions, at most {embedding.max_tokens} tokens"
         yield ["embedding model", f"{embedding.model.name} ({about})"]
+    if (vision := manifest.vision) is not None:
+        weights = f", vision part in {vision.weights}" if vision.weights else ""
+        yield ["images", f"{vision.family}, at most {vision.image_tokens} tokens each{weights}"]
     yield ["context", f"{manifest.context_length} tokens"]
     yield ["memory", f"about {megabytes(manifest.memory_bytes)} while serving"]
     yield ["listens on", manifest.settings.listen]

@@ -32,6 +32,7 @@ class LayerwiseModel:
     """A model whose weights are loaded on demand and released.
 
     Attributes:
+        config: configuration of the model, of transformers.
         count: number of decoder layers.
         tied: embedding and head share their weight.
     """
@@ -60,6 +61,7 @@ class LayerwiseModel:
                 config, dtype=torch.float32, trust_remote_code=trust_remote_code
             )
         self._model.eval()
+        self.config: Any = self._model.config
         self._bfloat16 = bfloat16
         self._weights = Weights(source, self._model.all_tied_weights_keys)
         self._layers: Any = self._model.get_decoder().layers
@@ -68,7 +70,13 @@ class LayerwiseModel:
         self._names = {module: name for name, module in self._model.named_modules()}
         self._calls: list[dict[str, Any]] = []
 
-    def start(self, windows: Tensor, embedding: Tensor | None = None) -> Tensor:
+    @property
+    def embedding(self) -> nn.Module:
+        """The embedding, without weights."""
+        module: nn.Module = self._model.get_input_embeddings()
+        return module
+
+    def start(self, windows: Tensor, embedding: Tensor | None = None, **arguments: Any) -> Tensor:
         """Compute the first layer's inputs `[windows, length, hidden]` for token ids.
 
         Also records the other arguments of each layer.
@@ -76,6 +84,7 @@ class LayerwiseModel:
         Args:
             windows: token ids `[windows, length]`.
             embedding: weight of the embedding to compute with instead of its own.
+            arguments: further arguments of the model.
         """
         import torch
 
@@ -100,7 +109,7 @@ class LayerwiseModel:
 
         with self._instead_of_layers(record):
             for window in windows:
-                self._forward(input_ids=window[None])
+                self._forward(input_ids=window[None], **arguments)
         self._calls = calls
         # The weight alone: other tensors of an embedding are not in the files.
         embedded.weight = torch.nn.Parameter(embedded.weight.to("meta"), requires_grad=False)
@@ -204,7 +213,7 @@ class LayerwiseModel:
         module.load_state_dict(values, strict=False, assign=True)
         module.requires_grad_(False)
 
-    def _forward(self, **inputs: Tensor) -> None:
+    def _forward(self, **inputs: Any) -> None:
         import torch
 
         try:

@@ -21,8 +21,9 @@ from packager.evaluation.texts import (
     PLAIN_WINDOWS,
     check_disjoint,
 )
+from packager.jobs.divergence import FEWEST
 from packager.jobs.job import JobRefusedError, Work
-from packager.jobs.measure import FEWEST, AnswerPrompts, Measure, TimeDecoding
+from packager.jobs.measure import AnswerPrompts, Measure, TimeDecoding
 from packager.jobs.reference import Cut, Questions, Refer, Write
 from packager.models.source import resolve
 from packager.plan import WINDOW

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from packager.evaluation import evaluate, tasks
-from packager.jobs.measure import WindowMeans, compare, divergence, interval, log_softmax
+from packager.jobs.divergence import WindowMeans, compare, divergence, interval, log_softmax
 
 
 def test_divergence_is_that_of_torch() -> None:

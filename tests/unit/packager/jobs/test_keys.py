@@ -29,6 +29,7 @@ CODE = {
     "packager.jobs.decode_weights": {"hf"},
     "packager.jobs.export_encoder": {"embedding"},
     "packager.jobs.export_vision": {"vision"},
+    "packager.jobs.divergence": {"measured", "speed"},
     "packager.jobs.extract_text": {"hf"},
     "packager.jobs.llama3_rope": {"hf"},
     "packager.jobs.merge_adapter": {"merged"},

@@ -1,0 +1,84 @@
+"""Measure a model that sees on prompts with pictures, in ONNX Runtime GenAI, which serves it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from device_runtime.tokenizer.tokenizer import Tokenizer
+from packager.jobs import logits, seeing
+from packager.jobs.divergence import Collected, WindowMeans, compare
+from packager.jobs.job import Job, JobRefusedError, Work
+from packager.jobs.seeing import SeeingModel
+
+
+class PictureMeans(msgspec.Struct, frozen=True, kw_only=True):
+    """Measurements of a model on pictures.
+
+    Attributes:
+        means: of the answer to each picture.
+        answers: the model's own answers.
+        reference_answers: those of the reference model.
+    """
+
+    means: WindowMeans
+    answers: tuple[str, ...]
+    reference_answers: tuple[str, ...]
+
+
+class MeasurePictures(Job[PictureMeans], frozen=True, kw_only=True):
+    """Measure a model against its reference. The unit of progress is a picture.
+
+    The reference model's answer is read token by token, with the kernels that decode; the model's
+    own answer is the same text as long as it would choose the same tokens.
+
+    Attributes:
+        model: ONNX GenAI folder for the CPU.
+        pictures: folder of pictures.
+        prompts: `prompts.npz` of a `MakePrompts` job.
+        reference: folder of a `ReferPictures` job.
+        max_tokens: maximum length of an answer.
+    """
+
+    model: Path
+    pictures: Path
+    prompts: Path
+    reference: Path
+    max_tokens: int
+
+    def run(self, work: Work) -> PictureMeans:
+        """Measure the model.
+
+        Raises:
+            JobRefusedError: the logits are not numbers, or do not match the reference.
+        """
+        model, tokenizer = SeeingModel(self.model), Tokenizer(self.model)
+        collected = Collected()
+        answers = []
+        prompts = np.load(self.prompts)
+        for number, question in enumerate(seeing.questions(self.pictures)):
+            reference = np.load(self.reference / f"answer-{number}.npz")
+            tokens, expected = reference["tokens"], reference["logprobs"]
+            ids = prompts[f"ids.{number}"]
+            tensors = model.tensors(self.pictures, question)
+            rows = seeing.forced(model.start(tensors, ids, self.max_tokens), tokens.tolist())
+            if rows.shape != expected.shape:
+                raise JobRefusedError(
+                    f"the model has a vocabulary of {rows.shape[1]} tokens, the reference model "
+                    f"{expected.shape[1]}"
+                )
+            logits.check(rows)
+            collected.add(compare(rows, expected, reference["top1"], tokens))
+            own = tokens.tolist()
+            if (rows.argmax(-1) != tokens).any():
+                own = seeing.generate(model.start(tensors, ids, self.max_tokens), self.max_tokens)
+            answers.append(tokenizer.decode(own).strip())
+            work.advance(1)
+        return PictureMeans(
+            means=collected.means(),
+            answers=tuple(answers),
+            reference_answers=tuple(json.loads((self.reference / "answers.json").read_text())),
+        )

@@ -1,0 +1,84 @@
+"""Make prompts of pictures and questions, as a reference model takes them. A job because it loads a
+model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from device_runtime.processor import cores
+from packager.jobs import seeing
+from packager.jobs.job import Job, JobRefusedError, Work
+from packager.jobs.seeing import SeeingModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class MakePrompts(Job[None], frozen=True, kw_only=True):
+    """Write `prompts.npz`: for picture number n, `ids.n`, `places.n` and `features.n`.
+
+    `ids` int64 `[tokens]` are the token ids, `places` bool `[tokens]` those of the picture, and
+    `features` float32 `[tokens of the picture, width]` what the vision graph makes of it.
+
+    Attributes:
+        model: ONNX GenAI folder of a model with the vision graph in fp32, whatever its text model.
+        pictures: folder of pictures.
+        image_token: id of the token that stands for a part of a picture; None for all below zero.
+    """
+
+    model: Path
+    pictures: Path
+    image_token: int | None
+
+    def run(self, work: Work) -> None:
+        """Write the file.
+
+        Raises:
+            JobRefusedError: a prompt has another number of places than features.
+        """
+        model = SeeingModel(self.model)
+        vision = _VisionGraph(self.model, model.vision)
+        prompts: dict[str, Any] = {}
+        for number, question in enumerate(seeing.questions(self.pictures)):
+            tensors = model.tensors(self.pictures, question)
+            ids = tensors["input_ids"].as_numpy()[0].astype(np.int64)
+            places = ids < 0 if self.image_token is None else ids == self.image_token
+            features = vision.features(tensors)
+            if places.sum() != len(features):
+                raise JobRefusedError(
+                    f"the prompt with the picture {question.picture} has {places.sum()} tokens "
+                    f"for it, and the vision graph makes {len(features)} features"
+                )
+            prompts |= {
+                f"ids.{number}": ids,
+                f"places.{number}": places,
+                f"features.{number}": features,
+            }
+            work.advance(1)
+        np.savez(work.target / "prompts.npz", **prompts)
+
+
+class _VisionGraph:
+    """The vision graph of a folder in ONNX Runtime."""
+
+    def __init__(self, folder: Path, section: dict[str, Any]) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = cores()
+        self._session: Any = ort.InferenceSession(
+            str(folder / section["filename"]), options, providers=["CPUExecutionProvider"]
+        )
+
+    def features(self, tensors: Any) -> NDArray[np.float32]:
+        """Compute the features of a picture, `[tokens, width]`, from its tensors."""
+        names = [node.name for node in self._session.get_inputs()]
+        feed = {name: tensors[name].as_numpy() for name in names}
+        (features,) = self._session.run(None, feed)
+        rows: NDArray[np.float32] = features.reshape(-1, features.shape[-1])
+        return rows.astype(np.float32)

@@ -1,0 +1,199 @@
+"""Run the reference model on prompts with pictures. A job because of its memory use.
+
+The reference is the text model of transformers in fp32, which gets the features of the vision graph
+in fp32 in place of the embeddings of a picture's tokens. It answers in its stored dtype if there is
+no memory for more, and its probabilities are computed with one layer in memory at a time, as those
+of texts are (`reference`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from device_runtime.durable import written_aside
+from packager.jobs.job import Work
+from packager.jobs.reference import Reference, ReferenceJob
+from packager.weights.layerwise import LayerwiseModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+IN_BOTH_DIRECTIONS = ("gemma3_text",)
+"""Text models (`model_type`) in which transformers lets the tokens of a picture attend to all of
+the same picture, those that follow included."""
+
+
+class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
+    """Write what the reference model answers to prompts with pictures, and its probabilities.
+
+    Files: `answers.json`, its greedy answers as text; for prompt number n, `answer-n.npz` with
+    `tokens` int64 `[tokens]` of the answer, an end token included, `logprobs` float16
+    `[tokens, vocabulary]`, natural logarithms of its probabilities in these places, and `top1`
+    int64 `[tokens]`, its first choices in fp32. The unit of progress is a prompt.
+
+    Attributes:
+        prompts: `prompts.npz` of a `MakePrompts` job.
+        max_tokens: maximum length of an answer.
+    """
+
+    prompts: Path
+    max_tokens: int
+
+    def run(self, work: Work) -> None:
+        """Write the files.
+
+        Raises:
+            ValueError: the model cannot be taken apart.
+            JobRefusedError: the model's outputs are not numbers, or all the same.
+        """
+        reference = Reference(self, work)
+        prompts = list(read_prompts(self.prompts))
+        answers = [self._answer(reference, n, prompt, work) for n, prompt in enumerate(prompts)]
+        texts = [reference.tokenizer.decode(a, skip_special_tokens=True).strip() for a in answers]
+        # What follows has one layer in memory at a time.
+        del reference
+        model = LayerwiseModel(self.source, trust_remote_code=self.trust_remote_code)
+        for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            path = work.target / f"answer-{number}.npz"
+            if not path.exists():
+                logprobs = _log_probabilities(model, prompt, answer)
+                with written_aside(path) as file:
+                    np.savez(
+                        file,
+                        tokens=np.array(answer),
+                        logprobs=logprobs.astype(np.float16),
+                        top1=logprobs.argmax(-1),
+                    )
+            work.advance(1)
+        (work.target / "answers.json").write_text(json.dumps(texts))
+
+    def _answer(
+        self, reference: Reference, number: int, prompt: PicturePrompt, work: Work
+    ) -> list[int]:
+        """Answer a prompt greedily; the answer is stored for a job that is started again."""
+        import torch
+
+        path = work.target / f"tokens-{number}.json"
+        if path.exists():
+            tokens: list[int] = json.loads(path.read_text())
+            return tokens
+        tokens = []
+        model = reference.model
+        with torch.inference_mode(), prompt.placed(model.get_input_embeddings()):
+            output = model(
+                input_ids=prompt.ids[None],
+                use_cache=True,
+                **prompt.masks(model.config, model.dtype),
+            )
+        with torch.inference_mode():
+            while True:
+                tokens.append(int(output.logits[0, -1].argmax()))
+                if tokens[-1] in reference.ends or len(tokens) == self.max_tokens:
+                    break
+                output = model(
+                    input_ids=torch.tensor([tokens[-1:]]), past_key_values=output.past_key_values
+                )
+        with written_aside(path) as file:
+            file.write(json.dumps(tokens).encode())
+        return tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturePrompt:
+    """A prompt with a picture.
+
+    Attributes:
+        ids: token ids `[tokens]`; 0 for those of the picture.
+        places: which of them are the picture's.
+        features: what stands in these places `[tokens of the picture, width]`.
+    """
+
+    ids: Tensor
+    places: Tensor
+    features: Tensor
+
+    def followed_by(self, tokens: list[int]) -> PicturePrompt:
+        """Return the prompt with tokens of an answer behind it."""
+        import torch
+
+        more = torch.tensor(tokens, dtype=self.ids.dtype)
+        return PicturePrompt(
+            ids=torch.cat([self.ids, more]),
+            places=torch.cat([self.places, torch.zeros(len(tokens), dtype=torch.bool)]),
+            features=self.features,
+        )
+
+    @contextmanager
+    def placed(self, embedding: nn.Module) -> Iterator[None]:
+        """Let an embedding give the features in their places, for the duration of the block."""
+
+        def place(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            output = output.clone()
+            output[0, self.places] = self.features.to(output.dtype)
+            return output
+
+        hook = embedding.register_forward_hook(place)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def masks(self, config: Any, dtype: Any) -> dict[str, Any]:
+        """Return the arguments of the text model that let a picture's tokens see each other."""
+        import torch
+
+        if config.model_type not in IN_BOTH_DIRECTIONS:
+            return {}
+        from transformers.models.gemma3 import modeling_gemma3
+
+        blocks = modeling_gemma3.get_block_sequence_ids_for_mask(self.places[None].long())
+        masks = modeling_gemma3.create_masks_for_vision_model(
+            config=config,
+            inputs_embeds=torch.empty(1, len(self.ids), 1, dtype=dtype),
+            attention_mask=None,
+            past_key_values=None,
+            position_ids=None,
+            block_sequence_ids=blocks,
+        )
+        return {"attention_mask": masks}
+
+
+def read_prompts(path: Path) -> Iterator[PicturePrompt]:
+    """Read the prompts of a `MakePrompts` job."""
+    import torch
+
+    with np.load(path) as stored:
+        for number in range(len(stored.files) // 3):
+            places = stored[f"places.{number}"]
+            ids = np.where(places, 0, stored[f"ids.{number}"])
+            yield PicturePrompt(
+                ids=torch.from_numpy(ids),
+                places=torch.from_numpy(places),
+                features=torch.from_numpy(stored[f"features.{number}"]),
+            )
+
+
+def _log_probabilities(
+    model: LayerwiseModel, prompt: PicturePrompt, answer: list[int]
+) -> NDArray[np.float32]:
+    """Compute the logarithms of the probabilities of an answer's tokens `[tokens, vocabulary]`."""
+    import torch
+
+    whole = prompt.followed_by(answer[:-1])
+    with whole.placed(model.embedding):
+        hidden = model.start(whole.ids[None], **whole.masks(model.config, torch.float32))
+    for index in range(model.count):
+        with model.layer(index):
+            hidden = torch.cat(list(model.run(index, hidden)))
+    with model.head() as head, torch.no_grad():
+        logprobs = torch.log_softmax(head(hidden[0, -len(answer) :]), -1)
+    result: NDArray[np.float32] = logprobs.numpy()
+    return result

@@ -1,0 +1,191 @@
+"""The gate with pictures: the smallest vision part with which a model keeps the limits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from device_runtime.bundle.quantization import Quality
+from device_runtime.bundle.vision import TriedVision, Vision, VisionWeights
+from packager import console
+from packager.errors import QualityError
+from packager.evaluation import picture_quality
+from packager.evaluation.picture_quality import PictureQuality, PictureReference, PictureResult
+from packager.models import vision
+from packager.models.source import ModelSource
+from packager.models.vision import VisionModel, VisionPart
+from packager.profile import DeviceProfile
+from packager.quantize import gate
+from packager.quantize.candidate import Candidate
+from packager.units import megabytes
+
+SMALLER: tuple[VisionWeights, ...] = ("int8", "fp16")
+"""Types of weights below fp32, smallest first."""
+
+MORE_KL = 0.005
+"""Nats a token by which the KL divergence with a smaller vision part may exceed that with fp32."""
+
+LESS_TOP1 = 0.01
+"""Share of the tokens by which its top-1 agreement may fall short of that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenSight:
+    """A model that sees, for a bundle, and how well.
+
+    Attributes:
+        model: the whole model.
+        facts: what the manifest says of its sight.
+        results: its results on each picture; empty if it was not measured.
+        quality_loss_allowed: it exceeds limits on pictures, and the user allowed it.
+    """
+
+    model: VisionModel
+    facts: Vision
+    results: tuple[PictureResult, ...] = ()
+    quality_loss_allowed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    part: VisionPart
+    measured: PictureQuality
+    limits: tuple[str, ...]
+    """Limits of the profile that are exceeded."""
+    losses: tuple[str, ...] = ()
+    """What is lost against fp32 beyond what may be."""
+
+    @property
+    def exceeded(self) -> tuple[str, ...]:
+        return (*self.limits, *self.losses)
+
+    @property
+    def fact(self) -> TriedVision:
+        return TriedVision(
+            weights=self.part.weights,
+            vision_bytes=self.part.size,
+            quality=self.measured.quality,
+            exceeded=self.exceeded,
+        )
+
+
+def choose(
+    source: ModelSource,
+    model: Candidate,
+    profile: DeviceProfile,
+    *,
+    pictures: Path,
+    allow_quality_loss: bool,
+    trust_remote_code: bool,
+) -> ChosenSight:
+    """Join a built text model and the smallest vision part that keeps the limits.
+
+    First the model is measured with the vision part in fp32. A model that came as ONNX, or that
+    this machine cannot run, is taken as it is, unmeasured.
+
+    Args:
+        source: the source model, which sees.
+        model: its text model.
+        profile: the device.
+        pictures: folder of `picture_quality.prepare`.
+        allow_quality_loss: take the model although it exceeds the limits.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        QualityError: it exceeds them, and quality loss is not allowed.
+        QuantizeError: the vision part cannot be exported, stored or joined.
+        EvaluationError: a model does not run.
+    """
+    part = vision.export(source) if source.kind == "hf" else None
+    if part is None or model.measured is None:
+        whole = vision.complete(part, model.folder, model.digest)
+        return ChosenSight(model=whole, facts=whole.facts)
+    gauge = _Gauge(source, model, profile, pictures, part, trust_remote_code=trust_remote_code)
+    floats = gauge.measure(part)
+    allowed = bool(floats.limits)
+    if allowed and not allow_quality_loss:
+        raise QualityError(
+            f"{model.recipe} does not keep the limits of {profile.name} on pictures:\n"
+            f"  {_describe(floats)}",
+            hint="Use another recipe (--recipe int8), leave the vision part out (--text-only), or "
+            "accept it with --allow-quality-loss.",
+        )
+    tried = []
+    chosen = floats
+    for weights in SMALLER:
+        smaller = gauge.measure(vision.stored(part, weights), floats)
+        tried.append(smaller)
+        if not smaller.losses and (allowed or not smaller.limits):
+            chosen = smaller
+            break
+    whole = vision.complete(chosen.part, model.folder, model.digest)
+    facts = msgspec.structs.replace(
+        whole.facts,
+        quality=chosen.measured.quality,
+        tried=tuple(result.fact for result in (*tried, floats)),
+        answers=tuple(result.answer for result in chosen.measured.results),
+    )
+    return ChosenSight(
+        model=whole, facts=facts, results=chosen.measured.results, quality_loss_allowed=allowed
+    )
+
+
+class _Gauge:
+    """Measures one text model with different vision parts."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        model: Candidate,
+        profile: DeviceProfile,
+        pictures: Path,
+        part: VisionPart,
+        *,
+        trust_remote_code: bool,
+    ) -> None:
+        assert model.measured is not None
+        self._folder = model.measured
+        self._profile, self._parameters = profile, source.parameters
+        self._reference: PictureReference = picture_quality.refer(
+            source,
+            self._complete(part),
+            part.exported.image_token,
+            pictures,
+            trust_remote_code=trust_remote_code,
+        )
+
+    def _complete(self, part: VisionPart) -> VisionModel:
+        return vision.complete(part, self._folder, self._folder.parent.name)
+
+    def measure(self, part: VisionPart, floats: _Measured | None = None) -> _Measured:
+        """Measure the model with a vision part, and compare it with that in fp32."""
+        with console.step(f"Measuring on pictures, vision part in {part.weights}"):
+            measured = picture_quality.measure(self._complete(part), self._reference)
+        quality = measured.quality
+        limits, _ = gate.quality_verdict(quality, self._profile.limits, self._parameters)
+        result = _Measured(
+            part=part,
+            measured=measured,
+            limits=tuple(limits),
+            losses=_losses(quality, floats.measured.quality) if floats is not None else (),
+        )
+        console.note(_describe(result))
+        return result
+
+
+def _losses(quality: Quality, floats: Quality) -> tuple[str, ...]:
+    """List what a smaller vision part loses against fp32 beyond what it may, one phrase each."""
+    losses = []
+    if quality.kl > floats.kl + MORE_KL:
+        losses.append(f"KL {quality.kl:.4f} > {floats.kl:.4f} with fp32 + {MORE_KL}")
+    if quality.top1 < floats.top1 - LESS_TOP1:
+        losses.append(f"top-1 {quality.top1:.3f} < {floats.top1:.3f} with fp32 - {LESS_TOP1}")
+    return tuple(losses)
+
+
+def _describe(result: _Measured) -> str:
+    """Describe a vision part and the model's quality with it in one line."""
+    limits = "exceeds " + ", ".join(result.exceeded) if result.exceeded else "within the limits"
+    figures = gate.figures_text(result.measured.quality)
+    size = megabytes(result.part.size)
+    return f"vision {result.part.weights:<9} {size:>10}  {figures}  {limits}"
