@@ -80,6 +80,26 @@ def serving_bytes(
     return weights + cache_bytes * tokens + TOKENIZER_FACTOR * tokenizer + logits + BASE_BYTES
 
 
+def image_bytes(
+    *, patches: int, hidden: int, intermediate: int, tokens: int, vocabulary: int, width: int
+) -> int:
+    """Estimate the memory that an answer about an image takes beyond one about text, bytes.
+
+    The vision graph runs on all patches at once, and so does the decoder on all tokens of the
+    prompt, with logits for each.
+
+    Args:
+        patches: patches of the image, or of all its crops.
+        hidden: width of the vision graph's hidden states.
+        intermediate: width of its MLP's activations.
+        tokens: tokens of the image in the prompt.
+        vocabulary: number of tokens that the model knows.
+        width: width of the text model's activations: the sum of those that are held at a time.
+    """
+    seeing = patches * (4 * hidden + 2 * intermediate)
+    return 4 * (seeing + tokens * (vocabulary + width))
+
+
 def component(path: str) -> Component:
     """Return the component of a bundle that a file of a model folder belongs to."""
     return "tokenizer" if path.startswith(TOKENIZER_FILES) else "model"

@@ -53,6 +53,24 @@ class Packaged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return ", ".join(wheel.package for wheel in self.wheels)
 
 
+class CatalogVision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes of the vision part of a model.
+
+    Attributes:
+        parameters: number of weights.
+        hidden: width of its hidden states.
+        intermediate: width of its MLP's activations.
+        patches: most patches that it computes for an image.
+        image_tokens: most tokens of an image in a prompt.
+    """
+
+    parameters: int
+    hidden: int
+    intermediate: int
+    patches: int
+    image_tokens: int
+
+
 class CatalogModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model with a name for `--model`; catalog.toml has the data.
 
@@ -67,8 +85,9 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         context: context length, tokens.
         tools: the chat template takes tools.
         thinking: the chat template has a mode for reasoning.
-        parameters: number of weights.
-        shape: sizes, as in config.json.
+        parameters: number of weights of the text model.
+        shape: its sizes, as in config.json.
+        vision: sizes of the vision part; None for a model that takes text alone.
         packaged: the model as wheels; None if it is fetched from the hub.
         measured: results of recipes on the packaged file, on the CPU; None if there are none.
     """
@@ -85,6 +104,7 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     thinking: bool = False
     parameters: int
     shape: Mapping[str, Any]
+    vision: CatalogVision | None = None
     packaged: Packaged | None = None
     measured: MeasuredLoss | None = None
 

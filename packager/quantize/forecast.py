@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from packager import plan
-from packager.genai.folder import serving_bytes
+from packager.genai.folder import image_bytes, serving_bytes
 from packager.models.catalog import CatalogModel
 from packager.profile import DeviceProfile
 from packager.quantize.gate import exceeded_sizes, recipes
@@ -12,6 +12,9 @@ from packager.weights import gguf_codes
 
 USUAL_TYPE = "Q4_K"
 """Tensor type that is assumed for a GGUF file."""
+
+VISION_BITS = 8.5
+"""Bits of a weight of a vision part with `int8`, the first that a build tries, scales included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,18 @@ def forecast(model: CatalogModel, profile: DeviceProfile) -> Forecast:
     # Only on the CPU is the cache in fp32.
     element = 4 if profile.execution_provider == "cpu" else 2
     cache_bytes = 2 * of.layers * of.keys * element
+    if model.vision is not None:
+        size += int(model.vision.parameters * VISION_BITS / 8)
     memory = serving_bytes(size, cache_bytes=cache_bytes, tokens=tokens, vocabulary=of.vocabulary)
+    if model.vision is not None:
+        memory += image_bytes(
+            patches=model.vision.patches,
+            hidden=model.vision.hidden,
+            intermediate=model.vision.intermediate,
+            tokens=model.vision.image_tokens,
+            vocabulary=of.vocabulary,
+            width=4 * of.hidden + 2 * of.intermediate,
+        )
     return Forecast(
         recipe=recipe.name,
         context_length=tokens,

@@ -53,7 +53,11 @@ FACTS = ("model", "weights", "context", "languages", "chat", "license", "from")
 
 def facts(model: CatalogModel) -> list[str]:
     """Describe a model, one text for each of `FACTS`."""
-    features = [*(["tools"] * model.tools), *(["thinking"] * model.thinking)]
+    features = [
+        *(["tools"] * model.tools),
+        *(["thinking"] * model.thinking),
+        *(["images"] * (model.vision is not None)),
+    ]
     origin = "PyPI" if model.packaged is not None else model.hub
     return [
         model.name,
