@@ -27,7 +27,7 @@ from device_runtime.api.ollama.endpoints import OllamaApi
 from device_runtime.api.openai_responses.endpoints import Responses
 from device_runtime.api.openai_responses.store import ResponseStore
 from device_runtime.api.outcomes import ApiEndpoint, error_response
-from device_runtime.api.response_types import Architecture, Model, ModelList
+from device_runtime.api.response_types import Model, ModelList
 from device_runtime.api.responses import ChatAnswer, CompletionAnswer
 from device_runtime.api.served_model import ServedModel
 from device_runtime.inference.engine import GenerationChunk
@@ -145,18 +145,15 @@ class Api:
         embedding = self._served.embedding
         dimensions: int | UnsetType = UNSET
         length = self._served.card.context_length
-        architecture = Architecture(["text"], ["text"])
-        if self._served.vision is not None:
-            architecture = Architecture(["text", "image"], ["text"])
+        sees = self._served.vision is not None and name in self._served.models
         if embedding is not None and name == embedding.model.name:
             dimensions, length = embedding.dimensions, embedding.max_tokens
-            architecture = Architecture(["text"], ["embeddings"])
         return Model(
             id=name,
             created=self._created,
             owned_by="edgepack",
             max_model_len=length,
-            architecture=architecture,
+            input_modalities=["text", "image"] if sees else ["text"],
             dimensions=dimensions,
         )
 

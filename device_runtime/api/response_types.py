@@ -200,13 +200,6 @@ class Completion(ResponseMeta, frozen=True, tag_field="object", tag="text_comple
     usage: UsageObject | UnsetType | None = UNSET
 
 
-class Architecture(msgspec.Struct, frozen=True):
-    """The kinds of content that a model takes and returns, as of OpenRouter."""
-
-    input_modalities: list[Literal["text", "image"]]
-    output_modalities: list[Literal["text", "embeddings"]]
-
-
 class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     """A model, or a model with one of its adapters."""
 
@@ -217,7 +210,10 @@ class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
         int,
         Meta(description="Maximum length of prompt and answer together, tokens, as of vLLM."),
     ]
-    architecture: Architecture
+    input_modalities: Annotated[
+        list[Literal["text", "image"]],
+        Meta(description="The kinds of content that it takes, by OpenRouter's words."),
+    ]
     dimensions: Annotated[
         int | UnsetType, Meta(description="Length of the vectors of an embedding model.")
     ] = UNSET

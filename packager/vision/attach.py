@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_runtime.processor import HALF_GRAPH
 from packager.errors import QuantizeError
+from packager.vision.both_ways import see_both_ways
 from packager.vision.exported import GRAPH, PROCESSOR, ExportedVision
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def attach(text: Path, vision: Path, exported: ExportedVision, target: Path) -> 
         os.link(path, target / path.name)
     whole = onnx.load(str(text / name), load_external_data=False)
     embedding, decoder = _split(whole, exported.image_token)
+    if exported.both_ways and exported.image_token is not None:
+        dtype = embedding.graph.output[0].type.tensor_type.elem_type
+        see_both_ways(decoder, exported.image_token, dtype)
     onnx.save(embedding, str(target / EMBEDDING_GRAPH))
     onnx.save(decoder, str(target / name))
     _describe(config["model"], exported)
@@ -69,7 +73,8 @@ def _describe(model: dict[str, Any], exported: ExportedVision) -> None:
     """Write the sections of genai_config.json for the three graphs."""
     model["type"] = exported.type
     inputs = model["decoder"]["inputs"]
-    del inputs[_IDS]
+    if not exported.both_ways:
+        del inputs[_IDS]
     inputs[_EMBEDS] = _EMBEDS
     model["embedding"] = {
         "filename": EMBEDDING_GRAPH,

@@ -23,6 +23,7 @@ class ExportedVision(msgspec.Struct, frozen=True, kw_only=True):
         image_tokens: most tokens of one picture.
         image_token: id of the token that stands for a part of a picture; None if the engine writes
             negative numbers, -1 for the first picture.
+        both_ways: tokens of a picture see each other, also those after them.
         sizes: further numbers of the vision section in genai_config.json, by name.
     """
 
@@ -30,4 +31,5 @@ class ExportedVision(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[str, ...]
     image_tokens: int
     image_token: int | None
+    both_ways: bool = False
     sizes: dict[str, int] = {}

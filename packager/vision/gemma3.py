@@ -1,8 +1,4 @@
-"""Vision part of Gemma 3: SigLIP, whose patches are averaged to 256 tokens a picture.
-
-The tokens of a picture see each other in transformers; in ONNX Runtime GenAI, each sees those
-before it, as in the folders that its makers publish.
-"""
+"""Vision part of Gemma 3: SigLIP, whose patches are averaged to 256 tokens a picture."""
 
 from pathlib import Path
 from typing import Any
@@ -61,4 +57,5 @@ def export(source: Path, target: Path) -> ExportedVision:
         inputs=(tower.PIXELS,),
         image_tokens=_TOKENS,
         image_token=config.image_token_id,
+        both_ways=True,
     )

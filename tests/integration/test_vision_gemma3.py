@@ -80,9 +80,11 @@ def test_answers_are_those_of_transformers(models: Models, count: int) -> None:
         pictures = [seeing.picture(seed, *size) for size in SIZES[:count]]
         inputs = models.inputs(pictures)
         ids = inputs["input_ids"].as_numpy()
-        given = (
-            {"pixel_values": torch.from_numpy(inputs["pixel_values"].as_numpy())} if count else {}
-        )
+        given = {}
+        if pictures:
+            given["pixel_values"] = torch.from_numpy(inputs["pixel_values"].as_numpy())
+            # The tokens of a picture see each other.
+            given["token_type_ids"] = torch.from_numpy(inputs["token_type_ids"].as_numpy())
         tokens, logits = seeing.expected(models.hf, ids, **given)
         if seeing.tells(tokens, logits):
             break
@@ -91,3 +93,7 @@ def test_answers_are_those_of_transformers(models: Models, count: int) -> None:
     actual, scores = seeing.answer(models.engine, models.folder, inputs)
     assert actual == tokens
     assert np.abs(scores - logits).max() < 1e-3
+    if pictures:
+        del given["token_type_ids"]
+        _, causal = seeing.expected(models.hf, ids, **given)
+        assert np.abs(causal[0] - logits[0]).max() > 0.1

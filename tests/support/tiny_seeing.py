@@ -13,6 +13,9 @@ from tests.support.families import Family, text_models
 GEMMA3_SIDE = 64
 """Side of the pictures of Gemma 3, pixels: 32 patches, of which 2 by 2 become a token."""
 
+GEMMA3_WINDOW = 300
+"""Window of the local layers of Gemma 3, tokens: more than a picture, less than two."""
+
 MISTRAL3_EDGE = 140
 """Longest edge of the pictures of Mistral 3, pixels: 10 patches, of which 2 by 2 become a token."""
 
@@ -28,7 +31,7 @@ _PICTURE = {
 def make_gemma3(folder: Path) -> Path:
     """Write a Gemma 3; returns its folder."""
     tower = {"image_size": GEMMA3_SIDE, "patch_size": 2, "vision_use_head": False}
-    ids = _write(folder, "gemma3", tower, markup=_GEMMA3_MARKUP)
+    ids = _write(folder, "gemma3", tower, markup=_GEMMA3_MARKUP, sliding_window=GEMMA3_WINDOW)
     _heed_pictures(folder)
     boi, eoi, image = (ids[token] for token in _GEMMA3_MARKUP)
     change(
@@ -85,6 +88,7 @@ def _write(
     *,
     first: tuple[str, ...] = (),
     markup: tuple[str, ...] = (),
+    **config: Any,
 ) -> dict[str, int]:
     """Write a family's model with a larger vision tower and more tokens; returns the tokens."""
     family = _family(model_type)
@@ -97,6 +101,7 @@ def _write(
     )
     larger = replace(
         family,
+        config={**family.config, **config},
         around={**around, "vision_config": vision},
         tokenizer=tokenizer,
     )
