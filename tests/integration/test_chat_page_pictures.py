@@ -1,15 +1,13 @@
-"""Pictures in the chat page: dropped, pasted, chosen, scaled, sent, kept."""
+"""Pictures in the chat page: dropped, pasted, chosen, taken, scaled and sent."""
 
 import base64
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, Locator, Page, Request, expect
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support import axe
 from tests.support.browser import (
@@ -17,59 +15,29 @@ from tests.support.browser import (
     DEVICES,
     SMALL,
     Seen,
-    answering,
     answers,
     echoing,
-    failing,
     opened,
     send,
 )
+from tests.support.pictures import (
+    BLUE,
+    DRAWING,
+    RED,
+    color,
+    drawing,
+    drop,
+    encoded,
+    hand_over,
+    open_seeing,
+    pending,
+    photo,
+    pictures,
+    sent,
+    turns,
+)
 
 pytestmark = pytest.mark.requires("chromium")
-
-STORED = """new Promise((resolve, reject) => {
-  const opening = indexedDB.open("edgepack");
-  opening.onerror = () => reject(opening.error);
-  opening.onsuccess = () => {
-    const all = opening.result.transaction("pictures").objectStore("pictures").getAll();
-    all.onsuccess = () => resolve(all.result.map(({ url }) => url));
-  };
-})"""
-HAND_OVER = """([kind, files, texts]) => {
-  const data = new DataTransfer();
-  for (const [name, type, content] of files) {
-    const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
-    data.items.add(new File([bytes], name, { type }));
-  }
-  const options = { bubbles: true, cancelable: true, clipboardData: data, dataTransfer: data };
-  for (const text of texts) data.items.add(text, "text/plain");
-  const Event = kind === "paste" ? ClipboardEvent : DragEvent;
-  document.getElementById("log").dispatchEvent(new Event(kind, options));
-}"""
-
-
-def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def photo(width: int, height: int) -> Image.Image:
-    """A picture without two equal pixels side by side, as a camera takes it."""
-    return Image.merge("RGB", [Image.effect_noise((width, height), 80) for _ in "RGB"])
-
-
-def drawing(width: int, height: int) -> Image.Image:
-    image = Image.new("RGB", (width, height), "white")
-    for x in range(0, width, width // 20):
-        ImageDraw.Draw(image).line((x, 0, width - x, height), "red", width // 100)
-    return image
-
-
-DRAWING = encoded(drawing(300, 200))
-File = tuple[str, str, bytes]
-RED: File = ("red.png", "image/png", DRAWING)
-BLUE: File = ("blue.png", "image/png", encoded(Image.new("RGB", (50, 80), "blue")))
 
 
 @pytest.fixture(scope="module")
@@ -80,67 +48,8 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def page(page: Page, url: str) -> Page:
-    """The page on a device whose model sees."""
-    see(page)
-    page.goto(url)
-    expect(page.get_by_role("button", name="Pictures")).to_be_visible()
-    answering(page, {"content": "A picture."})
+    open_seeing(page, url)
     return page
-
-
-def see(page: Page) -> None:
-    # Without a listener that stays, a choice now and then opens before it is waited for.
-    page.on("filechooser", lambda _: None)
-    model = {"id": "tiny", "object": "model", "input_modalities": ["text", "image"]}
-    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [model]}))
-
-
-def hand_over(page: Page, kind: str, *files: File, texts: tuple[str, ...] = ()) -> None:
-    """Drops or pastes files on the conversation."""
-    content = [(name, form, base64.b64encode(data).decode()) for name, form, data in files]
-    page.evaluate(HAND_OVER, [kind, content, texts])
-
-
-def drop(page: Page, *files: File) -> None:
-    """Drops files on the conversation; waits until the last of them is shown."""
-    hand_over(page, "drop", *files)
-    expect(pending(page).get_by_role("img").last).to_have_accessible_name(files[-1][0])
-
-
-def pending(page: Page) -> Locator:
-    return page.get_by_role("list", name="Pictures to send")
-
-
-def turns(request: Request) -> list[Any]:
-    messages: list[Any] = json.loads(request.post_data or "")["messages"]
-    return messages
-
-
-def pictures(turn: Any) -> list[Image.Image]:
-    """The pictures of a turn, whose text comes after them."""
-    kinds = [part["type"] for part in turn["content"]]
-    assert kinds == sorted(kinds)
-    urls = [part["image_url"]["url"] for part in turn["content"] if part["type"] == "image_url"]
-    images = []
-    for url in urls:
-        head, content = url.split(",")
-        image = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
-        image.load()
-        assert head == f"data:{Image.MIME[image.format or '']};base64"
-        images.append(image)
-    return images
-
-
-def sent(page: Page, text: str) -> list[Any]:
-    """The turns that the device gets when a text is sent."""
-    with page.expect_request(COMPLETIONS) as asked:
-        send(page, text)
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
-    return turns(asked.value)
-
-
-def color(image: Image.Image, x: int, y: int) -> Any:
-    return image.convert("RGB").getpixel((x, y))
 
 
 def test_a_dropped_picture_is_scaled_sent_and_shown(page: Page, tmp_path: Path) -> None:
@@ -233,9 +142,7 @@ def test_a_phone_has_its_camera(browser: Browser, url: str) -> None:
     for device in DEVICES:
         with browser.new_context(**DEVICES[device]) as context:
             page = context.new_page()
-            see(page)
-            page.goto(url)
-            expect(page.get_by_role("button", name="Pictures")).to_be_visible()
+            open_seeing(page, url)
             camera = page.get_by_role("button", name="Camera")
             expect(camera).to_be_visible(visible=device == "phone")
             for name, captures in (("Pictures", None), ("Camera", "environment")):
@@ -306,15 +213,22 @@ def test_a_picture_that_is_still_being_scaled_is_sent(page: Page) -> None:
     assert len(pictures(turns(asked.value)[0])) == 1
 
 
-def test_a_message_takes_eight_pictures(page: Page) -> None:
-    drop(page, *[(f"{number}.png", "image/png", DRAWING) for number in range(8)])
+def test_a_chat_takes_eight_pictures(page: Page) -> None:
+    alert = page.get_by_role("alert")
+    drop(page, *[(f"{number}.png", "image/png", DRAWING) for number in range(3)])
+    sent(page, "Hi")
+    drop(page, *[(f"{number}.png", "image/png", DRAWING) for number in range(3, 8)])
     hand_over(page, "drop", BLUE)
-    expect(page.get_by_role("alert")).to_have_text("A message takes up to 8 pictures.")
-    page.get_by_role("button", name="Remove 0.png").click()
+    expect(alert).to_have_text("A chat takes up to 8 pictures. Start a new chat for more.")
+    page.get_by_role("button", name="Remove 3.png").click()
     drop(page, BLUE)
-    expect(page.get_by_role("alert")).not_to_be_visible()
-    (turn,) = sent(page, "Hi")
-    assert [image.size for image in pictures(turn)] == [(300, 200)] * 7 + [(50, 80)]
+    expect(alert).not_to_be_visible()
+    first, _, second = sent(page, "Hi")
+    assert [image.size for image in pictures(first)] == [(300, 200)] * 3
+    assert [image.size for image in pictures(second)] == [(300, 200)] * 4 + [(50, 80)]
+    page.get_by_role("button", name="New chat").click()
+    drop(page, BLUE)
+    expect(alert).not_to_be_visible()
 
 
 @pytest.mark.parametrize(
@@ -326,97 +240,6 @@ def test_what_is_not_a_picture_is_named(page: Page, data: bytes) -> None:
         "a <b>.png cannot be opened as a picture. Use a JPEG, PNG or WebP file."
     )
     expect(pending(page).get_by_role("img")).to_have_count(1)
-
-
-def test_earlier_turns_keep_their_pictures(page: Page) -> None:
-    drop(page, RED)
-    sent(page, "What is it?")
-    drop(page, BLUE)
-    turns = sent(page, "And this?")
-    assert [len(pictures(turn)) for turn in (turns[0], turns[2])] == [1, 1]
-    assert turns[1] == {"role": "assistant", "content": "A picture."}
-    page.reload()
-    expect(page.locator(".picture")).to_have_count(2)
-    with page.expect_request(COMPLETIONS) as asked:
-        page.get_by_role("button", name="Try again").click()
-    assert json.loads(asked.value.post_data or "")["messages"] == turns
-    # They are not in the storage that holds the text, which has no room for many.
-    assert "data:" not in page.evaluate("JSON.stringify(localStorage)")
-
-
-def test_a_question_without_an_answer_comes_back_with_its_pictures(page: Page) -> None:
-    drop(page, RED, BLUE)
-    failing(page, 429, "the queue is full")
-    send(page, "What is it?")
-    expect(page.get_by_role("alert")).to_contain_text("busy")
-    expect(page.get_by_label("Your message")).to_have_value("What is it?")
-    expect(page.locator("article")).to_have_count(0)
-    page.get_by_role("button", name="Remove red.png").click()
-    answering(page, {"content": "A picture."})
-    (turn,) = sent(page, "What is this?")
-    assert turn["content"][-1]["text"] == "What is this?"
-    assert [image.size for image in pictures(turn)] == [(50, 80)]
-    page.reload()
-    expect(page.locator(".picture")).to_have_count(1)
-
-
-def test_pictures_of_a_deleted_chat_are_deleted_until_that_is_undone(page: Page) -> None:
-    drop(page, RED)
-    sent(page, "Red?")
-    page.get_by_role("button", name="New chat").click()
-    drop(page, BLUE)
-    sent(page, "Blue?")
-    assert len(page.evaluate(STORED)) == 2
-    for question in ("Red?", "Blue?"):
-        page.get_by_role("button", name="Chats").click()
-        page.get_by_role("button", name=f"Delete {question}").click()
-        assert len(page.evaluate(STORED)) == 1
-        page.get_by_role("button", name="Undo").click()
-        expect(page.get_by_role("button", name="Undo")).not_to_be_visible()
-        assert len(page.evaluate(STORED)) == 2
-        page.reload()
-        page.get_by_role("button", name="Chats").click()
-        page.get_by_role("button", name=question, exact=True).click()
-        expect(page.locator(".picture")).to_have_count(1)
-
-
-@pytest.mark.parametrize("trouble", ["full", "disabled"])
-def test_pictures_that_cannot_be_saved_do_not_cost_the_text(
-    page: Page, url: str, trouble: str
-) -> None:
-    if trouble == "full":
-        storage = page.context.new_cdp_session(page)
-        storage.send("Storage.overrideQuotaForOrigin", {"origin": url, "quotaSize": 1000})
-    else:
-        page.add_init_script("Object.defineProperty(window, 'indexedDB', { value: undefined })")
-        page.reload()
-        expect(page.get_by_role("button", name="Pictures")).to_be_visible()
-    drop(page, RED)
-    (turn,) = sent(page, "What is it?")
-    assert len(pictures(turn)) == 1
-    expect(page.get_by_role("alert")).to_have_text(
-        "The pictures cannot be saved: this browser's storage is full or disabled."
-    )
-    # It is there as long as the page is.
-    assert len(pictures(sent(page, "Sure?")[0])) == 1
-    page.reload()
-    expect(page.locator("article.user").first).to_contain_text("red.png was not saved.")
-    assert sent(page, "Really?")[0] == {"role": "user", "content": "What is it?"}
-
-
-@pytest.mark.parametrize("kept", ["3", "[null, 3, {}]", '[{"id": {}, "name": 7}]'])
-def test_damaged_pictures_are_left_out(page: Page, kept: str) -> None:
-    page.evaluate(
-        """(pictures) => localStorage.setItem("edgepack.chat.1", JSON.stringify({
-          messages: [{ role: "user", content: "Hi", pictures }],
-        }))""",
-        json.loads(kept),
-    )
-    seen = Seen(page)
-    page.reload()
-    expect(page.locator("article.user .text")).to_have_text("Hi")
-    assert sent(page, "Again")[0] == {"role": "user", "content": "Hi"}
-    assert seen.trouble == []
 
 
 def test_a_text_model_takes_no_pictures(browser: Browser, url: str) -> None:
@@ -440,10 +263,7 @@ def test_a_text_model_takes_no_pictures(browser: Browser, url: str) -> None:
 def test_axe_finds_no_violation(browser: Browser, url: str, device: str, scheme: Any) -> None:
     with browser.new_context(**DEVICES[device], color_scheme=scheme) as context:
         page = context.new_page()
-        see(page)
-        page.goto(url)
-        expect(page.get_by_role("button", name="Pictures")).to_be_visible()
-        answering(page, {"content": "A picture."})
+        open_seeing(page, url)
         for state in states(page):
             assert axe.violations(page) == [], state
             assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate(

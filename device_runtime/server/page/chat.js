@@ -6,7 +6,7 @@ import { refresh, usedMemory, watch } from "./device.js";
 import { ShownAnswer, copy, messageElement, showLarge, toggleDetails } from "./message.js";
 import { announce, complain } from "./notice.js";
 import { acceptPictures, picturesReady, putBack, takePictures } from "./pending.js";
-import { loadPictures, savePictures } from "./picture_store.js";
+import { loadPictures, picturesOf, savePictures } from "./picture_store.js";
 import { beginning, onSaved, sampling, showSettings } from "./settings.js";
 import * as store from "./store.js";
 
@@ -114,6 +114,7 @@ async function answer() {
   refresh();
 }
 
+/** Returns a message as it is sent: a picture that was not saved is left out. */
 function turn({ role, content, pictures = [] }) {
   const parts = pictures
     .filter(({ url }) => url)
@@ -224,7 +225,7 @@ at("new").addEventListener("click", () => openChat(null));
 at("show-chats").addEventListener("click", chatsDialog(() => chat, openChat));
 at("show-settings").addEventListener("click", () => showSettings());
 log.addEventListener("click", onLogClick);
-acceptPictures(focusQuestion);
+acceptPictures(() => picturesOf(chat).filter(({ url }) => url).length, focusQuestion);
 onSaved((kept) => {
   complain(kept ? "" : "Settings cannot be saved: this browser's storage is full or disabled.");
   refresh();

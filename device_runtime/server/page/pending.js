@@ -4,6 +4,7 @@ import { button, thumbnail } from "./message.js";
 import { announce, complain } from "./notice.js";
 import { scaled } from "./picture.js";
 
+/** The device takes no more in a request, which has the whole conversation. */
 const MOST = 8;
 
 const at = (id) => document.getElementById(id);
@@ -35,14 +36,18 @@ export function takePictures() {
 
 /** Adds pictures that were taken, before those that came since. */
 export function putBack(taken) {
-  show([...taken, ...pictures].slice(0, MOST));
+  show([...taken, ...pictures]);
 }
 
-/** Has the page take pictures from now on; calls back after each time. */
-export function acceptPictures(added) {
+/**
+ * Has the page take pictures from now on.
+ *
+ * `sent` returns how many pictures the conversation has already; `added` is called each time.
+ */
+export function acceptPictures(sent, added) {
   const add = (files) => {
     const copies = [...files];
-    scaling = scaling.then(() => addFiles(copies)).then(added);
+    scaling = scaling.then(() => addFiles(copies, sent)).then(added);
   };
   for (const name of ["choose", "camera"]) {
     const input = at(`${name}-input`);
@@ -77,12 +82,12 @@ export function acceptPictures(added) {
   });
 }
 
-async function addFiles(files) {
+async function addFiles(files, sent) {
   complain(allowed ? "" : "This model takes text alone: it cannot see pictures.");
   if (!allowed) return;
   for (const file of files) {
-    if (pictures.length === MOST) {
-      complain(`A message takes up to ${MOST} pictures.`);
+    if (sent() + pictures.length >= MOST) {
+      complain(`A chat takes up to ${MOST} pictures. Start a new chat for more.`);
       return;
     }
     try {

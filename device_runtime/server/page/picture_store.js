@@ -8,6 +8,11 @@ const PICTURES = "pictures";
 const written = new Set();
 let opening = null;
 
+/** Returns the pictures of a conversation. */
+export function picturesOf(chat) {
+  return chat.messages.flatMap((message) => message.pictures ?? []);
+}
+
 /** Saves the pictures of a conversation that are not saved yet; returns whether that worked. */
 export async function savePictures(chat) {
   const unwritten = picturesOf(chat).filter(({ id, url }) => url && !written.has(id));
@@ -42,10 +47,6 @@ export async function deletePictures(id) {
   written.clear();
   // What cannot be opened holds no pictures.
   await run("readwrite", (store) => store.delete(range(id))).catch(() => {});
-}
-
-function picturesOf(chat) {
-  return chat.messages.flatMap((message) => message.pictures ?? []);
 }
 
 /** Returns the range of the keys of a conversation: an array sorts after all texts. */
