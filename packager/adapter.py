@@ -10,6 +10,7 @@ from packager.errors import ModelSourceError
 from packager.jobs import keys
 from packager.jobs.harness import run_job
 from packager.jobs.merge_adapter import MergeAdapter
+from packager.models import shape
 from packager.models.folder import check_hf, hf_files, readme_license
 from packager.models.source import ModelSource, as_hf_folder
 from packager.models.stored_weights import PICKLED, listing
@@ -53,7 +54,7 @@ def merge(source: ModelSource, folder: Path, *, trust_remote_code: bool = False)
     inputs = keys.inputs(job, content={source.path: source.digest, folder: digest(folder)})
 
     def make(target: Path) -> None:
-        plan.check(plan.converting(plan.shape(source)), "merging the adapter")
+        plan.check(plan.converting(shape.shape(source)), "merging the adapter")
         run_job(
             job,
             target,

@@ -232,6 +232,7 @@ def _pictures(request: BuildRequest, source: ModelSource) -> Path | None:
             "--embedding-model chat is not supported for a model that sees",
             hint="Build the text model alone (--text-only), or use an embedding model of its own.",
         )
+    sight.prepare(source, request.profile)
     return picture_quality.prepare(source, request.eval_images)
 
 
@@ -245,9 +246,7 @@ def _embedding(request: BuildRequest, source: ModelSource) -> EmbeddingModel:
             f"both models have the name {encoder.name!r}, by which requests choose one",
             hint="Rename one of the folders.",
         )
-    # Weights in fp32, twice, and the graph: 6.6 GB with 560 M weights.
-    need = plan.Need(memory=(400 << 20) + 12 * encoder.parameters, disk=6 * encoder.parameters)
-    plan.check(need, f"exporting {encoder.name}")
+    plan.check(plan.exporting(encoder.parameters), f"exporting {encoder.name}")
     return embedding.export(encoder, context_length=request.profile.context_length)
 
 

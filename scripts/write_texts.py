@@ -15,8 +15,8 @@ from packager import cache
 from packager.evaluation import texts, written
 from packager.evaluation.written import WrittenText
 from packager.models.catalog import DEFAULT_MODEL
+from packager.models.shape import WINDOW
 from packager.models.source import ModelSource, as_hf_folder, resolve
-from packager.plan import WINDOW
 
 SETS = {"calibration": texts.CALIBRATION, "evaluation": texts.EVALUATION}
 

@@ -22,9 +22,10 @@ from packager.jobs import keys
 from packager.jobs.convert_gguf import AT_ONCE, PART
 from packager.jobs.harness import run_job
 from packager.jobs.reference import Cut, Questions, Refer, Write
-from packager.models import gguf
+from packager.models import gguf, shape
+from packager.models.shape import WINDOW
 from packager.models.source import ModelSource, as_hf_folder, hf_folder, must_convert
-from packager.plan import WINDOW, Need
+from packager.plan import Need
 from packager.schedule import Stages
 
 QUESTIONS = (
@@ -167,7 +168,7 @@ def write_job(source: ModelSource, of: WindowSet, *, trust_remote_code: bool = F
         **_common(source, trust_remote_code),
         prompts=of.prompts,
         at_once=plan.at_once(
-            plan.shape(source), len(of.prompts), of.windows * WINDOW, floats=in_floats(source)
+            shape.shape(source), len(of.prompts), of.windows * WINDOW, floats=in_floats(source)
         ),
         seed=of.seed,
         windows=of.windows,
@@ -206,20 +207,20 @@ def _common(source: ModelSource, trust_remote_code: bool) -> dict[str, Any]:
 
 def in_floats(source: ModelSource) -> bool:
     """Return whether the reference model generates in fp32 on this machine."""
-    return plan.in_floats(plan.shape(source), _need(source, floats=True))
+    return plan.in_floats(shape.shape(source), _need(source, floats=True))
 
 
 def _need(source: ModelSource, *, floats: bool) -> Need:
-    shape = plan.shape(source)
+    of = shape.shape(source)
     running = plan.asking(
-        shape, written=calibration(source).windows * WINDOW, read=EVALUATION.windows, floats=floats
+        of, written=calibration(source).windows * WINDOW, read=EVALUATION.windows, floats=floats
     )
     return running.then(conversion(source)) if must_convert(source) else running
 
 
 def conversion(source: ModelSource) -> Need:
     """Forecast making the Hugging Face folder of a source that is not one."""
-    of = plan.shape(source)
+    of = shape.shape(source)
     if source.kind == "gguf" and gguf.read(source.path).architecture not in AT_ONCE:
         return plan.converting(of, PART)
     whole = source.kind == "gguf" or source.quantization
@@ -290,7 +291,7 @@ class _ReferenceModel:
             windows=windows,
             questions=QUESTIONS,
             at_once=plan.at_once(
-                plan.shape(self._source), count, count * TURN, floats=self._common["floats"]
+                shape.shape(self._source), count, count * TURN, floats=self._common["floats"]
             ),
         )
 

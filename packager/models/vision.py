@@ -70,6 +70,12 @@ def sees(source: ModelSource) -> bool:
     return source.kind == "hf" and source.architecture in FAMILIES
 
 
+def parameters(source: ModelSource) -> int:
+    """Count the weights of a source model's vision part."""
+    tensors = text_model.tensors(source.path, source.architecture)
+    return sum(tensor.elements for tensor, text in tensors if not text)
+
+
 def export(source: ModelSource) -> VisionPart:
     """Export the vision part of a source model, which sees, in fp32 (cached).
 

@@ -13,8 +13,9 @@ from packager import console, plan
 from packager.evaluation import texts
 from packager.jobs import calibrate, sensitivity
 from packager.machine import Pace
+from packager.models import shape
+from packager.models.shape import WINDOW, Shape
 from packager.models.source import ModelSource
-from packager.plan import WINDOW, Shape
 from packager.recipes.recipes import Recipe
 from packager.schedule import Stages
 from packager.units import duration
@@ -42,7 +43,7 @@ def stages(
         calibration_text: text file to calibrate with; None likewise.
     """
     work = _Work(
-        plan.shape(source),
+        shape.shape(source),
         pace,
         floats=texts.in_floats(source),
         bfloat16=texts.calibrated_in_bfloat16(source),

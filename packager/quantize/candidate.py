@@ -26,6 +26,7 @@ from packager.jobs.check import Check, Checked, Graph
 from packager.jobs.divergence import WindowMeans, exceeds
 from packager.jobs.harness import run_job
 from packager.jobs.measure import Answer, AnswerPrompts, Measure
+from packager.models import shape
 from packager.models.source import ModelSource, as_hf_folder
 from packager.plan import Need
 from packager.profile import DeviceProfile
@@ -132,7 +133,7 @@ def make(subject: Subject, recipe: Recipe | None, most: float | None = None) -> 
 def need(source: ModelSource, profile: DeviceProfile, recipe: Recipe) -> Need:
     """Estimate the need of `make` for a model that is not ONNX, and of a bundle of it."""
     return plan.building(
-        plan.shape(source).with_context(profile.context_length),
+        shape.shape(source).with_context(profile.context_length),
         recipe,
         block_size=profile.block_size,
         windows=texts.calibration_windows(source),
@@ -243,7 +244,7 @@ def _prepared(
         trust_remote_code=subject.trust_remote_code,
         weights=weights,
         # Only these providers keep tables of different lengths apart.
-        positions=plan.table_rows(subject.profile.context_length)
+        positions=shape.table_rows(subject.profile.context_length)
         if provider in PASS_PROVIDERS
         else None,
     )

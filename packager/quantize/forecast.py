@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from packager import plan
 from packager.genai.folder import image_bytes, serving_bytes
+from packager.models import shape
 from packager.models.catalog import CatalogModel
 from packager.profile import DeviceProfile
 from packager.quantize.gate import exceeded_sizes, recipes
@@ -39,7 +40,7 @@ class Forecast:
 def forecast(model: CatalogModel, profile: DeviceProfile) -> Forecast:
     """Estimate the size and the memory of a catalog model on a device."""
     recipe = expected_recipe(profile)
-    of = plan.shape_of(model.shape, parameters=model.parameters, stored=2.0)
+    of = shape.shape_of(model.shape, parameters=model.parameters, stored=2.0)
     # The codes of a file are as many bits as its types have; this is the usual one.
     codes = int(model.parameters * gguf_codes.stored_bits(USUAL_TYPE) / 8)
     of = replace(of.with_context(profile.context_length), codes=codes)

@@ -7,7 +7,7 @@ import msgspec
 
 from device_runtime.bundle.quantization import Quality
 from device_runtime.bundle.vision import TriedVision, Vision, VisionWeights
-from packager import console
+from packager import console, plan
 from packager.errors import QualityError
 from packager.evaluation import picture_quality
 from packager.evaluation.picture_quality import PictureQuality, PictureReference, PictureResult
@@ -24,6 +24,9 @@ SMALLER: tuple[VisionWeights, ...] = ("int8", "fp16")
 
 MORE_KL = 0.005
 """Nats a token by which the KL divergence with a smaller vision part may exceed that with fp32."""
+
+ROOM = 256
+"""Tokens that a question about an image and its answer take at least."""
 
 LESS_TOP1 = 0.01
 """Share of the tokens by which its top-1 agreement may fall short of that."""
@@ -66,6 +69,29 @@ class _Measured:
             vision_bytes=self.part.size,
             quality=self.measured.quality,
             exceeded=self.exceeded,
+        )
+
+
+def prepare(source: ModelSource, profile: DeviceProfile) -> None:
+    """Export the vision part of a source model, and check that the device's context has room for
+    an image, before the work that takes longest.
+
+    Raises:
+        QuantizeError: it cannot be exported.
+        QualityError: an image can take more tokens than the context has.
+        ResourceError: this machine lacks memory or disk space.
+    """
+    if source.kind != "hf":
+        return
+    need = plan.exporting(vision.parameters(source))
+    plan.check(need, f"exporting the vision part of {source.name}")
+    tokens = vision.export(source).exported.image_tokens
+    if tokens + ROOM > profile.context_length:
+        raise QualityError(
+            f"an image takes up to {tokens} tokens of {source.name}; the context of the profile "
+            f"{profile.name} has {profile.context_length}",
+            hint=f"Use a profile with context_length = {tokens + ROOM} or more, or leave the "
+            "vision part out (--text-only).",
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 from device_runtime import memory
 from packager import cache, machine, plan
 from packager.errors import ResourceError
+from packager.models import shape
 from packager.models.source import resolve
 from packager.plan import Need
 from packager.recipes.recipes import RECIPES
@@ -18,7 +19,7 @@ GIB = 1 << 30
 
 
 def test_shape_is_the_same_from_a_folder_and_from_gguf(tiny_hf: Path, tmp_path: Path) -> None:
-    of = plan.shape(resolve(str(tiny_hf)))
+    of = shape.shape(resolve(str(tiny_hf)))
     config = json.loads((tiny_hf / "config.json").read_text())
     assert of.layers == config["num_hidden_layers"]
     assert of.hidden == config["hidden_size"]
@@ -26,7 +27,7 @@ def test_shape_is_the_same_from_a_folder_and_from_gguf(tiny_hf: Path, tmp_path: 
     assert of.queries == of.hidden
     assert of.keys * config["num_attention_heads"] == of.queries * config["num_key_value_heads"]
     assert 4 <= of.stored < 4.1
-    gguf = plan.shape(resolve(str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf"))))
+    gguf = shape.shape(resolve(str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf"))))
     assert gguf.stored == 4
     assert min(gguf.layers, gguf.hidden, gguf.vocabulary, gguf.parameters) > 0
     assert of.codes == 0 < gguf.codes
@@ -38,13 +39,13 @@ def test_what_a_configuration_leaves_out_is_what_is_usual(tmp_path: Path) -> Non
     config = json.loads((folder / "config.json").read_text())
     del config["num_key_value_heads"], config["intermediate_size"]
     (folder / "config.json").write_text(json.dumps(config))
-    of = plan.shape(resolve(str(folder)))
+    of = shape.shape(resolve(str(folder)))
     assert of.keys == of.queries
     assert of.intermediate == 4 * of.hidden
 
 
 def test_more_work_takes_more(tiny_hf: Path) -> None:
-    of = plan.shape(resolve(str(tiny_hf)))
+    of = shape.shape(resolve(str(tiny_hf)))
     plain, calibrated, mixed, float_ = (
         plan.building(of, RECIPES[name], windows=32, twice=False)
         for name in ("int4-rtn", "int4-gptq", "int4-gptq-mixed", "fp32")
@@ -58,7 +59,7 @@ def test_more_work_takes_more(tiny_hf: Path) -> None:
 
 def test_the_size_forecast_counts_the_layers_that_a_recipe_gives_8_bits() -> None:
     # Half of 32 layers are usually sensitive, and of each of them 4 of its 7 square matrices.
-    of = plan.Shape(
+    of = shape.Shape(
         parameters=32 * 7 * 64**2 + 64 * 1000,
         layers=32,
         hidden=64,
@@ -99,7 +100,7 @@ def test_type_that_the_reference_model_generates_in(
     tiny_hf: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    of = dataclasses.replace(plan.shape(resolve(str(tiny_hf))), dtype=dtype, stored=2.0)
+    of = dataclasses.replace(shape.shape(resolve(str(tiny_hf))), dtype=dtype, stored=2.0)
     monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: fast)
     monkeypatch.setattr(machine, "memory_total", lambda: memory)
     assert plan.in_floats(of, Need(memory=3 * GIB, disk=0)) == floats
@@ -129,7 +130,7 @@ def test_sensitive_layers_take_one_layer_not_the_model() -> None:
 
 
 def test_long_texts_are_written_in_parts(tiny_hf: Path) -> None:
-    of = plan.shape(resolve(str(tiny_hf)))
+    of = shape.shape(resolve(str(tiny_hf)))
     assert plan.at_once(of, 24, 8192, floats=True) == 24
     some = plan.at_once(of, 24, 1 << 29, floats=True)
     assert 1 <= some < 24
@@ -167,7 +168,7 @@ def test_bundle_must_fit_where_it_goes(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_forecast_of_the_bundle_is_the_model(tiny_hf: Path) -> None:
-    of = plan.shape(resolve(str(tiny_hf)))
+    of = shape.shape(resolve(str(tiny_hf)))
     small, large = (
         plan.building(of, RECIPES[name], windows=32, twice=True).bundle
         for name in ("int4-rtn", "fp32")

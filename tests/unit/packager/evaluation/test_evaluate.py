@@ -25,8 +25,8 @@ from packager.jobs.divergence import FEWEST
 from packager.jobs.job import JobRefusedError, Work
 from packager.jobs.measure import AnswerPrompts, Measure, TimeDecoding
 from packager.jobs.reference import Cut, Questions, Refer, Write
+from packager.models.shape import WINDOW
 from packager.models.source import resolve
-from packager.plan import WINDOW
 from packager.quantize import builder
 from tests.support import tiny_model
 

@@ -14,8 +14,8 @@ from packager.evaluation.texts import CALIBRATION, EVALUATION, WindowSet
 from packager.jobs.reference import SAMPLING, Write
 from packager.models import source as sources
 from packager.models.catalog import CATALOG, DEFAULT_MODEL
+from packager.models.shape import WINDOW
 from packager.models.source import ModelSource
-from packager.plan import WINDOW
 from tests.support import tiny_gguf
 
 SETS = [CALIBRATION, EVALUATION]

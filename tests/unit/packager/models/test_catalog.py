@@ -12,9 +12,8 @@ import msgspec
 import pytest
 from packaging.licenses import canonicalize_license_expression
 
-from packager import plan
 from packager.errors import ModelSourceError
-from packager.models import gguf, packaged
+from packager.models import gguf, packaged, shape
 from packager.models.catalog import ARCHITECTURES, CATALOG, CatalogModel, Packaged, Wheel
 from packager.models.source import resolve
 from tests.support.commands import environment
@@ -24,7 +23,7 @@ MODELS = pytest.mark.parametrize("model", CATALOG.values(), ids=list(CATALOG))
 
 @MODELS
 def test_the_number_of_weights_is_that_of_the_shape(model: CatalogModel) -> None:
-    of = plan.shape_of(model.shape, parameters=model.parameters, stored=2.0)
+    of = shape.shape_of(model.shape, parameters=model.parameters, stored=2.0)
     attention = 2 * of.hidden * (of.queries + of.keys)
     attending = model.shape.get("full_attn_idxs", range(of.layers))
     convolution = 4 * of.hidden**2  # of LFM2, in the layers without attention
@@ -137,8 +136,8 @@ def test_gemma_comes_whole_from_the_package_index(monkeypatch: pytest.MonkeyPatc
     header = gguf.read(source.path)
     assert header.parameters == source.parameters == entry.parameters
     assert "tokenizer.chat_template" not in header.metadata  # hence a base model
-    of = plan.shape_of(entry.shape, parameters=entry.parameters, stored=4.0)
-    assert dataclasses.replace(plan.shape(source), codes=0) == of
+    of = shape.shape_of(entry.shape, parameters=entry.parameters, stored=4.0)
+    assert dataclasses.replace(shape.shape(source), codes=0) == of
 
 
 def test_names_complete() -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from device_runtime.tokenizer.files import chat_templates
-from packager import plan
+from packager.models import shape
 from packager.models.source import as_hf_folder, resolve
 from packager.weights.layerwise import LayerwiseModel
 from tests.support import quantized
@@ -63,7 +63,7 @@ def test_files_that_transformers_does_not_read_do_not_count(
     of_another_publisher(folder)
     source = resolve(str(folder))
     assert source.parameters == before.parameters == resolve(str(tiny_hf)).parameters
-    assert plan.shape(source).stored < 4.1
+    assert shape.shape(source).stored < 4.1
     # A norm of 7 would change it.
     tokens = torch.arange(80, 90)[None]
     hidden, usual = (LayerwiseModel(place).start(tokens) for place in (folder, tiny_hf))
@@ -154,7 +154,7 @@ def test_fp8_checkpoint_is_decoded(
     source = resolve(str(folder))
     assert source.quantization == "FP8"
     assert source.origin == "folder: fp8 (decoded from FP8)"
-    assert plan.shape(source).stored == 2
+    assert shape.shape(source).stored == 2
     decoded = as_hf_folder(source)
     assert "quantization_config" not in json.loads((decoded / "config.json").read_text())
     assert (decoded / "tokenizer.json").is_file()

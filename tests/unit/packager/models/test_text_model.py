@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from packager import plan
 from packager.errors import ModelSourceError
 from packager.jobs.compare_tensors import Tensors as Differences
 from packager.jobs.extract_text import ExtractText
 from packager.jobs.job import Work
+from packager.models import shape
 from packager.models.folder import hf_files
 from packager.models.source import as_hf_folder, hf_folder, resolve, say_what_is_left_out
 from packager.models.text_model import text_config, unchanged
@@ -165,7 +165,7 @@ def test_text_among_the_parts_for_images_is_taken_out(
 
 
 def test_forecast_is_that_of_the_text_model(folder: Path) -> None:
-    of = plan.shape(resolve(str(folder)))
+    of = shape.shape(resolve(str(folder)))
     assert of.layers == GEMMA.config["num_hidden_layers"]
     assert of.hidden == GEMMA.config["hidden_size"]
     assert of.stored == 2

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from packager import plan
 from packager.machine import Pace, pace
+from packager.models import shape
+from packager.models.shape import Shape
 from packager.models.source import ModelSource, resolve
-from packager.plan import Shape
 from packager.quantize import build_time
 from packager.recipes.recipes import LADDER, RECIPES
 from packager.schedule import Stages
@@ -26,7 +26,7 @@ def stages(
     pace: Pace = PACE,
 ) -> dict[str, float]:
     sized = dataclasses.replace(source, parameters=of.parameters)
-    monkeypatch.setattr(plan, "shape", lambda _: of)
+    monkeypatch.setattr(shape, "shape", lambda _: of)
     recipes = [RECIPES[name] for name in names or LADDER]
     return build_time.stages(sized, recipes, pace, eval_text=eval_text, calibration_text=None)
 

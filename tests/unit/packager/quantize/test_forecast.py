@@ -10,6 +10,7 @@ import pytest
 from packager import plan, profile
 from packager.genai import folder
 from packager.genai.folder import memory_bytes
+from packager.models import shape
 from packager.models.catalog import CATALOG
 from packager.models.source import resolve
 from packager.quantize import candidate
@@ -34,7 +35,7 @@ PI = profile.load("raspberry-pi")
 def test_the_size_is_that_of_a_build(name: str, recipe: str, built: int) -> None:
     """The builds are real ones, measured once."""
     model = CATALOG[name]
-    of = plan.shape_of(model.shape, parameters=model.parameters, stored=2.0)
+    of = shape.shape_of(model.shape, parameters=model.parameters, stored=2.0)
     assert plan.model_bytes(of, RECIPES[recipe]) == pytest.approx(built, rel=0.01)
 
 
