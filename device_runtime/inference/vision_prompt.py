@@ -146,7 +146,7 @@ class VisionPrompts:
             if self._family.padded and count > 1:
                 tensors["pixel_values"] = self._padded(files)
         if len(blocks) != count or not all(blocks):
-            raise EngineError(f"the image processor made {len(blocks)} images of {count}")
+            raise EngineError(f"the image processor lost one of {count} images")
         return blocks, tensors
 
     def _padded(self, files: list[bytes]) -> npt.NDArray[Any]:
