@@ -43,6 +43,7 @@ from device_runtime.status.report import (
     RequestStats,
     RuntimeStatus,
     Settings,
+    VisionState,
     now,
     resident_bytes,
     uptime_s,
@@ -109,6 +110,7 @@ class Service:
         self._settings = msgspec.convert(
             msgspec.structs.asdict(config) | {"context_length": manifest.context_length}, Settings
         )
+        self._vision = msgspec.convert(manifest.vision, VisionState | None, from_attributes=True)
         self._update = LatestUpdate(release.folder)
         self._integrity = Integrity(release)
         self._examine = partial(doctor.surroundings, release)
@@ -311,6 +313,7 @@ class Service:
             last_error=self._supervisor.last_error,
             compute_share=self._supervisor.share,
             processor=self._placement.state,
+            vision=self._vision,
             self_check=self._supervisor.self_check,
             update=self._update.read(),
             damage=self._integrity.damage,

@@ -134,7 +134,7 @@ class GenAIEngine:
                 request=request,
                 number=number,
                 prompt=tokens,
-                inputs=self._model.inputs(prompt) if prompt.images is not None else None,
+                inputs=self._model.inputs(prompt) if prompt.images else None,
                 alone=alone,
                 stage=stage,
                 length=length,
@@ -225,7 +225,7 @@ class GenAIEngine:
 
     def _stands_alone(self, request: GenerationRequest, prompt: EncodedPrompt, length: int) -> bool:
         """Return whether a prompt needs a KV cache that no other request shares."""
-        return request.num_beams > 1 or prompt.images is not None or self._model.at_once(length)
+        return request.num_beams > 1 or bool(prompt.images) or self._model.at_once(length)
 
     def _slot(
         self, request: GenerationRequest, prompt: Tokens, length: int, key: SlotKey, *, alone: bool

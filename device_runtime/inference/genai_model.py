@@ -99,17 +99,18 @@ class GenAIModel:
                 self._adapters.load(str(path), name)
                 self._adapter_names.add(name)
             self.context_length = context_length
-            decoder = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
+            described = json.loads((folder / "genai_config.json").read_bytes())["model"]
+            decoder = described["decoder"]
             self.min_capacity = memory.kv_cache_length(decoder, MIN_CAPACITY)
             self.snapshots = "past_recurrent_names" in decoder["inputs"]
-            self._sees = str(self._model.type) in FAMILIES
+            self._sees = "vision" in described
             self.vocabulary, self.kv_bytes, self.state_bytes = self._shapes(decoder)
             self.beams = (
                 self.state_bytes == 0 and self.min_capacity == MIN_CAPACITY and not self._sees
             )
-            self._image_processor: Any = (
-                self._model.create_multimodal_processor() if self._sees else None
-            )
+            self._image_processor: Any = None
+            if self._sees and described["type"] in FAMILIES:
+                self._image_processor = self._model.create_multimodal_processor()
         except Exception as error:
             if memory.is_short(error):
                 raise no_memory(error) from None
@@ -123,7 +124,7 @@ class GenAIModel:
         self.prompts = PromptEncoder(
             tokenizer=self.tokenizer,
             templates=ChatTemplates.of(folder),
-            vision=self._vision() if self._sees else None,
+            vision=self._vision() if self._image_processor else None,
             vocabulary=self.vocabulary,
             context_length=context_length,
         )
@@ -179,9 +180,9 @@ class GenAIModel:
     def inputs(self, prompt: EncodedPrompt) -> Any:
         """Return what `Generator.set_inputs` takes for a prompt with images."""
         named = og.NamedTensors()
-        for name in prompt.images.keys():  # noqa: SIM118 - it is not a mapping
-            named[name] = prompt.images[name]
-        named["input_ids"] = og.Tensor(prompt.tokens[None])
+        for name, value in (prompt.images | {"input_ids": prompt.tokens[None]}).items():
+            # It takes back what it made, and no int64 of ours.
+            named[name] = og.Tensor(value) if isinstance(value, np.ndarray) else value
         return named
 
     def stream(self, request: GenerationRequest) -> TextStream:
@@ -209,9 +210,9 @@ class GenAIModel:
         # Pillow takes 10 MB, which a model without images has no use for.
         from device_runtime.inference.vision_prompt import VisionPrompts
 
-        def process(prompt: str, files: list[bytes]) -> tuple[list[int], Any]:
-            tensors = self._image_processor(prompt, images=og.Images.open_bytes(*files))
-            return tensors["input_ids"].as_numpy()[0].tolist(), tensors
+        def process(prompt: str, files: list[bytes]) -> dict[str, Any]:
+            named = self._image_processor(prompt, images=og.Images.open_bytes(*files))
+            return {name: named[name] for name in named.keys()}  # noqa: SIM118
 
         return VisionPrompts(str(self._model.type), self.tokenizer, process)
 

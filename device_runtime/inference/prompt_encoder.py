@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,11 +30,11 @@ class EncodedPrompt:
 
     Attributes:
         tokens: its token ids, int32 [tokens].
-        images: the engine's tensors of its images; None without images.
+        images: what the engine's image processor made of its images, by name; empty without.
     """
 
     tokens: Tokens
-    images: Any = None
+    images: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,24 +65,23 @@ class PromptEncoder:
             PromptTooLongError: the prompt leaves no room for an answer.
             NoMemoryNowError: memory is too short to decode an image.
         """
-        images = None
+        images: dict[str, Any] = {}
         if isinstance(prompt, TokenIds):
             ids = list(prompt.ids)
         elif isinstance(prompt, str):
             ids = self.tokenizer.encode(prompt, special=True)
-        elif files := images_of(prompt):
+        elif images_of(prompt):
             if self.vision is None:
                 raise RequestError("this model takes text alone, no images")
-            text = self._render(request, list(self.vision.turns(prompt)))
-            ids, images = self.vision.encode(text, files)
+            ids, images = self.vision.encode(prompt, partial(self._render, request))
         else:
             # A chat template writes the BOS token itself.
             text = self._render(request, msgspec.to_builtins(prompt))
             ids = self.tokenizer.encode(text, special=False)
-        if images is None and self.vision is not None:
+        if not images and self.vision is not None:
             self.vision.check(ids)
         self._check_known(ids, prompt)
-        self._check_length(request, len(ids), with_images=images is not None)
+        self._check_length(request, len(ids), with_images=bool(images))
         return EncodedPrompt(tokens=np.asarray(ids, np.int32), images=images)
 
     def _render(self, request: GenerationRequest, turns: list[dict[str, Any]]) -> str:

@@ -15,11 +15,14 @@ class Family:
         marker: text that the chat template writes for an image, and the processor takes for one.
         tokens: tokens that stand for parts of images, that of a beginning first, of an end last.
         around: text before and after those of an image.
+        padded: whether images of different sizes are to be padded here: the engine cuts some of
+            them off if none is the largest in both directions.
     """
 
     marker: str
     tokens: tuple[str, ...]
     around: str = ""
+    padded: bool = False
 
 
 _QWEN = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
@@ -29,9 +32,10 @@ MARKED = {
         tokens=("<start_of_image>", "<image_soft_token>", "<end_of_image>"),
         around="\n\n",
     ),
-    "mistral3": Family(marker="[IMG]", tokens=("[IMG]", "[IMG_BREAK]", "[IMG_END]")),
+    "mistral3": Family(marker="[IMG]", tokens=("[IMG]", "[IMG_BREAK]", "[IMG_END]"), padded=True),
     **dict.fromkeys(
-        ("fara", "qwen2_5_vl", "qwen3_vl"), Family(marker="".join(_QWEN), tokens=_QWEN)
+        ("fara", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl"),
+        Family(marker="".join(_QWEN), tokens=_QWEN),
     ),
 }
 FAMILIES = {PHI, *MARKED}

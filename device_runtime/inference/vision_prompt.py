@@ -9,15 +9,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from device_runtime.errors import EngineError, RequestError
-from device_runtime.inference.engine import ImageError, Message, Part
+from device_runtime.inference.engine import ImageError, Message, images_of
 from device_runtime.inference.image_file import to_png
 from device_runtime.inference.vision_families import MARKED
 from device_runtime.tokenizer.tokenizer import Tokenizer
 
-Process = Callable[[str, list[bytes]], tuple[list[int], Any]]
-"""The engine's image processor: a prompt and PNG files in, token ids and tensors out."""
+Tensors = dict[str, Any]
+"""Tensors of the engine, or arrays."""
+
+Process = Callable[[str, list[bytes]], Tensors]
+"""The engine's image processor: a prompt and PNG files in, token ids and pixels out."""
+
+
+Render = Callable[[list[dict[str, Any]]], str]
 
 
 class VisionPrompts:
@@ -38,28 +46,24 @@ class VisionPrompts:
         # One that nobody can write, where it is ours to choose.
         self._marker = self._family.marker if self._family else f"<image {secrets.token_hex(16)}>"
 
-    def turns(self, messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
-        """Write turns in the form that the chat template takes."""
-        for message in messages:
-            turn = msgspec.to_builtins(msgspec.structs.replace(message, content=""))
-            yield turn | {"content": self._content(message.content)}
-
-    def encode(self, text: str, images: list[bytes]) -> tuple[list[int], Any]:
-        """Encode a rendered conversation.
+    def encode(self, messages: Sequence[Message], render: Render) -> tuple[list[int], Tensors]:
+        """Encode a conversation.
 
         Args:
-            text: the conversation, with a marker for each image.
-            images: the files of the images, in the order of the text.
+            messages: the turns.
+            render: the model's chat template.
 
         Returns:
-            The token ids, and the engine's tensors of the images.
+            The token ids, and what the processor made of the images.
 
         Raises:
             ImageError: an image cannot be used.
-            RequestError: the text has other marks of images, or too few.
+            RequestError: the template rejects the conversation, or leaves images out, or a text has
+                marks of images.
             NoMemoryNowError: memory is too short to decode an image.
         """
-        pieces = text.split(self._marker)
+        images = images_of(messages)
+        pieces = self._rendered(messages, render, len(images)).split(self._marker)
         if len(pieces) != len(images) + 1:
             raise RequestError(
                 f"the prompt has {len(images)} images and {len(pieces) - 1} marks of images; "
@@ -89,15 +93,33 @@ class VisionPrompts:
                     hint="Leave it out.",
                 )
 
-    def _content(self, content: str | Sequence[Part]) -> str | list[dict[str, str]]:
-        if isinstance(content, str):
-            return content
-        if self._family is None:
-            return "\n".join(part if isinstance(part, str) else self._marker for part in content)
-        return [
-            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
-            for part in content
-        ]
+    def _rendered(self, messages: Sequence[Message], render: Render, count: int) -> str:
+        """Render a conversation, with a marker for each image."""
+        if self._family is not None:
+            try:
+                text = render([self._turn(message, listed=True) for message in messages])
+                if text.count(self._marker) >= count:
+                    return text
+            except RequestError:
+                # A template that takes text alone.
+                pass
+        return render([self._turn(message, listed=False) for message in messages])
+
+    def _turn(self, message: Message, *, listed: bool) -> dict[str, Any]:
+        """Write a turn as a chat template takes it: with a list of parts, or with text alone."""
+        turn: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(message, content=""))
+        parts = message.content
+        if isinstance(parts, str):
+            return turn | {"content": parts}
+        if listed:
+            types = [
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+                for part in parts
+            ]
+            return turn | {"content": types}
+        between = "" if self._family else "\n"
+        texts = (part if isinstance(part, str) else self._marker for part in parts)
+        return turn | {"content": between.join(texts)}
 
     def _text_ids(self, pieces: list[str], number: int) -> list[int]:
         """Encode one of the texts between images."""
@@ -108,21 +130,35 @@ class VisionPrompts:
         after = self._family.around if number < len(pieces) - 1 else ""
         return self._tokenizer.encode(before + text + after, special=False)
 
-    def _images(self, images: list[bytes]) -> tuple[list[list[int]], Any]:
+    def _images(self, images: list[bytes]) -> tuple[list[list[int]], Tensors]:
         """Process images: the token ids of each, and the tensors of all."""
         count = len(images)
         files = [_png(data, number, count) for number, data in enumerate(images, 1)]
         markers = [self._marker] * count
         if self._family is None:
             markers = [f"<|image_{number}|>" for number in range(1, count + 1)]
-        ids, tensors = self._process(" ".join(markers), files)
+        tensors = self._process(" ".join(markers), files)
+        ids = tensors["input_ids"].as_numpy()[0].tolist()
         if self._family is None:
             blocks = [[-number] * ids.count(-number) for number in range(1, count + 1)]
         else:
             blocks = list(self._blocks(ids))
+            if self._family.padded and count > 1:
+                tensors["pixel_values"] = self._padded(files)
         if len(blocks) != count or not all(blocks):
-            raise EngineError(f"the image processor made {len(blocks)} images of {count}")
+            raise EngineError(f"the image processor lost one of {count} images")
         return blocks, tensors
+
+    def _padded(self, files: list[bytes]) -> npt.NDArray[Any]:
+        """Process images each by itself, and pad them to the same size with zeros."""
+        pixels = [
+            self._process(self._marker, [file])["pixel_values"].as_numpy()[0] for file in files
+        ]
+        height, width = (max(array.shape[axis] for array in pixels) for axis in (1, 2))
+        padded = np.zeros((len(pixels), len(pixels[0]), height, width), pixels[0].dtype)
+        for place, array in zip(padded, pixels, strict=True):
+            place[:, : array.shape[1], : array.shape[2]] = array
+        return padded
 
     def _blocks(self, ids: list[int]) -> Iterator[list[int]]:
         """Cut the tokens of each image out of the processor's, from its first to its last."""

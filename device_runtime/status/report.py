@@ -154,6 +154,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout: float
 
 
+class VisionState(msgspec.Struct, frozen=True, kw_only=True):
+    """How the model sees.
+
+    Attributes:
+        family: type of the model as ONNX Runtime GenAI names it.
+        image_tokens: most tokens that one image takes in a prompt.
+        prompt_cache: whether a prompt with images goes on from the cache of an earlier one; if not,
+            all of it is computed in each turn.
+    """
+
+    family: str
+    image_tokens: int
+    prompt_cache: bool = False
+
+
 class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The status at one moment.
 
@@ -170,6 +185,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         last_error: reason why the inference process last ended; empty if it never did.
         compute_share: share of the time in which the model computes: 1, or less in the heat.
         processor: the processor that the model runs on, and why.
+        vision: how the model sees; null if it takes text alone.
         self_check: result of the check before the service was ready; null before its end, and for
             a release without a probe.
         update: the latest update of the device.
@@ -198,6 +214,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str
     compute_share: float
     processor: ProcessorState
+    vision: VisionState | None
     self_check: SelfCheck | None
     update: UpdateState
     damage: str

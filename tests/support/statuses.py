@@ -49,6 +49,7 @@ def status(**changes: Any) -> RuntimeStatus:
         last_error="",
         compute_share=1.0,
         processor=ProcessorState(),
+        vision=None,
         self_check=None,
         update=UpdateState(state="none"),
         damage="",
