@@ -1,10 +1,11 @@
 """The endpoints that generate: from a request's body to the answer, in any of the APIs."""
 
+import asyncio
 import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -38,6 +39,11 @@ from device_runtime.status.report import Outcome, RequestStats
 IGNORED_HEADER = "X-Edgepack-Ignored-Keywords"
 MAX_HEADER = 1000
 """Characters of that header; proxies and clients take at least 4,096 for all headers."""
+
+LARGE = 1 << 20
+LARGE_BODIES = 8
+"""Bodies of more than `LARGE` bytes that are read at the same time: those with images. Each of many
+connections could send one, which together would exceed a small device's memory."""
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +108,7 @@ class Generation:
         self._images = images
         self._fingerprint = fingerprint
         self._max_body_bytes = max_body_bytes
+        self._large_bodies = asyncio.Semaphore(LARGE_BODIES)
 
     async def chat(self, body: bytes) -> AsyncGenerator[GenerationChunk]:
         """Answer a chat request that did not come over HTTP, as the engine does.
@@ -147,10 +154,15 @@ class Generation:
         if int(length) > self._max_body_bytes:
             raise too_large
         data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > self._max_body_bytes:
-                raise too_large
+        async with AsyncExitStack() as held:
+            is_large = False
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > self._max_body_bytes:
+                    raise too_large
+                if len(data) > LARGE and not is_large:
+                    is_large = True
+                    await held.enter_async_context(self._large_bodies)
         return bytes(data)
 
     async def _answer(self, request: Request, endpoint: Endpoint[P]) -> Response:

@@ -41,13 +41,13 @@ class App:
         self.generator = generator or FakeGenerator()
         self.stats = RequestStats()
         self.health = Health.READY
-        self._app = Api(self.generator, self.stats, self.status, SERVED).app()
+        self.application = Api(self.generator, self.stats, self.status, SERVED).app()
 
     def status(self) -> RuntimeStatus:
         return runtime_status(self.stats, self.health)
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return asgi.request(self._app, method, path, **options)
+        return asgi.request(self.application, method, path, **options)
 
     def chat(self, **fields: Any) -> httpx.Response:
         return self.ask("POST", "/v1/chat/completions", json=chat_body(**fields))
@@ -279,3 +279,33 @@ def test_metrics_count_requests_tokens_and_time(app: App) -> None:
     assert found["edgepack_worker_restarts_total",] == 2
     assert found["edgepack_health", "ready"] == 1
     assert found["edgepack_health", "failing"] == 0
+
+
+def test_few_large_bodies_are_read_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "LARGE", 100)
+    monkeypatch.setattr(generation, "LARGE_BODIES", 1)
+    application = App().application
+    path, large = "/v1/chat/completions", json.dumps(chat_body("x" * 200)).encode()
+
+    async def test() -> None:
+        may_end = asyncio.Event()
+        is_read: list[str] = []
+
+        async def body(name: str) -> AsyncGenerator[bytes]:
+            yield large[:150]
+            is_read.append(name)
+            await may_end.wait()
+            yield large[150:]
+
+        transport = httpx.ASGITransport(application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            sent = [asyncio.create_task(client.post(path, content=body(name))) for name in "ab"]
+            small = await client.post(path, json=chat_body())
+            assert small.status_code == 200
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert is_read == ["a"]
+            may_end.set()
+            assert [(await task).status_code for task in sent] == [200, 200]
+
+    asyncio.run(test())
