@@ -124,7 +124,8 @@ def _random(name: str, tensor: "torch.Tensor", noise: Any) -> "torch.Tensor":
     gain = 1.5 / tensor[0].numel() ** 0.5
     for part, own in {"model.embed_tokens": 3.0, "position_embedding": 0.4, "_GN": 0.4}.items():
         gain = own if part in name else gain
-    return (gain * values).bfloat16()
+    random: torch.Tensor = (gain * values).bfloat16()
+    return random
 
 
 class Reference:
@@ -209,15 +210,17 @@ class Reference:
                 self._lines(self._states(crops[0])),
             ]
         with torch.no_grad():
-            return self.projection(torch.cat(features))
+            projected: torch.Tensor = self.projection(torch.cat(features))
+        return projected
 
     def _states(self, crop: "torch.Tensor") -> "torch.Tensor":
         """The states of a crop [24, 24, width]: those that the last layer would take."""
         import torch
 
         with torch.no_grad():
-            states = self.vit(crop[None], output_hidden_states=True).hidden_states[-2]
-        return states[0, 1:].reshape(24, 24, -1)
+            layers = self.vit(crop[None], output_hidden_states=True).hidden_states
+        states: torch.Tensor = layers[-2][0, 1:]
+        return states.reshape(24, 24, -1)
 
     def _lines(self, states: "torch.Tensor") -> "torch.Tensor":
         """Joined states, line by line, with a separator after each line."""
