@@ -48,9 +48,9 @@ def export(source: Path, target: Path) -> ExportedVision:
     tower.write_graph(
         Vision(),
         target,
-        traced=torch.zeros(shape),
-        compared=torch.randn(shape, generator=torch.Generator().manual_seed(0)),
-        axes=("pictures",),
+        traced={tower.PIXELS: torch.zeros(shape)},
+        compared={tower.PIXELS: torch.randn(shape, generator=torch.Generator().manual_seed(0))},
+        axes={tower.PIXELS: ("pictures",)},
     )
     return ExportedVision(
         type="gemma3",

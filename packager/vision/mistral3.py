@@ -71,12 +71,13 @@ def export(source: Path, target: Path) -> ExportedVision:
         "max_pixels": edge**2,
     }
     transforms.write(settings, target, resize, sizes=True)
+    noise = torch.randn(1, 3, 4 * side, 2 * side, generator=torch.Generator().manual_seed(0))
     tower.write_graph(
         Vision(),
         target,
-        traced=torch.zeros(1, 3, 2 * side, 3 * side),
-        compared=torch.randn(1, 3, 4 * side, 2 * side, generator=torch.Generator().manual_seed(0)),
-        axes=("", "", "height", "width"),
+        traced={tower.PIXELS: torch.zeros(1, 3, 2 * side, 3 * side)},
+        compared={tower.PIXELS: noise},
+        axes={tower.PIXELS: ("", "", "height", "width")},
     )
     return ExportedVision(
         type="mistral3",

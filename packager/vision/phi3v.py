@@ -14,12 +14,11 @@ pictures, width] out. Crops beyond those of a picture's size are padding, and ar
 from __future__ import annotations
 
 import json
-import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager.vision.exported import GRAPH, PROCESSOR, ExportedVision, VisionError
+from packager.vision import attention, tower, transforms
+from packager.vision.exported import ExportedVision, VisionError
 from packager.weights import checkpoint
 
 if TYPE_CHECKING:
@@ -35,14 +34,11 @@ has this number built in: it ignores `num_crops`, and enlarges small pictures.""
 TOKENS = 12
 """Tokens on the edge of a crop."""
 
-LARGEST_ERROR = 1e-3
-"""Largest difference between the graph's features and those of torch, as a share of the largest
-feature, above which the graph is refused."""
+SIZES = "image_sizes"
 
 _PREFIX = "model.vision_embed_tokens."
 _PATCH = 14
 _HEAD = 64  # width of an attention head in every CLIP model
-_OPSET = 17
 _CONFIG = {
     "embd_layer": {
         "hd_transform_order": "sub_glb",
@@ -59,6 +55,11 @@ _CONFIG = {
 }
 """Values of config.json that this module and the engine's image transform are written for."""
 
+_TRANSFORMS: dict[str, dict[str, Any]] = {
+    "DecodeImage": {"color_space": "RGB"},
+    "Phi3ImageTransform": {},
+}
+
 
 def export(source: Path, target: Path) -> ExportedVision:
     """Write the vision graph and the image transforms.
@@ -71,18 +72,20 @@ def export(source: Path, target: Path) -> ExportedVision:
         VisionError: configuration or tensors are not those of Phi-3-vision, or the graph computes
             other features than torch.
     """
-    import torch
-
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     _check(config)
-    model = _module(source, config["img_processor"]["image_dim_out"], config["hidden_size"])
-    with torch.no_grad():
-        _write(model, target / GRAPH)
-        _compare(model, target / GRAPH)
-    (target / PROCESSOR).write_text(json.dumps(_transforms(), indent=2))
+    module = _module(source, config["img_processor"]["image_dim_out"], config["hidden_size"])
+    tower.write_graph(
+        module,
+        target,
+        traced=_pictures((1, 1)),
+        compared=_pictures((1, 2), (2, 1)),
+        axes={tower.PIXELS: ("pictures", "crops"), SIZES: ("pictures",)},
+    )
+    transforms.write_steps(_TRANSFORMS, target)
     return ExportedVision(
         type="phi3v",
-        inputs=("pixel_values", "image_sizes"),
+        inputs=(tower.PIXELS, SIZES),
         # A column of crops has the most rows, and so the most separators.
         image_tokens=tokens(CROPS, 1),
         image_token=None,
@@ -97,28 +100,15 @@ def tokens(rows: int, columns: int) -> int:
 def _check(config: dict[str, Any]) -> None:
     """Refuse a configuration with other values than those of Phi-3-vision."""
     for section, values in _CONFIG.items():
+        settings = config.get(section)
+        if not isinstance(settings, dict):
+            raise VisionError(f"config.json has no {section}")
         for name, value in values.items():
-            if config[section].get(name, value) != value:
+            if settings.get(name, value) != value:
                 raise VisionError(
                     f"config.json: {section}.{name} is not {json.dumps(value)}, the only value "
                     "that is supported"
                 )
-
-
-def _transforms() -> dict[str, Any]:
-    """Return the engine's image transforms, as processor_config.json has them."""
-    transform = {"num_crops": CROPS, "num_img_tokens": TOKENS**2}
-    operations: list[tuple[str, str, dict[str, Any]]] = [
-        ("decode_image", "DecodeImage", {"color_space": "BGR"}),
-        ("convert_to_rgb", "ConvertRGB", {}),
-        ("phi3_image_transform", "Phi3ImageTransform", transform),
-    ]
-    transforms = [
-        {"operation": {"name": name, "domain": "com.microsoft.extensions", "type": type, **attrs}}
-        for name, type, attributes in operations
-        for attrs in [{"attrs": attributes} if attributes else {}]
-    ]
-    return {"processor": {"name": "image_processing", "transforms": transforms}}
 
 
 def _module(source: Path, width: int, hidden: int) -> torch.nn.Module:
@@ -135,6 +125,7 @@ def _module(source: Path, width: int, hidden: int) -> torch.nn.Module:
     import torch
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
+    attention.register()
     tensors = _tensors(source)
     layers = sum(name.endswith(".layer_norm1.weight") for name in tensors)
     vit = CLIPVisionConfig(
@@ -146,7 +137,7 @@ def _module(source: Path, width: int, hidden: int) -> torch.nn.Module:
         image_size=CROP,
         patch_size=_PATCH,
         hidden_act="quick_gelu",
-        attn_implementation="eager",
+        attn_implementation=attention.NAME,
     )
 
     class Vision(torch.nn.Module):
@@ -211,7 +202,7 @@ def _order(grids: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
 
     detailed = TOKENS * grids[:, 0] * (TOKENS * grids[:, 1] + 1)
     count = detailed + 1 + TOKENS * (TOKENS + 1)
-    ends = count.cumsum(0)
+    ends: Any = count.cumsum(0)
     token = torch.arange(ends[-1])
     picture = (token[:, None] >= ends).sum(1)
     place = token - (ends - count)[picture]
@@ -227,55 +218,11 @@ def _order(grids: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
     return torch.where(place == detailed[picture], 1, index)
 
 
-def _write(model: torch.nn.Module, path: Path) -> None:
-    """Write a module as a graph, its weights beside it."""
-    import onnx_ir as ir
-    import torch
-
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter of torch.export needs a package more
-        whole = Path(folder, path.name)
-        torch.onnx.export(
-            model,
-            _pictures((1, 1)),
-            str(whole),
-            input_names=["pixel_values", "image_sizes"],
-            output_names=["image_features"],
-            dynamic_axes={
-                "pixel_values": {0: "pictures", 1: "crops"},
-                "image_sizes": {0: "pictures"},
-                "image_features": {0: "tokens"},
-            },
-            opset_version=_OPSET,
-            dynamo=False,
-        )
-        ir.save(ir.load(whole), path, external_data=f"{path.name}.data")
-
-
-def _pictures(*grids: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _pictures(*grids: tuple[int, int]) -> dict[str, torch.Tensor]:
     """Make the inputs of the graph for noise with these rows and columns of crops."""
     import torch
 
     crops = 2 + max(rows * columns for rows, columns in grids)  # the last are never used
     noise = torch.Generator().manual_seed(0)
     pixels = torch.randn((len(grids), crops, 3, CROP, CROP), generator=noise)
-    return pixels, CROP * torch.tensor(grids)
-
-
-def _compare(model: torch.nn.Module, path: Path) -> None:
-    """Compare the features of the graph with those of torch.
-
-    Raises:
-        VisionError: they differ.
-    """
-    import onnxruntime
-    import torch
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    pixels, sizes = _pictures((1, 2), (2, 1))
-    expected = model(pixels, sizes)
-    inputs = {"pixel_values": pixels.numpy(), "image_sizes": sizes.numpy()}
-    (actual,) = session.run(None, inputs)
-    error = float((torch.from_numpy(actual) - expected).abs().max() / expected.abs().max())
-    if not error <= LARGEST_ERROR:
-        raise VisionError(f"the vision graph computes other features than torch: {error:.1e}")
+    return {tower.PIXELS: pixels, SIZES: CROP * torch.tensor(grids)}

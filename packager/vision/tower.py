@@ -4,7 +4,7 @@ import json
 import re
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +68,21 @@ def load(source: Path, model_type: str, projector: Any) -> tuple[Any, Any, Any]:
 
 
 def write_graph(
-    module: Any, target: Path, *, traced: Any, compared: Any, axes: Sequence[str]
+    module: Any,
+    target: Path,
+    *,
+    traced: Mapping[str, Any],
+    compared: Mapping[str, Any],
+    axes: Mapping[str, Sequence[str]],
 ) -> None:
     """Write a module as the vision graph, its weights in a file beside it.
 
     Args:
         module: makes features of pictures.
         target: the folder.
-        traced: pictures to trace it with, float32 [pictures, 3, height, width].
-        compared: pictures that graph and module must make the same features of.
-        axes: names of the dimensions that may change; an empty name is a constant one.
+        traced: inputs to trace it with, by name, in their order.
+        compared: inputs that graph and module must make the same features of.
+        axes: names of the dimensions of inputs that may change; an empty name is a constant one.
 
     Raises:
         VisionError: the graph computes other features than torch.
@@ -94,11 +99,14 @@ def write_graph(
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 module,
-                (traced,),
+                tuple(traced.values()),
                 str(whole),
-                input_names=[PIXELS],
+                input_names=list(traced),
                 output_names=[_FEATURES],
-                dynamic_axes={PIXELS: {n: name for n, name in enumerate(axes) if name}},
+                dynamic_axes={
+                    name: {place: axis for place, axis in enumerate(dims) if axis}
+                    for name, dims in axes.items()
+                },
                 opset_version=_OPSET,
                 custom_opsets={attention.DOMAIN: 1},
                 dynamo=False,
@@ -106,8 +114,8 @@ def write_graph(
         ir.save(ir.load(whole), target / GRAPH, external_data=f"{GRAPH}.data")
     session = onnxruntime.InferenceSession(target / GRAPH, providers=["CPUExecutionProvider"])
     with torch.no_grad():
-        expected = module(compared)
-    (actual,) = session.run(None, {PIXELS: compared.numpy()})
+        expected = module(*compared.values())
+    (actual,) = session.run(None, {name: tensor.numpy() for name, tensor in compared.items()})
     error = float((torch.from_numpy(actual) - expected).abs().max() / expected.abs().max())
     if not error <= LARGEST_ERROR:
         raise VisionError(f"the exported graph computes other features than torch: {error:.1%} off")

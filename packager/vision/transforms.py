@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def write(
             "its image processor does not resize (nearest, linear, cubic or Lanczos), rescale and "
             "normalize"
         )
-    steps = {
+    steps: dict[str, dict[str, Any]] = {
         "DecodeImage": {"color_space": "RGB"},
         "Resize": {**resize, "interpolation": method},
         "Rescale": {"rescale_factor": float(settings.get("rescale_factor", 1 / 255))},
@@ -47,6 +48,16 @@ def write(
         "Permute3D": {"dims": [2, 0, 1]},
         **({"PixtralImageSizes": {}} if sizes else {}),
     }
+    write_steps(steps, target)
+
+
+def write_steps(steps: Mapping[str, Mapping[str, Any]], target: Path) -> None:
+    """Write transforms.
+
+    Args:
+        steps: attributes of each, by its type.
+        target: the folder.
+    """
     transforms = [
         {"operation": {"name": name.lower(), "type": name, "attrs": attrs}}
         for name, attrs in steps.items()

@@ -348,7 +348,7 @@ def test_remembered_conversation_across_the_switch_of_long_rope(built: Path) -> 
 def test_which_architectures_are_compared() -> None:
     compared = {family.architecture for family in (*FAMILIES.values(), *OTHERS.values())}
     # GPT-OSS is read from its own packed experts; others exist as code beside the weights alone, or
-    # are the text models of those that are compared. Phi-3-vision is in test_vision_models.
+    # are the text models of those that are compared. Phi-3-vision is in test_vision_phi3v.
     without = {"GptOssForCausalLM", "Phi3VForCausalLM", *_REMOTE_CODE, *BUILT_AS}
     assert compared | without == set(ARCHITECTURES)
     assert not compared & without

@@ -1,6 +1,7 @@
 """Randomly filled models of real models' shapes, for measuring what a build of their size takes.
 
     python -m tests.support.phi_shape FOLDER [LAYERS]     Phi-3.5-mini: 3.8 billion weights, 7.6 GB
+    python -m tests.support.phi_vision_shape FOLDER [LAYERS]    Phi-3.5-vision: 4.1 billion, 8.3 GB
     python -m tests.support.qwen_shape FOLDER [LAYERS]    Qwen2.5-0.5B: 494 million weights, 1 GB
 
 They answer nonsense. Written shard by shard: making one needs less than 1 GB of memory.
@@ -8,11 +9,15 @@ They answer nonsense. Written shard by shard: making one needs less than 1 GB of
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packager.evaluation.texts import PLAIN
 from tests.support import tiny_model
+
+if TYPE_CHECKING:
+    import torch
 
 # Factors like those of the real one: one for each of the 48 pairs of a head's dimensions.
 SHORT = [1.0 + 0.02 * index for index in range(48)]
@@ -48,7 +53,6 @@ def make(folder: Path, layers: int = 32) -> Path:
 def write(folder: Path, config: dict[str, Any]) -> Path:
     """Write the Hugging Face folder of a randomly filled model; returns it."""
     import torch
-    from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tiny_model.make_hf(folder)
@@ -57,9 +61,18 @@ def write(folder: Path, config: dict[str, Any]) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    write_weights(folder, dict(model.named_parameters()))
+    return folder
+
+
+def write_weights(folder: Path, shapes: "Mapping[str, torch.Tensor]") -> None:
+    """Write randomly filled weights of these names and shapes, and their index."""
+    import torch
+    from safetensors.torch import save_file
+
     shards: dict[str, dict[str, torch.Tensor]] = {}
     torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
+    for name, parameter in shapes.items():
         # One shard a layer, and one for all else.
         part = name.split(".")[2] if name.startswith("model.layers.") else "rest"
         shards.setdefault(part, {})[name] = parameter
@@ -77,7 +90,6 @@ def write(folder: Path, config: dict[str, Any]) -> Path:
         print(f"{part}: {file}", flush=True)
     weights = {"metadata": {}, "weight_map": index}
     (folder / "model.safetensors.index.json").write_text(json.dumps(weights))
-    return folder
 
 
 def _train_tokenizer(file: Path) -> None:

@@ -30,7 +30,7 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 TOKENIZER = replace(
     tokenizers.PHI3, markup=(*tokenizers.PHI3.markup, "<|placeholder1|>", "<|image|>")
 )
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architectures": ["Phi3VForCausalLM"],
     "auto_map": {
         "AutoConfig": "configuration_phi3_v.Phi3VConfig",
@@ -79,6 +79,16 @@ def make_hf(folder: Path) -> Path:
     import torch
     from safetensors.torch import save_file
 
+    config = write_files(folder, CONFIG)
+    noise = torch.Generator().manual_seed(0)
+    shapes = Reference(config).tensors()
+    weights = {name: _random(name, tensor, noise) for name, tensor in shapes.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def write_files(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Write all files of the folder but the weights; returns the whole configuration."""
     folder.mkdir(parents=True)
     files = {
         **TOKENIZER.config,
@@ -87,9 +97,9 @@ def make_hf(folder: Path) -> Path:
     }
     vocabulary = tokenizer_files.write(TOKENIZER, folder, files)
     config = {
-        **CONFIG,
         "pad_token_id": vocabulary["<|endoftext|>"],
         "vocab_size": len(vocabulary) + (-len(vocabulary)) % 32,
+        **config,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     ends = [vocabulary[token] for token in ("<|endoftext|>", "<|end|>")]
@@ -107,11 +117,7 @@ def make_hf(folder: Path) -> Path:
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     for name in ("configuration_phi3_v.py", "modeling_phi3_v.py", "processing_phi3_v.py"):
         (folder / name).write_text("raise AssertionError('code of the model was run')\n")
-    noise = torch.Generator().manual_seed(0)
-    shapes = Reference(config).tensors()
-    weights = {name: _random(name, tensor, noise) for name, tensor in shapes.items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+    return config
 
 
 def _random(name: str, tensor: "torch.Tensor", noise: Any) -> "torch.Tensor":
@@ -124,7 +130,8 @@ def _random(name: str, tensor: "torch.Tensor", noise: Any) -> "torch.Tensor":
     gain = 1.5 / tensor[0].numel() ** 0.5
     for part, own in {"model.embed_tokens": 3.0, "position_embedding": 0.4, "_GN": 0.4}.items():
         gain = own if part in name else gain
-    return (gain * values).bfloat16()
+    random: torch.Tensor = (gain * values).bfloat16()
+    return random
 
 
 class Reference:
@@ -135,7 +142,7 @@ class Reference:
         text: the text model.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], layers: int = LAYERS) -> None:
         import torch
         from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM
 
@@ -144,7 +151,7 @@ class Reference:
             CLIPVisionConfig(
                 hidden_size=width,
                 intermediate_size=4 * width,
-                num_hidden_layers=LAYERS,
+                num_hidden_layers=layers,
                 num_attention_heads=width // 64,
                 image_size=CROP,
                 patch_size=14,
@@ -209,15 +216,17 @@ class Reference:
                 self._lines(self._states(crops[0])),
             ]
         with torch.no_grad():
-            return self.projection(torch.cat(features))
+            projected: torch.Tensor = self.projection(torch.cat(features))
+        return projected
 
     def _states(self, crop: "torch.Tensor") -> "torch.Tensor":
         """The states of a crop [24, 24, width]: those that the last layer would take."""
         import torch
 
         with torch.no_grad():
-            states = self.vit(crop[None], output_hidden_states=True).hidden_states[-2]
-        return states[0, 1:].reshape(24, 24, -1)
+            layers = self.vit(crop[None], output_hidden_states=True).hidden_states
+        states: torch.Tensor = layers[-2][0, 1:]
+        return states.reshape(24, 24, -1)
 
     def _lines(self, states: "torch.Tensor") -> "torch.Tensor":
         """Joined states, line by line, with a separator after each line."""

@@ -71,7 +71,7 @@ def test_files_are_small_graph_weights_and_transforms(vision: Path) -> None:
     assert (vision / GRAPH).stat().st_size < 200_000
     transforms = json.loads((vision / PROCESSOR).read_text())["processor"]["transforms"]
     types = [transform["operation"]["type"] for transform in transforms]
-    assert types == ["DecodeImage", "ConvertRGB", "Phi3ImageTransform"]
+    assert types == ["DecodeImage", "Phi3ImageTransform"]
 
 
 def changed_config(hf: Path, folder: Path, section: str, **values: Any) -> Path:

@@ -1,4 +1,4 @@
-"""Models that see: what the engine answers about pictures is what torch does."""
+"""Phi-3-vision: what the engine answers about pictures is what torch does."""
 
 import io
 import shutil
@@ -48,8 +48,7 @@ def picture(width: int, height: int) -> Image.Image:
     picture = Image.new("RGB", (width, height), "navy")
     draw = ImageDraw.Draw(picture)
     for number in range(30):
-        x, y = random.integers(0, width), random.integers(0, height)
-        size = random.integers(3, 3 + width // 4)
+        x, y, size = random.integers(3, (width, height, 4 + width // 4)).tolist()
         colour = tuple(random.integers(0, 256, 3).tolist())
         draw.ellipse((x - size, y - size, x + size, y + size), fill=colour)
         draw.text((x, y), f"Hello {number}", fill="white")
