@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from tests.support import axe
 from tests.support.browser import (
@@ -105,7 +105,7 @@ def test_pictures_are_chosen_and_removed_by_keyboard(page: Page) -> None:
     with page.expect_file_chooser() as choosing:
         page.keyboard.press("Enter")
     assert choosing.value.is_multiple()
-    files = [{"name": name, "mimeType": form, "buffer": data} for name, form, data in (RED, BLUE)]
+    files = [FilePayload(name=name, mimeType=form, buffer=data) for name, form, data in (RED, BLUE)]
     choosing.value.set_files(files)
     expect(pending(page).get_by_role("img")).to_have_count(2)
     # The text is next.

@@ -84,7 +84,7 @@ def pictures(turn: Any) -> list[Image.Image]:
     kinds = [part["type"] for part in turn["content"]]
     assert kinds == sorted(kinds)
     urls = [part["image_url"]["url"] for part in turn["content"] if part["type"] == "image_url"]
-    images = []
+    images: list[Image.Image] = []
     for url in urls:
         head, content = url.split(",")
         image = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
