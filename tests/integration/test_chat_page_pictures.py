@@ -1,29 +1,34 @@
 """Pictures in the chat page: dropped, pasted, chosen, taken, scaled and sent."""
 
 import base64
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from tests.support import axe
 from tests.support.browser import (
     COMPLETIONS,
     DEVICES,
     SMALL,
+    Echo,
     Seen,
     answers,
     echoing,
     opened,
     send,
 )
+from tests.support.conversations import turns
 from tests.support.pictures import (
     BLUE,
     DRAWING,
     RED,
+    VISION,
+    asked_turns,
     color,
     drawing,
     drop,
@@ -34,15 +39,20 @@ from tests.support.pictures import (
     photo,
     pictures,
     sent,
-    turns,
 )
 
 pytestmark = pytest.mark.requires("chromium")
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with echoing() as address:
+def echo() -> Echo:
+    """The model."""
+    return Echo()
+
+
+@pytest.fixture(scope="module")
+def url(echo: Echo) -> Iterator[str]:
+    with echoing(echo, VISION) as address:
         yield address
 
 
@@ -72,6 +82,18 @@ def test_a_dropped_picture_is_scaled_sent_and_shown(page: Page, tmp_path: Path) 
     shown = page.locator("article.user .picture img")
     assert shown.evaluate("(e) => [e.naturalWidth, e.naturalHeight]") == [1024, 640]
     assert seen.trouble == []
+
+
+def test_the_engine_gets_text_and_pictures(page: Page, echo: Echo) -> None:
+    drop(page, RED, BLUE)
+    send(page, "What are these?")
+    expect(answers(page).locator(".text")).to_have_text("What are these?")
+    send(page, "Sure?")
+    expect(answers(page).locator(".text").nth(1)).to_have_text("Sure?")
+    content, *others = (turn.content for turn in turns(echo.requests[-1]))
+    *images, text = content
+    assert [Image.open(io.BytesIO(image.data)).size for image in images] == [(300, 200), (50, 80)]
+    assert (text, *others) == ("What are these?", "What are these?", "Sure?")
 
 
 def test_a_pasted_picture(page: Page) -> None:
@@ -105,7 +127,7 @@ def test_pictures_are_chosen_and_removed_by_keyboard(page: Page) -> None:
     with page.expect_file_chooser() as choosing:
         page.keyboard.press("Enter")
     assert choosing.value.is_multiple()
-    files = [{"name": name, "mimeType": form, "buffer": data} for name, form, data in (RED, BLUE)]
+    files = [FilePayload(name=name, mimeType=form, buffer=data) for name, form, data in (RED, BLUE)]
     choosing.value.set_files(files)
     expect(pending(page).get_by_role("img")).to_have_count(2)
     # The text is next.
@@ -210,7 +232,7 @@ def test_a_picture_that_is_still_being_scaled_is_sent(page: Page) -> None:
     with page.expect_request(COMPLETIONS) as asked:
         page.evaluate("addEventListener('drop', () => window.ask.requestSubmit())")
         hand_over(page, "drop", RED)
-    assert len(pictures(turns(asked.value)[0])) == 1
+    assert len(pictures(asked_turns(asked.value)[0])) == 1
 
 
 def test_a_chat_takes_eight_pictures(page: Page) -> None:
@@ -242,9 +264,9 @@ def test_what_is_not_a_picture_is_named(page: Page, data: bytes) -> None:
     expect(pending(page).get_by_role("img")).to_have_count(1)
 
 
-def test_a_text_model_takes_no_pictures(browser: Browser, url: str) -> None:
+def test_a_text_model_takes_no_pictures(browser: Browser) -> None:
     for device in DEVICES:
-        with opened(browser, url, device) as page:
+        with echoing() as url, opened(browser, url, device) as page:
             for name in ("Pictures", "Camera"):
                 expect(page.get_by_role("button", name=name)).not_to_be_visible()
             for kind in ("drop", "paste"):

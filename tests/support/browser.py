@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from device_runtime.api.app import Api
 from device_runtime.api.served_model import ServedModel
+from device_runtime.bundle.vision import Vision
 from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest
 from device_runtime.server import page as chat_page
 from device_runtime.server.listener import Server, bind, url_of
@@ -41,6 +42,7 @@ class Echo(FakeGenerator):
     """
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+        self.requests.append(request)
         content = turns(request)[-1].content if request.prompt else ""
         text = "".join(part for part in content if isinstance(part, str))
         thoughts, _, text = text.rpartition("</think>")
@@ -51,11 +53,12 @@ class Echo(FakeGenerator):
 
 
 @contextmanager
-def echoing() -> Iterator[str]:
+def echoing(echo: Echo | None = None, vision: Vision | None = None) -> Iterator[str]:
     """A server with the page, whose model repeats what it is asked; its address."""
     stats = RequestStats()
-    served = ServedModel(model="<b>tiny</b>", dialect=Dialect.of(""), max_tokens=64)
-    app = Api(Echo(), stats, lambda: runtime_status(stats), served).app(chat_page.routes())
+    served = ServedModel(model="<b>tiny</b>", dialect=Dialect.of(""), max_tokens=64, vision=vision)
+    api = Api(echo or Echo(), stats, lambda: runtime_status(stats), served, max_body_bytes=16 << 20)
+    app = api.app(chat_page.routes())
     started = threading.Event()
     server = Server(app, started.set, max_connections=20, client_timeout_s=30)
     listening = bind("127.0.0.1:0")

@@ -8,8 +8,10 @@ from typing import Any
 from PIL import Image, ImageDraw
 from playwright.sync_api import Locator, Page, Request, expect
 
-from tests.support.browser import COMPLETIONS, answering, send
+from device_runtime.bundle.vision import Vision
+from tests.support.browser import COMPLETIONS, send
 
+VISION = Vision(family="phi3v", image_tokens=600)
 HAND_OVER = """([kind, files, texts]) => {
   const data = new DataTransfer();
   for (const [name, type, content] of files) {
@@ -48,14 +50,11 @@ BLUE: File = ("blue.png", "image/png", encoded(Image.new("RGB", (50, 80), "blue"
 
 
 def open_seeing(page: Page, url: str) -> None:
-    """Opens the page on a device whose model sees."""
+    """Opens the page of a device whose model sees."""
     # Without a listener that stays, a choice now and then opens before it is waited for.
     page.on("filechooser", lambda _: None)
-    model = {"id": "tiny", "object": "model", "input_modalities": ["text", "image"]}
-    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [model]}))
     page.goto(url)
     expect(page.get_by_role("button", name="Pictures")).to_be_visible()
-    answering(page, {"content": "A picture."})
 
 
 def hand_over(page: Page, kind: str, *files: File, texts: tuple[str, ...] = ()) -> None:
@@ -74,7 +73,7 @@ def pending(page: Page) -> Locator:
     return page.get_by_role("list", name="Pictures to send")
 
 
-def turns(request: Request) -> list[Any]:
+def asked_turns(request: Request) -> list[Any]:
     messages: list[Any] = json.loads(request.post_data or "")["messages"]
     return messages
 
@@ -84,7 +83,7 @@ def pictures(turn: Any) -> list[Image.Image]:
     kinds = [part["type"] for part in turn["content"]]
     assert kinds == sorted(kinds)
     urls = [part["image_url"]["url"] for part in turn["content"] if part["type"] == "image_url"]
-    images = []
+    images: list[Image.Image] = []
     for url in urls:
         head, content = url.split(",")
         image = Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
@@ -99,7 +98,7 @@ def sent(page: Page, text: str) -> list[Any]:
     with page.expect_request(COMPLETIONS) as asked:
         send(page, text)
     expect(page.get_by_role("button", name="Send")).to_be_visible()
-    return turns(asked.value)
+    return asked_turns(asked.value)
 
 
 def color(image: Image.Image, x: int, y: int) -> Any:

@@ -34,9 +34,9 @@ export function takePictures() {
   return taken;
 }
 
-/** Adds pictures that were taken, before those that came since. */
+/** Adds pictures that were taken, before those that came since; not those that are lost. */
 export function putBack(taken) {
-  show([...taken, ...pictures]);
+  show([...taken.filter(({ url }) => url), ...pictures]);
 }
 
 /**
