@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,16 +39,21 @@ def store(source: Path, target: Path, weights: VisionWeights) -> None:
     import onnx_ir as ir
 
     data = f"{GRAPH}.data"
-    for path in source.iterdir():
-        if path.name not in (GRAPH, data):
-            os.link(path, target / path.name)
-    model = ir.load(source / GRAPH)
-    if weights == "fp16":
-        store_in_half(model)
-    elif weights == "int8":
-        _separate_biases(model.graph)
-        nbits.quantize_graph(model, _eight_bits, tied=False, accuracy_level=ACCURACY_LEVEL)
-    ir.save(model, target / GRAPH, external_data=data)
+    with tempfile.TemporaryDirectory(dir=target) as folder:
+        # Weights in a file with several links are refused, and the models that were joined from it
+        # are such links.
+        for path in source.iterdir():
+            if path.name in (GRAPH, data):
+                shutil.copyfile(path, Path(folder, path.name))
+            else:
+                os.link(path, target / path.name)
+        model = ir.load(Path(folder, GRAPH))
+        if weights == "fp16":
+            store_in_half(model)
+        elif weights == "int8":
+            _separate_biases(model.graph)
+            nbits.quantize_graph(model, _eight_bits, tied=False, accuracy_level=ACCURACY_LEVEL)
+        ir.save(model, target / GRAPH, external_data=data)
 
 
 def _eight_bits(_name: str, weight: Tensor) -> list[Blocks]:
