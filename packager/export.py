@@ -142,8 +142,11 @@ def _write(folder: Path, listed: Mapping[str, Path], target: Path, name: str) ->
     shared = _asset(target, weights) if weights else None
     options = {WEIGHTS_FOLDER: shared} if shared else {}
     config["model"]["tokenizer_dir"] = _asset(target, tokenizer)
+    config["model"]["decoder"].setdefault("session_options", {})
     for section in _sections(config):
-        section["session_options"] = {**section.get("session_options", {}), **options}
+        # Without options of its own, a graph has those of the decoder.
+        if "session_options" in section:
+            section["session_options"].update(options)
     provider = _provider(folder, config)
     graphs = {provider: main, **({WEBGPU: half} if half else {})}
     variants: dict[str, Any] = {}
