@@ -70,6 +70,22 @@ def test_package_is_read_as_what_it_was_made_from(folder: Path, tmp_path: Path) 
             assert path.read_bytes() == (taken / name).read_bytes()
 
 
+def test_model_that_sees_is_loaded_and_read_as_it_was(seeing_onnx: Path, tmp_path: Path) -> None:
+    exported = ort_package_of(seeing_onnx, tmp_path / "out.ortpackage")
+    assert exported.checked is not None
+    assert (exported.checked.opened, exported.checked.tokens) == (True, 0)
+    package = json.loads((exported.path / "cpu" / "genai_config.json").read_text())["model"]
+    # A graph without options of its own has those of the decoder.
+    assert "session_options" not in package["vision"]
+    taken = resolve(str(exported.path)).path
+    names = {path.name for path in seeing_onnx.iterdir()}
+    assert {path.name for path in taken.iterdir()} == names
+    configs = [
+        json.loads((folder / "genai_config.json").read_text()) for folder in (taken, seeing_onnx)
+    ]
+    assert configs[0] == configs[1]
+
+
 def test_existing_output_is_not_replaced(tiny_onnx: Path, tmp_path: Path) -> None:
     (tmp_path / "out.ortpackage").mkdir()
     with pytest.raises(PackagerError, match="exists") as caught:
