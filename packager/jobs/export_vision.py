@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from packager.jobs.job import Job, JobRefusedError, Work
-from packager.vision import gemma3, mistral3, phi3v
+from packager.vision import gemma3, lfm2_vl, mistral3, phi3v
 from packager.vision.exported import ExportedVision, VisionError
 
 EXPORTERS: dict[str, Callable[[Path, Path], ExportedVision]] = {
     "gemma3": gemma3.export,
+    "lfm2_vl": lfm2_vl.export,
     "mistral3": mistral3.export,
     "phi3_v": phi3v.export,
 }

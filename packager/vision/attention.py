@@ -13,27 +13,38 @@ DOMAIN = "com.microsoft"
 
 
 def register() -> None:
-    """Make the implementation known to transformers. It is for patches that all see each other."""
+    """Make the implementation known to transformers. Patches see all others."""
     import torch
     from transformers import AttentionInterface
 
     class MultiHeadAttention(torch.autograd.Function):
-        """The operator; tensors are [pictures, patches, width]."""
+        """The operator; tensors are [pictures, patches, width], and a mask is int32 [pictures,
+        patches] with 0 for padding."""
 
         @staticmethod
-        def forward(ctx: Any, query: Any, key: Any, value: Any, heads: int, scale: float) -> Any:
+        def forward(
+            ctx: Any, query: Any, key: Any, value: Any, heads: int, scale: float, *mask: Any
+        ) -> Any:
             query, key, value = (
                 part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key, value)
             )
+            seen = mask[0][:, None, None].bool() if mask else None
             attended = torch.nn.functional.scaled_dot_product_attention(
-                query, key, value, scale=scale
+                query, key, value, attn_mask=seen, scale=scale
             )
             return attended.transpose(1, 2).flatten(2)
 
         @staticmethod
-        def symbolic(g: Any, query: Any, key: Any, value: Any, heads: int, scale: float) -> Any:
+        def symbolic(
+            g: Any, query: Any, key: Any, value: Any, heads: int, scale: float, *mask: Any
+        ) -> Any:
+            inputs = [query, key, value]
+            if mask:
+                no_bias = g.op("prim::Constant")
+                no_bias.setType(torch._C.OptionalType.ofTensor())
+                inputs += [no_bias, *mask]
             name = f"{DOMAIN}::MultiHeadAttention"
-            attended = g.op(name, query, key, value, num_heads_i=heads, scale_f=scale)
+            attended = g.op(name, *inputs, num_heads_i=heads, scale_f=scale)
             attended.setType(query.type())
             return attended
 
@@ -44,7 +55,8 @@ def register() -> None:
     ) -> tuple[Any, None]:
         heads = module.num_heads  # that of a traced tensor is not a plain number
         joined = (part.transpose(1, 2).flatten(2) for part in (query, key, value))
-        attended = operator.apply(*joined, heads, scaling)
+        masks = () if mask is None else (mask,)
+        attended = operator.apply(*joined, heads, scaling, *masks)
         return attended.unflatten(-1, (heads, -1)), None
 
     AttentionInterface.register(NAME, attend)

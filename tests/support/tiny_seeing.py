@@ -1,5 +1,7 @@
-"""Tiny random models that see, as Hugging Face folders: Gemma 3 and Mistral 3, as transformers has
-them, with vision towers that are large enough to do what those of the real models do."""
+"""Tiny random models that see, as Hugging Face folders: Gemma 3, Mistral 3 and LFM2-VL.
+
+Their vision towers are large enough to do what those of the real models do.
+"""
 
 import json
 import shutil
@@ -18,6 +20,9 @@ GEMMA3_WINDOW = 300
 
 MISTRAL3_EDGE = 140
 """Longest edge of the pictures of Mistral 3, pixels: 10 patches, of which 2 by 2 become a token."""
+
+LFM2_TOKENS = 16
+"""Most tokens of a picture of LFM2-VL, each of 2 by 2 patches of 16 by 16 pixels."""
 
 _GEMMA3_MARKUP = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
 _PICTURE = {
@@ -77,6 +82,25 @@ def make_mistral3(folder: Path) -> Path:
         patch_size=14,
         spatial_merge_size=2,
         processor_class="PixtralProcessor",
+    )
+    return folder
+
+
+def make_lfm2_vl(folder: Path) -> Path:
+    """Write an LFM2-VL; returns its folder."""
+    tower = {"patch_size": 16, "num_patches": 64, "vision_use_head": False}
+    markup = ("<|image_start|>", "<|image_end|>", "<image>")
+    ids = _write(folder, "lfm2_vl", tower, markup=markup)
+    change(folder / "config.json", image_token_id=ids["<image>"])
+    change(
+        folder / "preprocessor_config.json",
+        **_PICTURE,
+        image_processor_type="Lfm2VlImageProcessorFast",
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        resample=2,
+        min_image_tokens=4,
+        max_image_tokens=LFM2_TOKENS,
     )
     return folder
 

@@ -74,6 +74,7 @@ CODE = {
     "packager.vision.attention": {"vision"},
     "packager.vision.exported": {"vision"},
     "packager.vision.gemma3": {"vision"},
+    "packager.vision.lfm2_vl": {"vision"},
     "packager.vision.mistral3": {"vision"},
     "packager.vision.phi3v": {"vision"},
     "packager.vision.tower": {"vision"},
