@@ -1,7 +1,7 @@
 """Image files into pixels as the engine takes them.
 
-The engine decodes JPEG and PNG itself, but it ends the process at a damaged JPEG, knows no WebP and
-no orientation, and drops transparency. So Pillow decodes here, with its plugins for three formats,
+The engine decodes JPEG and PNG itself, but a damaged JPEG ends its process or never ends, and it
+knows no WebP and no orientation, and drops transparency. So Pillow decodes here, with its plugins for three formats,
 and the engine gets a PNG without compression.
 """
 
