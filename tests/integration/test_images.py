@@ -26,6 +26,8 @@ from tests.support.hostile_images import hostile_images
 from tests.support.serving import Serving
 from tests.support.tiny_vision import SQUARE_TOKENS
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "What colour is it?"
 LIMIT = 12
 """Tokens of an answer."""
