@@ -105,7 +105,8 @@ class ImageLoader:
         )
 
     async def _from_host(self, link: LinkedImage) -> bytes:
-        transport = _AllowedHosts(self._hosts)
+        # In a thread: reading all authorities' certificates takes a while.
+        transport = await asyncio.to_thread(_AllowedHosts, self._hosts)
         try:
             with closing(transport):
                 return await _in_time(

@@ -16,17 +16,23 @@ import anthropic
 import httpx
 import ollama
 import openai
+import psutil
 import pytest
 from PIL import Image
 
 from device_runtime.bundle.release import Release
 from tests.support.commands import edgepack_runtime, environment, refused
+from tests.support.hostile_images import hostile_images
 from tests.support.serving import Serving
 from tests.support.tiny_vision import SQUARE_TOKENS
+
+pytestmark = pytest.mark.slow
 
 QUESTION = "What colour is it?"
 LIMIT = 12
 """Tokens of an answer."""
+MOST_MEMORY = 800 << 20
+"""Bytes that images may make a process grow by."""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,18 @@ def chat(server: Serving) -> Iterator[Callable[..., Any]]:
             return client.chat.completions.create(model="tiny", messages=messages, **fields)
 
         yield ask
+
+
+def worker_of(server: Serving) -> int:
+    """Id of the process with the model."""
+    (worker,) = psutil.Process(server.process.pid).children()
+    return int(worker.pid)
+
+
+def peak_bytes(process: int) -> int:
+    """The most memory that a process has had."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
 def base64(file: Path) -> str:
@@ -227,6 +245,26 @@ def test_photo_of_a_phone_fits_into_a_body(server: Serving, chat: Callable[..., 
         answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
         assert answer.status_code == status
         assert len(answer.text) < 500
+
+
+def test_hostile_images_are_bad_requests_and_no_process_ends(server: Serving) -> None:
+    """Without those that can be decoded, and with noise may be: that takes a second each."""
+    files = [file for file in hostile_images() if not file.size and "noise" not in file.name]
+    assert len(files) >= 100
+    worker = worker_of(server)
+    before = peak_bytes(worker)
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for file in files:
+            url = "data:image/png;base64," + b64encode(file.data).decode()
+            content = [{"type": "input_image", "image_url": url}]
+            body = {"input": [{"role": "user", "content": content}]}
+            answer = client.post("/v1/responses/input_tokens", json=body)
+            assert answer.status_code == 400, file.name
+            error = answer.json()["error"]
+            assert error["code"] in ("invalid_image", "image_too_large"), file.name
+            assert error["param"].startswith("input"), file.name
+    assert worker_of(server) == worker
+    assert peak_bytes(worker) < before + MOST_MEMORY
 
 
 def test_generate_and_chat_send_images(

@@ -1,8 +1,11 @@
 """Images in the requests of all APIs: what reaches the engine, and what is refused by its name."""
 
+import asyncio
 import json
+import logging
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -378,3 +381,37 @@ def test_models_say_whether_they_see(served: ServedModel) -> None:
     assert model["input_modalities"] == (["text", "image"] if sees else ["text"])
     shown = app.post("/api/show", {"model": "tiny"}).json()
     assert ("vision" in shown["capabilities"]) is sees
+
+
+@every_api
+def test_no_log_has_anything_of_an_image(
+    path: str, body: Body, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for served in (SERVED, TEXT_MODEL):
+        app = App(served)
+        for url in (URL, URL + "=", "https://a.example/secret-name.png"):
+            app.post(path, body(url))
+        app.generator.error = RequestError("image 1 is not an image")
+        app.post(path, body(URL))
+    assert BASE64 not in caplog.text
+    assert "secret-name" not in caplog.text
+
+
+def test_request_over_mqtt_has_images(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(b"from a file")
+    generator, stats = FakeGenerator(), RequestStats()
+    loader = ImageLoader(folders=[str(tmp_path)])
+    api = Api(generator, stats, lambda: runtime_status(stats), SERVED, images=loader)
+
+    async def ask(url: str) -> None:
+        async for _ in api.chat(json.dumps(_chat(url)).encode()):
+            pass
+
+    asyncio.run(ask(URL))
+    asyncio.run(ask(str(file)))
+    images = [turns(request)[0].content[1] for request in generator.requests]
+    assert images == [Image(DATA), Image(b"from a file")]
+    with pytest.raises(ApiError, match="image_folders"):
+        asyncio.run(ask("/etc/hosts"))

@@ -34,6 +34,7 @@ TOOL: dict[str, Any] = {
     "description": "Adds",
     "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}},
 }
+IMAGE = {"type": "image", "source": {"type": "url", "url": "https://a.example/a.png"}}
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 1}}
 
 
@@ -195,6 +196,11 @@ def test_counting_needs_no_limit_and_generates_nothing() -> None:
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
             "messages[0].content[0].source.type is required",
+        ),
+        (
+            # One turn: its second part is the first of the second message.
+            {"messages": [USER, {"role": "user", "content": [IMAGE]}]},
+            "messages[1].content[0].source.url is not supported: the model 'tiny' takes text alone",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]},

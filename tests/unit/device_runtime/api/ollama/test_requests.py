@@ -215,6 +215,10 @@ def test_result_whose_call_was_cut_off_is_left_out() -> None:
         ({"options": {"mirostat": 2}}, "options.mirostat is supported only as 0"),
         ({"options": {"what": 1}}, "options.what is not supported"),
         ({"messages": [USER | {"images": "AAAA"}]}, "messages[0].images: "),
+        (
+            {"messages": [{"role": "tool", "content": "x"}, USER, USER | {"images": ["AAAA"]}]},
+            "messages[2].images[0] is not supported",
+        ),
         ({"messages": [USER | {"role": "robot"}]}, "messages[0].role: "),
         (
             {
@@ -242,6 +246,7 @@ def test_refusals_of_a_chat_name_ollamas_fields(fields: dict[str, Any], message:
         ({"template": "x"}, 'template is supported only as ""'),
         ({"suffix": "x"}, 'suffix is supported only as ""'),
         ({"images": ["AAAA"] * 9}, "images: "),
+        ({"system": "x", "images": ["AAAA"]}, "images[0] is not supported: the model 'tiny'"),
         ({"raw": True, "images": ["AAAA"]}, "raw cannot be combined with images"),
         ({"context": [1]}, "context is supported only as []"),
         ({"raw": True, "format": "json"}, "raw cannot be combined with format"),
