@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
+from device_runtime.bundle.release import Release
 from tests.support import axe
 from tests.support.browser import (
     COMPLETIONS,
@@ -40,6 +42,7 @@ from tests.support.pictures import (
     pictures,
     sent,
 )
+from tests.support.serving import Serving
 
 pytestmark = pytest.mark.requires("chromium")
 
@@ -94,6 +97,22 @@ def test_the_engine_gets_text_and_pictures(page: Page, echo: Echo) -> None:
     *images, text = content
     assert [Image.open(io.BytesIO(image.data)).size for image in images] == [(300, 200), (50, 80)]
     assert (text, *others) == ("What are these?", "What are these?", "Sure?")
+
+
+def test_a_model_answers_about_pictures(page: Page, seeing_release: Release) -> None:
+    texts = set()
+    with Serving(seeing_release.folder, "--max-tokens", "12") as server:
+        open_seeing(page, server.url)
+        for file in (RED, BLUE):
+            drop(page, file)
+            send(page, "What is it?")
+            answer = answers(page).last
+            expect(answer.locator("footer")).to_contain_text(
+                re.compile(r"0 of \d{4} prompt tokens")
+            )
+            texts.add(answer.locator(".text").inner_text())
+            page.get_by_role("button", name="New chat").click()
+    assert len(texts) == 2
 
 
 def test_a_pasted_picture(page: Page) -> None:
