@@ -2,12 +2,23 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.support.browser import COMPLETIONS, Seen, echoing, failing, send
-from tests.support.pictures import BLUE, RED, VISION, drop, open_seeing, pictures, sent
+from tests.support.pictures import (
+    BLUE,
+    RED,
+    VISION,
+    asked_turns,
+    drop,
+    open_seeing,
+    pending,
+    pictures,
+    sent,
+)
 
 pytestmark = pytest.mark.requires("chromium")
 
@@ -33,6 +44,14 @@ def page(page: Page, url: str) -> Page:
     return page
 
 
+def tried_again(page: Page) -> list[Any]:
+    """The turns that the device gets when a question is tried again."""
+    with page.expect_request(COMPLETIONS) as asked:
+        page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    return asked_turns(asked.value)
+
+
 def test_earlier_turns_keep_their_pictures(page: Page) -> None:
     drop(page, RED)
     sent(page, "What is it?")
@@ -42,9 +61,7 @@ def test_earlier_turns_keep_their_pictures(page: Page) -> None:
     assert turns[1] == {"role": "assistant", "content": "What is it?"}
     page.reload()
     expect(page.locator(".picture")).to_have_count(2)
-    with page.expect_request(COMPLETIONS) as asked:
-        page.get_by_role("button", name="Try again").click()
-    assert json.loads(asked.value.post_data or "")["messages"] == turns
+    assert tried_again(page) == turns
     # They are not in the storage that holds the text, which has no room for many.
     assert "data:" not in page.evaluate("JSON.stringify(localStorage)")
 
@@ -97,16 +114,19 @@ def test_pictures_that_cannot_be_saved_do_not_cost_the_text(
         page.reload()
         expect(page.get_by_role("button", name="Pictures")).to_be_visible()
     drop(page, RED)
-    (turn,) = sent(page, "What is it?")
-    assert len(pictures(turn)) == 1
+    sent(page, "What is it?")
     expect(page.get_by_role("alert")).to_have_text(
         "The pictures cannot be saved: this browser's storage is full or disabled."
     )
     # It is there as long as the page is.
-    assert len(pictures(sent(page, "Sure?")[0])) == 1
+    assert len(pictures(tried_again(page)[0])) == 1
     page.reload()
-    expect(page.locator("article.user").first).to_contain_text("red.png was not saved.")
-    assert sent(page, "Really?")[0] == {"role": "user", "content": "What is it?"}
+    expect(page.locator("article.user")).to_contain_text("red.png was not saved.")
+    assert tried_again(page) == [{"role": "user", "content": "What is it?"}]
+    failing(page, 429, "the queue is full")
+    tried_again(page)
+    expect(page.get_by_label("Your message")).to_have_value("What is it?")
+    expect(pending(page)).not_to_be_visible()
 
 
 @pytest.mark.parametrize("kept", ["3", "[null, 3, {}]", '[{"id": {}, "name": 7}]'])

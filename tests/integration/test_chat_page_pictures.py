@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
+from device_runtime.bundle.release import Release
 from tests.support import axe
 from tests.support.browser import (
     COMPLETIONS,
@@ -40,6 +42,7 @@ from tests.support.pictures import (
     pictures,
     sent,
 )
+from tests.support.serving import Serving
 
 pytestmark = pytest.mark.requires("chromium")
 
@@ -96,6 +99,22 @@ def test_the_engine_gets_text_and_pictures(page: Page, echo: Echo) -> None:
     assert (text, *others) == ("What are these?", "What are these?", "Sure?")
 
 
+def test_a_model_answers_about_pictures(page: Page, seeing_release: Release) -> None:
+    texts = set()
+    with Serving(seeing_release.folder, "--max-tokens", "12") as server:
+        open_seeing(page, server.url)
+        for file in (RED, BLUE):
+            drop(page, file)
+            send(page, "What is it?")
+            answer = answers(page).last
+            expect(answer.locator("footer")).to_contain_text(
+                re.compile(r"0 of \d{4} prompt tokens")
+            )
+            texts.add(answer.locator(".text").inner_text())
+            page.get_by_role("button", name="New chat").click()
+    assert len(texts) == 2
+
+
 def test_a_pasted_picture(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate(
@@ -115,8 +134,8 @@ def test_a_pasted_picture(page: Page) -> None:
 def test_a_text_copied_with_a_picture_of_it_is_pasted_as_text(page: Page) -> None:
     hand_over(page, "paste", RED, texts=("words",))
     hand_over(page, "paste", BLUE)
-    expect(pending(page).get_by_role("img")).to_have_count(1)
     expect(pending(page).get_by_role("img", name="blue.png")).to_be_visible()
+    expect(pending(page).get_by_role("img")).to_have_count(1)
 
 
 def test_pictures_are_chosen_and_removed_by_keyboard(page: Page) -> None:
@@ -140,7 +159,8 @@ def test_pictures_are_chosen_and_removed_by_keyboard(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(pending(page)).not_to_be_visible()
     expect(page.get_by_role("button", name="Pictures")).to_be_focused()
-    # The same file once more.
+    # A browser takes the same file again only if the choice was emptied.
+    assert choosing.value.element.input_value() == ""
     with page.expect_file_chooser() as choosing:
         page.keyboard.press("Enter")
     choosing.value.set_files(files[1:])
