@@ -23,6 +23,7 @@ from packager.jobs.refer_pictures import ReferPictures
 from packager.jobs.seeing import Question
 from packager.models.source import ModelSource, as_hf_folder
 from packager.models.vision import VisionModel
+from packager.vision.exported import ExportedVision
 
 MAX_TOKENS = 24
 """Longest answer to a question about a picture, tokens."""
@@ -105,7 +106,7 @@ def prepare(source: ModelSource, folder: Path | None) -> Path:
 def refer(
     source: ModelSource,
     model: VisionModel,
-    image_token: int | None,
+    exported: ExportedVision,
     asked: Path,
     *,
     trust_remote_code: bool,
@@ -115,7 +116,7 @@ def refer(
     Args:
         source: the reference model.
         model: a model with the vision graph in fp32, whose processor makes the prompts.
-        image_token: as in `ExportedVision`.
+        exported: what the export of its vision part tells of it.
         asked: folder of `prepare`.
         trust_remote_code: run Python code that comes with the model.
 
@@ -124,7 +125,7 @@ def refer(
         ResourceError: memory or disk space ran out.
     """
     count = len(seeing.questions(asked))
-    making = MakePrompts(model=model.folder, pictures=asked, image_token=image_token)
+    making = MakePrompts(model=model.folder, pictures=asked, image_token=exported.image_token)
 
     def make_prompts(target: Path) -> None:
         with console.progress("Seeing pictures", count, "pictures") as advance:
@@ -137,6 +138,7 @@ def refer(
         floats=texts.in_floats(source),
         trust_remote_code=trust_remote_code,
         prompts=prompts,
+        both_ways=exported.both_ways,
         max_tokens=MAX_TOKENS,
     )
     # The same for all recipes, whose models make the same prompts.

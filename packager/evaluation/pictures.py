@@ -105,9 +105,11 @@ def _decoded(path: Path) -> "Picture":
     if path.stat().st_size > MAX_BYTES:
         raise _too_large(path, f"larger than {MAX_BYTES // 1_000_000} MB")
     try:
-        # Pillow warns of sizes that are checked below.
-        with warnings.catch_warnings(), Image.open(path, formats=_FORMATS) as picture:
+        with warnings.catch_warnings():
+            # Pillow warns of sizes that are checked below.
             warnings.simplefilter("ignore")
+            picture = Image.open(path, formats=_FORMATS)
+        with picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise _too_large(path, f"larger than {MAX_PIXELS // 1_000_000} megapixels")

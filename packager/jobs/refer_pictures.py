@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-IN_BOTH_DIRECTIONS = ("gemma3_text",)
-"""Text models (`model_type`) in which transformers lets the tokens of a picture attend to all of
-the same picture, those that follow included."""
-
 
 class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
     """Write what the reference model answers to prompts with pictures, and its probabilities.
@@ -41,10 +37,12 @@ class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
 
     Attributes:
         prompts: `prompts.npz` of a `MakePrompts` job.
+        both_ways: as in `ExportedVision`.
         max_tokens: maximum length of an answer.
     """
 
     prompts: Path
+    both_ways: bool
     max_tokens: int
 
     def run(self, work: Work) -> None:
@@ -55,7 +53,7 @@ class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
             JobRefusedError: the model's outputs are not numbers, or all the same.
         """
         reference = Reference(self, work)
-        prompts = list(read_prompts(self.prompts))
+        prompts = list(read_prompts(self.prompts, both_ways=self.both_ways))
         answers = [self._answer(reference, n, prompt, work) for n, prompt in enumerate(prompts)]
         texts = [reference.tokenizer.decode(a, skip_special_tokens=True).strip() for a in answers]
         # What follows has one layer in memory at a time.
@@ -114,11 +112,13 @@ class PicturePrompt:
         ids: token ids `[tokens]`; 0 for those of the picture.
         places: which of them are the picture's.
         features: what stands in these places `[tokens of the picture, width]`.
+        both_ways: the tokens of a picture see each other, those that follow included.
     """
 
     ids: Tensor
     places: Tensor
     features: Tensor
+    both_ways: bool
 
     def followed_by(self, tokens: list[int]) -> PicturePrompt:
         """Return the prompt with tokens of an answer behind it."""
@@ -129,6 +129,7 @@ class PicturePrompt:
             ids=torch.cat([self.ids, more]),
             places=torch.cat([self.places, torch.zeros(len(tokens), dtype=torch.bool)]),
             features=self.features,
+            both_ways=self.both_ways,
         )
 
     @contextmanager
@@ -147,10 +148,15 @@ class PicturePrompt:
             hook.remove()
 
     def masks(self, config: Any, dtype: Any) -> dict[str, Any]:
-        """Return the arguments of the text model that let a picture's tokens see each other."""
+        """Return the arguments of the text model that say which tokens see which, if need be.
+
+        Args:
+            config: its configuration.
+            dtype: type of its states.
+        """
         import torch
 
-        if config.model_type not in IN_BOTH_DIRECTIONS:
+        if not self.both_ways:
             return {}
         from transformers.models.gemma3 import modeling_gemma3
 
@@ -166,7 +172,7 @@ class PicturePrompt:
         return {"attention_mask": masks}
 
 
-def read_prompts(path: Path) -> Iterator[PicturePrompt]:
+def read_prompts(path: Path, *, both_ways: bool) -> Iterator[PicturePrompt]:
     """Read the prompts of a `MakePrompts` job."""
     import torch
 
@@ -178,6 +184,7 @@ def read_prompts(path: Path) -> Iterator[PicturePrompt]:
                 ids=torch.from_numpy(ids),
                 places=torch.from_numpy(places),
                 features=torch.from_numpy(stored[f"features.{number}"]),
+                both_ways=both_ways,
             )
 
 

@@ -28,7 +28,7 @@ MORE_KL = 0.005
 ROOM = 256
 """Tokens that a question about an image and its answer take at least."""
 
-LESS_TOP1 = 0.01
+LESS_TOP1 = 0.02
 """Share of the tokens by which its top-1 agreement may fall short of that."""
 
 
@@ -175,7 +175,7 @@ class _Gauge:
         self._reference: PictureReference = picture_quality.refer(
             source,
             self._complete(part),
-            part.exported.image_token,
+            part.exported,
             pictures,
             trust_remote_code=trust_remote_code,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,9 @@ def store(source: Path, target: Path, weights: VisionWeights) -> None:
             store_in_half(model)
         elif weights == "int8":
             _separate_biases(model.graph)
-            nbits.quantize_graph(model, _eight_bits, tied=False, accuracy_level=ACCURACY_LEVEL)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the mapped file cannot be written to
+                nbits.quantize_graph(model, _eight_bits, tied=False, accuracy_level=ACCURACY_LEVEL)
         ir.save(model, target / GRAPH, external_data=data)
 
 
@@ -67,25 +70,28 @@ def _separate_biases(graph: ir.Graph) -> None:
     import onnx_ir as ir
 
     for node in list(graph):
-        if node.op_type != "Gemm" or node.inputs[1] is None or len(node.inputs) < 3:
+        if node.op_type != "Gemm" or len(node.inputs) < 3:
             continue
+        old, bias = node.inputs[1:]
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
         factors = {attributes.get(name, 1.0) for name in ("alpha", "beta")}
-        stored = node.inputs[1].const_value
-        if stored is None or attributes.get("transA") or factors != {1.0}:
+        stored = old.const_value if old is not None else None
+        if old is None or stored is None or attributes.get("transA") or factors != {1.0}:
             continue
         array = stored.numpy()
+        name = f"{node.name}.weight"
+        tensor = ir.tensor(array.T.copy() if attributes.get("transB") else array, name=name)
         weight = ir.Value(
-            name=f"{node.name}.weight",
-            const_value=ir.tensor(array.T.copy() if attributes.get("transB") else array),
+            name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
         )
         graph.register_initializer(weight)
         product = ir.node("MatMul", [node.inputs[0], weight], name=f"{node.name}/MatMul")
         product.outputs[0].name = f"{product.name}/output_0"
         graph.insert_before(node, product)
-        bias = node.inputs[2]
         node.op_type = "Add"
         node.attributes.clear()
         node.resize_inputs(2)
         node.replace_input_with(0, product.outputs[0])
         node.replace_input_with(1, bias)
+        if not old.uses():
+            del graph.initializers[str(old.name)]
