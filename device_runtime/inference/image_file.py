@@ -1,8 +1,8 @@
 """Image files into pixels as the engine takes them.
 
 The engine decodes JPEG and PNG itself, but a damaged JPEG ends its process or never ends, and it
-knows no WebP and no orientation, and drops transparency. So Pillow decodes here, with its plugins for three formats,
-and the engine gets a PNG without compression.
+knows no WebP and no orientation, and drops transparency. So Pillow decodes here, with its plugins
+for three formats, and the engine gets a PNG without compression.
 """
 
 import io
@@ -65,7 +65,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How to turn an image of each orientation (EXIF 2.32, 4.6.4 A)."""
+"""Turns of images that are not upright, by their orientation (EXIF 2.32, 4.6.4 A)."""
 
 
 def to_png(data: bytes) -> bytes:

@@ -155,7 +155,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VisionState(msgspec.Struct, frozen=True, kw_only=True):
-    """How the model sees.
+    """Images in the prompts of the model.
 
     Attributes:
         family: type of the model as ONNX Runtime GenAI names it.

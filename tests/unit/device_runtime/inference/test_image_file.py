@@ -17,7 +17,7 @@ from device_runtime.inference import image_file
 from device_runtime.inference.engine import ImageError, NoMemoryNowError
 from device_runtime.inference.image_file import AREA, to_png
 from tests.support.fakes import ROOT
-from tests.support.hostile_images import Hostile, encoded, hostile_images, jpeg, picture, png
+from tests.support.hostile_images import encoded, hostile_images, jpeg, picture, png
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -53,12 +53,12 @@ def pixels(data: bytes) -> Pixels:
         return np.asarray(image)
 
 
-def all_files() -> list[Hostile]:
-    return list(hostile_images())
+def array(image: Image.Image) -> Pixels:
+    return np.asarray(image)
 
 
 def test_hostile_files_are_decoded_or_refused_with_a_reason() -> None:
-    files = all_files()
+    files = list(hostile_images())
     assert len({file.name for file in files}) == len(files) >= 300
     wrong = []
     for file in files:
@@ -84,15 +84,15 @@ def test_memory_for_hostile_files_is_bounded() -> None:
 def test_pixels_are_those_of_the_file(mode: str) -> None:
     image = picture(mode)
     if mode != "CMYK":
-        assert np.array_equal(pixels(encoded(image, "PNG")), image.convert("RGB"))
+        assert np.array_equal(pixels(encoded(image, "PNG")), array(image.convert("RGB")))
     if mode not in "1P":
         data = encoded(image, "JPEG")
-        assert np.array_equal(pixels(data), Image.open(io.BytesIO(data)).convert("RGB"))
+        assert np.array_equal(pixels(data), array(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 def test_webp_without_loss_keeps_its_pixels() -> None:
     data = encoded(picture(), "WEBP", lossless=True)
-    assert np.array_equal(pixels(data), picture())
+    assert np.array_equal(pixels(data), array(picture()))
 
 
 def test_transparency_is_over_white() -> None:
@@ -117,7 +117,7 @@ def test_image_is_upright_as_pillow_turns_it(orientation: int) -> None:
     exif[0x0112] = orientation
     data = encoded(picture(), "PNG", exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    assert np.array_equal(pixels(data), expected)
+    assert np.array_equal(pixels(data), array(expected))
 
 
 @pytest.mark.parametrize(("form", "options"), [("PNG", {"compress_level": 1}), ("JPEG", {})])
@@ -136,7 +136,7 @@ def test_large_image_is_made_smaller(form: str, options: dict[str, Any]) -> None
 
 def test_image_of_the_largest_area_stays_as_it_is() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (2048, 2048, 3), np.uint8))
-    assert np.array_equal(pixels(encoded(image, "PNG", compress_level=0)), image)
+    assert np.array_equal(pixels(encoded(image, "PNG", compress_level=0)), array(image))
 
 
 @pytest.mark.parametrize(
