@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from device_runtime import memory
 from device_runtime.errors import RequestError
 from device_runtime.inference.engine import (
     GenerationRequest,
+    NoMemoryNowError,
     Prompt,
     PromptTooLongError,
     TokenIds,
@@ -63,7 +65,7 @@ class PromptEncoder:
                 token that the model does not know.
             ImageError: an image cannot be used.
             PromptTooLongError: the prompt leaves no room for an answer.
-            NoMemoryNowError: memory is too short to decode an image.
+            NoMemoryNowError: memory is too short for the images.
         """
         images: dict[str, Any] = {}
         if isinstance(prompt, TokenIds):
@@ -82,6 +84,12 @@ class PromptEncoder:
             self.vision.check(ids)
         self._check_known(ids, prompt)
         self._check_length(request, len(ids), with_images=bool(images))
+        # Such a prompt is prefilled at once, with logits of each token, in fp32.
+        if images and memory.available() < 4 * len(ids) * self.vocabulary and not request.counts:
+            raise NoMemoryNowError(
+                "the device has too little free memory for this prompt with images",
+                hint="Send fewer images, or stop other programs on the device.",
+            )
         return EncodedPrompt(tokens=np.asarray(ids, np.int32), images=images)
 
     def _render(self, request: GenerationRequest, turns: list[dict[str, Any]]) -> str:

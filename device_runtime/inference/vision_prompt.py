@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from device_runtime import memory
 from device_runtime.errors import EngineError, RequestError
-from device_runtime.inference.engine import ImageError, Message, images_of
+from device_runtime.inference.engine import ImageError, Message, NoMemoryNowError, images_of
 from device_runtime.inference.image_file import to_png
 from device_runtime.inference.vision_families import MARKED
 from device_runtime.tokenizer.tokenizer import Tokenizer
@@ -24,6 +25,8 @@ Tensors = dict[str, Any]
 Process = Callable[[str, list[bytes]], Tensors]
 """The engine's image processor: a prompt and PNG files in, token ids and pixels out."""
 
+IMAGE_BYTES = 64 << 20
+"""Memory that processing an image takes: 17 crops for Phi-3.5-vision, and their copies."""
 
 Render = Callable[[list[dict[str, Any]]], str]
 
@@ -60,16 +63,19 @@ class VisionPrompts:
             ImageError: an image cannot be used.
             RequestError: the template rejects the conversation, or leaves images out, or a text has
                 marks of images.
-            NoMemoryNowError: memory is too short to decode an image.
+            NoMemoryNowError: memory is too short for the images.
         """
         images = images_of(messages)
         pieces = self._rendered(messages, render, len(images)).split(self._marker)
-        if len(pieces) != len(images) + 1:
+        if len(pieces) <= len(images):
             raise RequestError(
-                f"the prompt has {len(images)} images and {len(pieces) - 1} marks of images; "
-                f"this model marks an image with {self._marker!r}",
-                hint="Leave that text out of messages, and images out of turns that cannot have "
-                "one.",
+                "the model's chat template leaves out an image",
+                hint="Send images in messages of users.",
+            )
+        if len(pieces) > len(images) + 1:
+            raise RequestError(
+                f"a text of the prompt has {self._marker!r}, which stands for an image",
+                hint="Leave it out.",
             )
         texts = [self._text_ids(pieces, number) for number in range(len(pieces))]
         for ids in texts:
@@ -133,6 +139,11 @@ class VisionPrompts:
     def _images(self, images: list[bytes]) -> tuple[list[list[int]], Tensors]:
         """Process images: the token ids of each, and the tensors of all."""
         count = len(images)
+        if memory.available() < count * IMAGE_BYTES:
+            raise NoMemoryNowError(
+                f"the device has too little free memory for {count} images",
+                hint="Send fewer images, or stop other programs on the device.",
+            )
         files = [_png(data, number, count) for number, data in enumerate(images, 1)]
         markers = [self._marker] * count
         if self._family is None:

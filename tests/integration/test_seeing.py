@@ -66,7 +66,7 @@ def engine(seeing_onnx: Path) -> GenAIEngine:
 
 def test_answers_depend_on_the_image_and_not_on_what_was_asked_before(engine: GenAIEngine) -> None:
     plain, _ = answers(engine, request())
-    by_colour = {}
+    by_colour: dict[str, list[str]] = {}
     for colour in ("red", "blue", "green", "red"):
         text, last = answers(engine, request(image(colour), "What?"))
         assert by_colour.setdefault(colour, text) == text

@@ -9,10 +9,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from device_runtime import memory
 from device_runtime.errors import EngineError, RequestError
-from device_runtime.inference.engine import Image, ImageError, Message
+from device_runtime.inference.engine import (
+    GenerationRequest,
+    Image,
+    ImageError,
+    Message,
+    NoMemoryNowError,
+)
+from device_runtime.inference.prompt_encoder import PromptEncoder
 from device_runtime.inference.vision_families import FAMILIES, MARKED, PHI
-from device_runtime.inference.vision_prompt import VisionPrompts
+from device_runtime.inference.vision_prompt import IMAGE_BYTES, VisionPrompts
+from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import Tokenizer
 from tests.support.hostile_images import encoded, picture, png
 
@@ -144,7 +153,7 @@ def test_marks_of_images_in_texts_are_refused(tokenizer: Tokenizer, family: str)
     def encode(*content: str | Image) -> None:
         prompts.encode([user(*content)], lambda turns: rendered(turns, known.marker))
 
-    with pytest.raises(RequestError, match="1 images and 2 marks"):
+    with pytest.raises(RequestError, match="which stands for an image"):
         encode(f"see {known.marker}", Image(png()))
     for token in known.tokens:
         if token != known.marker:
@@ -157,7 +166,7 @@ def test_marks_of_images_in_texts_are_refused(tokenizer: Tokenizer, family: str)
 
 def test_template_that_leaves_images_out_is_told(tokenizer: Tokenizer) -> None:
     prompts = VisionPrompts(PHI, tokenizer, processor(tokenizer, PHI))
-    with pytest.raises(RequestError, match="1 images and 0 marks of images"):
+    with pytest.raises(RequestError, match="leaves out an image"):
         prompts.encode([user(Image(png()))], lambda turns: "nothing")
 
 
@@ -187,6 +196,34 @@ def test_processor_that_loses_an_image_is_a_fault(tokenizer: Tokenizer) -> None:
     prompts = VisionPrompts(PHI, tokenizer, processor(tokenizer, PHI, (2,)))
     with pytest.raises(EngineError, match="lost one of 2 images"):
         prompts.encode([user(Image(png()), Image(png()))], plain)
+
+
+def test_images_wait_for_memory(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = VisionPrompts(PHI, tokenizer, processor(tokenizer, PHI))
+    monkeypatch.setattr(memory, "available", lambda: 2 * IMAGE_BYTES - 1)
+    prompts.encode([user(Image(png()))], plain)
+    with pytest.raises(NoMemoryNowError, match="for 2 images"):
+        prompts.encode([user(Image(png()), Image(png()))], plain)
+
+
+def test_prompt_with_images_waits_for_the_memory_of_its_logits(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision = VisionPrompts(PHI, tokenizer, processor(tokenizer, PHI, (1_000,)))
+    template = "{{ messages[0]['content'] }}"
+    encoder = PromptEncoder(
+        tokenizer=tokenizer,
+        templates=ChatTemplates({"default": template}, {}),
+        vision=vision,
+        vocabulary=1_000_000,
+        context_length=2_000,
+    )
+    monkeypatch.setattr(memory, "available", lambda: 1 << 30)
+    turn = user(Image(png()))
+    request = GenerationRequest(prompt=(turn,), max_tokens=1)
+    with pytest.raises(NoMemoryNowError, match="this prompt with images"):
+        encoder.encode(request, (turn,))
+    assert len(encoder.encode(request, "x" * 1_000).tokens) == 1_001
 
 
 def test_families_are_those_of_the_table() -> None:
