@@ -106,7 +106,14 @@ def test_length_and_memory_are_those_configured(
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(("--raw", ""), "prompt"), (("--seed", str(2**63), "Hi"), "seed"), (("a\udcff",), "UTF-8")],
+    [
+        (("--raw", ""), "prompt"),
+        (("--seed", str(2**63), "Hi"), "seed"),
+        (("a\udcff",), "UTF-8"),
+        (("--image", __file__, "Hi"), "text alone"),
+        (("--image", __file__, "--raw", "Hi"), "template"),
+        (("--image", "nothing.png", "Hi"), "No such file"),
+    ],
 )
 def test_what_the_service_refuses_is_refused(
     release: Release, arguments: tuple[str, ...], word: str

@@ -122,6 +122,19 @@ def test_variables_of_others_are_let_alone(sources: Sources) -> None:
         ('cors_origins = ["*"]', ("'*' is not an origin",)),
         ('cors_origins = ["https://a.example/x"]', ("is not an origin",)),
         ('cors_origins = ["https://A.example"]', ("use https://a.example",)),
+        ("image_hosts = 'a.example'", ("must be a list of strings",)),
+        ("image_hosts = ['https://a.example']", ("is not a host: use HOST or HOST:PORT",)),
+        ("image_hosts = ['a.example/x']", ("is not a host",)),
+        ("image_hosts = ['*.example']", ("is not a host",)),
+        ("image_hosts = ['a@b.example']", ("is not a host",)),
+        ("image_hosts = ['a.example:http']", ("is not a host",)),
+        ("image_hosts = ['a.example:']", ("is not a host",)),
+        ("image_hosts = ['::1']", ("is not a host",)),
+        ("image_hosts = ['']", ("is not a host",)),
+        ("image_hosts = ['A.example:80']", ("use a.example:80",)),
+        ("image_folders = ['pictures']", ("'pictures' must be an absolute path",)),
+        ("image_folders = ['file:///srv']", ("must be an absolute path",)),
+        ("max_body_kib = 65537", ("between 0 and 65536",)),
         ("tls_key = 1", ("must be a file path, not 1",)),
         ('tls_key = ""', ("tls_key: must not be empty",)),
         ('device_id = ""', ("device_id: must not be empty",)),
@@ -187,6 +200,17 @@ def test_usual_file_may_be_missing() -> None:
         "default",
         "/etc/edgepack/runtime.toml: parallel",
     )
+
+
+def test_images_need_hosts_folders_and_larger_bodies(sources: Sources) -> None:
+    hosts = ("camera.local", "192.168.1.20:8081", "[::1]:80", "a-b.example")
+    config = sources.resolve(image_hosts=hosts, image_folders=("/srv",)).config
+    assert config.image_hosts == hosts
+    assert config.image_folders == ("/srv",)
+    assert config.max_body_bytes(sees=False) == 1 << 20
+    assert config.max_body_bytes(sees=True) == 16 << 20
+    config = sources.config("max_body_kib = 2")
+    assert config.max_body_bytes(sees=True) == config.max_body_bytes(sees=False) == 2048
 
 
 def test_system_prompt_is_read_or_refused(tmp_path: Path) -> None:
