@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from device_runtime.bundle.release import Release
+from device_runtime.inference.engine import images_of
 from tests.support import axe
 from tests.support.browser import (
     COMPLETIONS,
@@ -93,10 +94,11 @@ def test_the_engine_gets_text_and_pictures(page: Page, echo: Echo) -> None:
     expect(answers(page).locator(".text")).to_have_text("What are these?")
     send(page, "Sure?")
     expect(answers(page).locator(".text").nth(1)).to_have_text("Sure?")
-    content, *others = (turn.content for turn in turns(echo.requests[-1]))
-    *images, text = content
-    assert [Image.open(io.BytesIO(image.data)).size for image in images] == [(300, 200), (50, 80)]
-    assert (text, *others) == ("What are these?", "What are these?", "Sure?")
+    first, *others = turns(echo.requests[-1])
+    sizes = [Image.open(io.BytesIO(data)).size for data in images_of([first])]
+    assert sizes == [(300, 200), (50, 80)]
+    assert first.content[-1] == "What are these?"
+    assert [turn.content for turn in others] == ["What are these?", "Sure?"]
 
 
 def test_a_model_answers_about_pictures(page: Page, seeing_release: Release) -> None:
@@ -132,8 +134,9 @@ def test_a_pasted_picture(page: Page) -> None:
 
 
 def test_a_text_copied_with_a_picture_of_it_is_pasted_as_text(page: Page) -> None:
-    hand_over(page, "paste", RED, texts=("words",))
-    hand_over(page, "paste", BLUE)
+    hand_over(page, "paste", RED, texts=("text/plain", "text/html"))
+    # A file, and its name.
+    hand_over(page, "paste", BLUE, texts=("text/plain",))
     expect(pending(page).get_by_role("img", name="blue.png")).to_be_visible()
     expect(pending(page).get_by_role("img")).to_have_count(1)
 

@@ -19,7 +19,7 @@ HAND_OVER = """([kind, files, texts]) => {
     data.items.add(new File([bytes], name, { type }));
   }
   const options = { bubbles: true, cancelable: true, clipboardData: data, dataTransfer: data };
-  for (const text of texts) data.items.add(text, "text/plain");
+  for (const type of texts) data.items.add("text", type);
   const Event = kind === "paste" ? ClipboardEvent : DragEvent;
   document.getElementById("log").dispatchEvent(new Event(kind, options));
 }"""
@@ -58,7 +58,7 @@ def open_seeing(page: Page, url: str) -> None:
 
 
 def hand_over(page: Page, kind: str, *files: File, texts: tuple[str, ...] = ()) -> None:
-    """Drops or pastes files on the conversation."""
+    """Drops or pastes files on the conversation; with them texts, given by their types."""
     content = [(name, form, base64.b64encode(data).decode()) for name, form, data in files]
     page.evaluate(HAND_OVER, [kind, content, texts])
 

@@ -60,8 +60,9 @@ export function acceptPictures(sent, added) {
   }
   document.addEventListener("paste", (event) => {
     const { files, types } = event.clipboardData;
-    // Office programs copy a picture of the text with the text.
-    if (!files.length || types.includes("text/plain")) return;
+    // Office programs copy a picture of the text with the text; with a file, some systems its name.
+    const text = types.includes("text/plain") && types.includes("text/html");
+    if (text || !files.length) return;
     event.preventDefault();
     add(files);
   });
