@@ -232,8 +232,9 @@ def _pictures(request: BuildRequest, source: ModelSource) -> Path | None:
             "--embedding-model chat is not supported for a model that sees",
             hint="Build the text model alone (--text-only), or use an embedding model of its own.",
         )
+    pictures = picture_quality.prepare(source, request.eval_images)
     sight.prepare(source, request.profile)
-    return picture_quality.prepare(source, request.eval_images)
+    return pictures
 
 
 def _embedding(request: BuildRequest, source: ModelSource) -> EmbeddingModel:

@@ -150,7 +150,7 @@ def refer(
         with console.progress("Running the reference model", count, "pictures") as advance:
             what = "Running the reference model on pictures"
             run_job(job, unfinished, what=what, error=EvaluationError, hint=HINT, advance=advance)
-        for path in unfinished.glob("answer*"):
+        for path in unfinished.glob("answer-*.npz"):
             (target / path.name).hardlink_to(path)
 
     answers = cache.stage("picture-reference", inputs, make)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import msgspec
@@ -57,7 +56,7 @@ class MeasurePictures(Job[PictureMeans], frozen=True, kw_only=True):
         """
         model, tokenizer = SeeingModel(self.model), Tokenizer(self.model)
         collected = Collected()
-        answers = []
+        answers, reference_answers = [], []
         prompts = np.load(self.prompts)
         for number, question in enumerate(seeing.questions(self.pictures)):
             reference = np.load(self.reference / f"answer-{number}.npz")
@@ -76,9 +75,10 @@ class MeasurePictures(Job[PictureMeans], frozen=True, kw_only=True):
             if (rows.argmax(-1) != tokens).any():
                 own = seeing.generate(model.start(tensors, ids, self.max_tokens), self.max_tokens)
             answers.append(tokenizer.decode(own).strip())
+            reference_answers.append(tokenizer.decode(tokens.tolist()).strip())
             work.advance(1)
         return PictureMeans(
             means=collected.means(),
             answers=tuple(answers),
-            reference_answers=tuple(json.loads((self.reference / "answers.json").read_text())),
+            reference_answers=tuple(reference_answers),
         )

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
     """Write what the reference model answers to prompts with pictures, and its probabilities.
 
-    Files: `answers.json`, its greedy answers as text; for prompt number n, `answer-n.npz` with
-    `tokens` int64 `[tokens]` of the answer, an end token included, `logprobs` float16
-    `[tokens, vocabulary]`, natural logarithms of its probabilities in these places, and `top1`
-    int64 `[tokens]`, its first choices in fp32. The unit of progress is a prompt.
+    The file for prompt number n is `answer-n.npz` with `tokens` int64 `[tokens]` of its greedy
+    answer, an end token included, `logprobs` float16 `[tokens, vocabulary]`, natural logarithms of
+    its probabilities in these places, and `top1` int64 `[tokens]`, its first choices in fp32. The
+    unit of progress is a prompt.
 
     Attributes:
         prompts: `prompts.npz` of a `MakePrompts` job.
@@ -46,7 +46,7 @@ class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
     max_tokens: int
 
     def run(self, work: Work) -> None:
-        """Write the files.
+        """Write the files. Started again on the same folder, it goes on with what is missing.
 
         Raises:
             ValueError: the model cannot be taken apart.
@@ -55,7 +55,6 @@ class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
         reference = Reference(self, work)
         prompts = list(read_prompts(self.prompts, both_ways=self.both_ways))
         answers = [self._answer(reference, n, prompt, work) for n, prompt in enumerate(prompts)]
-        texts = [reference.tokenizer.decode(a, skip_special_tokens=True).strip() for a in answers]
         # What follows has one layer in memory at a time.
         del reference
         model = LayerwiseModel(self.source, trust_remote_code=self.trust_remote_code)
@@ -71,7 +70,6 @@ class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
                         top1=logprobs.argmax(-1),
                     )
             work.advance(1)
-        (work.target / "answers.json").write_text(json.dumps(texts))
 
     def _answer(
         self, reference: Reference, number: int, prompt: PicturePrompt, work: Work

@@ -20,6 +20,11 @@ STAGES = {
     ],
     "embedding": ["packager.jobs.export_encoder"],
     "vision": ["packager.jobs.export_vision"],
+    "stored-vision": ["packager.jobs.store_vision"],
+    "seeing": ["packager.jobs.check_vision", "packager.vision.attach"],
+    "picture-prompts": ["packager.jobs.picture_prompts"],
+    "picture-reference": ["packager.jobs.refer_pictures"],
+    "measured-pictures": ["packager.jobs.measure_pictures"],
     "measured": ["packager.jobs.measure"],
     "speed": ["packager.jobs.measure"],
 }
