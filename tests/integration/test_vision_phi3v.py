@@ -82,11 +82,13 @@ def phi3v_model(phi3v_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return built(phi3v_hf, tmp_path_factory.mktemp("phi3v"), "phi3_v")
 
 
-@pytest.mark.parametrize("sizes", [[(400, 300)], [(120, 500)], [(640, 480), (100, 300)]])
+@pytest.mark.parametrize(
+    "sizes", [[(400, 300)], [(120, 500)], [(640, 480), (100, 300)], [(90, 90), (60, 80), (800, 90)]]
+)
 def test_phi3v_answers_as_torch_does(
     phi3v_hf: Path, phi3v_model: Path, sizes: list[tuple[int, int]]
 ) -> None:
-    """Two pictures make a prompt of almost 4,096 tokens, where the rotary factors change."""
+    """Two pictures make a prompt below 4,096 tokens, three one beyond: other rotary factors."""
     model = og.Model(str(phi3v_model))
     processor = model.create_multimodal_processor()
     pictures = [picture(*size) for size in sizes]
