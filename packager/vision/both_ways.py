@@ -41,9 +41,10 @@ _FIND = """
 """Finds out whether this is a prompt with pictures."""
 
 _COMPUTE = """
-    padded = Pad(number, pads)
+    part = Cast<to=7>(is_image)
+    padded = Pad(part, pads)
     before = Slice(padded, axis_0, last)
-    starts = Greater(number, before)
+    starts = Greater(part, before)
     start_number = Cast<to=7>(starts)
     picture = CumSum(start_number, zero)
     picture_column = Unsqueeze(picture, axis_1)

@@ -47,7 +47,7 @@ def export(source: Path, target: Path) -> ExportedVision:
         raise VisionError("its image processor has no whole numbers of tokens of a picture")
 
     class Vision(torch.nn.Module):
-        """What the modules of transformers do, without loops over pictures."""
+        """The work of the modules of transformers, without loops over pictures."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -10,6 +10,8 @@ from PIL import Image
 from packager.jobs import generation
 from tests.support import seeing, tiny_seeing
 
+pytestmark = pytest.mark.slow
+
 MARK = "<start_of_image>"
 WRITTEN = f"\n\n{MARK}{256 * '<image_soft_token>'}<end_of_image>\n\n"
 SIZES = [(150, 100), (40, 70)]

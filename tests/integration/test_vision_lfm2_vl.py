@@ -10,6 +10,8 @@ from PIL import Image
 from packager.jobs import generation
 from tests.support import seeing, tiny_seeing
 
+pytestmark = pytest.mark.slow
+
 SIDE = 16  # of a patch, pixels
 SIZES = [(128, 128), (64, 96)]
 

@@ -10,6 +10,8 @@ from PIL import Image
 from packager.jobs import generation
 from tests.support import seeing, tiny_seeing
 
+pytestmark = pytest.mark.slow
+
 SIDE = 28  # of a token, pixels
 SIZES = [(140, 84), (56, 112)]
 

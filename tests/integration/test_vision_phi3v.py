@@ -1,6 +1,5 @@
 """Phi-3-vision: what the engine answers about pictures is what torch does."""
 
-import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from packager.jobs import generation
-from packager.jobs.export_vision import ExportVision
-from packager.jobs.extract_text import ExtractText
-from packager.jobs.job import Work
-from packager.models.folder import hf_files
-from packager.models.text_model import unchanged
-from packager.recipes.recipes import RECIPES
-from packager.vision import attach, phi3v
-from tests.support import tiny_phi3v
-from tests.support.families import builds
+from packager.vision import phi3v
+from tests.support import seeing, tiny_phi3v
 from tests.support.families.builds import MARGIN
 from tests.support.tiny_phi3v import Reference
 
@@ -28,18 +20,6 @@ pytestmark = pytest.mark.slow
 
 TOKENS = 16
 QUESTIONS = ("What is it?", "How many discs?", "Read the text.", "Why?", "Go on.")
-
-
-def built(hf: Path, folder: Path, family: str) -> Path:
-    """What edgepack makes of a Hugging Face folder, in fp32 and in this process."""
-    parts = {name: folder / name for name in ("text", "fp32", "vision", "model")}
-    for name in ("text", "vision"):
-        parts[name].mkdir()
-    ExtractText(source=hf, copied=unchanged(hf_files(hf))).run(Work(parts["text"]))
-    builds.build(parts["text"], parts["fp32"], RECIPES["fp32"])
-    exported = ExportVision(source=hf, family=family).run(Work(parts["vision"]))
-    attach.attach(parts["fp32"], parts["vision"], exported, parts["model"])
-    return parts["model"]
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -53,12 +33,6 @@ def picture(width: int, height: int) -> Image.Image:
         draw.ellipse((x - size, y - size, x + size, y + size), fill=colour)
         draw.text((x, y), f"Hello {number}", fill="white")
     return picture
-
-
-def png(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
 
 
 def answer(model: og.Model, folder: Path, inputs: Any) -> tuple[list[int], np.ndarray]:
@@ -79,7 +53,7 @@ def phi3v_hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def phi3v_model(phi3v_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(phi3v_hf, tmp_path_factory.mktemp("phi3v"), "phi3_v")
+    return seeing.build(phi3v_hf, tmp_path_factory.mktemp("phi3v"))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +67,7 @@ def test_phi3v_answers_as_torch_does(
     processor = model.create_multimodal_processor()
     pictures = [picture(*size) for size in sizes]
     reference, features = Reference.load(phi3v_hf), None
-    images = og.Images.open_bytes(*[png(picture) for picture in pictures])
+    images = og.Images.open_bytes(*[seeing.png(picture) for picture in pictures])
     markers = "".join(f"<|image_{number}|>\n" for number, _ in enumerate(pictures, 1))
     for question in QUESTIONS:
         prompt = f"<|user|>\n{markers}{question}<|end|>\n<|assistant|>\n"
@@ -139,4 +113,4 @@ def test_phi3v_runs_no_code_of_the_model(phi3v_hf: Path, tmp_path: Path) -> None
     """What comes with a model raises an error when it runs, and it is not even needed."""
     assert len(list(phi3v_hf.glob("*.py"))) == 3
     copy = shutil.copytree(phi3v_hf, tmp_path / "hf", ignore=shutil.ignore_patterns("*.py"))
-    assert (built(copy, tmp_path, "phi3_v") / "genai_config.json").is_file()
+    assert (seeing.build(copy, tmp_path) / "genai_config.json").is_file()
