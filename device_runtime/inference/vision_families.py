@@ -32,6 +32,7 @@ MARKED = {
         tokens=("<start_of_image>", "<image_soft_token>", "<end_of_image>"),
         around="\n\n",
     ),
+    "lfm2_vl": Family(marker="<image>", tokens=("<|image_start|>", "<image>", "<|image_end|>")),
     "mistral3": Family(marker="[IMG]", tokens=("[IMG]", "[IMG_BREAK]", "[IMG_END]"), padded=True),
     **dict.fromkeys(
         ("fara", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl"),

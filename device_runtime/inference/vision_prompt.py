@@ -62,7 +62,7 @@ class VisionPrompts:
         Raises:
             ImageError: an image cannot be used.
             RequestError: the template rejects the conversation, or leaves images out, or a text has
-                marks of images.
+                marks of images, or the engine does not take the images together.
             NoMemoryNowError: memory is too short for the images.
         """
         images = images_of(messages)
@@ -148,7 +148,16 @@ class VisionPrompts:
         markers = [self._marker] * count
         if self._family is None:
             markers = [f"<|image_{number}|>" for number in range(1, count + 1)]
-        tensors = self._process(" ".join(markers), files)
+        try:
+            tensors = self._process(" ".join(markers), files)
+        except RuntimeError as error:
+            if count == 1 or memory.is_short(error):
+                raise
+            # That of LFM2-VL wants one that is the largest in both directions.
+            raise RequestError(
+                "the engine's image processor does not take these images together",
+                hint="Send one image, or images of the same size.",
+            ) from None
         ids = tensors["input_ids"].as_numpy()[0].tolist()
         if self._family is None:
             blocks = [[-number] * ids.count(-number) for number in range(1, count + 1)]

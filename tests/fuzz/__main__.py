@@ -26,11 +26,11 @@ def peak_mb() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("target", choices=("envelope", "manifest", "tar_reader", "update"))
+    parser.add_argument("target", choices=("envelope", "image", "manifest", "tar_reader", "update"))
     parser.add_argument("--seconds", type=int, default=600)
     options = parser.parse_args()
     # Instrumented while they are imported: nothing may import them before.
-    with atheris.instrument_imports(include=["device_runtime.bundle"]):
+    with atheris.instrument_imports(include=["device_runtime.bundle", "device_runtime.inference"]):
         target = importlib.import_module(f"tests.fuzz.{options.target}")
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{options.target}-"))
     corpus = folder / "corpus"

@@ -164,26 +164,49 @@ def test_model_that_takes_text_alone_says_so(tiny_onnx: Path) -> None:
         answers(engine, request(image("red"), "x"))
 
 
-@pytest.mark.parametrize("family", ["gemma3", "mistral3"])
-def test_answers_of_other_families_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "architecture", "names"),
+    [
+        ("gemma3", "Gemma3", {"pixel_values": "pixel_values"}),
+        (
+            "lfm2_vl",
+            "Lfm2Vl",
+            {
+                "pixel_values": "pixel_values",
+                "image_sizes": "spatial_shapes",
+                "image_attention_mask": "pixel_attention_mask",
+            },
+        ),
+        ("mistral3", "Mistral3", {"pixel_values": "pixel_values", "image_sizes": "image_sizes"}),
+    ],
+)
+def test_answers_of_other_families_are_those_of_transformers(
+    family: str, architecture: str, names: dict[str, str], tmp_path: Path
+) -> None:
     import torch
     import transformers
 
     hf = getattr(tiny_seeing, f"make_{family}")(tmp_path / "hf")
     folder = seeing.build(hf, tmp_path / "work")
-    name = f"{family.title()}ForConditionalGeneration"
-    reference = getattr(transformers, name).from_pretrained(hf, dtype=torch.float32)
+    loaded = getattr(transformers, f"{architecture}ForConditionalGeneration")
+    reference = loaded.from_pretrained(hf, dtype=torch.float32)
     engine = GenAIEngine(folder, context_length=2048, threads=2)
-    pictures = [Image(seeing.png(seeing.picture(3, *size))) for size in ((140, 84), (56, 112))]
+    sizes = ((140, 84), (56, 112))
+    if family == "lfm2_vl":
+        together = [Image(seeing.png(seeing.picture(3, *size))) for size in sizes]
+        with pytest.raises(RequestError, match="does not take these images together"):
+            answers(engine, request(*together, "?"))
+        sizes = ((128, 128), (64, 96))
+    pictures = [Image(seeing.png(seeing.picture(3, *size))) for size in sizes]
     for content in (pictures[:1], ["One", *pictures, "two"]):
         asked = request(*content, "?", logprobs=0, max_tokens=seeing.TOKENS)
-        encoded_prompt = engine._model.prompts.encode(asked, asked.prompt)
+        prompt = engine._model.prompts.encode(asked, asked.prompt)
         given = {
             name: torch.from_numpy(value if isinstance(value, np.ndarray) else value.as_numpy())
-            for name, value in encoded_prompt.images.items()
-            if name in ("pixel_values", "image_sizes")
+            for own, name in names.items()
+            for value in (prompt.images[own],)
         }
-        ids = encoded_prompt.tokens[None]
+        ids = prompt.tokens[None]
         if family == "gemma3":
             # The tokens of a picture see each other.
             is_image = torch.from_numpy(ids == reference.config.image_token_id)
