@@ -44,8 +44,8 @@ class MakePrompts(Job[None], frozen=True, kw_only=True):
         vision = _VisionGraph(self.model, model.vision)
         prompts: dict[str, Any] = {}
         for number, question in enumerate(seeing.questions(self.pictures)):
-            tensors = model.tensors(self.pictures, question)
-            ids = tensors["input_ids"].as_numpy()[0].astype(np.int64)
+            tokens, tensors = model.prompt(self.pictures, question)
+            ids = np.array(tokens, np.int64)
             places = ids < 0 if self.image_token is None else ids == self.image_token
             features = vision.features(tensors)
             if places.sum() != len(features):
@@ -75,7 +75,7 @@ class _VisionGraph:
             str(folder / section["filename"]), options, providers=["CPUExecutionProvider"]
         )
 
-    def features(self, tensors: Any) -> NDArray[np.float32]:
+    def features(self, tensors: dict[str, Any]) -> NDArray[np.float32]:
         """Compute the features of a picture, `[tokens, width]`, from its tensors."""
         names = [node.name for node in self._session.get_inputs()]
         feed = {name: tensors[name].as_numpy() for name in names}
