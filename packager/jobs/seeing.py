@@ -28,7 +28,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """A question about a picture.
 
     Attributes:
-        file: name of the picture's file, a PNG, in the folder.
+        file: name of the picture's file in the folder.
         picture: name of the picture, for people.
         text: the question.
     """

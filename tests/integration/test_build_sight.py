@@ -72,7 +72,7 @@ def test_model_that_sees_is_measured_on_pictures(
     [
         (
             lambda folder: (folder / "view-1.jpg").write_bytes(b"\xff\xd8 no"),
-            "view-1.jpg cannot be",
+            "view-1.jpg cannot be used",
         ),
         (lambda folder: [p.unlink() for p in folder.iterdir()], "has 0 pictures"),
         (lambda folder: Image.new("RGB", (4, 900)).save(folder / "a.png"), "50 times as long"),

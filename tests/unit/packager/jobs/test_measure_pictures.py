@@ -53,7 +53,7 @@ def measured(seeing_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Mea
     folder = tmp_path_factory.mktemp("pictures")
     index = []
     for number, picture in zip(range(COUNT), pictures.drawn(), strict=False):
-        (folder / f"{number}.png").write_bytes(picture.png)
+        (folder / f"{number}.png").write_bytes(picture.data)
         index.append(
             seeing.Question(file=f"{number}.png", picture=picture.name, text=picture.question)
         )

@@ -63,7 +63,7 @@ class Models:
         assert weights is not None
         self.measured.append(weights)
         kl, top1 = self._figures[weights]
-        result = PictureResult(png=Path("p.png"), answer=ANSWER, kl=kl, top1=top1)
+        result = PictureResult(file=Path("p.png"), answer=ANSWER, kl=kl, top1=top1)
         return PictureQuality(quality=quality(kl, top1), results=(result,))
 
 
