@@ -47,7 +47,7 @@ class SeeingModel:
     """A loaded model that sees.
 
     Attributes:
-        vision: the section `vision` of its genai_config.json.
+        vision_graph: name of the file with its vision graph.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class SeeingModel:
         self._model = generation.load(folder)
         self._processor = self._model.create_multimodal_processor()
         section = json.loads((folder / "genai_config.json").read_text())["model"]
-        self.vision: dict[str, Any] = section["vision"]
+        self.vision_graph: str = section["vision"]["filename"]
         self._prompts = VisionPrompts(section["type"], Tokenizer(folder), self._process)
 
     def prompt(self, pictures: Path, question: Question) -> tuple[list[int], Tensors]:
