@@ -39,13 +39,13 @@ class PictureResult:
     """Result of a model on one picture.
 
     Attributes:
-        png: file with the picture.
+        file: file with the picture.
         answer: the question, and both models' answers.
         kl: mean KL divergence over the tokens of the reference model's answer, nats.
         top1: share of these tokens that the model would choose.
     """
 
-    png: Path
+    file: Path
     answer: PictureAnswer
     kl: float
     top1: float
@@ -61,7 +61,7 @@ class PictureQuality:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureReference:
-    """What the reference model makes of pictures.
+    """Files of the reference model, for pictures.
 
     Attributes:
         pictures: folder of the pictures and `seeing.INDEX`.
@@ -94,12 +94,12 @@ def prepare(source: ModelSource, folder: Path | None) -> Path:
     def make(target: Path) -> None:
         index = []
         for number, picture in enumerate(asked):
-            file = f"{number}.png"
-            (target / file).write_bytes(picture.png)
+            file = f"{number}.image"
+            (target / file).write_bytes(picture.data)
             index.append(Question(file=file, picture=picture.name, text=picture.question))
         (target / seeing.INDEX).write_bytes(msgspec.json.encode(index))
 
-    listed = [[view.name, view.question, cache.bytes_digest(view.png)] for view in asked]
+    listed = [[view.name, view.question, cache.bytes_digest(view.data)] for view in asked]
     return cache.stage("pictures", keys.inputs(modules=[seeing.__name__], pictures=listed), make)
 
 
@@ -191,7 +191,7 @@ def _results(
 ) -> list[PictureResult]:
     return [
         PictureResult(
-            png=folder / question.file,
+            file=folder / question.file,
             answer=PictureAnswer(
                 picture=question.picture,
                 prompt=question.text,

@@ -1,16 +1,17 @@
 """The pictures that models that see are measured on, each with a question.
 
 Without a folder of the user's, they are those of `drawings`. Pictures of a folder are untrusted:
-their size is bounded before they are decoded.
+they are decoded, and refused, as on a device.
 """
 
 import io
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from device_runtime.errors import DeviceError
+from device_runtime.inference import image_file
 from packager.errors import EvaluationError
 from packager.evaluation.drawings import DRAWN
 
@@ -24,16 +25,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 FEWEST = 2
 """Pictures that a folder must have: of a single one there is no confidence interval."""
 MOST = 64
-MAX_BYTES = 20_000_000
-MAX_PIXELS = 25_000_000
-MAX_RATIO = 50
-"""Largest ratio of a picture's sides."""
-SIDE = 2048
-"""Longest side that stays, pixels: as much as a device gives to the engine."""
 MAX_QUESTION = 2000
 """Largest size of a file with a question, bytes."""
-
-_FORMATS = ("JPEG", "PNG", "WEBP")
+HINT = "Give JPEG, PNG or WebP files that a device would take, or remove it from the folder."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +37,18 @@ class AskedPicture:
     Attributes:
         name: name of the picture.
         question: the question.
-        png: the picture, as a PNG file in RGB.
+        data: the picture's file.
     """
 
     name: str
     question: str
-    png: bytes
+    data: bytes
 
 
 def drawn() -> Iterator[AskedPicture]:
     """Draw the pictures; the same ones each time."""
     for name, question, draw in DRAWN:
-        yield AskedPicture(name=name, question=question, png=_png(draw()))
+        yield AskedPicture(name=name, question=question, data=_png(draw()))
 
 
 def read(folder: Path) -> Iterator[AskedPicture]:
@@ -63,8 +57,8 @@ def read(folder: Path) -> Iterator[AskedPicture]:
     The question about `NAME.jpg` is in `NAME.txt`, if there is such a file.
 
     Raises:
-        EvaluationError: there are too few pictures or too many, one of them cannot be decoded or is
-            too large, or a question is invalid.
+        EvaluationError: there are too few pictures or too many, a device would not take one of
+            them, or a question is invalid.
     """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not FEWEST <= len(paths) <= MOST:
@@ -74,17 +68,17 @@ def read(folder: Path) -> Iterator[AskedPicture]:
             hint="Give pictures like those that the device will see, a dozen or so.",
         )
     for path in paths:
-        yield AskedPicture(name=path.name, question=_question(path), png=_png(_decoded(path)))
+        yield AskedPicture(name=path.name, question=_question(path), data=_checked(path))
 
 
-def thumbnail(png: bytes, side: int) -> bytes:
-    """Make a small JPEG of a picture, at most `side` pixels wide and high."""
+def thumbnail(data: bytes, side: int) -> bytes:
+    """Make a small JPEG of a picture's file, at most `side` pixels wide and high."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
+    with Image.open(io.BytesIO(image_file.to_png(data))) as picture:
         picture.thumbnail((side, side))
         buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, "JPEG", quality=80)
+        picture.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 
@@ -94,45 +88,21 @@ def _png(picture: "Picture") -> bytes:
     return buffer.getvalue()
 
 
-def _decoded(path: Path) -> "Picture":
-    """Decode a picture, upright and in RGB.
+def _checked(path: Path) -> bytes:
+    """Read a file whose picture the device can decode.
 
     Raises:
-        EvaluationError: it cannot be decoded, or is too large.
+        EvaluationError: it cannot.
     """
-    from PIL import Image, ImageOps
-
-    if path.stat().st_size > MAX_BYTES:
-        raise _too_large(path, f"larger than {MAX_BYTES // 1_000_000} MB")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of sizes that are checked below.
-            warnings.simplefilter("ignore")
-            picture = Image.open(path, formats=_FORMATS)
-        with picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise _too_large(path, f"larger than {MAX_PIXELS // 1_000_000} megapixels")
-            if max(width, height) > MAX_RATIO * min(width, height):
-                raise _too_large(path, f"more than {MAX_RATIO} times as long as wide")
-            picture.load()
-            upright: Picture = ImageOps.exif_transpose(picture)
-            # What is transparent becomes white, as on a page.
-            canvas = Image.new("RGBA", upright.size, "white")
-            canvas.alpha_composite(upright.convert("RGBA"))
-            canvas.thumbnail((SIDE, SIDE))
-            return canvas.convert("RGB")
-    except EvaluationError:
-        raise
-    except Exception as error:  # decoders raise many kinds, struct.error and SyntaxError too
-        raise EvaluationError(
-            f"{path} cannot be decoded: {error}",
-            hint="Give JPEG, PNG or WebP files, or remove it from the folder.",
-        ) from None
-
-
-def _too_large(path: Path, problem: str) -> EvaluationError:
-    return EvaluationError(f"{path} is {problem}", hint="Scale it down or cut it.")
+        with path.open("rb") as file:
+            data = file.read(image_file.MAX_BYTES + 1)
+        image_file.to_png(data)
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read: {error.strerror}", hint=HINT) from None
+    except DeviceError as error:
+        raise EvaluationError(f"{path} cannot be used: {error}", hint=HINT) from None
+    return data
 
 
 def _question(picture: Path) -> str:

@@ -17,9 +17,8 @@ import msgspec
 import numpy as np
 
 from device_runtime.memory import kv_cache_length
-from device_runtime.processor import cores
 from device_runtime.tokenizer.tokenizer import Tokenizer
-from packager.jobs import generation
+from packager.jobs import generation, session
 from packager.jobs.divergence import Collected, WindowMeans, compare
 from packager.jobs.job import Job, JobRefusedError, Work
 from packager.jobs.logits import check as check_logits
@@ -164,17 +163,15 @@ class DecoderGraph:
     """A decoder graph in ONNX Runtime on the CPU: the kernels and precision used for serving."""
 
     def __init__(self, folder: Path) -> None:
-        import onnxruntime as ort
-
-        decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = cores()
-        self._session: Any = ort.InferenceSession(
-            str(folder / decoder["filename"]), options, providers=["CPUExecutionProvider"]
-        )
+        model = json.loads((folder / "genai_config.json").read_text())["model"]
+        decoder = model["decoder"]
+        self._session = session.load(folder / decoder["filename"])
+        # A model that sees has its embedding in a graph of its own.
+        embedding = model.get("embedding")
+        self._embedding = session.load(folder / embedding["filename"]) if embedding else None
         names = decoder.get("inputs", {})
         self._ids = names.get("input_ids", "input_ids")
+        self._embeds = names.get("inputs_embeds", "inputs_embeds")
         self._mask = names.get("attention_mask", "attention_mask")
         self._positions = names.get("position_ids", "position_ids")
         self._head_size: int = decoder["head_size"]
@@ -192,6 +189,8 @@ class DecoderGraph:
         dtype = np.dtype(TYPES[node.type])
         if node.name == self._ids:
             return ids.astype(dtype)
+        if node.name == self._embeds:
+            return self._embedded(ids)
         if node.name == self._mask:
             return np.ones(ids.shape, dtype)
         if node.name == self._positions:
@@ -200,6 +199,19 @@ class DecoderGraph:
             return np.broadcast_to(positions, (*node.shape[:-2], *ids.shape)).copy()
         # The others are the KV cache and the states of layers without one, which start empty.
         return np.zeros([self._size(size) for size in node.shape], dtype)
+
+    def _embedded(self, ids: NDArray[np.int64]) -> NDArray[Any]:
+        """Compute the embeddings of a text without images, `[1, tokens, width]`."""
+        assert self._embedding is not None
+        (output,) = self._embedding.get_outputs()
+        none = np.zeros((0, output.shape[-1]), TYPES[output.type])
+        feed = {
+            node.name: ids if node.type == "tensor(int64)" else none
+            for node in self._embedding.get_inputs()
+        }
+        (embeds,) = self._embedding.run(None, feed)
+        result: NDArray[Any] = embeds
+        return result
 
     def _size(self, size: int | str) -> int:
         """Return a dimension of the KV cache; dynamic dimensions have names."""

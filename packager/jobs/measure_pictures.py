@@ -61,9 +61,9 @@ class MeasurePictures(Job[PictureMeans], frozen=True, kw_only=True):
         for number, question in enumerate(seeing.questions(self.pictures)):
             reference = np.load(self.reference / f"answer-{number}.npz")
             tokens, expected = reference["tokens"], reference["logprobs"]
-            ids = prompts[f"ids.{number}"]
-            tensors = model.tensors(self.pictures, question)
-            rows = seeing.forced(model.start(tensors, ids, self.max_tokens), tokens.tolist())
+            ids = prompts[f"ids.{number}"].tolist()
+            _, tensors = model.prompt(self.pictures, question)
+            rows = seeing.forced(model.start(ids, tensors, self.max_tokens), tokens.tolist())
             if rows.shape != expected.shape:
                 raise JobRefusedError(
                     f"the model has a vocabulary of {rows.shape[1]} tokens, the reference model "
@@ -73,7 +73,7 @@ class MeasurePictures(Job[PictureMeans], frozen=True, kw_only=True):
             collected.add(compare(rows, expected, reference["top1"], tokens))
             own = tokens.tolist()
             if (rows.argmax(-1) != tokens).any():
-                own = seeing.generate(model.start(tensors, ids, self.max_tokens), self.max_tokens)
+                own = seeing.generate(model.start(ids, tensors, self.max_tokens), self.max_tokens)
             answers.append(tokenizer.decode(own).strip())
             reference_answers.append(tokenizer.decode(tokens.tolist()).strip())
             work.advance(1)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from device_runtime.processor import cores
-from packager.jobs import seeing
+from packager.jobs import seeing, session
 from packager.jobs.job import Job, JobRefusedError, Work
 from packager.jobs.seeing import SeeingModel
 
@@ -41,13 +40,13 @@ class MakePrompts(Job[None], frozen=True, kw_only=True):
             JobRefusedError: a prompt has another number of places than features.
         """
         model = SeeingModel(self.model)
-        vision = _VisionGraph(self.model, model.vision)
+        graph = session.load(self.model / model.vision_graph)
         prompts: dict[str, Any] = {}
         for number, question in enumerate(seeing.questions(self.pictures)):
-            tensors = model.tensors(self.pictures, question)
-            ids = tensors["input_ids"].as_numpy()[0].astype(np.int64)
+            tokens, tensors = model.prompt(self.pictures, question)
+            ids = np.array(tokens, np.int64)
             places = ids < 0 if self.image_token is None else ids == self.image_token
-            features = vision.features(tensors)
+            features = _features(graph, tensors)
             if places.sum() != len(features):
                 raise JobRefusedError(
                     f"the prompt with the picture {question.picture} has {places.sum()} tokens "
@@ -62,23 +61,9 @@ class MakePrompts(Job[None], frozen=True, kw_only=True):
         np.savez(work.target / "prompts.npz", **prompts)
 
 
-class _VisionGraph:
-    """The vision graph of a folder in ONNX Runtime."""
-
-    def __init__(self, folder: Path, section: dict[str, Any]) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = cores()
-        self._session: Any = ort.InferenceSession(
-            str(folder / section["filename"]), options, providers=["CPUExecutionProvider"]
-        )
-
-    def features(self, tensors: Any) -> NDArray[np.float32]:
-        """Compute the features of a picture, `[tokens, width]`, from its tensors."""
-        names = [node.name for node in self._session.get_inputs()]
-        feed = {name: tensors[name].as_numpy() for name in names}
-        (features,) = self._session.run(None, feed)
-        rows: NDArray[np.float32] = features.reshape(-1, features.shape[-1])
-        return rows.astype(np.float32)
+def _features(graph: Any, tensors: dict[str, Any]) -> NDArray[np.float32]:
+    """Compute the features of a picture, `[tokens, width]`, from its tensors."""
+    feed = {node.name: tensors[node.name].as_numpy() for node in graph.get_inputs()}
+    (features,) = graph.run(None, feed)
+    rows: NDArray[np.float32] = features.reshape(-1, features.shape[-1])
+    return rows.astype(np.float32)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from device_runtime.inference.engine import Image, Message
+from device_runtime.inference.vision_prompt import Tensors, VisionPrompts
 from device_runtime.tokenizer.files import chat_templates
 from device_runtime.tokenizer.templates import ChatTemplates
+from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager.jobs import generation
-from packager.vision.markers import MARKERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +28,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """A question about a picture.
 
     Attributes:
-        file: name of the picture's file, a PNG, in the folder.
+        file: name of the picture's file in the folder.
         picture: name of the picture, for people.
         text: the question.
     """
@@ -45,7 +47,7 @@ class SeeingModel:
     """A loaded model that sees.
 
     Attributes:
-        vision: the section `vision` of its genai_config.json.
+        vision_graph: name of the file with its vision graph.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,37 +55,47 @@ class SeeingModel:
         self._model = generation.load(folder)
         self._processor = self._model.create_multimodal_processor()
         section = json.loads((folder / "genai_config.json").read_text())["model"]
-        self._marker = MARKERS[section["type"]]
-        self.vision: dict[str, Any] = section["vision"]
+        self.vision_graph: str = section["vision"]["filename"]
+        self._prompts = VisionPrompts(section["type"], Tokenizer(folder), self._process)
 
-    def tensors(self, pictures: Path, question: Question) -> Any:
-        """Make the tensors of a prompt: token ids, pixels and what belongs to them."""
-        import onnxruntime_genai as og
-
-        text = self._marker + question.text
+    def prompt(self, pictures: Path, question: Question) -> tuple[list[int], Tensors]:
+        """Make a prompt as the device does: its token ids, and the tensors of the picture."""
+        picture = Image((pictures / question.file).read_bytes())
+        turn = Message(role="user", content=(picture, question.text))
         if chat_templates(self._folder):
-            turn = [{"role": "user", "content": text}]
-            text = ChatTemplates.of(self._folder).render(turn)
-        images = og.Images.open_bytes((pictures / question.file).read_bytes())
-        return self._processor(text, images=images)
+            return self._prompts.encode([turn], ChatTemplates.of(self._folder).render)
+        return self._prompts.encode([turn], _text)
 
-    def start(self, tensors: Any, ids: NDArray[np.int64], answer: int) -> Any:
+    def start(self, ids: Sequence[int], tensors: Tensors, answer: int) -> Any:
         """Create a greedy generator that has read a prompt.
 
         Args:
-            tensors: tensors of the prompt.
-            ids: token ids to put in the place of theirs, `[tokens]`.
+            ids: token ids of the prompt.
+            tensors: tensors of its picture.
             answer: maximum length of the answer, tokens.
         """
         import onnxruntime_genai as og
 
         inputs = og.NamedTensors()
-        for name in tensors.keys():  # noqa: SIM118  (not a mapping)
-            inputs[name] = tensors[name]
-        inputs["input_ids"] = og.Tensor(ids.astype(np.int32)[None])
+        for name, tensor in tensors.items():
+            inputs[name] = tensor
+        inputs["input_ids"] = og.Tensor(np.array([ids], np.int32))
         runner = generation.generator(self._model, self._folder, len(ids) + answer)
         runner.set_inputs(inputs)
         return runner
+
+    def _process(self, prompt: str, files: list[bytes]) -> Tensors:
+        import onnxruntime_genai as og
+
+        named = self._processor(prompt, images=og.Images.open_bytes(*files))
+        return {name: named[name] for name in named.keys()}  # noqa: SIM118  (not a mapping)
+
+
+def _text(turns: list[dict[str, Any]]) -> str:
+    """Render the turn of a model without a chat template."""
+    (turn,) = turns
+    content = turn["content"]
+    return content if isinstance(content, str) else ""
 
 
 def forced(runner: Any, tokens: Sequence[int]) -> NDArray[np.float32]:

@@ -56,7 +56,7 @@ class _Measured:
     limits: tuple[str, ...]
     """Limits of the profile that are exceeded."""
     losses: tuple[str, ...] = ()
-    """What is lost against fp32 beyond what may be."""
+    """Losses against fp32 beyond those that are allowed."""
 
     @property
     def exceeded(self) -> tuple[str, ...]:

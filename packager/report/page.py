@@ -117,7 +117,7 @@ def render(data: ReportData) -> str:
 
 def _thumbnail(result: PictureResult) -> str:
     """Return a small copy of a picture as a URL."""
-    small = pictures.thumbnail(result.png.read_bytes(), THUMBNAIL)
+    small = pictures.thumbnail(result.file.read_bytes(), THUMBNAIL)
     return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}"
 
 

@@ -9,23 +9,24 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from device_runtime.inference import image_file
 from packager.errors import EvaluationError
 from packager.evaluation import pictures
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
 
-def opened(png: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(png), formats=("PNG",))
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
 
 
 def test_drawn_pictures_are_the_same_each_time_and_differ_in_size_and_content() -> None:
     drawn = list(pictures.drawn())
     assert drawn == list(pictures.drawn())
     assert len(drawn) == 12
-    for field in ("name", "question", "png"):
+    for field in ("name", "question", "data"):
         assert len({getattr(picture, field) for picture in drawn}) == 12
-    images = [opened(picture.png) for picture in drawn]
+    images = [opened(picture.data) for picture in drawn]
     assert {image.mode for image in images} == {"RGB"}
     ratios = {image.width / image.height for image in images}
     assert min(ratios) < 0.3
@@ -41,31 +42,20 @@ def folder_of(folder: Path, **images: Image.Image) -> Path:
     return folder
 
 
-def test_pictures_of_a_folder_are_upright_in_rgb_with_their_questions(tmp_path: Path) -> None:
-    wide = Image.new("RGB", (60, 20), RED)
-    wide.paste(BLUE, (0, 0, 10, 20))
+def test_pictures_of_a_folder_come_with_their_questions(tmp_path: Path) -> None:
     folder = folder_of(
-        tmp_path / "p",
-        a_png=Image.new("RGBA", (8, 6), (0, 0, 0, 0)),
-        b_webp=Image.new("RGB", (9, 9), BLUE),
-        d_png=Image.new("RGB", (4100, 100), RED),
+        tmp_path / "p", a_png=Image.new("RGB", (8, 6), RED), b_webp=Image.new("RGB", (9, 9), BLUE)
     )
-    turned = Image.Exif()
-    turned[0x0112] = 6  # its left is above
-    wide.save(folder / "c.JPG", "JPEG", exif=turned, quality=95)
+    Image.new("L", (30, 20)).save(folder / "c.JPG", "JPEG")
     (folder / "b.txt").write_text(" Which colour?\n")
     (folder / "notes.md").write_text("not a picture")
     read = list(pictures.read(folder))
-    assert [picture.name for picture in read] == ["a.png", "b.webp", "c.JPG", "d.png"]
+    assert [picture.name for picture in read] == ["a.png", "b.webp", "c.JPG"]
     usual = pictures.QUESTION
-    assert [picture.question for picture in read] == [usual, "Which colour?", usual, usual]
-    clear, _, upright, large = (opened(picture.png) for picture in read)
-    assert clear.getpixel((0, 0)) == (255, 255, 255)
-    assert upright.size == (20, 60)
-    first = upright.getpixel((10, 2))
-    assert isinstance(first, tuple)
-    assert first[2] > 150 > first[0]
-    assert large.width == pictures.SIDE
+    assert [picture.question for picture in read] == [usual, "Which colour?", usual]
+    assert [picture.data for picture in read] == [
+        (folder / picture.name).read_bytes() for picture in read
+    ]
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -92,27 +82,29 @@ def jpeg() -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"not a picture", "cannot be decoded"),
-        (b"", "cannot be decoded"),
-        (png_of_size(64, 64), "cannot be decoded"),
-        (jpeg()[:600], "cannot be decoded"),
-        (png_of_size(6000, 6000), "larger than 25 megapixels"),
-        (png_of_size(10_000, 10_000), "larger than 25 megapixels"),
-        (png_of_size(100_000, 100_000), "cannot be decoded: Image size"),
+        (b"not a picture", ""),
+        (b"", ""),
+        (png_of_size(64, 64), "damaged"),
+        (jpeg()[:600], "damaged"),
+        (png_of_size(10_000, 10_000), "10000 x 10000 pixels"),
         (png_of_size(5100, 100), "more than 50 times as long"),
-        (png_of_size(1, 20_000), "more than 50 times as long"),
-        (b"GIF89a" + bytes(40), "cannot be decoded"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot be decoded"),
-        (b"\xff" * (pictures.MAX_BYTES + 1), "larger than 20 MB"),
+        (b"GIF89a" + bytes(40), ""),
+        (b"\xff" * (image_file.MAX_BYTES + 1), "bytes; at most"),
     ],
 )
 def test_bad_picture_is_named(tmp_path: Path, data: bytes, words: str) -> None:
     folder = folder_of(tmp_path / "p", a_png=Image.new("RGB", (8, 8)))
     (folder / "b.png").write_bytes(data)
-    with pytest.raises(EvaluationError, match=words) as refused:
+    with pytest.raises(EvaluationError, match=rf"b\.png cannot be used: .*{words}") as refused:
         list(pictures.read(folder))
-    assert "b.png" in str(refused.value)
-    assert refused.value.hint
+    assert "remove it from the folder" in refused.value.hint
+
+
+def test_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "p", a_png=Image.new("RGB", (8, 8)))
+    (folder / "b.png").mkdir()
+    with pytest.raises(EvaluationError, match=r"b\.png cannot be read: Is a directory"):
+        list(pictures.read(folder))
 
 
 @pytest.mark.parametrize("count", [0, 1, pictures.MOST + 1])
@@ -139,8 +131,11 @@ def test_question_is_a_short_text(tmp_path: Path, write: Callable[[Path], object
         list(pictures.read(folder))
 
 
-def test_thumbnail_is_small() -> None:
-    picture = next(pictures.drawn())
-    small = Image.open(io.BytesIO(pictures.thumbnail(picture.png, 100)))
-    assert max(small.size) == 100
-    assert small.format == "JPEG"
+def test_thumbnail_is_small_and_upright() -> None:
+    wide = Image.new("RGB", (600, 200), RED)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # its left is above
+    buffer = io.BytesIO()
+    wide.save(buffer, "JPEG", exif=turned)
+    small = opened(pictures.thumbnail(buffer.getvalue(), 90))
+    assert (small.size, small.format) == ((30, 90), "JPEG")

@@ -11,6 +11,7 @@ import pytest
 from packager.evaluation import pictures
 from packager.jobs import seeing
 from packager.jobs.job import JobRefusedError, Work
+from packager.jobs.measure import DecoderGraph
 from packager.jobs.measure_pictures import MeasurePictures, PictureMeans
 from packager.jobs.picture_prompts import MakePrompts
 from packager.jobs.refer_pictures import PicturePrompt, ReferPictures, read_prompts
@@ -53,7 +54,7 @@ def measured(seeing_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Mea
     folder = tmp_path_factory.mktemp("pictures")
     index = []
     for number, picture in zip(range(COUNT), pictures.drawn(), strict=False):
-        (folder / f"{number}.png").write_bytes(picture.png)
+        (folder / f"{number}.png").write_bytes(picture.data)
         index.append(
             seeing.Question(file=f"{number}.png", picture=picture.name, text=picture.question)
         )
@@ -116,6 +117,12 @@ def test_started_again_the_reference_goes_on(measured: Measured, tmp_path: Path)
     assert tokens[done][0] == tokens[done][1]
     assert tokens[begun][0] == [1, 2]
     assert tokens[missing][0] == tokens[missing][1]
+
+
+def test_text_is_measured_as_before_it_was_joined(seeing_onnx: Path) -> None:
+    window = np.arange(5, 40)
+    joined, text = (DecoderGraph(seeing_onnx.parent / name) for name in ("onnx", "text"))
+    assert np.array_equal(joined.logits(window), text.logits(window))
 
 
 def test_vision_graph_with_other_features_than_tokens_is_refused(

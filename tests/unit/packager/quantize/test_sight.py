@@ -63,7 +63,7 @@ class Models:
         assert weights is not None
         self.measured.append(weights)
         kl, top1 = self._figures[weights]
-        result = PictureResult(png=Path("p.png"), answer=ANSWER, kl=kl, top1=top1)
+        result = PictureResult(file=Path("p.png"), answer=ANSWER, kl=kl, top1=top1)
         return PictureQuality(quality=quality(kl, top1), results=(result,))
 
 
@@ -163,7 +163,7 @@ def test_quality_loss_may_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_model_that_cannot_be_measured_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     given, models = choose(monkeypatch, {}, kind="onnx")
-    assert given.facts.weights is given.facts.quality is None
+    assert (given.facts.weights, given.facts.quality) == (None, None)
     for_gpu, more = choose(monkeypatch, {}, measured=False)
     assert for_gpu.facts.weights == "fp32"
     assert not models.measured + more.measured

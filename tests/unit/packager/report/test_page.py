@@ -18,7 +18,10 @@ from device_runtime.bundle.quantization import (
     TriedRecipe,
 )
 from device_runtime.bundle.reader import open_bundle
+from device_runtime.bundle.vision import PictureAnswer, TriedVision, Vision
 from packager import profile
+from packager.evaluation import pictures
+from packager.evaluation.picture_quality import PictureResult
 from packager.report import build_report, page, tables
 from packager.report.page import ReportData
 from packager.request import BuildRequest
@@ -48,6 +51,8 @@ def rendered(
     text: str = "",
     types: tuple[SourceType, ...] = (),
     tokenizer: TokenizerComparison | None = None,
+    vision: Vision | None = None,
+    pictures: tuple[PictureResult, ...] = (),
     **tried: Any,
 ) -> str:
     fields = {"model_bytes": 98_800_000, "memory_bytes": 1, "quality": quality, "exceeded": ()}
@@ -63,7 +68,7 @@ def rendered(
     )
     html = page.render(
         ReportData(
-            manifest=msgspec.structs.replace(manifest, quantization=facts),
+            manifest=msgspec.structs.replace(manifest, quantization=facts, vision=vision),
             digest="0" * 64,
             bundle="tiny.epk",
             bundle_bytes=1,
@@ -73,6 +78,7 @@ def rendered(
             layer_errors=[],
             command="edgepack build",
             host="a machine",
+            pictures=pictures,
         )
     )
     return re.sub(r"\s+", " ", html)
@@ -93,6 +99,31 @@ def test_worst_tokens_and_tasks_are_beside_the_mean() -> None:
         "<td>–</td> <td>rome</td>",
     ):
         assert words in html
+
+
+def test_pictures_are_shown_with_both_answers(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(next(pictures.drawn()).data)
+    answer = PictureAnswer(picture="a.png", prompt="<Red>?", reference="Yes.", quantized="<No>.")
+    result = PictureResult(file=tmp_path / "a.png", answer=answer, kl=0.0314, top1=0.875)
+    quality = msgspec.structs.replace(QUALITY, kl=0.02, tokens=288, tasks=None)
+    tried = (
+        TriedVision(weights="int8", vision_bytes=1, quality=QUALITY, exceeded=("KL 0.112 > 0.1",)),
+        TriedVision(weights="fp16", vision_bytes=1_600_000, quality=quality, exceeded=()),
+    )
+    vision = Vision(family="phi3v", image_tokens=9, weights="fp16", quality=quality, tried=tried)
+    html = rendered(QUALITY, vision=vision, pictures=(result,))
+    for words in (
+        "take up to 9 tokens each. Measured on the 288 tokens",
+        '<td>int8<br> <span class="bad">KL 0.112 &gt; 0.1</span> </td>',
+        '<tr class="chosen"> <td>fp16<br>',
+        '<td class="number">1.6</td>',
+        '<img src="data:image/jpeg;base64,/9j/',
+        "<h3>&lt;Red&gt;?</h3>",
+        "a.png &middot; KL 0.031 &middot; top-1 87.5 %",
+        "<small>int4-gptq, vision fp16</small>&lt;No&gt;.",
+    ):
+        assert words in html, words
+    assert "Pictures, before and after" not in rendered(QUALITY)
 
 
 def test_own_text_is_named() -> None:
