@@ -13,11 +13,10 @@ MARKERS = {
     "lfm2_vl": "<image>",
     "mistral3": "[IMG]",
     "phi3v": "<|image_1|>\n",
-    "phi4mm": "<|image_1|>\n",
     "qwen2_5_vl": _QWEN,
     "qwen3_5": _QWEN,
     "qwen3_5_moe": _QWEN,
     "qwen3_vl": _QWEN,
 }
-"""Text in the place of the first image of a prompt, by type. Without `gemma4`, `gemma4_unified` and
-`videochat_flash_qwen`, which were not tried."""
+"""Text in the place of the first image of a prompt, by type. Without `gemma4`, `gemma4_unified`,
+`phi4mm` and `videochat_flash_qwen`, which were not tried."""
