@@ -36,7 +36,7 @@ def load(source: Path, model_type: str, projector: Any) -> tuple[Any, Any, Any]:
         The configuration of the whole model, the tower and the projector.
 
     Raises:
-        VisionError: it is another tower, or weights are missing or have other shapes.
+        VisionError: it is another tower, or weights are missing, quantized or have other shapes.
     """
     import torch
     from safetensors import safe_open
@@ -48,7 +48,9 @@ def load(source: Path, model_type: str, projector: Any) -> tuple[Any, Any, Any]:
         raise VisionError(f"its vision tower is {tower.model_type}, not {model_type}")
     attention.register()
     parts = {
-        "vision_tower": AutoModel.from_config(tower, attn_implementation=attention.NAME),
+        "vision_tower": AutoModel.from_config(
+            tower, dtype=torch.float32, attn_implementation=attention.NAME
+        ),
         "multi_modal_projector": projector(config),
     }
     tensors: dict[str, dict[str, Any]] = {name: {} for name in parts}
@@ -58,13 +60,20 @@ def load(source: Path, model_type: str, projector: Any) -> tuple[Any, Any, Any]:
                 if place := _PLACES.match(name):
                     tensors[place[1]][name[place.end() :]] = file.get_tensor(name)
     for name, part in parts.items():
-        try:
-            part.load_state_dict(tensors[name])
-        except RuntimeError as error:
+        own = tensors[name]
+        wrong = [
+            key
+            for key, expected in part.state_dict().items()
+            if key not in own or own[key].shape != expected.shape or own[key].element_size() < 2
+        ]
+        if wrong:
             raise VisionError(
-                f"the weights of its {name} are not those of its configuration: {error}"
-            ) from None
-    return config, *(part.to(torch.float32).eval() for part in parts.values())
+                f"{len(wrong)} tensors of its {name} are missing, quantized or of another shape "
+                f"than its configuration says, such as {wrong[0]}"
+            )
+        # A head that the configuration does not have is not used either.
+        part.load_state_dict(own, strict=False)
+    return config, *(part.eval() for part in parts.values())
 
 
 def write_graph(
