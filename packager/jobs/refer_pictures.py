@@ -87,6 +87,7 @@ class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
             output = model(
                 input_ids=prompt.ids[None],
                 use_cache=True,
+                logits_to_keep=1,
                 **prompt.masks(model.config, model.dtype),
             )
         with torch.inference_mode():

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from device_runtime.errors import DeviceError
 from device_runtime.inference.engine import Image, Message
 from device_runtime.inference.vision_prompt import Tensors, VisionPrompts
 from device_runtime.tokenizer.files import chat_templates
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager.jobs import generation
+from packager.jobs.job import JobRefusedError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,12 +61,21 @@ class SeeingModel:
         self._prompts = VisionPrompts(section["type"], Tokenizer(folder), self._process)
 
     def prompt(self, pictures: Path, question: Question) -> tuple[list[int], Tensors]:
-        """Make a prompt as the device does: its token ids, and the tensors of the picture."""
+        """Make a prompt as the device does: its token ids, and the tensors of the picture.
+
+        Raises:
+            JobRefusedError: a device would refuse it.
+        """
         picture = Image((pictures / question.file).read_bytes())
         turn = Message(role="user", content=(picture, question.text))
-        if chat_templates(self._folder):
-            return self._prompts.encode([turn], ChatTemplates.of(self._folder).render)
-        return self._prompts.encode([turn], _text)
+        chat = bool(chat_templates(self._folder))
+        render = ChatTemplates.of(self._folder).render if chat else _text
+        try:
+            return self._prompts.encode([turn], render)
+        except DeviceError as error:
+            raise JobRefusedError(
+                f"the question about the picture {question.picture}: {error}", hint=error.hint
+            ) from error
 
     def start(self, ids: Sequence[int], tensors: Tensors, answer: int) -> Any:
         """Create a greedy generator that has read a prompt.

@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from device_runtime.errors import RequestError
+from device_runtime.inference.vision_prompt import VisionPrompts
 from packager.evaluation import pictures
 from packager.jobs import seeing
 from packager.jobs.job import JobRefusedError, Work
@@ -133,6 +135,19 @@ def test_vision_graph_with_other_features_than_tokens_is_refused(
         JobRefusedError, match=r"circle has \d+ tokens for it, and the vision graph"
     ):
         job.run(Work(tmp_path))
+
+
+def test_question_that_a_device_refuses_is_named(
+    measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RequestError("a text of the prompt has '[IMG]'", hint="Leave it out.")
+
+    monkeypatch.setattr(VisionPrompts, "encode", refuse)
+    job = MakePrompts(model=measured.model, pictures=measured.folder, image_token=None)
+    with pytest.raises(JobRefusedError, match=r"picture circle: .* has '\[IMG\]'") as refused:
+        job.run(Work(tmp_path))
+    assert refused.value.hint == "Leave it out."
 
 
 def test_tokens_of_a_picture_see_each_other_as_in_transformers(tmp_path: Path) -> None:
