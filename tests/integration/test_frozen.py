@@ -11,10 +11,12 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from PIL import Image
 
+from device_runtime.bundle.manifest import RUNTIME_ENTRY
 from device_runtime.bundle.release import Release
 from tests.support.bundles import draft
-from tests.support.commands import edgepack
+from tests.support.commands import edgepack, edgepack_runtime
 from tests.support.frozen import frozen_modules
 from tests.support.keys import ed25519_key, p256_key
 from tests.support.serving import Serving, chat_body
@@ -46,6 +48,22 @@ def test_openai_client_gets_an_answer(client: openai.OpenAI) -> None:
     assert choice.finish_reason in ("stop", "length")
     assert done.usage is not None
     assert 0 < done.usage.completion_tokens <= 16
+
+
+def test_frozen_program_decodes_images(
+    host_release: Release, seeing_release: Release, tmp_path: Path
+) -> None:
+    """With Pillow's decoders, of which the freezer leaves out all others."""
+    arguments = ("generate", "--release", str(seeing_release.folder), "--max-tokens", "4", "--json")
+    for form in ("JPEG", "PNG", "WEBP"):
+        file = tmp_path / f"red.{form}"
+        Image.new("RGB", (64, 64), "red").save(file, form)
+        asked = (*arguments, "--image", str(file), "Hi")
+        frozen = subprocess.run(
+            [host_release.folder / RUNTIME_ENTRY, *asked], capture_output=True, check=True
+        )
+        source = edgepack_runtime(*asked)
+        assert json.loads(frozen.stdout)["text"] == json.loads(source.out)["text"] != ""
 
 
 def test_openai_client_gets_a_streamed_answer(client: openai.OpenAI) -> None:

@@ -232,31 +232,24 @@ def test_status_says_how_the_model_sees(server: Serving) -> None:
     }
 
 
-def test_hostile_images_are_refused_and_the_same_process_goes_on(server: Serving) -> None:
+def test_odd_images_that_decode_or_may_leave_the_process_as_it_is(server: Serving) -> None:
+    """A third of them, for the image processor makes 2,000 tokens of each; `test_images.py` has
+    those that must be refused."""
+    files = [file for file in hostile_images() if file.size or "noise" in file.name][::3]
+    assert len(files) >= 70
     worker = server.worker
     process = psutil.Process(worker)
-    before = process.memory_info().rss
-    peak, refused = before, 0
+    before = peak = process.memory_info().rss
     with httpx.Client(base_url=server.url, timeout=120) as client:
-        for number, file in enumerate(hostile_images()):
-            if file.size is not None and number % 3:
-                # The image processor makes 2,000 tokens of each; all are in test_image_file.py.
-                continue
-            source = {
-                "type": "base64",
-                "media_type": "image/png",
-                "data": base64.b64encode(file.data).decode(),
-            }
+        for file in files:
+            data = base64.b64encode(file.data).decode()
+            source = {"type": "base64", "media_type": "image/png", "data": data}
             content = [{"type": "image", "source": source}, {"type": "text", "text": "?"}]
             body = {"model": "tiny", "messages": [{"role": "user", "content": content}]}
             answer = client.post("/v1/messages/count_tokens", json=body)
-            if file.size is not None:
-                assert answer.status_code == 200, (file.name, answer.text)
-            elif "noise" not in file.name:
-                assert answer.status_code in (400, 413), (file.name, answer.text)
-            refused += answer.status_code != 200
+            allowed = (200,) if file.size else (200, 400)
+            assert answer.status_code in allowed, (file.name, answer.text)
             peak = max(peak, process.memory_info().rss)
-    assert refused > 100
     assert peak - before < MOST_GROWTH
     assert server.worker == worker
     assert server.get("/v1/status")["worker_restarts"] == 0
