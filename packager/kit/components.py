@@ -24,22 +24,40 @@ from packager.sbom import Package
 _GCC = "GPL-3.0-or-later WITH GCC-exception-3.1"
 
 _LIBRARIES = {
+    "libXau": "MIT",
     "libbz2": "bzip2-1.0.6",
     "libcrypto": "Apache-2.0",
     "libexpat": "MIT",
     "libffi": "MIT",
     "libgcc_s": _GCC,
     "libgfortran": _GCC,
+    "libjpeg": "IJG AND BSD-3-Clause AND Zlib",
     "liblzma": "public domain",
+    "libopenjp2": "BSD-2-Clause",
     "libquadmath": "LGPL-2.1-or-later",
     "libscipy_openblas64_": "BSD-3-Clause",
+    "libsharpyuv": "BSD-3-Clause",
     "libsqlite3": "blessing",
     "libssl": "Apache-2.0",
     "libstdc++": _GCC,
+    "libtiff": "libtiff",
     "libuuid": "BSD-3-Clause",
+    "libwebp": "BSD-3-Clause",
+    "libwebpdemux": "BSD-3-Clause",
+    "libwebpmux": "BSD-3-Clause",
+    "libxcb": "MIT",
     "libz": "Zlib",
+    "libzstd": "BSD-3-Clause",
 }
 """Licences of the libraries that come with no metadata, by the names of their files."""
+
+_LEFT_OUT = {
+    "FreeType", "FriBiDi", "HarfBuzz", "Little CMS 2", "PIL._avif", "PIL._imagingcms",
+    "PIL._imagingft", "PIL._imagingmath", "PIL._imagingmorph", "PIL._imagingtk", "fribidi-shim",
+    "libavif", "libimagequant", "raqm",
+}  # fmt: skip
+"""Parts that Pillow's own SBOM names, and that are not frozen; libimagequant (GPL) is not in its
+wheels either."""
 
 _SPDX = {
     "Apache Software License": "Apache-2.0",
@@ -272,6 +290,8 @@ def _contained(distribution: metadata.Distribution) -> tuple[Package, ...]:
         if ".dist-info/sboms/" not in file.as_posix():
             continue
         for component in json.loads(file.read_text()).get("components", ()):
+            if component["name"] in _LEFT_OUT:
+                continue
             package = Package(
                 name=component["name"],
                 version=component.get("version", ""),

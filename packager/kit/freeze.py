@@ -31,7 +31,7 @@ from packager.sbom import Package
 
 SOURCE = Path(device_runtime.__file__).parent
 
-RECIPE = 7
+RECIPE = 8
 """Version of the steps: incremented when a change of the steps changes a kit."""
 
 _EXCLUDED = (

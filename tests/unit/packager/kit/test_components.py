@@ -1,5 +1,6 @@
 """The components of a made-up kit: whose each file is."""
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,13 @@ def test_components_say_what_they_are(frozen: Path, inputs: Inputs) -> None:
     )
     assert openblas.version == "0.3.31"
     assert packages["python"].version == "3.11.2"
+
+
+def test_parts_of_pillow_that_are_not_frozen_are_not_in_the_sbom() -> None:
+    parts = {part.name: part for part in components._contained(metadata.distribution("pillow"))}
+    assert {"PIL._imaging", "PIL._webp", "libwebp", "libtiff"} <= parts.keys()
+    assert not [part for part in parts.values() if "GPL" in part.license]
+    assert not parts.keys() & {"PIL._avif", "FreeType", "raqm"}
 
 
 def test_library_has_its_files_name_where_there_is_no_dpkg(frozen: Path, inputs: Inputs) -> None:
