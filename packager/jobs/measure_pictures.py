@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -12,6 +13,9 @@ from packager.jobs import logits, seeing
 from packager.jobs.divergence import Collected, WindowMeans, compare
 from packager.jobs.job import Job, JobRefusedError, Work
 from packager.jobs.seeing import SeeingModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class PictureMeans(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,9 +61,9 @@ class MeasurePictures(Job[PictureMeans], frozen=True, kw_only=True):
         model, tokenizer = SeeingModel(self.model), Tokenizer(self.model)
         collected = Collected()
         answers, reference_answers = [], []
-        prompts = np.load(self.prompts)
+        prompts = _arrays(self.prompts)
         for number, question in enumerate(seeing.questions(self.pictures)):
-            reference = np.load(self.reference / f"answer-{number}.npz")
+            reference = _arrays(self.reference / f"answer-{number}.npz")
             tokens, expected = reference["tokens"], reference["logprobs"]
             ids = prompts[f"ids.{number}"].tolist()
             _, tensors = model.prompt(self.pictures, question)
@@ -82,3 +86,8 @@ class MeasurePictures(Job[PictureMeans], frozen=True, kw_only=True):
             answers=tuple(answers),
             reference_answers=tuple(reference_answers),
         )
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path) as stored:
+        return dict(stored)

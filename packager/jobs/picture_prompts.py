@@ -16,6 +16,9 @@ from packager.jobs.seeing import SeeingModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_IN_PROMPT = {"attention_mask": "image_attention_mask"}
+"""Names in a prompt's tensors of inputs that have the same name in the text model."""
+
 
 class MakePrompts(Job[None], frozen=True, kw_only=True):
     """Write `prompts.npz`: for picture number n, `ids.n`, `places.n` and `features.n`.
@@ -63,7 +66,8 @@ class MakePrompts(Job[None], frozen=True, kw_only=True):
 
 def _features(graph: Any, tensors: dict[str, Any]) -> NDArray[np.float32]:
     """Compute the features of a picture, `[tokens, width]`, from its tensors."""
-    feed = {node.name: tensors[node.name].as_numpy() for node in graph.get_inputs()}
+    names = [node.name for node in graph.get_inputs()]
+    feed = {name: tensors[_IN_PROMPT.get(name, name)].as_numpy() for name in names}
     (features,) = graph.run(None, feed)
     rows: NDArray[np.float32] = features.reshape(-1, features.shape[-1])
     return rows.astype(np.float32)

@@ -1,73 +1,41 @@
 """A model that sees against its reference: pictures, prompts, the reference's answers, figures."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
 from device_runtime.errors import RequestError
 from device_runtime.inference.vision_prompt import VisionPrompts
-from packager.evaluation import pictures
-from packager.jobs import seeing
 from packager.jobs.job import JobRefusedError, Work
 from packager.jobs.measure import DecoderGraph
-from packager.jobs.measure_pictures import MeasurePictures, PictureMeans
 from packager.jobs.picture_prompts import MakePrompts
-from packager.jobs.refer_pictures import PicturePrompt, ReferPictures, read_prompts
+from packager.jobs.refer_pictures import PicturePrompt, read_prompts
 from packager.vision.exported import GRAPH
 from tests.support import tiny_seeing, tiny_vision
+from tests.support.picture_jobs import PictureJobs
 
 COUNT = 4
 TOKENS = 6
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What the jobs have written for the tiny model in fp32."""
-
-    folder: Path
-    model: Path
-
-    def refer(self) -> ReferPictures:
-        return ReferPictures(
-            source=self.model.parent / "hf",
-            floats=True,
-            trust_remote_code=False,
-            prompts=self.folder / "prompts.npz",
-            both_ways=False,
-            max_tokens=TOKENS,
-        )
-
-    def measure(self, model: Path) -> PictureMeans:
-        return MeasurePictures(
-            model=model,
-            pictures=self.folder,
-            prompts=self.folder / "prompts.npz",
-            reference=self.folder,
-            max_tokens=TOKENS,
-        ).run(Work())
-
-
 @pytest.fixture(scope="module")
-def measured(seeing_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    folder = tmp_path_factory.mktemp("pictures")
-    index = []
-    for number, picture in zip(range(COUNT), pictures.drawn(), strict=False):
-        (folder / f"{number}.png").write_bytes(picture.data)
-        index.append(
-            seeing.Question(file=f"{number}.png", picture=picture.name, text=picture.question)
-        )
-    (folder / seeing.INDEX).write_bytes(msgspec.json.encode(index))
-    MakePrompts(model=seeing_onnx, pictures=folder, image_token=None).run(Work(folder))
-    of = Measured(folder, seeing_onnx)
-    of.refer().run(Work(folder))
-    return of
+def measured(seeing_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> PictureJobs:
+    """The jobs for the tiny model, whose reference has answered."""
+    jobs = PictureJobs(
+        folder=tmp_path_factory.mktemp("pictures"),
+        model=seeing_onnx,
+        text=seeing_onnx.parent / "hf",
+        image_token=None,
+        count=COUNT,
+        tokens=TOKENS,
+    )
+    jobs.prepare()
+    return jobs
 
 
-def test_fp32_is_its_own_reference(measured: Measured) -> None:
+def test_fp32_is_its_own_reference(measured: PictureJobs) -> None:
     result = measured.measure(measured.model)
     assert max(result.means.kl) < 1e-5
     assert result.means.top1 == (1.0,) * COUNT
@@ -76,14 +44,14 @@ def test_fp32_is_its_own_reference(measured: Measured) -> None:
     assert result.means.tokens <= COUNT * TOKENS
 
 
-def test_rounded_weights_are_told_apart(measured: Measured, tmp_path: Path) -> None:
+def test_rounded_weights_are_told_apart(measured: PictureJobs, tmp_path: Path) -> None:
     rounded = tiny_vision.make(tmp_path / "onnx", tmp_path, "int4")
     floats, result = (measured.measure(model) for model in (measured.model, rounded))
     assert min(result.means.kl) > 20 * max(floats.means.kl)
     assert len(result.answers) == COUNT
 
 
-def test_wrong_weight_of_the_vision_graph_is_seen(measured: Measured, tmp_path: Path) -> None:
+def test_wrong_weight_of_the_vision_graph_is_seen(measured: PictureJobs, tmp_path: Path) -> None:
     import onnx
     from onnx import numpy_helper
 
@@ -97,7 +65,7 @@ def test_wrong_weight_of_the_vision_graph_is_seen(measured: Measured, tmp_path: 
     assert min(result.means.kl) > 1000 * max(right.means.kl)
 
 
-def test_prompts_are_as_the_engine_takes_them(measured: Measured) -> None:
+def test_prompts_are_as_the_engine_takes_them(measured: PictureJobs) -> None:
     for number, prompt in enumerate(read_prompts(measured.folder / "prompts.npz", both_ways=False)):
         with np.load(measured.folder / "prompts.npz") as stored:
             ids = stored[f"ids.{number}"]
@@ -106,7 +74,7 @@ def test_prompts_are_as_the_engine_takes_them(measured: Measured) -> None:
         assert (prompt.ids >= 0).all()
 
 
-def test_started_again_the_reference_goes_on(measured: Measured, tmp_path: Path) -> None:
+def test_started_again_the_reference_goes_on(measured: PictureJobs, tmp_path: Path) -> None:
     done, begun, missing = (f"answer-{number}.npz" for number in range(3))
     shutil.copyfile(measured.folder / done, tmp_path / done)
     (tmp_path / "tokens-0.json").write_text("[1, 2]")
@@ -128,7 +96,7 @@ def test_text_is_measured_as_before_it_was_joined(seeing_onnx: Path) -> None:
 
 
 def test_vision_graph_with_other_features_than_tokens_is_refused(
-    measured: Measured, tmp_path: Path
+    measured: PictureJobs, tmp_path: Path
 ) -> None:
     job = MakePrompts(model=measured.model, pictures=measured.folder, image_token=5)
     with pytest.raises(
@@ -138,7 +106,7 @@ def test_vision_graph_with_other_features_than_tokens_is_refused(
 
 
 def test_question_that_a_device_refuses_is_named(
-    measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measured: PictureJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise RequestError("a text of the prompt has '[IMG]'", hint="Leave it out.")
