@@ -28,6 +28,9 @@ Process = Callable[[str, list[bytes]], Tensors]
 IMAGE_BYTES = 64 << 20
 """Memory that processing an image takes: 17 crops for Phi-3.5-vision, and their copies."""
 
+_GRIDS = "image_grid_thw"
+"""Tensor [images, 3] of times, rows and columns of patches, of the Qwen-VL families."""
+
 Render = Callable[[list[dict[str, Any]]], str]
 
 
@@ -165,6 +168,8 @@ class VisionPrompts:
             blocks = list(self._blocks(ids))
             if self._family.padded and count > 1:
                 tensors["pixel_values"] = self._padded(files)
+            if _GRIDS in tensors and count > 1:
+                tensors["pixel_values"] = _unpadded(tensors)
         if len(blocks) != count or not all(blocks):
             raise EngineError(f"the image processor lost one of {count} images")
         return blocks, tensors
@@ -190,6 +195,18 @@ class VisionPrompts:
             elif token == last and start is not None:
                 yield ids[start : place + 1]
                 start = None
+
+
+def _unpadded(tensors: Tensors) -> npt.NDArray[Any]:
+    """Take out the patches by which the engine makes all images as long as the longest.
+
+    It takes the patches of one image after the other's, without any between them.
+    """
+    grids = tensors[_GRIDS].as_numpy()
+    pixels = tensors["pixel_values"].as_numpy()
+    images = pixels.reshape(len(grids), -1, pixels.shape[-1])
+    counts = grids.prod(axis=1)
+    return np.concatenate([image[:count] for image, count in zip(images, counts, strict=True)])
 
 
 def _png(data: bytes, number: int, count: int) -> bytes:

@@ -139,6 +139,7 @@ def refer(
         trust_remote_code=trust_remote_code,
         prompts=prompts,
         both_ways=exported.both_ways,
+        sections=exported.sections,
         max_tokens=MAX_TOKENS,
     )
     # The same for all recipes, whose models make the same prompts.

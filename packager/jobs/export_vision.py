@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from packager.jobs.job import Job, JobRefusedError, Work
-from packager.vision import gemma3, lfm2_vl, mistral3, phi3v
+from packager.vision import gemma3, lfm2_vl, mistral3, phi3v, qwen2_5_vl
 from packager.vision.exported import ExportedVision, VisionError
 
 EXPORTERS: dict[str, Callable[[Path, Path], ExportedVision]] = {
@@ -12,6 +12,7 @@ EXPORTERS: dict[str, Callable[[Path, Path], ExportedVision]] = {
     "lfm2_vl": lfm2_vl.export,
     "mistral3": mistral3.export,
     "phi3_v": phi3v.export,
+    "qwen2_5_vl": qwen2_5_vl.export,
 }
 """Exporters by the `model_type` of config.json; arguments are source and target folder."""
 

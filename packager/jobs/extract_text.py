@@ -26,7 +26,7 @@ PREFIXES = {
 """Prefixes of the text model's tensors, as publishers and transformers write them, and those of the
 same tensors in a text model. Phi-3-vision has the tensors for images among those of the text."""
 
-_SAME_TEXT_MODEL = {"qwen3_vl_text": "qwen3"}
+_SAME_TEXT_MODEL = {"qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3"}
 """Text models that are another model as long as no image comes: their rotary embeddings have three
 positions a token, which are then equal."""
 

@@ -20,11 +20,16 @@ _IN_PROMPT = {"attention_mask": "image_attention_mask"}
 """Names in a prompt's tensors of inputs that have the same name in the text model."""
 
 
-class MakePrompts(Job[None], frozen=True, kw_only=True):
-    """Write `prompts.npz`: for picture number n, `ids.n`, `places.n` and `features.n`.
+_GRID = "image_grid_thw"
+"""Tensor [pictures, 3] of times, rows and columns of patches, of the Qwen-VL families."""
 
-    `ids` int64 `[tokens]` are the token ids, `places` bool `[tokens]` those of the picture, and
-    `features` float32 `[tokens of the picture, width]` what the vision graph makes of it.
+
+class MakePrompts(Job[None], frozen=True, kw_only=True):
+    """Write `prompts.npz`: for picture number n, `ids.n`, `places.n`, `features.n`, `positions.n`.
+
+    `ids` int64 `[tokens]` are the token ids, `places` bool `[tokens]` those of the picture,
+    `features` float32 `[tokens of the picture, width]` what the vision graph makes of it, and
+    `positions` int64 `[3, tokens]` those in time, rows and columns: equal for models that have one.
 
     Attributes:
         model: ONNX GenAI folder of a model with the vision graph in fp32, whatever its text model.
@@ -43,7 +48,7 @@ class MakePrompts(Job[None], frozen=True, kw_only=True):
             JobRefusedError: a prompt has another number of places than features.
         """
         model = SeeingModel(self.model)
-        graph = session.load(self.model / model.vision_graph)
+        graph = session.load(self.model / model.vision["filename"])
         prompts: dict[str, Any] = {}
         for number, question in enumerate(seeing.questions(self.pictures)):
             tokens, tensors = model.prompt(self.pictures, question)
@@ -55,13 +60,41 @@ class MakePrompts(Job[None], frozen=True, kw_only=True):
                     f"the prompt with the picture {question.picture} has {places.sum()} tokens "
                     f"for it, and the vision graph makes {len(features)} features"
                 )
+            positions = np.tile(np.arange(len(ids)), (3, 1))
+            if _GRID in tensors:
+                _, *sides = tensors[_GRID].as_numpy()[0]
+                rows, columns = (side // model.vision["spatial_merge_size"] for side in sides)
+                positions = three_positions(places, rows, columns)
             prompts |= {
                 f"ids.{number}": ids,
                 f"places.{number}": places,
                 f"features.{number}": features,
+                f"positions.{number}": positions,
             }
             work.advance(1)
         np.savez(work.target / "prompts.npz", **prompts)
+
+
+def three_positions(places: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.int64]:
+    """Compute the positions of tokens in time, rows and columns, as the Qwen-VL families have them.
+
+    A picture takes one time, and as many positions of the text as its longer side has tokens.
+
+    Args:
+        places: which tokens are those of the picture, which follow each other `[tokens]`.
+        rows: rows of its tokens.
+        columns: columns of its tokens.
+
+    Returns:
+        The positions `[3, tokens]`.
+    """
+    start, count = int(places.argmax()), rows * columns
+    positions = np.tile(np.arange(len(places)), (3, 1))
+    token = np.arange(count)
+    inside = np.stack((np.zeros_like(token), token // columns, token % columns))
+    positions[:, start : start + count] = start + inside
+    positions[:, start + count :] += max(rows, columns) - count
+    return positions
 
 
 def _features(graph: Any, tensors: dict[str, Any]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,13 @@ class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
     Attributes:
         prompts: `prompts.npz` of a `MakePrompts` job.
         both_ways: as in `ExportedVision`.
+        sections: likewise.
         max_tokens: maximum length of an answer.
     """
 
     prompts: Path
     both_ways: bool
+    sections: tuple[int, ...] = ()
     max_tokens: int
 
     def run(self, work: Work) -> None:
@@ -53,7 +55,7 @@ class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
             JobRefusedError: the model's outputs are not numbers, or all the same.
         """
         reference = Reference(self, work)
-        prompts = list(read_prompts(self.prompts, both_ways=self.both_ways))
+        prompts = list(read_prompts(self.prompts, both_ways=self.both_ways, sections=self.sections))
         answers = [self._answer(reference, n, prompt, work) for n, prompt in enumerate(prompts)]
         # What follows has one layer in memory at a time.
         del reference
@@ -83,14 +85,14 @@ class ReferPictures(ReferenceJob, frozen=True, kw_only=True):
             return tokens
         tokens = []
         model = reference.model
-        with torch.inference_mode(), prompt.placed(model.get_input_embeddings()):
-            output = model(
-                input_ids=prompt.ids[None],
-                use_cache=True,
-                logits_to_keep=1,
-                **prompt.masks(model.config, model.dtype),
-            )
-        with torch.inference_mode():
+        with torch.inference_mode(), prompt.positioned(model.get_decoder()):
+            with prompt.placed(model.get_input_embeddings()):
+                output = model(
+                    input_ids=prompt.ids[None],
+                    use_cache=True,
+                    logits_to_keep=1,
+                    **prompt.masks(model.config, model.dtype),
+                )
             while True:
                 tokens.append(int(output.logits[0, -1].argmax()))
                 if tokens[-1] in reference.ends or len(tokens) == self.max_tokens:
@@ -112,23 +114,27 @@ class PicturePrompt:
         places: which of them are the picture's.
         features: what stands in these places `[tokens of the picture, width]`.
         both_ways: the tokens of a picture see each other, those that follow included.
+        positions: positions of the prompt's tokens in time, rows and columns `[3, tokens]`; what
+            follows goes on from the last.
+        sections: as in `ExportedVision`.
     """
 
     ids: Tensor
     places: Tensor
     features: Tensor
     both_ways: bool
+    positions: Tensor
+    sections: tuple[int, ...] = ()
 
     def followed_by(self, tokens: list[int]) -> PicturePrompt:
         """Return the prompt with tokens of an answer behind it."""
         import torch
 
         more = torch.tensor(tokens, dtype=self.ids.dtype)
-        return PicturePrompt(
+        return replace(
+            self,
             ids=torch.cat([self.ids, more]),
             places=torch.cat([self.places, torch.zeros(len(tokens), dtype=torch.bool)]),
-            features=self.features,
-            both_ways=self.both_ways,
         )
 
     @contextmanager
@@ -141,6 +147,35 @@ class PicturePrompt:
             return output
 
         hook = embedding.register_forward_hook(place)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    @contextmanager
+    def positioned(self, decoder: Any) -> Iterator[None]:
+        """Let a text model of one position a token take three, for the duration of the block."""
+        if not self.sections:
+            yield
+            return
+        import torch
+
+        sizes = 2 * self.sections  # the second half of a head's numbers is rotated as the first
+        last = self.positions.shape[1] - 1
+
+        def rotate(module: Any, inputs: tuple[Tensor, Tensor], _output: Any) -> tuple[Tensor, ...]:
+            hidden, (token,) = inputs
+            following = self.positions.max() + token - last
+            known = self.positions[:, token.clamp(max=last)]
+            three = torch.where(token > last, following, known)
+            tables = [module.forward(hidden, position[None]) for position in three]
+            mixed = []
+            for kind in zip(*tables, strict=True):  # cosines, then sines
+                parts = [table.split(sizes, -1) for table in kind]
+                mixed.append(torch.cat([parts[n % 3][n] for n in range(len(sizes))], -1))
+            return tuple(mixed)
+
+        hook = decoder.rotary_emb.register_forward_hook(rotate)
         try:
             yield
         finally:
@@ -171,12 +206,14 @@ class PicturePrompt:
         return {"attention_mask": masks}
 
 
-def read_prompts(path: Path, *, both_ways: bool) -> Iterator[PicturePrompt]:
+def read_prompts(
+    path: Path, *, both_ways: bool, sections: tuple[int, ...] = ()
+) -> Iterator[PicturePrompt]:
     """Read the prompts of a `MakePrompts` job."""
     import torch
 
     with np.load(path) as stored:
-        for number in range(len(stored.files) // 3):
+        for number in range(len(stored.files) // 4):
             places = stored[f"places.{number}"]
             ids = np.where(places, 0, stored[f"ids.{number}"])
             yield PicturePrompt(
@@ -184,6 +221,8 @@ def read_prompts(path: Path, *, both_ways: bool) -> Iterator[PicturePrompt]:
                 places=torch.from_numpy(places),
                 features=torch.from_numpy(stored[f"features.{number}"]),
                 both_ways=both_ways,
+                positions=torch.from_numpy(stored[f"positions.{number}"]),
+                sections=sections,
             )
 
 
@@ -194,7 +233,7 @@ def _log_probabilities(
     import torch
 
     whole = prompt.followed_by(answer[:-1])
-    with whole.placed(model.embedding):
+    with whole.placed(model.embedding), whole.positioned(model.decoder):
         hidden = model.start(whole.ids[None], **whole.masks(model.config, torch.float32))
     for index in range(model.count):
         with model.layer(index):

@@ -49,7 +49,7 @@ class SeeingModel:
     """A loaded model that sees.
 
     Attributes:
-        vision_graph: name of the file with its vision graph.
+        vision: the section `vision` of its genai_config.json.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,7 +57,7 @@ class SeeingModel:
         self._model = generation.load(folder)
         self._processor = self._model.create_multimodal_processor()
         section = json.loads((folder / "genai_config.json").read_text())["model"]
-        self.vision_graph: str = section["vision"]["filename"]
+        self.vision: dict[str, Any] = section["vision"]
         self._prompts = VisionPrompts(section["type"], Tokenizer(folder), self._process)
 
     def prompt(self, pictures: Path, question: Question) -> tuple[list[int], Tensors]:

@@ -145,7 +145,8 @@ DEFAULT_MODEL = "smollm2-135m"
 WITH_TEXT_MODEL = (
     "Gemma3ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration",
     "Lfm2VlForConditionalGeneration", "Mistral3ForConditionalGeneration", "Phi3VForCausalLM",
-    "Qwen3VLForConditionalGeneration", "Qwen3_5ForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration",
+    "Qwen3_5ForConditionalGeneration",
 )  # fmt: skip
 """Models that also see or hear, of which the text model is built."""
 
@@ -153,6 +154,7 @@ FAMILIES = {
     "Gemma3ForConditionalGeneration": "gemma3",
     "Mistral3ForConditionalGeneration": "mistral3",
     "Phi3VForCausalLM": "phi3_v",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
 }
 """Models whose vision part is built as well, and their `model_type` in config.json."""
 

@@ -19,6 +19,7 @@ from device_runtime.processor import HALF_GRAPH
 from packager.errors import QuantizeError
 from packager.vision.both_ways import see_both_ways
 from packager.vision.exported import GRAPH, PROCESSOR, ExportedVision
+from packager.vision.mrope import POSITIONS, take_three_positions
 
 if TYPE_CHECKING:
     import onnx
@@ -63,6 +64,8 @@ def attach(text: Path, vision: Path, exported: ExportedVision, target: Path) -> 
     if exported.both_ways and exported.image_token is not None:
         dtype = embedding.graph.output[0].type.tensor_type.elem_type
         see_both_ways(decoder, exported.image_token, dtype)
+    if exported.sections:
+        take_three_positions(decoder, exported.sections)
     onnx.save(embedding, str(target / EMBEDDING_GRAPH))
     onnx.save(decoder, str(target / name))
     _describe(config["model"], exported)
@@ -71,11 +74,13 @@ def attach(text: Path, vision: Path, exported: ExportedVision, target: Path) -> 
 
 def _describe(model: dict[str, Any], exported: ExportedVision) -> None:
     """Write the sections of genai_config.json for the three graphs."""
-    model["type"] = exported.type
+    model.update(exported.tokens, type=exported.type)
     inputs = model["decoder"]["inputs"]
     if not exported.both_ways:
         del inputs[_IDS]
     inputs[_EMBEDS] = _EMBEDS
+    if exported.sections:
+        inputs[POSITIONS] = POSITIONS
     model["embedding"] = {
         "filename": EMBEDDING_GRAPH,
         "inputs": {_IDS: _IDS, _FEATURES: _FEATURES},

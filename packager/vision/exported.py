@@ -24,6 +24,9 @@ class ExportedVision(msgspec.Struct, frozen=True, kw_only=True):
         image_token: id of the token that stands for a part of a picture; None if the engine writes
             negative numbers, -1 for the first picture.
         both_ways: tokens of a picture see each other, also those after them.
+        sections: for tokens with three positions, how many pairs of each head's numbers times,
+            rows and columns rotate; empty for those with one.
+        tokens: ids of further tokens in genai_config.json, by name.
         sizes: further numbers of the vision section in genai_config.json, by name.
     """
 
@@ -32,4 +35,6 @@ class ExportedVision(msgspec.Struct, frozen=True, kw_only=True):
     image_tokens: int
     image_token: int | None
     both_ways: bool = False
+    sections: tuple[int, ...] = ()
+    tokens: dict[str, int] = {}
     sizes: dict[str, int] = {}

@@ -39,7 +39,6 @@ def load(source: Path, model_type: str, projector: Any) -> tuple[Any, Any, Any]:
         VisionError: it is another tower, or weights are missing, quantized or have other shapes.
     """
     import torch
-    from safetensors import safe_open
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(source)
@@ -53,11 +52,28 @@ def load(source: Path, model_type: str, projector: Any) -> tuple[Any, Any, Any]:
         ),
         "multi_modal_projector": projector(config),
     }
+    fill(parts, source, _PLACES)
+    return config, *parts.values()
+
+
+def fill(parts: Mapping[str, Any], source: Path, places: re.Pattern[str]) -> None:
+    """Give modules their weights.
+
+    Args:
+        parts: the modules by name, in fp32.
+        source: Hugging Face folder with the weights.
+        places: prefixes of their tensors; the first group is the name of the module.
+
+    Raises:
+        VisionError: weights are missing, quantized or have other shapes.
+    """
+    from safetensors import safe_open
+
     tensors: dict[str, dict[str, Any]] = {name: {} for name in parts}
     for path in checkpoint.files(source):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
-                if place := _PLACES.match(name):
+                if place := places.match(name):
                     tensors[place[1]][name[place.end() :]] = file.get_tensor(name)
     for name, part in parts.items():
         own = tensors[name]
@@ -73,7 +89,7 @@ def load(source: Path, model_type: str, projector: Any) -> tuple[Any, Any, Any]:
             )
         # A head that the configuration does not have is not used either.
         part.load_state_dict(own, strict=False)
-    return config, *(part.eval() for part in parts.values())
+        part.eval()
 
 
 def write_graph(

@@ -17,7 +17,12 @@ _NEEDED = ("do_resize", "do_rescale", "do_normalize")
 
 
 def write(
-    settings: dict[str, Any], target: Path, resize: dict[str, int], *, sizes: bool = False
+    settings: dict[str, Any],
+    target: Path,
+    resize: dict[str, int],
+    *,
+    sizes: bool = False,
+    patches: dict[str, int] | None = None,
 ) -> None:
     """Write the transforms: decode, resize, scale, normalize, put the channels first.
 
@@ -26,6 +31,8 @@ def write(
         target: the folder.
         resize: attributes of `Resize` without the method.
         sizes: also tell the sizes of the resized pictures.
+        patches: attributes of `PatchImage`, for a model of the Qwen-VL family: pictures are cut
+            into patches.
 
     Raises:
         VisionError: the image processor does something else.
@@ -45,7 +52,7 @@ def write(
             "mean": [float(number) for number in settings["image_mean"]],
             "std": [float(number) for number in settings["image_std"]],
         },
-        "Permute3D": {"dims": [2, 0, 1]},
+        **({"PatchImage": patches} if patches else {"Permute3D": {"dims": [2, 0, 1]}}),
         **({"PixtralImageSizes": {}} if sizes else {}),
     }
     write_steps(steps, target)

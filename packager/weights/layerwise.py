@@ -64,7 +64,7 @@ class LayerwiseModel:
         self.config: Any = self._model.config
         self._bfloat16 = bfloat16
         self._weights = Weights(source, self._model.all_tied_weights_keys)
-        self._layers: Any = self._model.get_decoder().layers
+        self._layers: Any = self.decoder.layers
         self.count = len(self._layers)
         self.tied: bool = config.get_text_config().tie_word_embeddings
         self._names = {module: name for name, module in self._model.named_modules()}
@@ -75,6 +75,11 @@ class LayerwiseModel:
         """The embedding, without weights."""
         module: nn.Module = self._model.get_input_embeddings()
         return module
+
+    @property
+    def decoder(self) -> Any:
+        """The model without its head, without weights."""
+        return self._model.get_decoder()
 
     def start(self, windows: Tensor, embedding: Tensor | None = None, **arguments: Any) -> Tensor:
         """Compute the first layer's inputs `[windows, length, hidden]` for token ids.

@@ -178,6 +178,11 @@ def test_model_that_takes_text_alone_says_so(tiny_onnx: Path) -> None:
             },
         ),
         ("mistral3", "Mistral3", {"pixel_values": "pixel_values", "image_sizes": "image_sizes"}),
+        (
+            "qwen2_5_vl",
+            "Qwen2_5_VL",
+            {"pixel_values": "pixel_values", "image_grid_thw": "image_grid_thw"},
+        ),
     ],
 )
 def test_answers_of_other_families_are_those_of_transformers(
@@ -207,10 +212,13 @@ def test_answers_of_other_families_are_those_of_transformers(
             for value in (prompt.images[own],)
         }
         ids = prompt.tokens[None]
+        is_image = torch.from_numpy(ids == reference.config.image_token_id).long()
         if family == "gemma3":
             # The tokens of a picture see each other.
-            is_image = torch.from_numpy(ids == reference.config.image_token_id)
-            given["token_type_ids"] = is_image.long()
+            given["token_type_ids"] = is_image
+        elif family == "qwen2_5_vl":
+            # They have positions of their own.
+            given["mm_token_type_ids"] = is_image
         expected, _ = seeing.expected(reference, ids, **given)
         chunks = engine.generate(asked, lambda: False)
         actual = [token.token for chunk in chunks for token in chunk.logprobs]

@@ -1,4 +1,5 @@
-"""Tiny random models that see, as Hugging Face folders: Gemma 3, Mistral 3 and LFM2-VL.
+"""Tiny random models that see, as Hugging Face folders: Gemma 3, Mistral 3, LFM2-VL and
+Qwen2.5-VL.
 
 Their vision towers are large enough to do what those of the real models do.
 """
@@ -23,6 +24,9 @@ MISTRAL3_EDGE = 140
 
 LFM2_TOKENS = 16
 """Most tokens of a picture of LFM2-VL, each of 2 by 2 patches of 16 by 16 pixels."""
+
+QWEN2_5_TOKENS = 40
+"""Most tokens of a picture of Qwen2.5-VL, each of 2 by 2 patches of 14 by 14 pixels."""
 
 _GEMMA3_MARKUP = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
 _PICTURE = {
@@ -101,6 +105,36 @@ def make_lfm2_vl(folder: Path) -> Path:
         resample=2,
         min_image_tokens=4,
         max_image_tokens=LFM2_TOKENS,
+    )
+    return folder
+
+
+def make_qwen2_5_vl(folder: Path) -> Path:
+    """Write a Qwen2.5-VL whose windows are 2 by 2 tokens; returns its folder.
+
+    As the publisher's, its configuration has the fields of the text model beside the others.
+    """
+    tower = {"depth": 3, "fullatt_block_indexes": [1], "window_size": 56}
+    kinds = ("vision_start", "vision_end", "image", "video")
+    markup = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    scaling = {"type": "mrope", "mrope_section": [2, 3, 3]}
+    ids = _write(folder, "qwen2_5_vl", tower, markup=markup, rope_scaling=scaling)
+    path = folder / "config.json"
+    whole = json.loads(path.read_text())
+    fields = {**whole.pop("text_config"), **whole}
+    fields |= {f"{kind}_token_id": ids[token] for kind, token in zip(kinds, markup, strict=True)}
+    path.write_text(json.dumps(fields, indent=2))
+    change(
+        folder / "preprocessor_config.json",
+        **_PICTURE,
+        image_processor_type="Qwen2VLImageProcessor",
+        image_mean=[0.48145466, 0.4578275, 0.40821073],
+        image_std=[0.26862954, 0.26130258, 0.27577711],
+        patch_size=14,
+        temporal_patch_size=2,
+        merge_size=2,
+        min_pixels=4 * 28**2,
+        max_pixels=QWEN2_5_TOKENS * 28**2,
     )
     return folder
 

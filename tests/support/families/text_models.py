@@ -165,6 +165,36 @@ _QWEN3_VL = Family(
     template=templates.QWEN3,
 )
 
+_QWEN2_5_VL = Family(
+    "Qwen2.5-VL",
+    "Qwen2_5_VLForConditionalGeneration",
+    "qwen2_5_vl",
+    special="as Qwen2: its three positions a token are equal without images",
+    examples="Qwen2.5-VL-3B-Instruct",
+    config={
+        "max_position_embeddings": 128000,
+        "tie_word_embeddings": True,
+        "rope_theta": 1000000.0,
+        "rope_scaling": {"rope_type": "default", "mrope_section": [2, 3, 3]},
+    },
+    around=_around(
+        "qwen2_5_vl_text",
+        vision_config={
+            "model_type": "qwen2_5_vl",
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "fullatt_block_indexes": [0],
+        },
+        image_token_id=300,
+        video_token_id=301,
+    ),
+    tokenizer=tokenizers.QWEN2,
+    template=templates.CHATML,
+)
+
 _LFM2_VL = Family(
     "LFM2-VL",
     "Lfm2VlForConditionalGeneration",
@@ -245,4 +275,4 @@ _GEMMA4 = Family(
     prompt_tokens=(40, 1024 - 16, 1024 + 40),
 )
 
-TEXT_MODELS = (_GEMMA3, _GEMMA4, _QWEN3_5, _QWEN3_VL, _MINISTRAL3, _LFM2_VL)
+TEXT_MODELS = (_GEMMA3, _GEMMA4, _QWEN2_5_VL, _QWEN3_5, _QWEN3_VL, _MINISTRAL3, _LFM2_VL)

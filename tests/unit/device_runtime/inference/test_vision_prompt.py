@@ -184,6 +184,24 @@ def test_images_of_different_sizes_are_padded_for_a_family_that_needs_it(
     assert pixels.sum() == 3 * (8 * 9 + 7 * 12)
 
 
+def test_padding_of_patches_is_taken_out(tokenizer: Tokenizer) -> None:
+    grids = np.array([[1, 2, 4], [1, 2, 6]])
+    patches = np.arange(2 * 12 * 5, dtype=np.float32).reshape(24, 5)
+    others = processor(tokenizer, "qwen2_5_vl")
+
+    def process(prompt: str, files: list[bytes]) -> dict[str, Any]:
+        tensors: dict[str, Any] = others(prompt, files)
+        more = {"pixel_values": Array(patches), "image_grid_thw": Array(grids)}
+        return tensors | more
+
+    prompts = VisionPrompts("qwen2_5_vl", tokenizer, process)
+    marker = MARKED["qwen2_5_vl"].marker
+    messages = [user(Image(png()), Image(png()))]
+    _, tensors = prompts.encode(messages, lambda turns: rendered(turns, marker))
+    kept = [*range(8), *range(12, 24)]
+    assert np.array_equal(tensors["pixel_values"], patches[kept])
+
+
 def test_image_that_cannot_be_used_is_named_by_its_number(tokenizer: Tokenizer) -> None:
     prompts = VisionPrompts(PHI, tokenizer, processor(tokenizer, PHI))
     with pytest.raises(ImageError, match=r"^the image is not a JPEG"):

@@ -138,7 +138,11 @@ def test_tokens_of_a_picture_see_each_other_as_in_transformers(tmp_path: Path) -
     def logits(*, both_ways: bool) -> torch.Tensor:
         places = ids == token
         prompt = PicturePrompt(
-            ids=torch.where(places, 0, ids), places=places, features=features, both_ways=both_ways
+            ids=torch.where(places, 0, ids),
+            places=places,
+            features=features,
+            both_ways=both_ways,
+            positions=torch.arange(len(ids)).expand(3, -1),
         )
         with torch.no_grad(), prompt.placed(text.get_input_embeddings()):
             masks = prompt.masks(text.config, torch.float32)
