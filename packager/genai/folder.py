@@ -86,7 +86,8 @@ def image_bytes(
     """Estimate the memory that an answer about an image takes beyond one about text, bytes.
 
     The vision graph runs on all patches at once, and so does the decoder on all tokens of the
-    prompt, with logits for each.
+    prompt, with logits for each. A prompt of 1,930 tokens with an image of 13 crops took 1.1 GB
+    beyond weights and KV cache in the shape of Phi-3.5-vision; this gives 1.06.
 
     Args:
         patches: patches of the image, or of all its crops.

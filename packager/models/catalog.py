@@ -152,6 +152,7 @@ WITH_TEXT_MODEL = (
 
 FAMILIES = {
     "Gemma3ForConditionalGeneration": "gemma3",
+    "Lfm2VlForConditionalGeneration": "lfm2_vl",
     "Mistral3ForConditionalGeneration": "mistral3",
     "Phi3VForCausalLM": "phi3_v",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",

@@ -59,7 +59,7 @@ def forecast(model: CatalogModel, profile: DeviceProfile) -> Forecast:
             intermediate=model.vision.intermediate,
             tokens=model.vision.image_tokens,
             vocabulary=of.vocabulary,
-            width=4 * of.hidden + 2 * of.intermediate,
+            width=8 * of.hidden + 4 * of.intermediate,
         )
     return Forecast(
         recipe=recipe.name,

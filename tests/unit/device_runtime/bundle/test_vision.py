@@ -32,7 +32,8 @@ def test_older_bundles_lack_the_newer_fields() -> None:
     assert msgspec.convert(VISION, Vision).tried[0].weights == "int8"
     older = msgspec.convert({"family": "gemma3", "image_tokens": 256}, Vision)
     assert (older.weights, older.quality) == (None, None)
-    assert older.tried == older.answers == ()
+    assert not older.tried
+    assert not older.answers
 
 
 @pytest.mark.parametrize(
