@@ -58,7 +58,7 @@ def read(folder: Path) -> Iterator[AskedPicture]:
 
     Raises:
         EvaluationError: there are too few pictures or too many, a device would not take one of
-            them, or a question is invalid.
+            them, or a name or a question is invalid.
     """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not FEWEST <= len(paths) <= MOST:
@@ -68,6 +68,11 @@ def read(folder: Path) -> Iterator[AskedPicture]:
             hint="Give pictures like those that the device will see, a dozen or so.",
         )
     for path in paths:
+        if not path.name.isprintable():  # nor is it then a line of a manifest
+            raise EvaluationError(
+                f"{folder} has a file with the name {path.name!r}",
+                hint="Give it a name of letters and digits.",
+            )
         yield AskedPicture(name=path.name, question=_question(path), data=_checked(path))
 
 

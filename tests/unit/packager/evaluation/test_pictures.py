@@ -1,6 +1,8 @@
 """Pictures of an evaluation: those that are drawn, and those of a folder, which may be hostile."""
 
 import io
+import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -98,6 +100,15 @@ def test_bad_picture_is_named(tmp_path: Path, data: bytes, words: str) -> None:
     with pytest.raises(EvaluationError, match=rf"b\.png cannot be used: .*{words}") as refused:
         list(pictures.read(folder))
     assert "remove it from the folder" in refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "\x1b[2Ja.png", os.fsdecode(b"\xff.png")])
+def test_name_must_fit_into_a_manifest(tmp_path: Path, name: str) -> None:
+    folder = folder_of(tmp_path / "p", c_png=Image.new("RGB", (8, 8)))
+    shutil.copyfile(folder / "c.png", folder / name)
+    with pytest.raises(EvaluationError, match="has a file with the name '") as refused:
+        list(pictures.read(folder))
+    assert str(refused.value).isprintable()
 
 
 def test_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
