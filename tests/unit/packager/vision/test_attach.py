@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -49,7 +50,7 @@ def embeds(folder: Path, ids: list[int], features: Floats) -> Floats:
 
 def logits(graph: Path, **inputs: npt.NDArray[np.generic]) -> Floats:
     session = onnxruntime.InferenceSession(graph)
-    (tokens,) = {value.shape[1] for value in inputs.values()}
+    (tokens,) = {value.shape[1] for name, value in inputs.items() if name != "position_ids"}
     inputs["attention_mask"] = np.ones((1, tokens), np.int64)
     for value in session.get_inputs():
         if "past" in value.name:
@@ -71,6 +72,23 @@ def test_text_alone_gives_the_logits_of_the_whole_graph(text: Path, tmp_path: Pa
     states = embeds(tmp_path / "m", plain, FEATURES[:0])
     split = logits(tmp_path / "m" / "model.onnx", inputs_embeds=states[None])
     assert np.array_equal(split, logits(text / "model.onnx", input_ids=np.array([plain])))
+
+
+def test_three_positions_change_nothing_in_text(text: Path, tmp_path: Path) -> None:
+    of = msgspec.structs.replace(
+        exported(IMAGE_TOKEN), sections=(2, 3, 3), tokens={"vision_start_token_id": 8}
+    )
+    attach(text, vision_folder(tmp_path / "v"), of, tmp_path / "m")
+    plain = [5, 9, 30]
+    states = embeds(tmp_path / "m", plain, FEATURES[:0])
+    positions = np.tile(np.arange(len(plain)), (3, 1, 1))
+    model = json.loads((tmp_path / "m" / "genai_config.json").read_text())["model"]
+    assert model["decoder"]["inputs"]["position_ids"] == "position_ids"
+    assert model["vision_start_token_id"] == 8
+    graph = tmp_path / "m" / "model.onnx"
+    turned = logits(graph, inputs_embeds=states[None], position_ids=positions)
+    expected = logits(text / "model.onnx", input_ids=np.array([plain]))
+    assert np.abs(turned - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("dims", [2, 3])
