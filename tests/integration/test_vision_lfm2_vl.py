@@ -1,14 +1,10 @@
 """LFM2-VL that sees, from its Hugging Face folder to answers: fp32 against transformers."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from packager.jobs import generation
 from tests.support import seeing, tiny_seeing
+from tests.support.seeing import Models
 
 pytestmark = pytest.mark.slow
 
@@ -16,39 +12,18 @@ SIDE = 16  # of a patch, pixels
 SIZES = [(128, 128), (64, 96)]
 
 
-class Models:
-    """The same model in transformers and in the engine."""
-
-    def __init__(self, hf: Path, folder: Path) -> None:
-        import torch
-        from transformers import AutoTokenizer, Lfm2VlForConditionalGeneration
-
-        self.folder = folder
-        self.engine = generation.load(folder)
-        self.processor = self.engine.create_multimodal_processor()
-        self.hf = Lfm2VlForConditionalGeneration.from_pretrained(hf, dtype=torch.float32)
-        self.tokenizer = AutoTokenizer.from_pretrained(hf)
-
-    def inputs(self, pictures: list[Image.Image]) -> Any:
-        """Make the engine's inputs of a prompt with some pictures."""
-        import onnxruntime_genai as og
-
-        prompt = "What is" + " <image> and" * len(pictures) + " the capital?"
-        if not pictures:
-            return self.processor(prompt)
-        images = og.Images.open_bytes(*map(seeing.png, pictures))
-        return self.processor(prompt, images=images)
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    work = tmp_path_factory.mktemp("lfm2_vl")
-    hf = tiny_seeing.make_lfm2_vl(work / "hf")
-    return Models(hf, seeing.build(hf, work / "built"))
+    return Models(
+        tmp_path_factory.mktemp("lfm2_vl"),
+        tiny_seeing.make_lfm2_vl,
+        "Lfm2VlForConditionalGeneration",
+        "<image>",
+    )
 
 
 def test_prompt_has_the_tokens_that_transformers_writes(models: Models) -> None:
-    inputs = models.inputs([seeing.picture(0, *size) for size in SIZES])
+    inputs = models.processed([seeing.picture(0, *size) for size in SIZES])
     first, second = (f"<|image_start|>{n * '<image>'}<|image_end|>" for n in (16, 6))
     expected = models.tokenizer(f"What is {first} and {second} and the capital?")["input_ids"]
     # The engine's own tokenizer does not put the first token before a text.
@@ -61,7 +36,7 @@ def test_pixels_are_patches_of_the_picture(models: Models) -> None:
     more."""
     width, height = SIZES[1]
     picture = seeing.picture(1, width, height)
-    pixels = models.inputs([picture])["pixel_values"].as_numpy()
+    pixels = models.processed([picture])["pixel_values"].as_numpy()
     grid = (np.asarray(picture, np.float32) / 255 - 0.5) / 0.5
     grid = grid.reshape(height // SIDE, SIDE, width // SIDE, SIDE, 3).swapaxes(1, 2)
     assert np.abs(pixels - grid.reshape(1, -1, 3 * SIDE**2)).max() < 1e-6
@@ -73,7 +48,7 @@ def test_pixels_are_patches_of_the_picture(models: Models) -> None:
 def test_picture_has_the_size_that_transformers_gives_it(
     models: Models, size: tuple[int, int], tokens: tuple[int, int]
 ) -> None:
-    inputs = models.inputs([seeing.picture(1, *size)])
+    inputs = models.processed([seeing.picture(1, *size)])
     assert inputs["image_sizes"].as_numpy().tolist() == [[2 * number for number in tokens]]
 
 
@@ -82,7 +57,7 @@ def test_answers_are_those_of_transformers(models: Models, count: int) -> None:
     import torch
 
     for seed in range(20):
-        inputs = models.inputs([seeing.picture(seed, *size) for size in SIZES[:count]])
+        inputs = models.processed([seeing.picture(seed, *size) for size in SIZES[:count]])
         arrays = {name: inputs[name].as_numpy() for name in inputs.keys()}  # noqa: SIM118
         names = {
             "pixel_values": "pixel_values",

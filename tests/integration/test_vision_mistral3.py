@@ -1,14 +1,13 @@
 """Mistral 3 that sees, from its Hugging Face folder to answers: fp32 against transformers."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from packager.jobs import generation
 from tests.support import seeing, tiny_seeing
+from tests.support.seeing import Models
 
 pytestmark = pytest.mark.slow
 
@@ -16,32 +15,8 @@ SIDE = 28  # of a token, pixels
 SIZES = [(140, 84), (56, 112)]
 
 
-class Models:
-    """The same model in transformers and in the engine."""
-
-    def __init__(self, hf: Path, folder: Path) -> None:
-        import torch
-        from transformers import AutoTokenizer, Mistral3ForConditionalGeneration
-        from transformers.models.pixtral.image_processing_pil_pixtral import (
-            PixtralImageProcessorPil,
-        )
-
-        self.folder = folder
-        self.engine = generation.load(folder)
-        self.processor = self.engine.create_multimodal_processor()
-        self.hf = Mistral3ForConditionalGeneration.from_pretrained(hf, dtype=torch.float32)
-        self.tokenizer = AutoTokenizer.from_pretrained(hf)
-        self.pictures = PixtralImageProcessorPil.from_pretrained(hf)
-
-    def processed(self, pictures: list[Image.Image]) -> Any:
-        """Let the engine make its inputs of a prompt with some pictures."""
-        import onnxruntime_genai as og
-
-        prompt = "What is" + " [IMG] and" * len(pictures) + " the capital?"
-        if not pictures:
-            return self.processor(prompt)
-        images = og.Images.open_bytes(*map(seeing.png, pictures))
-        return self.processor(prompt, images=images)
+class PaddedModels(Models):
+    """Models whose pictures are padded here."""
 
     def inputs(self, pictures: list[Image.Image]) -> Any:
         """Make the engine's inputs of a prompt with some pictures.
@@ -71,13 +46,19 @@ class Models:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    work = tmp_path_factory.mktemp("mistral3")
-    hf = tiny_seeing.make_mistral3(work / "hf")
-    return Models(hf, seeing.build(hf, work / "built"))
+def models(tmp_path_factory: pytest.TempPathFactory) -> PaddedModels:
+    from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
+
+    return PaddedModels(
+        tmp_path_factory.mktemp("mistral3"),
+        tiny_seeing.make_mistral3,
+        "Mistral3ForConditionalGeneration",
+        "[IMG]",
+        PixtralImageProcessorPil,
+    )
 
 
-def test_prompt_has_the_tokens_that_transformers_writes(models: Models) -> None:
+def test_prompt_has_the_tokens_that_transformers_writes(models: PaddedModels) -> None:
     pictures = [seeing.picture(0, *size) for size in SIZES]
     inputs = models.inputs(pictures)
     # As PixtralProcessor, which needs a package more: rows of tokens, each with an end.
@@ -92,7 +73,7 @@ def test_prompt_has_the_tokens_that_transformers_writes(models: Models) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_pixels_are_those_of_transformers(models: Models, size: tuple[int, int]) -> None:
+def test_pixels_are_those_of_transformers(models: PaddedModels, size: tuple[int, int]) -> None:
     pictures = [seeing.picture(1, *size)]
     inputs, given = models.inputs(pictures), models.given(pictures)
     assert np.abs(inputs["pixel_values"].as_numpy() - given["pixel_values"].numpy()).max() < 1e-6
@@ -110,7 +91,7 @@ def test_pixels_are_those_of_transformers(models: Models, size: tuple[int, int])
     ],
 )
 def test_other_pictures_are_resized_to_nearby_sizes(
-    models: Models,
+    models: PaddedModels,
     size: tuple[int, int],
     engine: tuple[int, int],
     transformers: tuple[int, int],
@@ -121,7 +102,7 @@ def test_other_pictures_are_resized_to_nearby_sizes(
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_answers_are_those_of_transformers(models: Models, count: int) -> None:
+def test_answers_are_those_of_transformers(models: PaddedModels, count: int) -> None:
     for seed in range(20):
         pictures = [seeing.picture(seed, *size) for size in SIZES[:count]]
         inputs = models.inputs(pictures)
@@ -137,7 +118,7 @@ def test_answers_are_those_of_transformers(models: Models, count: int) -> None:
 
 
 def test_engine_cuts_pictures_off_that_are_not_the_largest_in_both_directions(
-    models: Models,
+    models: PaddedModels,
 ) -> None:
     # Where this fails, the engine pads them itself, and `Models.inputs` need not.
     pixels = models.processed([seeing.picture(0, *size) for size in SIZES])["pixel_values"]

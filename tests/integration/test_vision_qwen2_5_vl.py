@@ -12,13 +12,13 @@ from device_runtime.inference import engine
 from device_runtime.inference.engine import Message
 from device_runtime.inference.vision_prompt import VisionPrompts
 from device_runtime.tokenizer.tokenizer import Tokenizer
-from packager.jobs import generation
 from packager.jobs.job import Work
 from packager.jobs.measure_pictures import MeasurePictures
 from packager.jobs.picture_prompts import MakePrompts
 from packager.jobs.refer_pictures import ReferPictures
 from packager.jobs.seeing import INDEX, Question
 from tests.support import seeing, tiny_seeing
+from tests.support.seeing import Models
 
 pytestmark = pytest.mark.slow
 
@@ -26,22 +26,8 @@ SIZES = [(150, 100), (40, 70)]
 """The first picture is 2 windows high and 3 wide: 4 by 5 tokens, in windows of 2 by 2."""
 
 
-class Models:
-    """The same model in transformers and in the engine."""
-
-    def __init__(self, hf: Path, folder: Path) -> None:
-        import torch
-        from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
-            Qwen2VLImageProcessorPil,
-        )
-
-        self.folder = folder
-        self.engine = generation.load(folder)
-        self.processor = self.engine.create_multimodal_processor()
-        self.hf = Qwen2_5_VLForConditionalGeneration.from_pretrained(hf, dtype=torch.float32)
-        self.tokenizer = AutoTokenizer.from_pretrained(hf)
-        self.pictures = Qwen2VLImageProcessorPil.from_pretrained(hf)
+class DeviceModels(Models):
+    """Models whose prompts are made as on a device."""
 
     def inputs(self, pictures: list[Image.Image]) -> Any:
         """Make the engine's inputs of a prompt with some pictures, as the device does."""
@@ -53,7 +39,7 @@ class Models:
 
         def render(turns: list[dict[str, Any]]) -> str:
             (turn,) = turns
-            marks = {"text": "", "image": "<|vision_start|><|image_pad|><|vision_end|>"}
+            marks = {"text": "", "image": self.mark}
             return "".join(part.get("text", marks[part["type"]]) for part in turn["content"])
 
         if not pictures:
@@ -75,13 +61,19 @@ class Models:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    work = tmp_path_factory.mktemp("qwen2_5_vl")
-    hf = tiny_seeing.make_qwen2_5_vl(work / "hf")
-    return Models(hf, seeing.build(hf, work / "built"))
+def models(tmp_path_factory: pytest.TempPathFactory) -> DeviceModels:
+    from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as pictures
+
+    return DeviceModels(
+        tmp_path_factory.mktemp("qwen2_5_vl"),
+        tiny_seeing.make_qwen2_5_vl,
+        "Qwen2_5_VLForConditionalGeneration",
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        pictures.Qwen2VLImageProcessorPil,
+    )
 
 
-def test_prompt_has_the_tokens_that_transformers_writes(models: Models) -> None:
+def test_prompt_has_the_tokens_that_transformers_writes(models: DeviceModels) -> None:
     inputs = models.inputs([seeing.picture(0, *size) for size in SIZES])
     large, small = (
         f"<|vision_start|>{count * '<|image_pad|>'}<|vision_end|>" for count in (4 * 5, 3 * 2)
@@ -94,7 +86,9 @@ def test_prompt_has_the_tokens_that_transformers_writes(models: Models) -> None:
 @pytest.mark.parametrize(
     "sizes", [[size] for size in (*SIZES, (64, 64), (900, 30), (1, 1), (300, 200))] + [SIZES]
 )
-def test_pixels_are_those_of_transformers(models: Models, sizes: list[tuple[int, int]]) -> None:
+def test_pixels_are_those_of_transformers(
+    models: DeviceModels, sizes: list[tuple[int, int]]
+) -> None:
     pictures = [seeing.picture(1, *size) for size in sizes]
     inputs, given = models.inputs(pictures), models.given(pictures)
     assert inputs["image_grid_thw"].as_numpy().tolist() == given["image_grid_thw"].tolist()
@@ -102,7 +96,7 @@ def test_pixels_are_those_of_transformers(models: Models, sizes: list[tuple[int,
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_answers_are_those_of_transformers(models: Models, count: int) -> None:
+def test_answers_are_those_of_transformers(models: DeviceModels, count: int) -> None:
     import torch
 
     for seed in range(20):
@@ -130,7 +124,7 @@ def test_answers_are_those_of_transformers(models: Models, count: int) -> None:
 
 @pytest.mark.parametrize("sections", [(2, 3, 3), ()])
 def test_reference_of_the_gate_has_three_positions_a_token(
-    models: Models, tmp_path: Path, sections: tuple[int, ...]
+    models: DeviceModels, tmp_path: Path, sections: tuple[int, ...]
 ) -> None:
     questions = []
     for number, size in enumerate(SIZES):

@@ -3,6 +3,7 @@ transformers."""
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,47 @@ def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
+
+
+class Models:
+    """The same tiny model in transformers and in the engine.
+
+    Args:
+        work: a folder for what it is made of.
+        make: writes the Hugging Face folder, and returns it.
+        architecture: its class in transformers.
+        mark: text in the place of a picture in a prompt.
+        pictures: class of its image processor in transformers; None for none.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        make: Callable[[Path], Path],
+        architecture: str,
+        mark: str,
+        pictures: Any = None,
+    ) -> None:
+        import torch
+        import transformers
+
+        hf = make(work / "hf")
+        self.folder = build(hf, work / "built")
+        self.engine = generation.load(self.folder)
+        self.processor = self.engine.create_multimodal_processor()
+        self.hf = getattr(transformers, architecture).from_pretrained(hf, dtype=torch.float32)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(hf)
+        self.pictures: Any = pictures.from_pretrained(hf) if pictures is not None else None
+        self.mark = mark
+
+    def processed(self, pictures: list[Image.Image]) -> Any:
+        """Let the engine make its inputs of a prompt with some pictures."""
+        import onnxruntime_genai as og
+
+        prompt = "What is" + f" {self.mark} and" * len(pictures) + " the capital?"
+        if not pictures:
+            return self.processor(prompt)
+        return self.processor(prompt, images=og.Images.open_bytes(*map(png, pictures)))
 
 
 def answer(model: Any, folder: Path, inputs: Any) -> tuple[list[int], npt.NDArray[np.float32]]:
