@@ -18,10 +18,10 @@ from packager.build import build
 from packager.jobs import keys
 from packager.request import BuildRequest
 from packager.weights import gptq
-from tests.support import tiny_adapter, tiny_encoder, tiny_gguf
+from tests.support import tiny_adapter, tiny_encoder, tiny_gguf, tiny_seeing
 from tests.support.commands import environment
 from tests.support.killed_builds import resumed
-from tests.support.stages import STAGES
+from tests.support.stages import SEEING, STAGES
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -108,12 +108,9 @@ def test_another_solver_gives_another_model(
     assert "reference: taken from the cache" in said
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Deprecated re-export:DeprecationWarning")
-def test_keys_of_a_build_have_the_code_of_its_jobs(
-    tiny_hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGEPACK_CACHE", str(tmp_path / "cache"))
+@pytest.fixture
+def code(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """The modules in the keys of each kind of stage that a build has asked for."""
     make_stage = cache.stage
     code: dict[str, set[str]] = {}
 
@@ -123,6 +120,14 @@ def test_keys_of_a_build_have_the_code_of_its_jobs(
         return make_stage(kind, inputs, make)
 
     monkeypatch.setattr(cache, "stage", noted)
+    return code
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Deprecated re-export:DeprecationWarning")
+def test_keys_of_a_build_have_the_code_of_its_jobs(
+    tiny_hf: Path, tmp_path: Path, code: dict[str, set[str]]
+) -> None:
     build(
         BuildRequest(
             profile=profile.load("mobile"),
@@ -138,4 +143,25 @@ def test_keys_of_a_build_have_the_code_of_its_jobs(
     )
     # Checkpoints that are decoded become folders of the same stage.
     stages = {**STAGES, "hf": ["packager.jobs.convert_gguf"]}
-    assert code == {stage: set(keys.sources(modules)[0]) for stage, modules in stages.items()}
+    assert code == {
+        stage: set(keys.sources(modules)[0])
+        for stage, modules in stages.items()
+        if stage not in SEEING
+    }
+
+
+@pytest.mark.slow
+def test_keys_of_a_model_that_sees_have_the_code_of_its_jobs(
+    tmp_path: Path, code: dict[str, set[str]]
+) -> None:
+    build(
+        BuildRequest(
+            profile=profile.load("mobile"),
+            model=str(tiny_seeing.make_mistral3(tmp_path / "hf")),
+            output=tmp_path / "model.epk",
+            recipe="fp32",
+            eval_text=text(tmp_path / "eval.txt", 7),
+        )
+    )
+    stages = {stage: set(keys.sources(modules)[0]) for stage, modules in SEEING.items()}
+    assert {stage: code[stage] for stage in SEEING} == stages

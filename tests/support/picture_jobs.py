@@ -11,6 +11,7 @@ from packager.jobs.measure_pictures import MeasurePictures, PictureMeans
 from packager.jobs.picture_prompts import MakePrompts
 from packager.jobs.refer_pictures import ReferPictures
 from packager.jobs.seeing import INDEX, Question
+from packager.vision.exported import ExportedVision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +22,7 @@ class PictureJobs:
         folder: a folder for pictures and all that is made of them.
         model: ONNX GenAI folder of the model.
         text: Hugging Face folder of its text model.
-        image_token: as in `ExportedVision`.
-        both_ways: likewise.
+        exported: what the export tells of its vision part.
         count: number of pictures.
         tokens: length of an answer.
     """
@@ -30,8 +30,7 @@ class PictureJobs:
     folder: Path
     model: Path
     text: Path
-    image_token: int | None
-    both_ways: bool = False
+    exported: ExportedVision
     count: int = 4
     tokens: int = 6
 
@@ -42,7 +41,9 @@ class PictureJobs:
             (self.folder / str(number)).write_bytes(picture.data)
             index.append(Question(file=str(number), picture=picture.name, text=picture.question))
         (self.folder / INDEX).write_bytes(msgspec.json.encode(index))
-        job = MakePrompts(model=self.model, pictures=self.folder, image_token=self.image_token)
+        job = MakePrompts(
+            model=self.model, pictures=self.folder, image_token=self.exported.image_token
+        )
         job.run(Work(self.folder))
         self.refer().run(Work(self.folder))
 
@@ -53,7 +54,8 @@ class PictureJobs:
             floats=True,
             trust_remote_code=False,
             prompts=self.folder / "prompts.npz",
-            both_ways=self.both_ways,
+            both_ways=self.exported.both_ways,
+            sections=self.exported.sections,
             max_tokens=self.tokens,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -26,13 +27,17 @@ TOKENS = 8
 
 
 def build(hf: Path, work: Path) -> Path:
-    """Build a Hugging Face folder in fp32, as a build does; returns the ONNX GenAI folder."""
+    """Build a Hugging Face folder in fp32, as a build does; returns the ONNX GenAI folder.
+
+    What the export tells of the vision part is in `exported.json` beside it.
+    """
     for name in ("text", "vision"):
         (work / name).mkdir(parents=True)
     ExtractText(source=hf, copied=unchanged(hf_files(hf))).run(Work(work / "text"))
     builds.build(work / "text", work / "onnx", RECIPES["fp32"])
     family = json.loads((hf / "config.json").read_text())["model_type"]
     exported = ExportVision(source=hf, family=family).run(Work(work / "vision"))
+    (work / "exported.json").write_bytes(msgspec.json.encode(exported))
     attach(work / "onnx", work / "vision", exported, work / "whole")
     return work / "whole"
 

@@ -12,7 +12,7 @@ from packager.jobs.job import JobRefusedError, Work
 from packager.jobs.measure import DecoderGraph
 from packager.jobs.picture_prompts import MakePrompts
 from packager.jobs.refer_pictures import PicturePrompt, read_prompts
-from packager.vision.exported import GRAPH
+from packager.vision.exported import GRAPH, ExportedVision
 from tests.support import tiny_seeing, tiny_vision
 from tests.support.picture_jobs import PictureJobs
 
@@ -27,7 +27,7 @@ def measured(seeing_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pic
         folder=tmp_path_factory.mktemp("pictures"),
         model=seeing_onnx,
         text=seeing_onnx.parent / "hf",
-        image_token=None,
+        exported=ExportedVision(type="phi3v", inputs=(), image_tokens=1, image_token=None),
         count=COUNT,
         tokens=TOKENS,
     )
