@@ -75,13 +75,14 @@ def ort_package_of(model: Path, output: Path) -> ExportedPackage:
         QuantizeError: the package does not load, or continues a prompt otherwise than the model.
         ResourceError: the output cannot be written, or its disk is full.
     """
-    hint = "Choose another location with --ort-package OUT.ortpackage."
+    option = "--ort-package OUT.ortpackage"
+    hint = f"Choose another location with {option}."
     if os.path.lexists(output):
         raise PackagerError(f"{output} exists", hint=hint)
     check_writable(output, hint)
     folder, name = _model(model)
     listed = _files(folder)
-    plan.check_output(sum(path.stat().st_size for path in listed.values()), output)
+    plan.check_output(sum(path.stat().st_size for path in listed.values()), output, option)
     with console.step(f"Writing {output}"), _folder_aside(output.absolute(), hint) as aside:
         written = _write(folder, listed, aside, name)
         checked = _check(folder, aside, written)

@@ -184,12 +184,13 @@ def check(need: Need, what: str, output: Path | None = None) -> None:
         check_output(need.bundle, output)
 
 
-def check_output(bundle: int, output: Path) -> None:
+def check_output(bundle: int, output: Path, option: str = "-o FILE.epk") -> None:
     """Refuse a bundle that does not fit where it goes.
 
     Args:
         bundle: size of the bundle, bytes.
         output: path of the bundle.
+        option: option that sets the path, for the hint.
 
     Raises:
         ResourceError: there is too little disk space.
@@ -198,7 +199,7 @@ def check_output(bundle: int, output: Path) -> None:
     if bundle > free:
         raise ResourceError(
             f"{output} needs {gigabytes(bundle)} of disk space; {gigabytes(free)} available there",
-            hint="Free some space there, or choose another location.",
+            hint=f"Free some space there, or choose another location with {option}.",
         )
 
 

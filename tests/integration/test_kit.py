@@ -42,6 +42,13 @@ def test_kit_holds_the_runtime_and_nothing_of_the_host() -> None:
     assert modes <= {0o644, 0o755}
 
 
+NUMPYS = {"libgfortran", "libquadmath", "libscipy_openblas64_"}
+PILLOWS = {
+    "libXau", "libjpeg", "liblzma", "libopenjp2", "libsharpyuv", "libtiff", "libwebp",
+    "libwebpdemux", "libwebpmux", "libxcb", "libzstd",
+}  # fmt: skip
+
+
 def check_components(made: kit.Kit) -> None:
     """All files of a kit are of a component, with digest, licence and its text."""
     files = {
@@ -57,7 +64,7 @@ def check_components(made: kit.Kit) -> None:
         for package in made.packages
         if not any("/licenses/" in file for file in package.files)
     }
-    assert untold <= {"libgfortran", "libquadmath", "libscipy_openblas64_"}  # numpy's has theirs
+    assert untold <= NUMPYS | PILLOWS  # whose own texts have those of their libraries
     licenses = {file: package.license for package in made.packages for file in package.files}
     for library, name in (
         ("libbz2.so.1.0", "bzip2-1.0.6"),
