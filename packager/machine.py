@@ -3,7 +3,6 @@
 import functools
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,14 +25,16 @@ def memory_available() -> int:
     return max(0, min([psutil.virtual_memory().available, *within]))
 
 
-def peak_memory() -> int:
-    """Return the most memory that this process has had so far, bytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10
+def peak_memory(about: Path = Path("/proc/self/status")) -> int:
+    """Return the peak resident memory of this process, bytes, mapped files included; 0 where the
+    system does not tell.
+
+    What getrusage(2) tells is at least the memory of the process that this one was started by.
+    """
+    for line in about.read_text().splitlines() if about.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 def multiplies_bfloat16(cpu: Path = Path("/proc/cpuinfo")) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from packager import machine
 from packager.jobs import job, keys, messages
 from packager.jobs.messages import Done, Message, Progress, Refused
 
@@ -52,7 +53,7 @@ def main(module: str, name: str, *folder: str) -> int:
     except Exception as error:
         traceback.print_exc()
         return messages.status_of(error)
-    send(Done(msgspec.Raw(msgspec.json.encode(result)), _peak_bytes()))
+    send(Done(msgspec.Raw(msgspec.json.encode(result)), machine.peak_memory()))
     return 0
 
 
@@ -68,15 +69,6 @@ def _import_large(module: str) -> None:
         importlib.import_module(_LARGE[package])
     gc.freeze()
     gc.enable()
-
-
-def _peak_bytes() -> int:
-    """Return the peak resident memory of this process; 0 where the system does not tell."""
-    about = Path("/proc/self/status")
-    for line in about.read_text().splitlines() if about.exists() else ():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) << 10
-    return 0
 
 
 if __name__ == "__main__":
