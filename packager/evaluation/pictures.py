@@ -23,7 +23,7 @@ QUESTION = "Describe this picture in a few sentences."
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 FEWEST = 2
-"""Pictures that a folder must have: of a single one there is no confidence interval."""
+"""Least number of pictures in a folder: one gives no confidence interval."""
 MOST = 64
 MAX_QUESTION = 2000
 """Largest size of a file with a question, bytes."""
