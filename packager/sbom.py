@@ -18,7 +18,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from msgspec import Struct
 from packageurl import PackageURL
 
-from device_runtime.bundle.manifest import ModelFacts
+from device_runtime.bundle.model_facts import ModelFacts
 
 # An SBOM has a serial number, and two equal ones have the same (RFC 9562, version 5).
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "edgepack.sbom")

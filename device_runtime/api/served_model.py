@@ -4,9 +4,11 @@ from pathlib import Path
 
 import msgspec
 
-from device_runtime.bundle.manifest import EMBEDDING_FOLDER, Embedding
+from device_runtime.bundle.embedding import Embedding
+from device_runtime.bundle.manifest import EMBEDDING_FOLDER, MODEL_FOLDER, SPEECH_FOLDER
 from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.bundle.release import Release
+from device_runtime.bundle.speech import Speech
 from device_runtime.bundle.vision import Vision
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.inference.engine import adapters
@@ -60,6 +62,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         embedding: the embedding model beside it; None without one.
         embedding_card: that model's properties.
         vision: how the model sees; None if it takes text alone.
+        speech: the speech model beside it; None without one.
     """
 
     model: str
@@ -74,6 +77,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     embedding: Embedding | None = None
     embedding_card: ModelCard = ModelCard()
     vision: Vision | None = None
+    speech: Speech | None = None
 
     @classmethod
     def of(
@@ -124,7 +128,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             parameters=manifest.model.parameters,
             recipe=manifest.quantization.recipe,
             license=manifest.model.license,
-            size_bytes=_model_bytes(release, embedding=False),
+            size_bytes=_model_bytes(release, MODEL_FOLDER),
             digest=release.digest,
             context_length=manifest.context_length,
             template=served.card.template,
@@ -139,7 +143,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
                 # Of these models, builds store all weights in half precision.
                 recipe="fp16",
                 license=described.model.license,
-                size_bytes=_model_bytes(release, embedding=True),
+                size_bytes=_model_bytes(release, EMBEDDING_FOLDER),
                 digest=release.digest,
                 context_length=described.max_tokens,
             )
@@ -149,6 +153,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             embedding=described,
             embedding_card=embedding_card,
             vision=manifest.vision,
+            speech=manifest.speech,
         )
 
     @property
@@ -168,15 +173,18 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def all_models(self) -> tuple[str, ...]:
-        """All names of models, that of the embedding model last."""
-        return (*self.models, *([self.embedding.model.name] if self.embedding is not None else []))
+        """All names of models, those of the embedding model and the speech model last."""
+        others = [part.model.name for part in (self.embedding, self.speech) if part is not None]
+        return (*self.models, *others)
 
 
-def _model_bytes(release: Release, *, embedding: bool) -> int:
-    """Return the size of the files of the embedding model, or of the other one."""
+def _model_bytes(release: Release, folder: str) -> int:
+    """Return the size of the model in a folder of a release, without those in folders below it."""
+    others = {EMBEDDING_FOLDER, SPEECH_FOLDER} - {folder}
     return sum(
         record.size
         for record in release.manifest.records
         if record.component == "model"
-        and record.path.startswith(f"{EMBEDDING_FOLDER}/") is embedding
+        and record.path.startswith(f"{folder}/")
+        and not record.path.startswith(tuple(f"{other}/" for other in others))
     )

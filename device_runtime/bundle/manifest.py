@@ -20,12 +20,15 @@ import msgspec
 from msgspec import Meta
 
 from device_runtime.bundle import fields, strict_json
+from device_runtime.bundle.embedding import Embedding
 from device_runtime.bundle.fields import FileBytes, Line, Sha256
 from device_runtime.bundle.kit_facts import KitFacts
+from device_runtime.bundle.model_facts import ModelFacts
 from device_runtime.bundle.paths import link_stays_inside, safe_path, tree_problems
 from device_runtime.bundle.quantization import QuantizationFacts, Struct
 from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.bundle.signature import load_public_key
+from device_runtime.bundle.speech import Speech
 from device_runtime.bundle.vision import Vision
 from device_runtime.errors import BundleError
 
@@ -45,6 +48,8 @@ MODEL_FOLDER = "model"
 """Folder of a release that ONNX Runtime GenAI opens: graph, weights, config and tokenizer."""
 EMBEDDING_FOLDER = f"{MODEL_FOLDER}/embedding"
 """Folder of a release with the embedding model, if it has one: model.onnx and tokenizer.json."""
+SPEECH_FOLDER = f"{MODEL_FOLDER}/speech"
+"""Folder of a release with the speech model, if it has one; ONNX Runtime GenAI opens it."""
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_RECORDS = 20_000
@@ -94,51 +99,6 @@ class Record(Struct, frozen=True, kw_only=True):
     sha256: fields.NoSha256 = ""
     blob: Blob | None = None
     link: fields.Path | None = None
-
-
-class ModelFacts(Struct, frozen=True, kw_only=True):
-    """The model in a bundle.
-
-    Attributes:
-        name: name of the model, from the user or the catalog.
-        source: origin of the model, without a path of the host.
-        source_sha256: digest of the source's files.
-        architecture: architecture as the source names it, `LlamaForCausalLM`.
-        parameters: number of weights; 0 if not known.
-        license: SPDX expression; empty if not known.
-    """
-
-    name: Line
-    source: Line
-    source_sha256: Sha256
-    architecture: Line
-    parameters: fields.Count
-    license: Line
-
-
-HIDDEN_STATES = "hidden_states"
-"""Output of a graph with the last hidden states, float32 [batch, tokens, width]."""
-
-
-class Embedding(Struct, frozen=True, kw_only=True):
-    """An embedding model beside the model that answers, or that model itself.
-
-    Attributes:
-        model: the model.
-        dimensions: length of its vectors.
-        vocabulary: number of tokens that it knows.
-        max_tokens: longest text, tokens.
-        memory_bytes: estimate of the resident memory that it adds, bytes.
-        hidden_states: whether the vectors are means of the hidden states of the model that answers,
-            which its graph gives as `HIDDEN_STATES`; then there are no files of an embedding model.
-    """
-
-    model: ModelFacts
-    dimensions: fields.Dimensions
-    vocabulary: fields.Vocabulary
-    max_tokens: fields.ContextLength
-    memory_bytes: fields.Bytes
-    hidden_states: bool = False
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -207,6 +167,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         reasoning: how the model thinks; None for a model that does not.
         embedding: the embedding model; None without one. `memory_bytes` includes it.
         vision: how the model sees; None for a model that takes text alone.
+        speech: the speech model; None without one. `memory_bytes` includes it.
         built_with: versions of the programs that built the bundle.
         sbom: stored bytes of the SBOM.
         records: all files and links of the release.
@@ -232,6 +193,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     reasoning: Reasoning | None = None
     embedding: Embedding | None = None
     vision: Vision | None = None
+    speech: Speech | None = None
 
     @property
     def blobs(self) -> dict[Sha256, Blob]:

@@ -49,6 +49,11 @@ class Release:
         return self.folder / schema.EMBEDDING_FOLDER
 
     @property
+    def speech_folder(self) -> Path:
+        """The folder of the speech model, if the release has one."""
+        return self.folder / schema.SPEECH_FOLDER
+
+    @property
     def program(self) -> Path:
         """The frozen runtime."""
         return self.folder / schema.RUNTIME_ENTRY

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from device_runtime import memory
 from device_runtime.bundle import requirements
-from device_runtime.bundle.manifest import HIDDEN_STATES
+from device_runtime.bundle.embedding import HIDDEN_STATES
 from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import EngineError, ResourceError

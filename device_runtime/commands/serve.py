@@ -78,15 +78,13 @@ def worker(parent: int, release: Path, threads: int, kv_cache_mib: int, processo
     """Run the inference process of `serve`."""
     from device_runtime.commands.engine import embedder_of, load_engine
     from device_runtime.config.options import RuntimeConfig
-    from device_runtime.inference.embedding import Embedder
-    from device_runtime.inference.engine import Engine
     from device_runtime.processor import Processor
     from device_runtime.worker import process
 
-    def load() -> tuple[Engine, Embedder | None]:
+    def load() -> process.Models:
         opened = open_or_own(release)
         config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)
         engine = load_engine(opened, config, Processor(processor))
-        return engine, embedder_of(opened, config, engine)
+        return process.Models(engine, embedder_of(opened, config, engine))
 
     return process.run(load, parent)

@@ -11,9 +11,10 @@ import msgspec
 from device_runtime.errors import DeviceError, error_class
 from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.inference.transcription import TranscriptionChunk, TranscriptionRequest
 
-AnyRequest = GenerationRequest | EmbeddingRequest
-AnyChunk = GenerationChunk | EmbeddingChunk
+AnyRequest = GenerationRequest | EmbeddingRequest | TranscriptionRequest
+AnyChunk = GenerationChunk | EmbeddingChunk | TranscriptionChunk
 
 
 class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -16,11 +16,12 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from device_runtime.errors import DeviceError
 from device_runtime.inference.embedding import Embedder, EmbeddingRequest
 from device_runtime.inference.engine import Engine
+from device_runtime.inference.transcription import Transcriber, TranscriptionRequest
 from device_runtime.processor import Processor
 from device_runtime.worker.messages import (
     FOR_CHILD,
@@ -76,11 +77,25 @@ def command(
     ]
 
 
-def run(load: Callable[[], tuple[Engine, Embedder | None]], parent: int) -> int:
+class Models(NamedTuple):
+    """The models of a release.
+
+    Attributes:
+        engine: the model that answers.
+        embedder: the embedding model; None without one.
+        transcriber: the speech model; None without one.
+    """
+
+    engine: Engine
+    embedder: Embedder | None = None
+    transcriber: Transcriber | None = None
+
+
+def run(load: Callable[[], Models], parent: int) -> int:
     """Load the model, then answer requests until the parent exits.
 
     Args:
-        load: creates the engine, and the embedding model if there is one; may take long.
+        load: loads the model that answers, which may take long, and creates the others.
         parent: process id of the parent.
 
     Returns:
@@ -96,12 +111,12 @@ def run(load: Callable[[], tuple[Engine, Embedder | None]], parent: int) -> int:
     inbox, outbox = _take_pipes()
     started = time.monotonic()
     try:
-        engine, embedder = load()
+        models = load()
     except DeviceError as error:
         _send(outbox, Failed.of(error, None))
         return error.exit_code
     _send(outbox, Loaded(seconds=time.monotonic() - started))
-    _Schedule(engine, embedder, inbox, outbox).run()
+    _Schedule(models, inbox, outbox).run()
     return 0
 
 
@@ -125,17 +140,14 @@ class _Task:
 class _Schedule:
     """A fair scheduler of the engine; requests arrive in one thread and run in another.
 
-    The request that has used the engine least runs next, for one step: a prefill chunk, one
-    decoded token, or the embedding of one text. So a short request waits for a long prompt no
-    longer than one step, and concurrent answers decode at the same rate. A new request starts with
-    the smallest engine time of the running ones.
+    The request that has used the models least runs next, for one step: a prefill chunk, one
+    decoded token, the embedding of one text, or a token of speech. So a short request waits for a
+    long prompt no longer than one step, and concurrent answers decode at the same rate. A new
+    request starts with the smallest time of the running ones.
     """
 
-    def __init__(
-        self, engine: Engine, embedder: Embedder | None, inbox: BinaryIO, outbox: BinaryIO
-    ) -> None:
-        self._engine = engine
-        self._embedder = embedder
+    def __init__(self, models: Models, inbox: BinaryIO, outbox: BinaryIO) -> None:
+        self._models = models
         self._inbox = inbox
         self._outbox = outbox
         self._new: queue.SimpleQueue[Warm | Generate] = queue.SimpleQueue()
@@ -172,13 +184,13 @@ class _Schedule:
     def _take_new(self) -> None:
         """Take new messages; block for one if there is nothing else to do."""
         # Work ahead is for a cool processor.
-        wait = not self._tasks and (self._share < 1 or not self._engine.idle())
+        wait = not self._tasks and (self._share < 1 or not self._models.engine.idle())
         with suppress(queue.Empty):
             while True:
                 message = self._new.get(block=wait)
                 wait = False
                 if isinstance(message, Warm):
-                    self._engine.warm(message.system)
+                    self._models.engine.warm(message.system)
                     continue
                 cancelled = partial(self._is_cancelled, message.id)
                 chunks = self._begin(message.request, cancelled)
@@ -187,9 +199,12 @@ class _Schedule:
 
     def _begin(self, request: AnyRequest, cancelled: Callable[[], bool]) -> Generator[AnyChunk]:
         if isinstance(request, EmbeddingRequest):
-            assert self._embedder is not None
-            return self._embedder.embed(request, cancelled)
-        return self._engine.generate(request, cancelled)
+            assert self._models.embedder is not None
+            return self._models.embedder.embed(request, cancelled)
+        if isinstance(request, TranscriptionRequest):
+            assert self._models.transcriber is not None
+            return self._models.transcriber.transcribe(request, cancelled)
+        return self._models.engine.generate(request, cancelled)
 
     def _advance(self, task: _Task) -> None:
         """Run one step of a request."""

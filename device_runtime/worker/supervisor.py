@@ -13,6 +13,7 @@ from device_runtime.errors import DeviceError, EngineError, ServiceError
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.inference.transcription import TranscriptionChunk, TranscriptionRequest
 from device_runtime.logs import event
 from device_runtime.worker import messages
 from device_runtime.worker.child import Child
@@ -22,6 +23,7 @@ from device_runtime.worker.jobs import Job, Jobs
 from device_runtime.worker.placement import Placement
 from device_runtime.worker.restarts import FAILING_AFTER, restart_delay_s
 from device_runtime.worker.self_check import check
+from device_runtime.worker.silence import Silence
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,9 @@ class Supervisor:
         self._system_prompt = system_prompt
         self._probe = probe
         self._unload_after_s = unload_after_s
-        self._silence: asyncio.TimerHandle | None = None
+        self._silence = Silence(
+            max(timeout_s, SILENT_S), lambda: bool(self._jobs.running), self._on_silence
+        )
         self._child: Child | None = None
         self._loaded = False
         self._jobs = Jobs()
@@ -160,7 +164,7 @@ class Supervisor:
         """Fail all requests and accept no more."""
         self._health = Health.STOPPING
         self._jobs.fail_all(ServiceError("the service is stopping"))
-        self._expect_answer()
+        self._silence.restart()
 
     def restart(self) -> None:
         """End the process, so that another takes its place; its running requests fail."""
@@ -208,6 +212,10 @@ class Supervisor:
 
     def embed(self, request: EmbeddingRequest) -> AsyncGenerator[EmbeddingChunk]:
         """Queue texts to embed and yield their vectors; see `generate`."""
+        return self._chunks(request)
+
+    def transcribe(self, request: TranscriptionRequest) -> AsyncGenerator[TranscriptionChunk]:
+        """Queue a recording and yield its text; see `generate`."""
         return self._chunks(request)
 
     async def _chunks(
@@ -260,19 +268,11 @@ class Supervisor:
         while self._jobs.waiting and self._may_start():
             job = self._jobs.begin()
             self._send(messages.Generate(id=job.number, request=job.request))
-            self._expect_answer()
+            self._silence.restart()
 
     def _send(self, message: messages.ToChild) -> None:
         if self._child is not None:
             self._child.send(message)
-
-    def _expect_answer(self) -> None:
-        """Restart the silence timer if the process has running requests."""
-        if self._silence is not None:
-            self._silence.cancel()
-        if self._jobs.running:
-            loop = asyncio.get_running_loop()
-            self._silence = loop.call_later(max(self._timeout_s, SILENT_S), self._on_silence)
 
     def _on_silence(self) -> None:
         self._kill("the inference process did not respond and was killed")
@@ -314,7 +314,7 @@ class Supervisor:
                 self._first_load.set_exception(error)
                 return
             self._jobs.fail_running(error)
-            self._expect_answer()
+            self._silence.restart()
             self._health = Health.DEGRADED
             if self._failures >= FAILING_AFTER:
                 self._health = Health.FAILING
@@ -384,7 +384,7 @@ class Supervisor:
                     )
                     if self._jobs.pass_on(message.id, outcome):
                         self._failures = 0
-                self._expect_answer()
+                self._silence.restart()
                 self._advance()
         except EngineError as error:
             return error

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from device_runtime.bundle.manifest import ModelFacts
+from device_runtime.bundle.model_facts import ModelFacts
 from device_runtime.bundle.quantization import PromptAnswer, Quality, TaskAnswer, TaskCounts
 from packager import console, launch
 from packager.errors import EvaluationError

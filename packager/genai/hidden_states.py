@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_runtime.bundle.manifest import HIDDEN_STATES
+from device_runtime.bundle.embedding import HIDDEN_STATES
 from packager.errors import QuantizeError
 from packager.genai import weight_files
 from packager.recipes.nodes import HEAD

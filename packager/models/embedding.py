@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from device_runtime.bundle.manifest import Embedding
+from device_runtime.bundle.embedding import Embedding
 from packager import cache, console
 from packager.errors import ModelSourceError
 from packager.genai import hidden_states

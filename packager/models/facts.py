@@ -1,6 +1,6 @@
 """The facts of a source model, as a manifest has them."""
 
-from device_runtime.bundle.manifest import ModelFacts
+from device_runtime.bundle.model_facts import ModelFacts
 from packager.models.source import ModelSource
 
 

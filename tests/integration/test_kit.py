@@ -12,7 +12,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
-from device_runtime.bundle.manifest import ModelFacts
+from device_runtime.bundle.model_facts import ModelFacts
 from packager import cache, kit, sbom
 from packager.errors import CommandError
 from packager.kit import rootfs

@@ -10,7 +10,8 @@ import zstandard
 
 from device_runtime.bundle import manifest as schema
 from device_runtime.bundle.kit_facts import KitFacts
-from device_runtime.bundle.manifest import Blob, Component, Manifest, ModelFacts, Record, Settings
+from device_runtime.bundle.manifest import Blob, Component, Manifest, Record, Settings
+from device_runtime.bundle.model_facts import ModelFacts
 from device_runtime.bundle.quantization import QuantizationFacts
 from device_runtime.bundle.reader import END, member_header, padding
 from tests.support.keys import Key, envelope

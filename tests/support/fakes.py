@@ -19,9 +19,8 @@ from pathlib import Path
 import msgspec
 
 from device_runtime.errors import DeviceError, EngineError
-from device_runtime.inference.embedding import Embedder, EmbeddingChunk, EmbeddingRequest
+from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import (
-    Engine,
     FinishReason,
     GenerationChunk,
     GenerationRequest,
@@ -192,13 +191,13 @@ def worker_command(mode: str = "") -> list[str]:
 def main() -> None:
     parent, mode = sys.argv[1:]
 
-    def load() -> tuple[Engine, Embedder]:
+    def load() -> process.Models:
         if mode == "broken" or (mode and Path(mode).exists()):
             raise EngineError("no model here", hint="Bring one.")
         if mode == "hangs":
             signal.pause()
         if mode == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
-        return FakeEngine(mode), FakeEmbedder()
+        return process.Models(FakeEngine(mode), FakeEmbedder())
 
     sys.exit(process.run(load, int(parent)))

@@ -36,7 +36,7 @@ def test_every_error_has_a_complete_row(kind: type[DeviceError]) -> None:
     described = document(["tiny"])["paths"]["/v1/chat/completions"]["post"]["responses"]
     assert str(kind.http_status) in described, "openapi.py does not document this status"
     assert kind.api_code.replace("_", "").isalpha()
-    fields = {*ChatBody.__struct_fields__, *CompletionBody.__struct_fields__}
+    fields = {*ChatBody.__struct_fields__, *CompletionBody.__struct_fields__, "file"}
     assert kind.param is None or kind.param in fields
     assert kind.refuses or kind.http_status >= 500, "a 4xx that counts as our failure"
 

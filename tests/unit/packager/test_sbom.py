@@ -8,7 +8,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from device_runtime.bundle.manifest import ModelFacts
+from device_runtime.bundle.model_facts import ModelFacts
 from packager import sbom
 from packager.sbom import Package
 

@@ -13,7 +13,8 @@ import pytest
 
 from device_runtime.api.app import Api
 from device_runtime.api.served_model import ServedModel
-from device_runtime.bundle.manifest import Embedding, ModelFacts
+from device_runtime.bundle.embedding import Embedding
+from device_runtime.bundle.model_facts import ModelFacts
 from device_runtime.errors import DeviceError, EngineError
 from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import NoMemoryNowError, PromptTooLongError

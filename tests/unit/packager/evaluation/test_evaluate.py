@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device_runtime.bundle.manifest import ModelFacts
+from device_runtime.bundle.model_facts import ModelFacts
 from device_runtime.bundle.quantization import Quality
 from packager.errors import EvaluationError
 from packager.evaluation import evaluate, prompts, tasks

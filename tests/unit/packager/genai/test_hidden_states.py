@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from device_runtime.bundle.manifest import HIDDEN_STATES
+from device_runtime.bundle.embedding import HIDDEN_STATES
 from device_runtime.processor import HALF_GRAPH
 from packager.errors import QuantizeError
 from packager.genai import half_graph, hidden_states
