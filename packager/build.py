@@ -40,6 +40,7 @@ from packager.profile import DeviceProfile
 from packager.quantize import sight
 from packager.quantize.candidate import Candidate, builder_versions
 from packager.quantize.quantize import QuantizeRequest, quantize
+from packager.quantize.sight import Sight
 from packager.report import build_report
 from packager.request import BuildRequest, BuildResult
 from packager.run import beside
@@ -91,7 +92,7 @@ def _bundle(
         f"{_slug(source.name)}-{request.version}-{_slug(profile.name)}.epk"
     )
     check_writable(output, "Choose another location with -o FILE.epk.")
-    pictures = _pictures(request, source)
+    eyes = _sight(request, source)
     # Neither needs the other.
     with beside(lambda: _packed_runtime(request)) as frozen:
         quantized = quantize(
@@ -104,20 +105,14 @@ def _bundle(
                 calibration_text=request.calibration_text,
                 allow_quality_loss=request.allow_quality_loss,
                 trust_remote_code=request.trust_remote_code,
+                sight=eyes,
             )
         )
     runtime, parts = frozen.result()
     model = quantized.choice.chosen
     seeing = None
-    if pictures is not None:
-        seeing = sight.choose(
-            source,
-            model,
-            profile,
-            pictures=pictures,
-            allow_quality_loss=request.allow_quality_loss,
-            trust_remote_code=request.trust_remote_code,
-        )
+    if eyes is not None:
+        seeing = eyes.choose(model)
         model = dataclasses.replace(model, folder=seeing.model.folder, digest=seeing.model.digest)
     if request.embedding_model == CHAT:
         embedder = embedding.of_chat_model(
@@ -169,12 +164,7 @@ def _bundle(
         compatible=tuple(profile.compatible),
         kit=runtime.facts if runtime else None,
         model=facts,
-        quantization=msgspec.structs.replace(
-            quantized.facts,
-            tokenizer=tokenizer,
-            quality_loss_allowed=quantized.facts.quality_loss_allowed
-            or (seeing is not None and seeing.quality_loss_allowed),
-        ),
+        quantization=msgspec.structs.replace(quantized.facts, tokenizer=tokenizer),
         context_length=model.context_length,
         memory_bytes=memory,
         settings=_settings(profile, model),
@@ -207,8 +197,8 @@ def _bundle(
     return result
 
 
-def _pictures(request: BuildRequest, source: ModelSource) -> Path | None:
-    """Check what a request says of sight; return the folder of pictures to measure it on.
+def _sight(request: BuildRequest, source: ModelSource) -> Sight | None:
+    """Check what a request says of sight; return what measures it on pictures.
 
     Returns:
         None for a model that does not see, or is built without its sight.
@@ -234,7 +224,7 @@ def _pictures(request: BuildRequest, source: ModelSource) -> Path | None:
         )
     pictures = picture_quality.prepare(source, request.eval_images)
     sight.prepare(source, request.profile)
-    return pictures
+    return Sight(source, request.profile, pictures, trust_remote_code=request.trust_remote_code)
 
 
 def _embedding(request: BuildRequest, source: ModelSource) -> EmbeddingModel:

@@ -1,7 +1,7 @@
 """The quality gate: try recipes, smallest first; take the first that is within the limits."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from device_runtime.bundle.quantization import Quality, TriedRecipe
 from packager import console, units
@@ -120,7 +120,11 @@ def without_known_failures(
 
 
 def choose(
-    subject: Subject, candidates: Sequence[Recipe | None], *, allow_quality_loss: bool
+    subject: Subject,
+    candidates: Sequence[Recipe | None],
+    *,
+    allow_quality_loss: bool,
+    on_pictures: Callable[[Candidate], Sequence[str]] | None = None,
 ) -> Choice:
     """Build one recipe after the other until one is within the profile's limits.
 
@@ -128,6 +132,8 @@ def choose(
         subject: model, device and text.
         candidates: recipes, smallest first; None stands for an ONNX model as it is.
         allow_quality_loss: take the best if none is within the limits.
+        on_pictures: lists the limits that a candidate exceeds on pictures; None for a model that
+            takes text alone.
 
     Raises:
         QualityError: none is, and quality loss is not allowed; the message has the table.
@@ -138,6 +144,9 @@ def choose(
     for recipe in candidates:
         model = candidate.make(subject, recipe, most)
         verdict = judge(model, subject.profile, subject.source.parameters)
+        if on_pictures is not None and not verdict.exceeded:
+            phrases = tuple(f"on pictures {phrase}" for phrase in on_pictures(model))
+            verdict = replace(verdict, exceeded=phrases)
         tried.append((model, verdict))
         console.note(describe(model, verdict))
         if not verdict.exceeded:
@@ -148,6 +157,7 @@ def choose(
         raise QualityError(
             f"no recipe keeps the limits of {subject.profile.name}:\n{table}",
             hint="Raise the limits in a profile of your own, take a larger or less damaged model, "
+            f"{'leave the vision part out (--text-only), ' if on_pictures is not None else ''}"
             "or accept the best with --allow-quality-loss.",
         )
     best = min((model for model, _ in tried), key=_loss)

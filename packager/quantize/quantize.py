@@ -12,6 +12,7 @@ from packager.models.source import ModelSource
 from packager.profile import DeviceProfile
 from packager.quantize import build_time, candidate, gate, kept
 from packager.quantize.gate import Choice
+from packager.quantize.sight import Sight
 from packager.quantize.subject import Subject
 from packager.recipes.recipes import KEEP, Recipe
 
@@ -29,6 +30,7 @@ class QuantizeRequest:
         calibration_text: text file to calibrate with; None likewise.
         allow_quality_loss: take the best recipe if none is within the profile's limits.
         trust_remote_code: run Python code that comes with the model.
+        sight: measures the model on pictures; None for one that is built as a text model.
     """
 
     source: ModelSource
@@ -39,6 +41,7 @@ class QuantizeRequest:
     calibration_text: Path | None = None
     allow_quality_loss: bool = False
     trust_remote_code: bool = False
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,12 @@ def quantize(request: QuantizeRequest) -> QuantizedModel:
         calibration=functools.cache(lambda: prepare_text(calibrate=True) / "calibration.npy"),
         trust_remote_code=request.trust_remote_code,
     )
-    choice = gate.choose(subject, recipes, allow_quality_loss=request.allow_quality_loss)
+    choice = gate.choose(
+        subject,
+        recipes,
+        allow_quality_loss=request.allow_quality_loss,
+        on_pictures=request.sight.exceeded if request.sight is not None else None,
+    )
     chosen = choice.chosen
     facts = QuantizationFacts(
         recipe=chosen.recipe,

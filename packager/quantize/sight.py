@@ -1,5 +1,6 @@
 """The gate with pictures: the smallest vision part with which a model keeps the limits."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +41,11 @@ class ChosenSight:
         model: the whole model.
         facts: what the manifest says of its sight.
         results: its results on each picture; empty if it was not measured.
-        quality_loss_allowed: it exceeds limits on pictures, and the user allowed it.
     """
 
     model: VisionModel
     facts: Vision
     results: tuple[PictureResult, ...] = ()
-    quality_loss_allowed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,65 +94,84 @@ def prepare(source: ModelSource, profile: DeviceProfile) -> None:
         )
 
 
-def choose(
-    source: ModelSource,
-    model: Candidate,
-    profile: DeviceProfile,
-    *,
-    pictures: Path,
-    allow_quality_loss: bool,
-    trust_remote_code: bool,
-) -> ChosenSight:
-    """Join a built text model and the smallest vision part that keeps the limits.
-
-    First the model is measured with the vision part in fp32. A model that came as ONNX, or that
-    this machine cannot run, is taken as it is, unmeasured.
+class Sight:
+    """A source model's sight, measured on pictures.
 
     Args:
         source: the source model, which sees.
-        model: its text model.
         profile: the device.
         pictures: folder of `picture_quality.prepare`.
-        allow_quality_loss: take the model although it exceeds the limits.
         trust_remote_code: run Python code that comes with the model.
-
-    Raises:
-        QualityError: it exceeds them, and quality loss is not allowed.
-        QuantizeError: the vision part cannot be exported, stored or joined.
-        EvaluationError: a model does not run.
     """
-    part = vision.export(source) if source.kind == "hf" else None
-    if part is None or model.measured is None:
-        whole = vision.complete(part, model.folder, model.digest)
-        return ChosenSight(model=whole, facts=whole.facts)
-    gauge = _Gauge(source, model, profile, pictures, part, trust_remote_code=trust_remote_code)
-    floats = gauge.measure(part)
-    allowed = bool(floats.limits)
-    if allowed and not allow_quality_loss:
-        raise QualityError(
-            f"{model.recipe} does not keep the limits of {profile.name} on pictures:\n"
-            f"  {_describe(floats)}",
-            hint="Use another recipe (--recipe int8), leave the vision part out (--text-only), or "
-            "accept it with --allow-quality-loss.",
+
+    def __init__(
+        self,
+        source: ModelSource,
+        profile: DeviceProfile,
+        pictures: Path,
+        *,
+        trust_remote_code: bool,
+    ) -> None:
+        self._source, self._profile, self._pictures = source, profile, pictures
+        self._trust_remote_code = trust_remote_code
+        self._gauges: dict[Path, _Gauge] = {}
+
+    def exceeded(self, model: Candidate) -> tuple[str, ...]:
+        """List the limits that a text model exceeds on pictures, with the vision part in fp32.
+
+        Raises:
+            QuantizeError: the vision part cannot be exported or joined.
+            EvaluationError: a model does not run.
+        """
+        gauge = self._gauge(model)
+        return gauge.floats.limits if gauge is not None else ()
+
+    def choose(self, model: Candidate) -> ChosenSight:
+        """Join a built text model and the smallest vision part that keeps the limits.
+
+        First the model is measured with the vision part in fp32; one that exceeds limits then was
+        allowed to. A model that came as ONNX, or that this machine cannot run, is taken as it is,
+        unmeasured.
+
+        Raises:
+            QuantizeError: the vision part cannot be exported, stored or joined.
+            EvaluationError: a model does not run.
+        """
+        gauge = self._gauge(model)
+        if gauge is None:
+            part = vision.export(self._source) if self._source.kind == "hf" else None
+            whole = vision.complete(part, model.folder, model.digest)
+            return ChosenSight(model=whole, facts=whole.facts)
+        chosen = floats = gauge.floats
+        tried = []
+        for weights in SMALLER:
+            smaller = gauge.measure(vision.stored(floats.part, weights), floats)
+            tried.append(smaller)
+            if not smaller.losses and (floats.limits or not smaller.limits):
+                chosen = smaller
+                break
+        whole = vision.complete(chosen.part, model.folder, model.digest)
+        facts = msgspec.structs.replace(
+            whole.facts,
+            quality=chosen.measured.quality,
+            tried=tuple(result.fact for result in (*tried, floats)),
+            answers=tuple(result.answer for result in chosen.measured.results),
         )
-    tried = []
-    chosen = floats
-    for weights in SMALLER:
-        smaller = gauge.measure(vision.stored(part, weights), floats)
-        tried.append(smaller)
-        if not smaller.losses and (allowed or not smaller.limits):
-            chosen = smaller
-            break
-    whole = vision.complete(chosen.part, model.folder, model.digest)
-    facts = msgspec.structs.replace(
-        whole.facts,
-        quality=chosen.measured.quality,
-        tried=tuple(result.fact for result in (*tried, floats)),
-        answers=tuple(result.answer for result in chosen.measured.results),
-    )
-    return ChosenSight(
-        model=whole, facts=facts, results=chosen.measured.results, quality_loss_allowed=allowed
-    )
+        return ChosenSight(model=whole, facts=facts, results=chosen.measured.results)
+
+    def _gauge(self, model: Candidate) -> "_Gauge | None":
+        """Return what measures a text model; None for one that is not measured."""
+        if self._source.kind != "hf" or model.measured is None:
+            return None
+        if model.measured not in self._gauges:
+            self._gauges[model.measured] = _Gauge(
+                self._source,
+                model.measured,
+                self._profile,
+                self._pictures,
+                trust_remote_code=self._trust_remote_code,
+            )
+        return self._gauges[model.measured]
 
 
 class _Gauge:
@@ -162,26 +180,30 @@ class _Gauge:
     def __init__(
         self,
         source: ModelSource,
-        model: Candidate,
+        model: Path,
         profile: DeviceProfile,
         pictures: Path,
-        part: VisionPart,
         *,
         trust_remote_code: bool,
     ) -> None:
-        assert model.measured is not None
-        self._folder = model.measured
+        self._folder = model
         self._profile, self._parameters = profile, source.parameters
+        self._part = vision.export(source)
         self._reference: PictureReference = picture_quality.refer(
             source,
-            self._complete(part),
-            part.exported,
+            self._complete(self._part),
+            self._part.exported,
             pictures,
             trust_remote_code=trust_remote_code,
         )
 
     def _complete(self, part: VisionPart) -> VisionModel:
         return vision.complete(part, self._folder, self._folder.parent.name)
+
+    @functools.cached_property
+    def floats(self) -> _Measured:
+        """The model with the vision part in fp32."""
+        return self.measure(self._part)
 
     def measure(self, part: VisionPart, floats: _Measured | None = None) -> _Measured:
         """Measure the model with a vision part, and compare it with that in fp32."""

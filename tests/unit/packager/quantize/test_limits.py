@@ -1,5 +1,7 @@
 """Limits of a profile against what was measured: by size, worst tokens, tasks, and what excuses."""
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,26 @@ import pytest
 
 from device_runtime.bundle.quantization import Quality, TaskCounts
 from packager import profile
+from packager.errors import QualityError
 from packager.jobs.check import Checked
+from packager.models.source import ModelSource
 from packager.profile import Limits
-from packager.quantize import gate
+from packager.quantize import candidate, gate
 from packager.quantize.candidate import Candidate
 from packager.quantize.gate import Verdict
+from packager.quantize.subject import Subject
+from packager.recipes.recipes import RECIPES, Recipe
 
+SOURCE = ModelSource(
+    kind="hf",
+    name="any",
+    origin="folder: any",
+    path=Path("any"),
+    digest="0",
+    architecture="LlamaForCausalLM",
+    license="",
+    parameters=135_000_000,
+)
 SMALL, MIDDLE, LARGE = 135_000_000, 1_235_814_400, 3_821_079_552
 
 
@@ -130,3 +146,49 @@ def test_line_of_the_table_has_all_figures() -> None:
     assert "KL 0.120 (99.9 %: 1.23)" in line
     assert "tasks 20/20" in line
     assert "within the limits (KL 0.120 > 0.1 for 135.0 M parameters, but" in line
+
+
+def _choose(
+    monkeypatch: pytest.MonkeyPatch, on_pictures: Mapping[str, tuple[str, ...]], **more: bool
+) -> gate.Choice:
+    """Choose between two recipes that are within the limits on text."""
+    ladder = [RECIPES["int4-gptq"], RECIPES["int8"]]
+
+    def make(_subject: object, recipe: Recipe, _most: float | None) -> Candidate:
+        return dataclasses.replace(_candidate(0.01), recipe=recipe.name)
+
+    monkeypatch.setattr(candidate, "make", make)
+    device = profile.load("cpu-x86_64")
+    subject = Subject(
+        source=SOURCE,
+        profile=device,
+        output=Path("out.epk"),
+        text=None,
+        calibration=Path,
+        trust_remote_code=False,
+    )
+    return gate.choose(
+        subject,
+        ladder,
+        on_pictures=lambda model: on_pictures.get(model.recipe, ()),
+        **{"allow_quality_loss": False, **more},
+    )
+
+
+def test_recipe_that_fails_on_pictures_is_followed_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choice = _choose(monkeypatch, {"int4-gptq": ("KL 0.200 > 0.1",)})
+    assert choice.chosen.recipe == "int8"
+    assert [verdict.exceeded for _, verdict in choice.tried] == [
+        ("on pictures KL 0.200 > 0.1",),
+        (),
+    ]
+
+
+def test_no_recipe_that_keeps_the_limits_on_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = dict.fromkeys(("int4-gptq", "int8"), ("top-1 0.500 < 0.8",))
+    with pytest.raises(QualityError, match=r"int8 .*exceeds on pictures top-1 0\.500") as refused:
+        _choose(monkeypatch, bad)
+    assert "--text-only" in refused.value.hint
+    assert _choose(monkeypatch, bad, allow_quality_loss=True).quality_loss_allowed

@@ -9,7 +9,6 @@ import pytest
 from device_runtime.bundle.quantization import Quality
 from device_runtime.bundle.vision import PictureAnswer, Vision, VisionWeights
 from packager import profile
-from packager.errors import QualityError
 from packager.evaluation import picture_quality
 from packager.evaluation.picture_quality import PictureQuality, PictureResult
 from packager.jobs.check import Checked
@@ -17,9 +16,8 @@ from packager.models import vision
 from packager.models.source import ModelSource
 from packager.models.vision import VisionModel, VisionPart
 from packager.profile import Limits
-from packager.quantize import sight
 from packager.quantize.candidate import Candidate
-from packager.quantize.sight import ChosenSight
+from packager.quantize.sight import ChosenSight, Sight
 from packager.vision.exported import ExportedVision
 
 Figures = dict[VisionWeights, tuple[float, float]]
@@ -67,14 +65,14 @@ class Models:
         return PictureQuality(quality=quality(kl, top1), results=(result,))
 
 
-def choose(
+def given(
     monkeypatch: pytest.MonkeyPatch,
     figures: Figures,
     *,
     kind: Literal["hf", "onnx"] = "hf",
     measured: bool = True,
-    allowed: bool = False,
-) -> tuple[ChosenSight, Models]:
+) -> tuple[Sight, Candidate, Models]:
+    """Return the sight of a model, its text model, and what stands for the work."""
     models = Models(figures)
     monkeypatch.setattr(vision, "export", lambda _source: models.part("fp32"))
     monkeypatch.setattr(vision, "stored", lambda _part, weights: models.part(weights))
@@ -109,15 +107,19 @@ def choose(
     device = msgspec.structs.replace(
         profile.load("cpu-x86_64"), limits=Limits(max_kl=0.1, max_kl_tail=2.0, min_top1=0.8)
     )
-    chosen = sight.choose(
-        source,
-        candidate,
-        device,
-        pictures=Path("pictures"),
-        allow_quality_loss=allowed,
-        trust_remote_code=False,
-    )
-    return chosen, models
+    sight = Sight(source, device, Path("pictures"), trust_remote_code=False)
+    return sight, candidate, models
+
+
+def choose(
+    monkeypatch: pytest.MonkeyPatch,
+    figures: Figures,
+    *,
+    kind: Literal["hf", "onnx"] = "hf",
+    measured: bool = True,
+) -> tuple[ChosenSight, Models]:
+    sight, candidate, models = given(monkeypatch, figures, kind=kind, measured=measured)
+    return sight.choose(candidate), models
 
 
 @pytest.mark.parametrize(
@@ -144,26 +146,28 @@ def test_smallest_that_is_near_to_fp32_is_taken(
     assert [part.weights for part in facts.tried] == [*models.measured[1:], "fp32"]
     assert {part.weights for part in facts.tried if not part.exceeded} >= {weights}
     assert chosen.model.folder == Path(f"built/model and {weights}")
-    assert not chosen.quality_loss_allowed
 
 
-def test_model_beyond_the_limits_on_pictures_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(QualityError, match=r"KL 0\.200 > 0\.1, top-1 0\.500 < 0\.8") as refused:
-        choose(monkeypatch, {"fp32": (0.2, 0.5)})
-    for option in ("--recipe", "--text-only", "--allow-quality-loss"):
-        assert option in refused.value.hint
+def test_limits_are_those_with_the_vision_part_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    sight, candidate, models = given(
+        monkeypatch, {"fp32": (0.2, 0.5), "int8": (0.2, 0.5), "fp16": (0.2, 0.5)}
+    )
+    assert sight.exceeded(candidate) == ("KL 0.200 > 0.1", "top-1 0.500 < 0.8")
+    sight.choose(candidate)
+    assert models.measured.count("fp32") == 1
+    sight, candidate, _ = given(monkeypatch, {"fp32": (0.05, 0.9)})
+    assert sight.exceeded(candidate) == ()
 
 
-def test_quality_loss_may_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, _ = choose(monkeypatch, {"fp32": (0.2, 0.5), "int8": (0.203, 0.49)}, allowed=True)
-    assert chosen.quality_loss_allowed
+def test_model_beyond_the_limits_gets_a_part_near_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, _ = choose(monkeypatch, {"fp32": (0.2, 0.5), "int8": (0.203, 0.49)})
     assert chosen.facts.weights == "int8"
     assert all(part.exceeded for part in chosen.facts.tried)
 
 
 def test_model_that_cannot_be_measured_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    given, models = choose(monkeypatch, {}, kind="onnx")
-    assert (given.facts.weights, given.facts.quality) == (None, None)
+    as_onnx, models = choose(monkeypatch, {}, kind="onnx")
+    assert (as_onnx.facts.weights, as_onnx.facts.quality) == (None, None)
     for_gpu, more = choose(monkeypatch, {}, measured=False)
     assert for_gpu.facts.weights == "fp32"
     assert not models.measured + more.measured
