@@ -72,6 +72,10 @@ def _fill(model: Any, ids: dict[str, int], sure: float) -> None:
         for name, weight in model.named_parameters():
             if weight.ndim > 1 and name != "model.encoder.embed_positions.weight":
                 weight.copy_(torch.randn_like(weight) / weight[0].numel() ** 0.5)
+            elif name.endswith("v_proj.bias"):
+                # The builder leaves out a bias of zeros, and without one ONNX Runtime's Attention
+                # ends the process.
+                weight.fill_(0.01)
         model.model.encoder.conv1.weight *= 12
         decoder.embed_positions.weight *= 8
         for layer in decoder.layers:
