@@ -1,5 +1,7 @@
 """LFM2-VL that sees, from its Hugging Face folder to answers: fp32 against transformers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -56,24 +58,19 @@ def test_picture_has_the_size_that_transformers_gives_it(
 def test_answers_are_those_of_transformers(models: Models, count: int) -> None:
     import torch
 
-    for seed in range(20):
+    names = {
+        "pixel_values": "pixel_values",
+        "spatial_shapes": "image_sizes",
+        "pixel_attention_mask": "image_attention_mask",
+    }
+
+    def prepare(seed: int) -> tuple[Any, dict[str, Any]]:
         inputs = models.processed([seeing.picture(seed, *size) for size in SIZES[:count]])
-        arrays = {name: inputs[name].as_numpy() for name in inputs.keys()}  # noqa: SIM118
-        names = {
-            "pixel_values": "pixel_values",
-            "spatial_shapes": "image_sizes",
-            "pixel_attention_mask": "image_attention_mask",
-        }
-        given = {name: torch.from_numpy(arrays[own]) for name, own in names.items() if count}
-        tokens, logits = seeing.expected(models.hf, arrays["input_ids"], **given)
-        if seeing.tells(tokens, logits):
-            break
-    else:
-        pytest.fail("no picture tells of more than rounding")
-    actual, scores = seeing.answer(models.engine, models.folder, inputs)
-    assert actual == tokens
-    assert np.abs(scores - logits).max() < 1e-3
+        own = names if count else {}
+        return inputs, {to: torch.from_numpy(inputs[at].as_numpy()) for to, at in own.items()}
+
+    ids, given, logits = models.compare(prepare)
     if count:
         given["pixel_values"] = torch.zeros_like(given["pixel_values"])
-        _, blind = seeing.expected(models.hf, arrays["input_ids"], **given)
+        _, blind = seeing.expected(models.hf, ids, **given)
         assert np.abs(blind[0] - logits[0]).max() > 0.1

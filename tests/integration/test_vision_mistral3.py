@@ -103,18 +103,11 @@ def test_other_pictures_are_resized_to_nearby_sizes(
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_answers_are_those_of_transformers(models: PaddedModels, count: int) -> None:
-    for seed in range(20):
+    def prepare(seed: int) -> tuple[Any, dict[str, Any]]:
         pictures = [seeing.picture(seed, *size) for size in SIZES[:count]]
-        inputs = models.inputs(pictures)
-        ids = inputs["input_ids"].as_numpy()
-        tokens, logits = seeing.expected(models.hf, ids, **models.given(pictures))
-        if seeing.tells(tokens, logits):
-            break
-    else:
-        pytest.fail("no picture tells of more than rounding")
-    actual, scores = seeing.answer(models.engine, models.folder, inputs)
-    assert actual == tokens
-    assert np.abs(scores - logits).max() < 1e-3
+        return models.inputs(pictures), dict(models.given(pictures))
+
+    models.compare(prepare)
 
 
 def test_engine_cuts_pictures_off_that_are_not_the_largest_in_both_directions(

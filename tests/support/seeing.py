@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image
 
 from packager.jobs import generation
@@ -100,6 +101,35 @@ class Models:
             return self.processor(prompt)
         return self.processor(prompt, images=og.Images.open_bytes(*map(png, pictures)))
 
+    def compare(
+        self, prepare: Callable[[int], tuple[Any, dict[str, Any]]]
+    ) -> tuple[npt.NDArray[np.int32], dict[str, Any], npt.NDArray[np.float32]]:
+        """Compare an answer of the engine with that of transformers.
+
+        Random numbers and rounding differ between processors: the answer is to the first pictures
+        that tell of more than rounding, and than one token again and again.
+
+        Args:
+            prepare: makes pictures of a seed; returns the engine's inputs, and what transformers'
+                model takes besides token ids.
+
+        Returns:
+            The prompt's tokens, what transformers' model took, and its logits.
+        """
+        for seed in range(20):
+            inputs, given = prepare(seed)
+            ids: npt.NDArray[np.int32] = inputs["input_ids"].as_numpy()
+            tokens, logits = expected(self.hf, ids, **given)
+            second, first = np.sort(logits)[:, -2:].T
+            if (first - second).min() > builds.MARGIN and len(set(tokens)) > 2:
+                break
+        else:
+            pytest.fail("no picture tells of more than rounding")
+        actual, scores = answer(self.engine, self.folder, inputs)
+        assert actual == tokens
+        assert np.abs(scores - logits).max() < 1e-3
+        return ids, given, logits
+
 
 def answer(model: Any, folder: Path, inputs: Any) -> tuple[list[int], npt.NDArray[np.float32]]:
     """Let the engine answer a prompt.
@@ -142,13 +172,3 @@ def expected(
         )
     logits = torch.stack(output.logits)[:, 0].numpy()
     return output.sequences[0, prompt.shape[1] :].tolist(), logits
-
-
-def tells(tokens: list[int], logits: npt.NDArray[np.float32]) -> bool:
-    """Return whether an answer tells of more than rounding, and than one token again and again.
-
-    Random numbers and rounding differ between processors: a test takes the first pictures whose
-    answer does.
-    """
-    second, first = np.sort(logits)[:, -2:].T
-    return bool((first - second).min() > builds.MARGIN) and len(set(tokens)) > 2

@@ -198,7 +198,9 @@ def _names(layers: int) -> Iterator[tuple[str, Sequence[str]]]:
 
 def _attention(source: str, target: str) -> Iterator[tuple[str, Sequence[str]]]:
     yield from _norm(f"{source}/layer_norm", f"{target}_layer_norm")
-    query, key, value, out = (f"{target}.{part}" for part in ("q_proj", "k_proj", "v_proj", "out_proj"))
+    query, key, value, out = (
+        f"{target}.{part}" for part in ("q_proj", "k_proj", "v_proj", "out_proj")
+    )
     joined = [[query, key, value], [out]]
     if target.endswith("encoder_attn"):
         joined = [[query], [key, value], [out]]
