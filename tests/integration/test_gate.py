@@ -9,7 +9,7 @@ import pytest
 
 from device_runtime.bundle.reader import open_bundle
 from tests.support import tiny_gguf, tiny_model
-from tests.support.commands import Outcome, edgepack
+from tests.support.commands import Outcome, edgepack, edgepack_quickly
 
 
 def profile(folder: Path, limits: str) -> Path:
@@ -29,7 +29,7 @@ def build(cache: Path, model: Path, profile: Path | str, folder: Path, *more: st
         folder / "out.epk",
         "--json",
     )
-    return edgepack(*arguments, *more, cache=cache)
+    return edgepack_quickly(*arguments, *more, cache=cache)
 
 
 def facts(outcome: Outcome) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def edgepack(*arguments: str | Path, cache: Path | None = None, cwd: Path | None
     return _run("packager", arguments, cache, cwd)
 
 
+def edgepack_quickly(*arguments: str | Path, cache: Path | None = None) -> Outcome:
+    """The same for builds of tiny models, of which only the result matters; see `quickly`."""
+    return _run("tests.support.quickly", arguments, cache, None, OFFLINE)
+
+
 def edgepack_runtime(*arguments: str | Path) -> Outcome:
     """Run the device's command line, from source."""
     return _run("device_runtime", arguments, None, None)
@@ -35,7 +41,11 @@ def environment(cache: Path | None = None) -> dict[str, str]:
 
 
 def _run(
-    module: str, arguments: tuple[str | Path, ...], cache: Path | None, cwd: Path | None
+    module: str,
+    arguments: tuple[str | Path, ...],
+    cache: Path | None,
+    cwd: Path | None,
+    variables: Mapping[str, str] = {},
 ) -> Outcome:
     done = subprocess.run(
         [sys.executable, "-m", module, *(str(argument) for argument in arguments)],
@@ -43,7 +53,7 @@ def _run(
         text=True,
         check=False,
         cwd=cwd,
-        env=environment(cache),
+        env={**environment(cache), **variables},
         stdin=subprocess.DEVNULL,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
