@@ -263,7 +263,8 @@ def freeze(
         "PYTHONPATH": f"{work_path}/src:{site_path}",
         "PYTHONUSERBASE": environment.wheels,
         "PYTHONHASHSEED": "0",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        # PyInstaller starts many processes of Python; each module is compiled in the first one.
+        "PYTHONPYCACHEPREFIX": f"{work_path}/compiled",
         "SOURCE_DATE_EPOCH": "315532800",  # 1980, the oldest time a zip file can hold
     }
     with console.step("Freezing the runtime"):
