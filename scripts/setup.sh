@@ -38,8 +38,12 @@ echo "Creating .venv with $("$python" --version) and installing the locked depen
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$@"; }
 locked() { install --require-hashes --only-binary :all: --requirement "locks/$1"; }
-locked host.txt
-locked torch-cpu.txt 2>/dev/null || locked torch.txt
+# Side by side: no package is in both files, and unpacking keeps one processor busy.
+locked host.txt &
+torch=0
+locked torch-cpu.txt 2>/dev/null || locked torch.txt || torch=$?
+wait $!
+[ "$torch" = 0 ]
 install --no-build-isolation --editable .
 touch .venv/ready
 echo "Ready."
