@@ -7,7 +7,7 @@ import pytest
 
 from tests.device import emulated
 from tests.device.emulated import on_device
-from tests.support.commands import edgepack
+from tests.support.commands import edgepack_quickly
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,7 +20,7 @@ PROGRAM = "/usr/local/bin/edgepack-runtime"
 @pytest.fixture(scope="module")
 def device(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("arm64-gpu")
-    built = edgepack(
+    built = edgepack_quickly(
         *("build", "--profile", "jetson-orin", "--model", tiny_hf, "-o", folder / "orin.epk")
     )
     assert built.status == 0, built.err

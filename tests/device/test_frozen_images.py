@@ -14,7 +14,7 @@ from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import Release
 from tests.device import emulated
 from tests.device.emulated import on_device
-from tests.support.commands import edgepack
+from tests.support.commands import edgepack_quickly
 from tests.support.serving import Serving
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def bundle(model: Path, profile: str, folder: Path) -> Path:
     path = folder / "seeing.epk"
     own = folder / "seeing.toml"
     own.write_text(f'extends = "{profile}"\ncontext_length = 4096\n')
-    built = edgepack("build", "--profile", own, "--model", model, "-o", path)
+    built = edgepack_quickly("build", "--profile", own, "--model", model, "-o", path)
     assert built.status == 0, built.err
     return path
 

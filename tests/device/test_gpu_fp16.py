@@ -7,7 +7,7 @@ import pytest
 
 from device_runtime.bundle.manifest import RUNTIME_ENTRY
 from device_runtime.bundle.reader import open_bundle
-from tests.support.commands import edgepack
+from tests.support.commands import edgepack_quickly
 
 pytestmark = [pytest.mark.slow, pytest.mark.requires("root", "mmdebstrap")]
 
@@ -42,7 +42,7 @@ def root(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         stdin=subprocess.DEVNULL,
     )
     bundle = folder / "gpu.epk"
-    built = edgepack("build", "--profile", "x86_64-gpu", "--model", tiny_hf, "-o", bundle)
+    built = edgepack_quickly("build", "--profile", "x86_64-gpu", "--model", tiny_hf, "-o", bundle)
     assert built.status == 0, built.err
     (root / "release").mkdir()
     with open_bundle(bundle) as opened:

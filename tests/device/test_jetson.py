@@ -9,7 +9,7 @@ from device_runtime.bundle.manifest import Manifest
 from device_runtime.bundle.reader import open_bundle
 from tests.device import emulated
 from tests.device.emulated import on_device
-from tests.support.commands import edgepack, refused
+from tests.support.commands import edgepack_quickly, refused
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,7 +21,9 @@ pytestmark = [
 def bundle(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole bundle for a Jetson; the runtime is what is looked at here."""
     path = tmp_path_factory.mktemp("jetson") / "jetson.epk"
-    outcome = edgepack("build", "--profile", "jetson-orin-cuda", "--model", tiny_hf, "-o", path)
+    outcome = edgepack_quickly(
+        "build", "--profile", "jetson-orin-cuda", "--model", tiny_hf, "-o", path
+    )
     assert outcome.status == 0, outcome.err
     assert "8.7" in outcome.err, "the GPU of an Orin is not served; nothing said so"
     return path

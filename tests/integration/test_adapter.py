@@ -12,7 +12,7 @@ from packager import adapter, cache
 from packager.errors import ModelSourceError
 from packager.models import source
 from tests.support import quantized, tiny_adapter, tiny_model
-from tests.support.commands import edgepack, refused
+from tests.support.commands import edgepack_quickly, refused
 
 pytestmark = pytest.mark.usefixtures("jobs_here")
 
@@ -137,7 +137,7 @@ def test_tokenizer_and_license_beside_the_adapter_are_taken(
 
 @pytest.mark.slow
 def test_build_with_an_adapter(tiny_hf: Path, lora: Path, tmp_path: Path) -> None:
-    outcome = edgepack(
+    outcome = edgepack_quickly(
         *("build", "--profile", "mobile", "--model", tiny_hf, "--adapter", lora, "--json"),
         *("--recipe", "int4-rtn", "--allow-quality-loss"),
         *("-o", tmp_path / "m.epk"),
@@ -241,7 +241,7 @@ def test_model_that_came_as_onnx(tiny_onnx: Path, lora: Path) -> None:
 
 @pytest.mark.slow
 def test_command_line_refuses_it_before_anything_is_built(tiny_hf: Path, tmp_path: Path) -> None:
-    outcome = edgepack(
+    outcome = edgepack_quickly(
         *("build", "--profile", "mobile", "--model", tiny_hf, "--adapter", tiny_hf),
         *("-o", tmp_path / "m.epk"),
         cache=tmp_path / "cache",

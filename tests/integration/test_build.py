@@ -1,6 +1,7 @@
 """Building a bundle of a tiny model, as a user sees it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,20 @@ from packager.errors import QuantizeError
 from packager.jobs.harness import run_job
 from packager.quantize import builder
 from tests.support import tiny_model
-from tests.support.commands import edgepack
+from tests.support.commands import Outcome, edgepack, edgepack_quickly
 from tests.support.graphs import linear_bits
 
 
-def build(cache: Path, model: Path, profile: str, output: Path, *more: str) -> dict[str, Any]:
+def build(
+    cache: Path,
+    model: Path,
+    profile: str,
+    output: Path,
+    *more: str,
+    command: Callable[..., Outcome] = edgepack_quickly,
+) -> dict[str, Any]:
     arguments: list[str | Path] = ["build", "--profile", profile, "--model", model, "-o", output]
-    outcome = edgepack(*arguments, "--json", *more, cache=cache)
+    outcome = command(*arguments, "--json", *more, cache=cache)
     assert outcome.status == 0, outcome.err
     result: dict[str, Any] = json.loads(outcome.out)
     return result
@@ -197,9 +205,10 @@ def test_context_and_settings_come_from_the_profile(
 def test_same_inputs_give_the_same_bytes_without_the_cache_too(
     cache: Path, tiny_hf: Path, tmp_path: Path
 ) -> None:
-    first = build(cache, tiny_hf, "mobile", tmp_path / "1.epk")
-    again = build(cache, tiny_hf, "mobile", tmp_path / "2.epk")
-    fresh = build(tmp_path / "other-cache", tiny_hf, "mobile", tmp_path / "3.epk")
+    first = build(cache, tiny_hf, "mobile", tmp_path / "1.epk", command=edgepack)
+    again = build(cache, tiny_hf, "mobile", tmp_path / "2.epk", command=edgepack)
+    other = tmp_path / "other-cache"
+    fresh = build(other, tiny_hf, "mobile", tmp_path / "3.epk", command=edgepack)
     assert first["digest"] == again["digest"] == fresh["digest"]
     assert (tmp_path / "1.epk").read_bytes() == (tmp_path / "2.epk").read_bytes()
     assert (tmp_path / "1.epk").read_bytes() == (tmp_path / "3.epk").read_bytes()

@@ -10,7 +10,7 @@ from PIL import Image
 from device_runtime.bundle.reader import open_bundle
 from packager.vision.exported import GRAPH
 from tests.support import seeing, tiny_seeing
-from tests.support.commands import edgepack
+from tests.support.commands import edgepack, edgepack_quickly
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_model_that_sees_is_measured_on_pictures(
-    mistral3: Path, pictures: Path, tmp_path: Path
+    cache: Path, mistral3: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    cache, bundle = tmp_path / "cache", tmp_path / "m.epk"
+    bundle = tmp_path / "m.epk"
     arguments: list[str | Path] = ["build", "--profile", "mobile", "--model", mistral3]
     arguments += ["--recipe", "fp32", "--eval-images", pictures, "-o", bundle]
     outcome = edgepack(*arguments, cache=cache)
@@ -83,7 +83,7 @@ def test_bad_pictures_are_reported_before_the_work(
 ) -> None:
     assert callable(spoil)
     spoil(pictures)
-    outcome = edgepack(
+    outcome = edgepack_quickly(
         "build", "--profile", "mobile", "--model", mistral3, "--eval-images", pictures,
         "-o", tmp_path / "m.epk", cache=tmp_path / "cache",
     )  # fmt: skip
@@ -95,24 +95,28 @@ def test_bad_pictures_are_reported_before_the_work(
     assert not list(tmp_path.glob("m.*"))
 
 
-def test_pictures_are_for_models_that_see(tiny_hf: Path, pictures: Path, tmp_path: Path) -> None:
-    outcome = edgepack(
+def test_pictures_are_for_models_that_see(
+    cache: Path, tiny_hf: Path, pictures: Path, tmp_path: Path
+) -> None:
+    outcome = edgepack_quickly(
         "build", "--profile", "mobile", "--model", tiny_hf, "--eval-images", pictures,
-        "-o", tmp_path / "m.epk", cache=tmp_path / "cache",
+        "-o", tmp_path / "m.epk", cache=cache,
     )  # fmt: skip
     assert outcome.status == 4, outcome.err
     assert "sees no images" in outcome.err
 
 
 @pytest.mark.slow
-def test_limits_hold_on_pictures_as_on_text(mistral3: Path, pictures: Path, tmp_path: Path) -> None:
+def test_limits_hold_on_pictures_as_on_text(
+    cache: Path, mistral3: Path, pictures: Path, tmp_path: Path
+) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text('extends = "mobile"\nrecipe = "int4-rtn"\n[limits]\nmax_kl = 1e-9\n')
     arguments: list[str | Path] = ["build", "--profile", mine, "--model", mistral3, "--json"]
     arguments += ["--eval-images", pictures, "-o", tmp_path / "m.epk"]
-    refused = edgepack(*arguments, cache=tmp_path / "cache")
+    refused = edgepack_quickly(*arguments, cache=cache)
     assert refused.status == 11, refused.err
-    allowed = edgepack(*arguments, "--allow-quality-loss", cache=tmp_path / "cache")
+    allowed = edgepack_quickly(*arguments, "--allow-quality-loss", cache=cache)
     assert allowed.status == 0, allowed.err
     facts = json.loads(allowed.out)["manifest"]
     assert facts["quantization"]["quality_loss_allowed"]

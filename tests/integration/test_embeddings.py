@@ -24,7 +24,7 @@ from packager.models import embedding
 from packager.models.catalog import EMBEDDING_MODELS, ENCODERS
 from packager.models.embedding import EmbeddingModel
 from tests.support import tiny_encoder
-from tests.support.commands import edgepack, refused
+from tests.support.commands import edgepack, edgepack_quickly, refused
 from tests.support.serving import Serving
 
 MINILM = "all-minilm-l6-v2"
@@ -120,7 +120,7 @@ def test_models_that_need_too_much_memory_together_are_refused(
     text, count = re.subn(r"(?m)^memory_budget_mb = \d+", "memory_budget_mb = 250", text)
     assert count == 1
     (tmp_path / "small.toml").write_text(text)
-    outcome = edgepack(
+    outcome = edgepack_quickly(
         *("build", "--profile", tmp_path / "small.toml", "--model", tiny_hf, "--recipe", "int8"),
         *("-o", tmp_path / "x.epk", "--embedding-model", MINILM),
         cache=cache,
@@ -132,7 +132,7 @@ def test_models_that_need_too_much_memory_together_are_refused(
 def test_two_models_of_one_name_are_refused(cache: Path, tiny_hf: Path, tmp_path: Path) -> None:
     folder = tiny_encoder.make(tmp_path / tiny_hf.name)
     output = tmp_path / "x.epk"
-    outcome = edgepack(
+    outcome = edgepack_quickly(
         *("build", "--profile", "mobile", "--model", tiny_hf, "-o", output),
         *("--embedding-model", folder),
         cache=cache,
@@ -145,7 +145,7 @@ def test_language_model_is_not_an_embedding_model(
     cache: Path, tiny_hf: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "x.epk"
-    outcome = edgepack(
+    outcome = edgepack_quickly(
         *("build", "--profile", "mobile", "--model", tiny_hf, "-o", output),
         *("--embedding-model", tiny_hf),
         cache=cache,

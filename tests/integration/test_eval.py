@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.support import graphs, tiny_model
-from tests.support.commands import edgepack, refused
+from tests.support.commands import edgepack, edgepack_quickly, refused
 
 
 @pytest.fixture(scope="module")
 def bundle(cache: Path, tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "tiny.epk"
-    outcome = edgepack(
+    outcome = edgepack_quickly(
         *("build", "--profile", "mobile", "--recipe", "int4-rtn", "--allow-quality-loss"),
         *("--model", tiny_hf, "--model-only", "-o", path),
         cache=cache,
@@ -43,7 +43,7 @@ def test_folder_against_its_original(cache: Path, tiny_hf: Path, tiny_onnx: Path
 def test_table_has_figures_intervals_and_answers(
     cache: Path, tiny_hf: Path, tiny_onnx: Path
 ) -> None:
-    outcome = edgepack("eval", tiny_onnx, "--reference", tiny_hf, cache=cache)
+    outcome = edgepack_quickly("eval", tiny_onnx, "--reference", tiny_hf, cache=cache)
     assert outcome.status == 0, outcome.err
     for words in (
         *("mean KL divergence (nats)", "same top-1 token", "95 % confidence", "3060 tokens"),
@@ -54,9 +54,9 @@ def test_table_has_figures_intervals_and_answers(
 
 
 def test_bundle_gives_what_its_manifest_says(cache: Path, bundle: Path, tiny_hf: Path) -> None:
-    outcome = edgepack("eval", bundle, "--reference", tiny_hf, "--json", cache=cache)
+    outcome = edgepack_quickly("eval", bundle, "--reference", tiny_hf, "--json", cache=cache)
     assert outcome.status == 0, outcome.err
-    head = edgepack("inspect", bundle, "--json")
+    head = edgepack_quickly("inspect", bundle, "--json")
     stated = json.loads(head.out)["manifest"]["quantization"]["quality"]
     assert json.loads(outcome.out)["quality"]["kl"] == pytest.approx(stated["kl"])
 
@@ -65,7 +65,7 @@ def test_text_file(cache: Path, tiny_hf: Path, tiny_onnx: Path, tmp_path: Path) 
     text = tmp_path / "text.txt"
     text.write_text("".join(f"Step {number}: turn the valve. " for number in range(40)))
     arguments = ("eval", tiny_onnx, "--reference", tiny_hf, "--eval-text", text)
-    outcome = edgepack(*arguments, "--json", cache=cache)
+    outcome = edgepack_quickly(*arguments, "--json", cache=cache)
     assert outcome.status == 0, outcome.err
     # As many whole windows as there are in it.
     assert json.loads(outcome.out)["quality"]["tokens"] == len(text.read_text()) // 256 * 255
@@ -75,40 +75,44 @@ def test_text_too_short(cache: Path, tiny_hf: Path, tiny_onnx: Path, tmp_path: P
     text = tmp_path / "short.txt"
     text.write_text("Too short.")
     arguments = ("eval", tiny_onnx, "--reference", tiny_hf, "--eval-text", text)
-    refused(edgepack(*arguments, cache=cache), 12, "short.txt is too short", "10 tokens", "512")
+    refused(
+        edgepack_quickly(*arguments, cache=cache), 12, "short.txt is too short", "10 tokens", "512"
+    )
 
 
 def test_text_empty(cache: Path, tiny_hf: Path, tiny_onnx: Path, tmp_path: Path) -> None:
     text = tmp_path / "empty.txt"
     text.touch()
     arguments = ("eval", tiny_onnx, "--reference", tiny_hf, "--eval-text", text)
-    refused(edgepack(*arguments, cache=cache), 12, "empty.txt is empty")
+    refused(edgepack_quickly(*arguments, cache=cache), 12, "empty.txt is empty")
 
 
 def test_original_that_is_not_named(cache: Path, bundle: Path) -> None:
-    refused(edgepack("eval", bundle, cache=cache), 12, "folder: hf", "--reference")
+    refused(edgepack_quickly("eval", bundle, cache=cache), 12, "folder: hf", "--reference")
 
 
 def test_original_instead_of_a_built_model(cache: Path, tiny_hf: Path) -> None:
-    refused(edgepack("eval", tiny_hf, cache=cache), 12, "expected a built one", "edgepack build")
+    refused(
+        edgepack_quickly("eval", tiny_hf, cache=cache), 12, "expected a built one", "edgepack build"
+    )
 
 
 def test_built_model_as_the_original(cache: Path, tiny_onnx: Path) -> None:
-    outcome = edgepack("eval", tiny_onnx, "--reference", tiny_onnx, cache=cache)
+    outcome = edgepack_quickly("eval", tiny_onnx, "--reference", tiny_onnx, cache=cache)
     refused(outcome, 4, "is ONNX: its original weights are not available")
 
 
 def test_file_that_is_no_bundle(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.epk"
     path.write_text("nothing")
-    refused(edgepack("eval", path, cache=cache), 7, "bundle")
+    refused(edgepack_quickly("eval", path, cache=cache), 7, "bundle")
 
 
 def test_model_that_computes_no_numbers(
     cache: Path, tiny_hf: Path, tiny_onnx: Path, tmp_path: Path
 ) -> None:
     spoilt = graphs.filled(tiny_onnx, tmp_path / "onnx", math.nan)
-    outcome = edgepack("eval", spoilt, "--reference", tiny_hf, cache=cache)
+    outcome = edgepack_quickly("eval", spoilt, "--reference", tiny_hf, cache=cache)
     refused(outcome, 12, "its outputs (logits) are NaN or infinite")
 
 
@@ -120,5 +124,5 @@ def test_another_original(cache: Path, tiny_onnx: Path, tmp_path: Path) -> None:
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
     path.write_text(json.dumps(tokenizer))
-    outcome = edgepack("eval", tiny_onnx, "--reference", other, cache=cache)
+    outcome = edgepack_quickly("eval", tiny_onnx, "--reference", other, cache=cache)
     refused(outcome, 12, "the model's tokenizer differs from the reference model's", "--reference")

@@ -10,7 +10,7 @@ import pytest
 from device_runtime.bundle.manifest import RUNTIME_ENTRY
 from device_runtime.bundle.reader import open_bundle
 from tests.support import software_gpu
-from tests.support.commands import edgepack
+from tests.support.commands import edgepack_quickly
 from tests.support.serving import Serving
 from tests.support.software_gpu import within
 
@@ -24,7 +24,7 @@ NO_HALF = "requires f16 but the device does not support it"
 def release(tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release of the tiny model for any PC with a GPU."""
     folder = tmp_path_factory.mktemp("gpu")
-    outcome = edgepack(
+    outcome = edgepack_quickly(
         *("build", "--profile", "x86_64-gpu", "--model", tiny_hf, "-o", folder / "gpu.epk")
     )
     assert outcome.status == 0, outcome.err

@@ -14,7 +14,7 @@ from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import Release
 from packager.models.catalog import CHAT
 from tests.integration.test_embeddings import vector_of_transformers
-from tests.support.commands import edgepack
+from tests.support.commands import edgepack_quickly
 from tests.support.serving import Serving
 
 MODEL = "hf-hidden-states"
@@ -25,7 +25,7 @@ TEXTS = ["x", "How do I reset my password?", "Über Öl 🤖 und\0null", "one st
 def release(cache: Path, tiny_hf: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
     """The tiny model in fp32."""
     folder = tmp_path_factory.mktemp("hidden")
-    outcome = edgepack(
+    outcome = edgepack_quickly(
         *("build", "--profile", f"cpu-{platform.machine()}", "--model", tiny_hf, "--model-only"),
         *("--recipe", "fp32", "--embedding-model", CHAT, "-o", folder / "b.epk"),
         cache=cache,

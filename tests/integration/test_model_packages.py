@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from device_runtime.bundle.reader import open_bundle
-from tests.support.commands import edgepack, refused
+from tests.support.commands import edgepack_quickly, refused
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ def test_bundle_with_two_graphs_goes_there_and_back(
 ) -> None:
     """The bundle for all machines with and without a GPU, one set of weights and two graphs."""
     options = ("build", "--profile", "x86_64-gpu", "--model-only", "--no-sign")
-    built = edgepack(
+    built = edgepack_quickly(
         *(*options, "--recipe", "int4-rtn", "--allow-quality-loss"),
         *("--model", tiny_hf, "-o", tmp_path / "first.epk"),
         cache=cache,
@@ -29,12 +29,14 @@ def test_bundle_with_two_graphs_goes_there_and_back(
     assert built.status == 0, built.err
     package = tmp_path / "tiny.ortpackage"
     export = ("export", tmp_path / "first.epk", "--ort-package", package)
-    exported = edgepack(*export, "--json", cache=cache)
+    exported = edgepack_quickly(*export, "--json", cache=cache)
     assert exported.status == 0, exported.err
     result = json.loads(exported.out)
     assert set(result["variants"]) == {"cpu", "webgpu"}
     assert result["checked"] == {"opened": True, "tokens": 16}
-    refused(edgepack(*export, cache=cache), 1, "exists")
-    again = edgepack(*(*options, "--model", package, "-o", tmp_path / "second.epk"), cache=cache)
+    refused(edgepack_quickly(*export, cache=cache), 1, "exists")
+    again = edgepack_quickly(
+        *(*options, "--model", package, "-o", tmp_path / "second.epk"), cache=cache
+    )
     assert again.status == 0, again.err
     assert records(tmp_path / "second.epk") == records(tmp_path / "first.epk")

@@ -124,6 +124,7 @@ def code(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("jobs_here")
 @pytest.mark.filterwarnings("ignore:Deprecated re-export:DeprecationWarning")
 def test_keys_of_a_build_have_the_code_of_its_jobs(
     tiny_hf: Path, tmp_path: Path, code: dict[str, set[str]]
@@ -151,6 +152,7 @@ def test_keys_of_a_build_have_the_code_of_its_jobs(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("jobs_here")
 def test_keys_of_a_model_that_sees_have_the_code_of_its_jobs(
     tmp_path: Path, code: dict[str, set[str]]
 ) -> None:

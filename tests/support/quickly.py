@@ -1,7 +1,7 @@
 """Run `edgepack` in less time: `python -m tests.support.quickly ARGUMENTS`.
 
-Each job of a build is a process that imports torch and transformers, in three seconds; here all of a
-build run in this one. And a kit is compressed in a twentieth of the time, to some more bytes.
+Each job of a build is a process that imports torch and transformers, in three seconds; here all
+jobs of a build run in this one. And a kit is compressed in a twentieth of the time, to more bytes.
 """
 
 import gc
