@@ -18,6 +18,7 @@ test: .venv/ready
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/ready
+	.venv/bin/python -m pytest -m soak
 	.venv/bin/python -m tests.power_cuts
 	.venv/bin/python -m tests.support.killed_builds
 	.venv/bin/python -m tests.device.under_systemd

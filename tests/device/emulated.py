@@ -3,29 +3,44 @@
 import subprocess
 from pathlib import Path
 
+from packager import cache
 from packager.kit import rootfs
 from packager.kit.platforms import PLATFORMS
 from tests.support.commands import Outcome, edgepack
 
+ARCHIVE = "root.tar"
+PACKAGES = ("base-files", "dash", "coreutils", "libc-bin", "systemd")
 
-def device(bundle: Path, root: Path, *packages: str) -> Path:
+
+def device(bundle: Path, root: Path) -> Path:
     """Unpack a minimal Debian (it has no Python) and flash a bundle into it; returns its root."""
     cross = PLATFORMS["linux-aarch64-cpu"].cross
     assert cross is not None
     rootfs.register_emulator(cross)
-    subprocess.run(
-        [
-            *("mmdebstrap", "--variant=extract", "--architectures=arm64", "--quiet"),
-            "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
-            f"--include={','.join(('base-files', 'dash', 'coreutils', 'libc-bin', *packages))}",
-            *(cross.suite, str(root), *rootfs.debian_sources(cross.suite)),
-        ],
-        check=True,
-        stdin=subprocess.DEVNULL,
-    )
+    root.mkdir()
+    subprocess.run(["tar", "-x", "-f", _debian(cross.suite), "-C", root], check=True)
     flashed = edgepack("flash", bundle, root)
     assert flashed.status == 0, flashed.err
     return root
+
+
+def _debian(suite: str) -> Path:
+    """An archive of a minimal Debian, made once for all tests."""
+    sources = rootfs.debian_sources(suite)
+
+    def make(folder: Path) -> None:
+        subprocess.run(
+            [
+                *("mmdebstrap", "--variant=extract", "--architectures=arm64", "--quiet"),
+                "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+                *(f"--include={','.join(PACKAGES)}", suite, str(folder / ARCHIVE), *sources),
+            ],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    inputs = {"suite": suite, "packages": PACKAGES, "sources": sources}
+    return cache.stage("device-root", inputs, make) / ARCHIVE
 
 
 def on_device(root: Path, *argv: str, cpu: str = "max", features: str = "") -> Outcome:

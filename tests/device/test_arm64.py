@@ -19,7 +19,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def device(pi_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A minimal arm64 Debian with the bundle flashed into it. It has no Python."""
-    return emulated.device(pi_bundle, tmp_path_factory.mktemp("arm64") / "root", "systemd")
+    return emulated.device(pi_bundle, tmp_path_factory.mktemp("arm64") / "root")
 
 
 def test_installed_program_is_arm64_and_verifies_its_release(device: Path) -> None:
