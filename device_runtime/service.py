@@ -11,7 +11,6 @@ from functools import partial
 
 import msgspec
 
-import device_runtime
 from device_runtime import doctor
 from device_runtime.api.app import Api
 from device_runtime.api.image_loader import ImageLoader
@@ -43,6 +42,7 @@ from device_runtime.status.report import (
     RequestStats,
     RuntimeStatus,
     Settings,
+    SpeechState,
     VisionState,
     now,
     resident_bytes,
@@ -99,18 +99,12 @@ class Service:
         self._keys = KeyRing(config.api_keys_file) if config.api_keys_file else None
         self._tls = tls_context(config.tls_certificate, config.tls_key)
         self._stats = RequestStats()
-        self._identity = Identity(
-            model=manifest.model.name,
-            release=release.digest,
-            version=manifest.version,
-            profile=manifest.profile,
-            kit=manifest.kit.name if manifest.kit else None,
-            runtime=device_runtime.__version__,
-        )
+        self._identity = Identity.of(release)
         self._settings = msgspec.convert(
             msgspec.structs.asdict(config) | {"context_length": manifest.context_length}, Settings
         )
         self._vision = msgspec.convert(manifest.vision, VisionState | None, from_attributes=True)
+        self._speech = SpeechState.of(manifest.speech)
         self._update = LatestUpdate(release.folder)
         self._integrity = Integrity(release)
         self._examine = partial(doctor.surroundings, release)
@@ -147,6 +141,7 @@ class Service:
             self.status,
             served,
             max_body_bytes=max_body_bytes,
+            max_form_bytes=config.max_form_bytes(),
             runtime_folder=self._runtime_folder,
             store=ResponseStore(config.stored_responses, config.stored_responses_mib << 20),
             images=ImageLoader(config.image_hosts, config.image_folders, max_body_bytes),
@@ -314,6 +309,7 @@ class Service:
             compute_share=self._supervisor.share,
             processor=self._placement.state,
             vision=self._vision,
+            speech=self._speech,
             self_check=self._supervisor.self_check,
             update=self._update.read(),
             damage=self._integrity.damage,

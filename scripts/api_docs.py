@@ -28,8 +28,9 @@ INTRO = f"""\
 
 If the device requires an API key, send it as `Authorization: Bearer sk-edgepack-...` or, as
 Anthropic's clients do, as `x-api-key: sk-edgepack-...`. Request bodies are JSON, at most 1 MiB, or
-16 MiB if the model sees (`max_body_kib` changes this limit). [dialects.md](dialects.md) tells how
-Anthropic's and Ollama's fields are translated.
+16 MiB if the model sees; those with a recording are forms, with up to 25 MiB of it (`max_body_kib`
+changes these limits). [dialects.md](dialects.md) tells how Anthropic's and Ollama's fields are
+translated.
 """
 STREAMING = """\
 ## Streaming
@@ -41,6 +42,9 @@ text of several tokens, but never part of a character. If the answer fails, the 
 
 The chunks of a chat are [ChatCompletionChunk](#chatcompletionchunk)s: the answer is all
 `delta.content` in order. The chunks of a raw completion are [Completion](#completion)s.
+
+The transcript of a recording comes as [TranscriptDelta](#transcriptdelta)s and, at its end, a
+[TranscriptDone](#transcriptdone).
 
 A response (`/v1/responses`) is streamed as events with names, as OpenAI publishes them: a line
 `event: ...` with the name, which is also the field `type`, and a line `data: ...`. There is no
@@ -94,11 +98,14 @@ def _operation(
     yield f"## {method.upper()} {path}\n"
     yield f"{operation['summary']}.\n"
     content = operation["responses"]["200"]["content"]
-    kinds = [_type(content[kind]["schema"]) if kind == JSON else f"`{kind}`" for kind in content]
-    if EVENTS in content:
-        kinds[-1] = "with `stream` [events](#streaming)"
-    if LINES.media_type in content:
-        kinds[-1] = "unless `stream` is false as [lines](#streaming)"
+    shown_as = {
+        EVENTS: "with `stream` [events](#streaming)",
+        LINES.media_type: "unless `stream` is false as [lines](#streaming)",
+    }
+    kinds = [
+        _type(part["schema"]) if kind == JSON else shown_as.get(kind, f"`{kind}`")
+        for kind, part in content.items()
+    ]
     body = operation.get("requestBody")
     option = f" -X {method.upper()}" if method in ("put", "delete") else ""
     path = path.replace("{model}", MODEL).replace("{response_id}", "resp_...")
@@ -107,11 +114,15 @@ def _operation(
         yield f"```sh\n{command}\n```\n"
         yield f"Answer: {', '.join(kinds)}.\n"
         return
-    media = body["content"][JSON]
+    ((media_type, media),) = body["content"].items()
     for name, example in media["examples"].items():
-        shown = json.dumps(example["value"], indent=2)
+        if media_type == JSON:
+            shown = json.dumps(example["value"], indent=2)
+            options = f"-H 'Content-Type: application/json' -d '{shown}'"
+        else:
+            options = " ".join(f"-F {field}={value}" for field, value in example["value"].items())
         yield f"{name.capitalize()}:\n"
-        yield f"```sh\n{command} -H 'Content-Type: application/json' -d '{shown}'\n```\n"
+        yield f"```sh\n{command} {options}\n```\n"
     yield f"Answer: {', '.join(kinds)}.\n"
     yield from _fields(schemas[media["schema"]["$ref"].rpartition("/")[2]])
 

@@ -4,10 +4,10 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -30,6 +30,7 @@ from device_runtime.api.outcomes import ApiEndpoint, error_response
 from device_runtime.api.response_types import Model, ModelList
 from device_runtime.api.responses import ChatAnswer, CompletionAnswer
 from device_runtime.api.served_model import ServedModel
+from device_runtime.api.transcriptions import Transcriber, Transcriptions
 from device_runtime.inference.engine import GenerationChunk
 from device_runtime.status.metrics import CONTENT_TYPE, Metrics
 from device_runtime.status.report import HealthReport, RequestStats, RuntimeStatus
@@ -44,7 +45,7 @@ COMPLETIONS = Endpoint(
 )
 
 
-class Worker(Generator, Embedder, Protocol):
+class Worker(Generator, Embedder, Transcriber, Protocol):
     """The supervisor, or a fake."""
 
 
@@ -52,11 +53,12 @@ class Api:
     """The HTTP routes.
 
     Args:
-        generator: source of the answers and vectors.
+        generator: source of the answers, vectors and transcripts.
         stats: counters of the requests' outcomes.
         status: returns the current status.
         served: the model that answers.
         max_body_bytes: maximum size of a request body.
+        max_form_bytes: maximum size of one with a recording.
         runtime_folder: folder for the hold on updates; None if systemd made none.
         store: keeps responses for later requests.
         images: loads images that requests refer to; None to refuse them.
@@ -70,6 +72,7 @@ class Api:
         served: ServedModel,
         *,
         max_body_bytes: int = 1 << 20,
+        max_form_bytes: int = 1 << 20,
         runtime_folder: Path | None = None,
         store: ResponseStore | None = None,
         images: ImageLoader | None = None,
@@ -89,6 +92,7 @@ class Api:
         )
         self._responses = Responses(self._generation, store or ResponseStore(0, 0))
         self._embeddings = Embeddings(generator, self._generation)
+        self._transcriptions = Transcriptions(generator, self._generation, max_form_bytes)
         self._created = int(time.time())
 
     def app(self, extra: Iterable[Route] = ()) -> Starlette:
@@ -106,6 +110,7 @@ class Api:
                 *OllamaApi(self._generation, self._status).routes(),
                 self._embeddings.route("/v1/embeddings", ApiEndpoint.EMBEDDINGS, parse_embeddings),
                 self._embeddings.route("/api/embed", ApiEndpoint.OLLAMA_EMBED, parse_ollama_embed),
+                *self._transcriptions.routes(),
                 Route("/v1/models", self._models),
                 Route("/v1/models/{model:path}", self._model),
                 Route("/v1/status", self._full_status),
@@ -142,20 +147,32 @@ class Api:
         return response(self._model_object(name))
 
     def _model_object(self, name: str) -> Model:
-        embedding = self._served.embedding
-        dimensions: int | UnsetType = UNSET
-        length = self._served.card.context_length
-        sees = self._served.vision is not None and name in self._served.models
-        if embedding is not None and name == embedding.model.name:
-            dimensions, length = embedding.dimensions, embedding.max_tokens
-        return Model(
+        served = self._served
+        model = Model(
             id=name,
             created=self._created,
             owned_by="edgepack",
-            max_model_len=length,
-            input_modalities=["text", "image"] if sees else ["text"],
-            dimensions=dimensions,
+            input_modalities=["text"],
+            max_model_len=served.card.context_length,
         )
+        changes: dict[str, Any] = {}
+        if name in served.models:
+            if served.vision is not None:
+                changes = {"input_modalities": ["text", "image"]}
+        elif name in served.text_models:
+            assert served.embedding is not None
+            changes = {
+                "max_model_len": served.embedding.max_tokens,
+                "dimensions": served.embedding.dimensions,
+            }
+        else:
+            assert served.speech is not None
+            changes = {
+                "input_modalities": ["audio"],
+                "max_model_len": UNSET,
+                "languages": [*served.speech.languages],
+            }
+        return msgspec.structs.replace(model, **changes)
 
     async def _full_status(self, request: Request) -> Response:
         return response(self._status())

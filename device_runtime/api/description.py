@@ -10,6 +10,7 @@ from typing import Any
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
+FORM = "multipart/form-data"
 
 _COMPONENTS = "#/components/schemas/"
 REF_TEMPLATE = _COMPONENTS + "{name}"
@@ -67,19 +68,22 @@ def operation(
     return {"operationId": name, "summary": summary, "responses": responses}
 
 
-def with_body(described: dict[str, Any], body: str, examples: Mapping[str, Any]) -> dict[str, Any]:
+def with_body(
+    described: dict[str, Any], body: str, examples: Mapping[str, Any], *, media_type: str = JSON
+) -> dict[str, Any]:
     """Add the body of the request to an operation.
 
     Args:
         described: the operation.
         body: name of the body's struct.
         examples: bodies by their titles.
+        media_type: content type of the body: JSON, or a form.
     """
     content = {
         "schema": ref(body),
         "examples": {title: {"value": value} for title, value in examples.items()},
     }
-    return described | {"requestBody": {"required": True, "content": {JSON: content}}}
+    return described | {"requestBody": {"required": True, "content": {media_type: content}}}
 
 
 def streamed(

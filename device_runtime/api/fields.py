@@ -72,14 +72,19 @@ def check_fields(
             )
 
 
-def convert(fields: dict[str, Any], kind: type[B]) -> B:
+def convert(fields: dict[str, Any], kind: type[B], *, strict: bool = True) -> B:
     """Convert checked fields to a struct.
+
+    Args:
+        fields: the fields.
+        kind: the struct.
+        strict: text is not a number; that of a form may be one.
 
     Raises:
         ApiError: a field is invalid; the error names it.
     """
     try:
-        return msgspec.convert(fields, kind)
+        return msgspec.convert(fields, kind, strict=strict)
     except msgspec.ValidationError as error:
         raise invalid_value(error) from None
 

@@ -23,11 +23,9 @@ from device_runtime.api.responses import Answer
 from device_runtime.api.served_model import ServedModel
 from device_runtime.api.streaming import (
     EVENTS,
-    SILENCE_S,
-    AnswerStream,
     Chunks,
     Frames,
-    collect,
+    deliver,
     while_connected,
 )
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
@@ -139,26 +137,31 @@ class Generation:
         entry = request.scope.get("state", {}).get("log", {})
         return ObservedRequest(label, prompt, self._stats, self._metrics, entry)
 
-    async def body(self, request: Request) -> bytes:
-        """Read the request's body, up to the limit and no further.
+    async def body(self, request: Request, max_bytes: int = 0) -> bytes:
+        """Read the request's body, up to a limit and no further.
+
+        Args:
+            request: the request.
+            max_bytes: the limit; 0 for the one that most endpoints have.
 
         Raises:
             ApiError: it exceeds the limit.
         """
+        max_bytes = max_bytes or self._max_body_bytes
         too_large = ApiError(
-            f"the request body exceeds {self._max_body_bytes} bytes",
+            f"the request body exceeds {max_bytes} bytes",
             status=413,
             code="request_too_large",
         )
         length = request.headers.get("content-length", "0")
-        if int(length) > self._max_body_bytes:
+        if int(length) > max_bytes:
             raise too_large
         data = bytearray()
         async with AsyncExitStack() as held:
             is_large = False
             async for chunk in request.stream():
                 data += chunk
-                if len(data) > self._max_body_bytes:
+                if len(data) > max_bytes:
                     raise too_large
                 if len(data) > LARGE and not is_large:
                     is_large = True
@@ -183,19 +186,9 @@ class Generation:
         headers = _ignored(parsed.ignored_keywords)
         answer = endpoint.answer(meta, parsed, self.served)
         chunks = Chunks(observed.chunks(self._generator.generate(parsed.generation)))
-        try:
-            # The first chunk only means that the request is accepted: until it arrives, an error
-            # can still be sent as an HTTP status.
-            patience = SILENCE_S if parsed.stream and endpoint.frames.waiting else None
-            first = await while_connected(request, chunks.next(patience))
-            if not parsed.stream:
-                assert first is not None
-                whole = await while_connected(request, collect(chunks, first, answer))
-                return response(whole, headers=headers)
-        except BaseException:
-            await chunks.aclose()
-            raise
-        return AnswerStream(chunks, first, answer, endpoint.frames, headers)
+        frames = endpoint.frames if parsed.stream else None
+        streamed = await deliver(request, chunks, answer, frames, headers)
+        return streamed or response(answer.whole(), headers=headers)
 
 
 def response(

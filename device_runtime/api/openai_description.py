@@ -1,4 +1,4 @@
-"""The part of the API's document that is about OpenAI's chat, completions and embeddings."""
+"""The part of the API's document that is about OpenAI's chat, embeddings and audio."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,28 +9,50 @@ from device_runtime.api import response_types as objects
 from device_runtime.api.chat_types import CHAT_WITHOUT_EFFECT, TURN_WITHOUT_EFFECT, ChatBody
 from device_runtime.api.completion_types import COMPLETION_WITHOUT_EFFECT, CompletionBody
 from device_runtime.api.description import (
+    FORM,
     GENERATING,
+    JSON,
+    answer,
     close,
     json_answer,
     name_models,
     operation,
+    ref,
     streamed,
     with_body,
 )
 from device_runtime.api.embedding_types import EmbeddingBody, EmbeddingList
 from device_runtime.api.request_types import IGNORED, STREAM_OPTIONS_WITHOUT_EFFECT
+from device_runtime.api.transcription_types import (
+    WITHOUT_EFFECT,
+    TranscriptDelta,
+    TranscriptDone,
+    Transcription,
+    TranscriptionBody,
+    TranslationBody,
+    VerboseTranscription,
+)
+from device_runtime.api.transcripts import MEDIA_TYPES
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ChatBody,
     CompletionBody,
     EmbeddingBody,
     EmbeddingList,
+    TranscriptionBody,
+    TranslationBody,
+    Transcription,
+    VerboseTranscription,
+    TranscriptDelta,
+    TranscriptDone,
     objects.ChatCompletion,
     objects.ChatCompletionChunk,
     objects.Completion,
     objects.Error,
 )
 _DONE = "[DONE]"
+_RECORDING = "@recording.wav"
+_BINARY = {"type": "string", "format": "binary", "minLength": 1}
 _CHAT_EXAMPLES = {
     "question": {"messages": [{"role": "user", "content": "Name the capital of France."}]},
     "streamed": {
@@ -100,7 +122,52 @@ def paths() -> dict[str, Any]:
                 {"text": {"input": "The food was delicious."}},
             )
         },
+        **_audio_paths(),
     }
+
+
+def _audio_paths() -> dict[str, Any]:
+    pieces = ["TranscriptDelta", "TranscriptDone", "Error"]
+    return {
+        "/v1/audio/transcriptions": {
+            "post": with_body(
+                operation(
+                    "createTranscription",
+                    "Write down what is said in a recording, with the bundle's speech model",
+                    _transcripts(streamed("Transcription", pieces, end=_DONE)),
+                    GENERATING,
+                ),
+                "TranscriptionBody",
+                {
+                    "text": {"file": _RECORDING},
+                    "subtitles": {"file": _RECORDING, "language": "en", "response_format": "srt"},
+                },
+                media_type=FORM,
+            )
+        },
+        "/v1/audio/translations": {
+            "post": with_body(
+                operation(
+                    "createTranslation",
+                    "Translate what is said in a recording into English",
+                    _transcripts({200: json_answer("Transcription")}),
+                    GENERATING,
+                ),
+                "TranslationBody",
+                {"text": {"file": _RECORDING}},
+                media_type=FORM,
+            )
+        },
+    }
+
+
+def _transcripts(answers: dict[int, Any]) -> dict[int, Any]:
+    """Add the other forms of a transcript to the first one."""
+    described = answers[200]
+    content = {kind: part["schema"] for kind, part in described["content"].items()}
+    content[JSON] = {"anyOf": [content[JSON], ref("VerboseTranscription")]}
+    content |= {kind: {"type": "string"} for kind in MEDIA_TYPES.values()}
+    return {200: answer(described["description"], content)}
 
 
 def complete(schemas: dict[str, Any], models: Sequence[str]) -> None:
@@ -115,5 +182,9 @@ def complete(schemas: dict[str, Any], models: Sequence[str]) -> None:
     close(schemas["Turn"], TURN_WITHOUT_EFFECT)
     close(schemas["StreamOptions"], STREAM_OPTIONS_WITHOUT_EFFECT)
     close(schemas["EmbeddingBody"], {}, ignored=IGNORED)
+    for body in ("TranscriptionBody", "TranslationBody"):
+        close(schemas[body], WITHOUT_EFFECT, ignored=IGNORED)
+        file = schemas[body]["properties"]["file"]
+        schemas[body]["properties"]["file"] = _BINARY | {"description": file["description"]}
     for body in ("ChatBody", "CompletionBody"):
         name_models(schemas[body], models, required=False)

@@ -15,10 +15,11 @@ from device_runtime.api.ollama.response_types import OllamaError
 from device_runtime.errors import PROMPT, DeviceError
 from device_runtime.inference.embedding import EmbeddingChunk
 from device_runtime.inference.engine import FinishReason, GenerationChunk, Usage
+from device_runtime.inference.transcription import TranscriptionChunk
 from device_runtime.status.metrics import Metrics
 from device_runtime.status.report import Outcome, RequestStats
 
-C = TypeVar("C", GenerationChunk, EmbeddingChunk)
+C = TypeVar("C", GenerationChunk, EmbeddingChunk, TranscriptionChunk)
 
 
 class ApiEndpoint(StrEnum):
@@ -33,6 +34,8 @@ class ApiEndpoint(StrEnum):
     OLLAMA_GENERATE = "ollama_generate"
     EMBEDDINGS = "embeddings"
     OLLAMA_EMBED = "ollama_embed"
+    TRANSCRIPTIONS = "transcriptions"
+    TRANSLATIONS = "translations"
 
 
 class ObservedRequest:
@@ -74,7 +77,9 @@ class ObservedRequest:
                         reason = chunk.finish_reason
                     if chunk.usage is not None and reason != FinishReason.CANCELLED:
                         outcome = Outcome.COMPLETED
-                        self._usage(chunk.usage, embeds=isinstance(chunk, EmbeddingChunk))
+                        self._usage(chunk.usage, generates=isinstance(chunk, GenerationChunk))
+                    if isinstance(chunk, TranscriptionChunk):
+                        self._metrics.count_audio(chunk.seconds)
                     yield chunk
         except DeviceError as error:
             outcome = Outcome.REJECTED if error.refuses else Outcome.FAILED
@@ -88,11 +93,12 @@ class ObservedRequest:
         self._metrics.count_request(self._endpoint, outcome)
         self._log["outcome"] = outcome
 
-    def _usage(self, usage: Usage, *, embeds: bool) -> None:
-        if usage.completion_tokens:
-            # Else nothing was generated, and no prompt was prefilled.
+    def _usage(self, usage: Usage, *, generates: bool) -> None:
+        if usage.completion_tokens and generates:
+            # Else nothing was generated, and no prompt was prefilled; or by a model beside the one
+            # that answers, whose speed is reported.
             self._stats.measure(usage)
-        if usage.completion_tokens or embeds:
+        if usage.completion_tokens or not generates:
             self._metrics.count_tokens(usage)
         self._log |= {
             "prompt_tokens": usage.prompt_tokens,

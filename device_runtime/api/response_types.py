@@ -206,16 +206,19 @@ class Model(msgspec.Struct, frozen=True, tag_field="object", tag="model"):
     id: Annotated[str, Meta(description="A name for a request's `model`.")]
     created: Annotated[int, Meta(description="Start of the service, Unix time in seconds.")]
     owned_by: str
-    max_model_len: Annotated[
-        int,
-        Meta(description="Maximum length of prompt and answer together, tokens, as of vLLM."),
-    ]
     input_modalities: Annotated[
-        list[Literal["text", "image"]],
+        list[Literal["text", "image", "audio"]],
         Meta(description="The kinds of content that it takes, by OpenRouter's words."),
     ]
+    max_model_len: Annotated[
+        int | UnsetType,
+        Meta(description="Maximum length of prompt and answer together, tokens, as of vLLM."),
+    ] = UNSET
     dimensions: Annotated[
         int | UnsetType, Meta(description="Length of the vectors of an embedding model.")
+    ] = UNSET
+    languages: Annotated[
+        list[str] | UnsetType, Meta(description="Languages that a speech model knows, ISO 639.")
     ] = UNSET
 
 

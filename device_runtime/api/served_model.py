@@ -172,10 +172,16 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         return (self.model, *(f"{self.model}:{adapter}" for adapter in self.adapters))
 
     @property
+    def text_models(self) -> tuple[str, ...]:
+        """All names of models that take text, that of the embedding model last."""
+        return self.models if self.embedding is None else (*self.models, self.embedding.model.name)
+
+    @property
     def all_models(self) -> tuple[str, ...]:
-        """All names of models, those of the embedding model and the speech model last."""
-        others = [part.model.name for part in (self.embedding, self.speech) if part is not None]
-        return (*self.models, *others)
+        """All names of models, that of the speech model last."""
+        return (
+            self.text_models if self.speech is None else (*self.text_models, self.speech.model.name)
+        )
 
 
 def _model_bytes(release: Release, folder: str) -> int:

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -12,10 +12,10 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from device_runtime.api.errors import ApiError
-from device_runtime.api.responses import Answer
-from device_runtime.inference.engine import GenerationChunk
 
 T = TypeVar("T")
+K = TypeVar("K")
+Pushed = TypeVar("Pushed", contravariant=True)
 
 SILENCE_S = 5.0
 """Time without a piece after which a stream shows that it goes on, seconds.
@@ -69,19 +69,27 @@ def json_line(data: msgspec.Struct) -> bytes:
     return msgspec.json.encode(data) + b"\n"
 
 
-class Chunks:
-    """The engine's chunks, for which one can wait a limited time.
+class Pushes(Protocol[Pushed]):
+    """An answer that grows by chunks of some kind."""
+
+    def push(self, chunk: Pushed) -> Sequence[msgspec.Struct]:
+        """Add the next chunk, and return the objects that can be sent now."""
+        ...
+
+
+class Chunks(Generic[K]):
+    """The chunks of an answer, for which one can wait a limited time.
 
     Args:
         generated: the chunks; they end with `aclose`.
     """
 
-    def __init__(self, generated: AsyncGenerator[GenerationChunk]) -> None:
+    def __init__(self, generated: AsyncGenerator[K]) -> None:
         self._generated = generated
-        self._next: asyncio.Future[GenerationChunk | None] | None = None
+        self._next: asyncio.Future[K | None] | None = None
         self.over = False
 
-    async def next(self, seconds: float | None = None) -> GenerationChunk | None:
+    async def next(self, seconds: float | None = None) -> K | None:
         """Return the next chunk; None if there is none in this time, or `over`.
 
         Raises:
@@ -109,7 +117,7 @@ class AnswerStream(StreamingResponse):
     """One answer in pieces; the generation ends however the response ends.
 
     Args:
-        chunks: the engine's chunks.
+        chunks: its chunks.
         first: the first of them if it is taken already.
         answer: the answer, without any chunk yet.
         frames: form of the pieces.
@@ -118,9 +126,9 @@ class AnswerStream(StreamingResponse):
 
     def __init__(
         self,
-        chunks: Chunks,
-        first: GenerationChunk | None,
-        answer: Answer,
+        chunks: Chunks[K],
+        first: K | None,
+        answer: Pushes[K],
         frames: Frames,
         headers: Mapping[str, str],
     ) -> None:
@@ -142,7 +150,7 @@ class AnswerStream(StreamingResponse):
 
 
 async def _pieces(
-    chunks: Chunks, first: GenerationChunk | None, answer: Answer, frames: Frames
+    chunks: Chunks[K], first: K | None, answer: Pushes[K], frames: Frames
 ) -> AsyncGenerator[bytes]:
     """Yield what is sent: the answer's pieces, and something in each long silence."""
     sent = time.monotonic()
@@ -163,12 +171,48 @@ async def _pieces(
         yield frames.end
 
 
-async def collect(chunks: Chunks, first: GenerationChunk, answer: Answer) -> msgspec.Struct:
-    """Consume all chunks after the first one, and return the whole answer."""
-    answer.push(first)
+async def deliver(
+    request: Request,
+    chunks: Chunks[K],
+    answer: Pushes[K],
+    frames: Frames | None,
+    headers: Mapping[str, str] | None = None,
+) -> AnswerStream | None:
+    """Begin to stream an answer, or push all of it.
+
+    Args:
+        request: the request; if its client disconnects, the work ends.
+        chunks: the answer's chunks.
+        answer: the answer, without any chunk yet.
+        frames: form of the pieces; None for an answer as a whole.
+        headers: further headers of a stream.
+
+    Returns:
+        The stream; None once a whole answer has all its chunks.
+
+    Raises:
+        ApiError: the request cannot be answered.
+        ClientDisconnect: the client disconnected first.
+    """
+    try:
+        # The first chunk only means that the request is accepted: until it arrives, an error can
+        # still be sent as an HTTP status.
+        patience = SILENCE_S if frames and frames.waiting else None
+        first = await while_connected(request, chunks.next(patience))
+        if frames is not None:
+            return AnswerStream(chunks, first, answer, frames, headers or {})
+        assert first is not None
+        answer.push(first)
+        await while_connected(request, _push_all(chunks, answer))
+    except BaseException:
+        await chunks.aclose()
+        raise
+    return None
+
+
+async def _push_all(chunks: Chunks[K], answer: Pushes[K]) -> None:
     while (chunk := await chunks.next()) is not None:
         answer.push(chunk)
-    return answer.whole()
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

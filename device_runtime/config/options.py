@@ -145,8 +145,8 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=65536,
-            description="Maximum size of a request body (KiB); 0 for 1 MiB, or 16 MiB if the model "
-            "sees.",
+            description="Maximum size of a request body (KiB); 0 for 1 MiB, 16 MiB if the model "
+            "sees, and 25 MiB for a recording if there is a speech model.",
         ),
     ] = 0
     max_messages: Annotated[
@@ -260,6 +260,13 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
             sees: whether the model takes images.
         """
         return self.max_body_kib << 10 or (16 << 20 if sees else 1 << 20)
+
+    def max_form_bytes(self) -> int:
+        """Return the maximum size of a request body with a recording.
+
+        Such a recording can have 25 MiB in OpenAI's API, without the form around it.
+        """
+        return self.max_body_kib << 10 or (25 << 20) + (64 << 10)
 
     def system_prompt(self) -> str:
         """Read the file with the system prompt; empty without one.

@@ -38,6 +38,7 @@ class Metrics:
             "cached_tokens", "Tokens of prompts that were reused from an earlier request."
         )
         self._completion_tokens = self._counter("completion_tokens", "Tokens generated.")
+        self._audio = self._counter("audio_seconds", "Length of the recordings written down.")
         self._first_token = Histogram(
             "edgepack_first_token_seconds",
             "Time from request arrival to first token, queueing included.",
@@ -61,6 +62,10 @@ class Metrics:
         self._prompt_tokens.inc(usage.prompt_tokens)
         self._cached_tokens.inc(usage.cached_tokens)
         self._completion_tokens.inc(usage.completion_tokens)
+
+    def count_audio(self, seconds: float) -> None:
+        """Count the length of a recording."""
+        self._audio.inc(seconds)
 
     def observe_first_token(self, seconds: float) -> None:
         """Observe the time from a request's arrival to its first token."""

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+import device_runtime
+from device_runtime.bundle.release import Release
+from device_runtime.bundle.speech import Speech
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.engine import Usage
 from device_runtime.status.board import Board
@@ -117,6 +120,19 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     kit: str | None
     runtime: str
 
+    @classmethod
+    def of(cls, release: Release) -> "Identity":
+        """Return the identity of a release that this program runs."""
+        manifest = release.manifest
+        return cls(
+            model=manifest.model.name,
+            release=release.digest,
+            version=manifest.version,
+            profile=manifest.profile,
+            kit=manifest.kit.name if manifest.kit else None,
+            runtime=device_runtime.__version__,
+        )
+
 
 class MqttState(msgspec.Struct, frozen=True, kw_only=True):
     """The connection to the broker at one moment.
@@ -169,6 +185,25 @@ class VisionState(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache: bool = False
 
 
+class SpeechState(msgspec.Struct, frozen=True, kw_only=True):
+    """The speech model beside the model that answers.
+
+    Attributes:
+        model: name of the model.
+        weights: type of its weights.
+    """
+
+    model: str
+    weights: str
+
+    @classmethod
+    def of(cls, speech: Speech | None) -> "SpeechState | None":
+        """Return the state of a release's speech model; None without one."""
+        if speech is None:
+            return None
+        return cls(model=speech.model.name, weights=speech.weights)
+
+
 class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The status at one moment.
 
@@ -186,6 +221,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
         compute_share: share of the time in which the model computes: 1, or less in the heat.
         processor: the processor that the model runs on, and why.
         vision: how the model sees; null if it takes text alone.
+        speech: the speech model; null without one.
         self_check: result of the check before the service was ready; null before its end, and for
             a release without a probe.
         update: the latest update of the device.
@@ -215,6 +251,7 @@ class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
     compute_share: float
     processor: ProcessorState
     vision: VisionState | None
+    speech: SpeechState | None
     self_check: SelfCheck | None
     update: UpdateState
     damage: str

@@ -39,7 +39,7 @@ def test_schemathesis_finds_nothing(server: Serving, tmp_path: Path) -> None:
         command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | hooks
     )
     assert done.returncode == 0, done.stdout
-    assert "Tested: 26" in done.stdout
+    assert "Tested: 28" in done.stdout
     assert server.get("/v1/status")["worker_restarts"] == 0
 
 

@@ -28,6 +28,12 @@ from device_runtime.inference.engine import (
     TokenLogprob,
     Usage,
 )
+from device_runtime.inference.transcription import (
+    AudioError,
+    Segment,
+    TranscriptionChunk,
+    TranscriptionRequest,
+)
 from device_runtime.status.report import RequestStats, RuntimeStatus
 from device_runtime.worker import process
 from device_runtime.worker.health import Health
@@ -114,6 +120,49 @@ class FakeEmbedder:
         yield EmbeddingChunk(usage=usage(0))
 
 
+class FakeTranscriber:
+    """Implements `Transcriber`: a recording is its text. `refuse` cannot be read."""
+
+    def transcribe(
+        self, request: TranscriptionRequest, cancelled: Callable[[], bool]
+    ) -> Generator[TranscriptionChunk]:
+        if request.audio == b"refuse":
+            raise AudioError("the recording cannot be read", hint="Send a WAV file.")
+        yield TranscriptionChunk()
+        while request.audio == b"long" and not cancelled():
+            time.sleep(0.01)
+            yield TranscriptionChunk(text=" x")
+        yield from transcript(request)
+
+
+def transcript(request: TranscriptionRequest) -> list[TranscriptionChunk]:
+    """The chunks of a recording that is its text: a word a second, and a segment for each."""
+    words = request.audio.decode().split()
+    chunks = [
+        TranscriptionChunk(
+            text=f" {word}", segments=(segment(second, word),) if request.timestamps else ()
+        )
+        for second, word in enumerate(words)
+    ]
+    end = TranscriptionChunk(
+        language=request.language or "de", seconds=len(words), usage=usage(len(words))
+    )
+    return [*chunks, end]
+
+
+def segment(second: int, word: str) -> Segment:
+    return Segment(
+        start=second,
+        end=second + 1,
+        text=f" {word}",
+        tokens=(len(word),),
+        temperature=0,
+        avg_logprob=-0.5,
+        no_speech_prob=0.25,
+        seek=0,
+    )
+
+
 def vector(text: str | tuple[int, ...]) -> bytes:
     return struct.pack("<2f", len(text), len(text))
 
@@ -137,6 +186,7 @@ class FakeGenerator:
         self.late_error: DeviceError | None = None
         self.requests: list[GenerationRequest] = []
         self.embedded: list[EmbeddingRequest] = []
+        self.transcribed: list[TranscriptionRequest] = []
 
     async def embed(self, request: EmbeddingRequest) -> AsyncGenerator[EmbeddingChunk]:
         self.embedded.append(request)
@@ -148,6 +198,16 @@ class FakeGenerator:
         if self.late_error is not None:
             raise self.late_error
         yield EmbeddingChunk(usage=usage(0))
+
+    async def transcribe(self, request: TranscriptionRequest) -> AsyncGenerator[TranscriptionChunk]:
+        self.transcribed.append(request)
+        if self.error is not None:
+            raise self.error
+        yield TranscriptionChunk()
+        for chunk in transcript(request):
+            if chunk.usage is not None and self.late_error is not None:
+                raise self.late_error
+            yield chunk
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
         self.requests.append(request)
@@ -198,6 +258,6 @@ def main() -> None:
             signal.pause()
         if mode == "dies":
             os.kill(os.getpid(), signal.SIGSEGV)
-        return process.Models(FakeEngine(mode), FakeEmbedder())
+        return process.Models(FakeEngine(mode), FakeEmbedder(), FakeTranscriber())
 
     sys.exit(process.run(load, int(parent)))

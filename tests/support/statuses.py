@@ -50,6 +50,7 @@ def status(**changes: Any) -> RuntimeStatus:
         compute_share=1.0,
         processor=ProcessorState(),
         vision=None,
+        speech=None,
         self_check=None,
         update=UpdateState(state="none"),
         damage="",

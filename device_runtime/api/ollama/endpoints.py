@@ -98,7 +98,7 @@ class OllamaApi:
                 digest=self._card(name).digest,
                 details=_details(self._card(name)),
             )
-            for name in self._served.all_models
+            for name in self._served.text_models
         ]
         return response(objects.ModelTags(models))
 
@@ -125,7 +125,7 @@ class OllamaApi:
         check_fields(fields, ShowBody, SHOW_WITHOUT_EFFECT)
         body = convert(fields, ShowBody)
         name = body.model.removesuffix(LATEST)
-        if name not in self._served.all_models:
+        if name not in self._served.text_models:
             raise ApiError(f"model {body.model!r} not found", status=404, param="model")
         card = self._card(name)
         details = _details(card)

@@ -159,7 +159,6 @@ WAITING = {
 @pytest.mark.parametrize("path", WAITING)
 def test_stream_shows_that_it_goes_on(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "SILENCE_S", 0.05)
-    monkeypatch.setattr(generation, "SILENCE_S", 0.05)
     app = App(Slow())
     body = chat_body(stream=True, max_tokens=5) | {"model": "tiny", "input": "Hi"}
     if path == "/v1/responses":
