@@ -209,8 +209,10 @@ def test_images_need_hosts_folders_and_larger_bodies(sources: Sources) -> None:
     assert config.image_folders == ("/srv",)
     assert config.max_body_bytes(sees=False) == 1 << 20
     assert config.max_body_bytes(sees=True) == 16 << 20
+    assert config.max_form_bytes() > 25 << 20
     config = sources.config("max_body_kib = 2")
     assert config.max_body_bytes(sees=True) == config.max_body_bytes(sees=False) == 2048
+    assert config.max_form_bytes() == 2048
 
 
 def test_system_prompt_is_read_or_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from device_runtime.errors import EngineError, ServiceError
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.embedding import EmbeddingRequest
 from device_runtime.inference.engine import PromptTooLongError
+from device_runtime.inference.transcription import AudioError, TranscriptionRequest
 from device_runtime.worker.errors import BusyError, DeadlineError, QueueFullError
 from device_runtime.worker.health import Health
 from device_runtime.worker.placement import Placement
@@ -176,6 +177,46 @@ async def test_closed_embeddings_are_cancelled_in_the_process() -> None:
         async with aclosing(supervisor.embed(request)) as chunks:
             async for chunk in chunks:
                 if chunk.vector:
+                    break
+        assert await answer(supervisor, "a") == "a "
+
+
+async def transcribe(supervisor: Supervisor, audio: bytes) -> str:
+    request = TranscriptionRequest(audio=audio)
+    async with aclosing(supervisor.transcribe(request)) as chunks:
+        return "".join([chunk.text async for chunk in chunks])
+
+
+async def test_recording_is_written_down_beside_an_answer() -> None:
+    async with running(parallel=2) as supervisor, long_request(supervisor):
+        assert await transcribe(supervisor, b"some words") == " some words"
+
+
+async def test_large_recording_reaches_the_process() -> None:
+    async with running() as supervisor:
+        assert await transcribe(supervisor, b"a" * (25 << 20)) == " " + "a" * (25 << 20)
+
+
+async def test_recording_that_takes_too_long_is_ended() -> None:
+    async with running(timeout_s=1) as supervisor:
+        with pytest.raises(DeadlineError) as caught:
+            await transcribe(supervisor, b"long")
+        assert caught.value.hint == "Send a shorter recording, or raise request_timeout."
+
+
+async def test_recording_that_cannot_be_read_is_refused() -> None:
+    async with running() as supervisor:
+        with pytest.raises(AudioError, match="cannot be read"):
+            await transcribe(supervisor, b"refuse")
+        assert await transcribe(supervisor, b"a") == " a"
+
+
+async def test_closed_transcript_is_cancelled_in_the_process() -> None:
+    async with running() as supervisor:
+        request = TranscriptionRequest(audio=b"long")
+        async with aclosing(supervisor.transcribe(request)) as chunks:
+            async for chunk in chunks:
+                if chunk.text:
                     break
         assert await answer(supervisor, "a") == "a "
 
