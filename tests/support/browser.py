@@ -7,15 +7,17 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from device_runtime.api.app import Api
 from device_runtime.api.served_model import ServedModel
+from device_runtime.bundle.speech import Speech
 from device_runtime.bundle.vision import Vision
 from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest
 from device_runtime.server import page as chat_page
 from device_runtime.server.listener import Server, bind, url_of
-from device_runtime.status.report import RequestStats
+from device_runtime.status.report import RequestStats, SpeechState
 from device_runtime.tools.dialect import Dialect
 from tests.support.conversations import turns
 from tests.support.fakes import FakeGenerator, runtime_status, usage
@@ -53,11 +55,22 @@ class Echo(FakeGenerator):
 
 
 @contextmanager
-def echoing(echo: Echo | None = None, vision: Vision | None = None) -> Iterator[str]:
+def echoing(
+    echo: Echo | None = None, vision: Vision | None = None, speech: Speech | None = None
+) -> Iterator[str]:
     """A server with the page, whose model repeats what it is asked; its address."""
     stats = RequestStats()
-    served = ServedModel(model="<b>tiny</b>", dialect=Dialect.of(""), max_tokens=64, vision=vision)
-    api = Api(echo or Echo(), stats, lambda: runtime_status(stats), served, max_body_bytes=16 << 20)
+    served = ServedModel(
+        model="<b>tiny</b>", dialect=Dialect.of(""), max_tokens=64, vision=vision, speech=speech
+    )
+    api = Api(
+        echo or Echo(),
+        stats,
+        lambda: msgspec.structs.replace(runtime_status(stats), speech=SpeechState.of(speech)),
+        served,
+        max_body_bytes=16 << 20,
+        max_form_bytes=16 << 20,
+    )
     app = api.app(chat_page.routes())
     started = threading.Event()
     server = Server(app, started.set, max_connections=20, client_timeout_s=30)

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import msgspec
 
+from device_runtime.bundle.model_facts import ModelFacts
+from device_runtime.bundle.speech import Speech
 from device_runtime.errors import DeviceError, EngineError
 from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import (
@@ -118,6 +120,22 @@ class FakeEmbedder:
                 yield EmbeddingChunk()
             yield EmbeddingChunk(vector=vector(text))
         yield EmbeddingChunk(usage=usage(0))
+
+
+HEARING = Speech(
+    model=ModelFacts(
+        name="hear",
+        source="test",
+        source_sha256="0" * 64,
+        architecture="WhisperForConditionalGeneration",
+        parameters=1,
+        license="",
+    ),
+    weights="int8",
+    languages=("en", "de"),
+    memory_bytes=1,
+)
+"""The speech model that the fakes are."""
 
 
 class FakeTranscriber:

@@ -12,7 +12,6 @@ from openai.types.audio import TranscriptionVerbose
 from device_runtime.api.app import Api
 from device_runtime.api.forms import MAX_PARTS
 from device_runtime.api.served_model import ServedModel
-from device_runtime.bundle.model_facts import ModelFacts
 from device_runtime.bundle.speech import Speech
 from device_runtime.errors import DeviceError, EngineError, RequestError
 from device_runtime.inference.engine import NoMemoryNowError
@@ -25,25 +24,11 @@ from device_runtime.status.report import Figure, RequestStats, RuntimeStatus
 from device_runtime.tools.dialect import Dialect
 from device_runtime.worker.errors import DeadlineError, QueueFullError
 from tests.support import asgi
-from tests.support.fakes import FakeGenerator, runtime_status
+from tests.support.fakes import HEARING, FakeGenerator, runtime_status
 
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 TRANSLATIONS = "/v1/audio/translations"
 LIMIT = 8192
-
-HEARING = Speech(
-    model=ModelFacts(
-        name="hear",
-        source="test",
-        source_sha256="0" * 64,
-        architecture="WhisperForConditionalGeneration",
-        parameters=1,
-        license="",
-    ),
-    weights="int8",
-    languages=("en", "de"),
-    memory_bytes=1,
-)
 
 
 class App:
