@@ -39,6 +39,20 @@ export async function* streamChat(body, key, signal) {
   throw new ApiError("The connection ended before the answer was complete.");
 }
 
+/** Returns what is said in a recording. */
+export async function transcribe(sound, key, signal) {
+  const form = new FormData();
+  form.append("file", sound, "recording.wav");
+  const options = { method: "POST", headers: headers(key), body: form, signal };
+  try {
+    const response = await request("v1/audio/transcriptions", options);
+    return (await response.json()).text;
+  } catch (error) {
+    if (error.status !== 413) throw error;
+    throw new ApiError("This recording is too long to send.", error.status);
+  }
+}
+
 function headers(key) {
   return key ? { Authorization: `Bearer ${key}` } : {};
 }

@@ -3,6 +3,7 @@
 import { isEmpty, newAnswer, receive, summary } from "./answer.js";
 import { chatsDialog } from "./chats.js";
 import { refresh, usedMemory, watch } from "./device.js";
+import { acceptSpeech } from "./dictation.js";
 import { ShownAnswer, copy, messageElement, showLarge, toggleDetails } from "./message.js";
 import { announce, complain } from "./notice.js";
 import { acceptPictures, picturesReady, putBack, takePictures } from "./pending.js";
@@ -209,6 +210,8 @@ at("ask").addEventListener("submit", async (event) => {
   grow();
   await ask(text, pictures);
 });
+// Before the other use of Escape.
+acceptSpeech(explain);
 question.addEventListener("input", grow);
 question.addEventListener("keydown", (event) => {
   // While an input method is composing, Enter selects a word.

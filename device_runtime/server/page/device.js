@@ -1,6 +1,7 @@
 // The device's state, refreshed regularly.
 
 import { getJson } from "./api.js";
+import { allowSpeech } from "./dictation.js";
 import { complainOfDevice } from "./notice.js";
 import { allowPictures } from "./pending.js";
 import { offerModels } from "./settings.js";
@@ -31,10 +32,12 @@ export async function refresh() {
     complainOfDevice("");
     if (!known) {
       const { data } = await getJson("v1/models", loadKey());
-      // An embedding model does not chat.
-      const chatting = data.filter((model) => !model.dimensions);
+      const takes = (model, kind) => model.input_modalities?.includes(kind);
+      // An embedding model does not chat, and a speech model does not either.
+      const chatting = data.filter((model) => !model.dimensions && !takes(model, "audio"));
       offerModels(chatting.map(({ id }) => id));
-      allowPictures(chatting.some((model) => model.input_modalities?.includes("image")));
+      allowPictures(chatting.some((model) => takes(model, "image")));
+      allowSpeech(data.some((model) => takes(model, "audio")));
     }
     known = true;
   } catch (error) {

@@ -1,5 +1,7 @@
-// The pictures of the next message: chosen, taken, dropped or pasted; shown above its text.
+// The pictures of the next message: chosen, taken, dropped or pasted; shown above its text. A
+// recording that is dropped or pasted becomes text.
 
+import { hears, writeDown } from "./dictation.js";
 import { button, thumbnail } from "./message.js";
 import { announce, complain } from "./notice.js";
 import { scaled } from "./picture.js";
@@ -46,6 +48,11 @@ export function putBack(taken) {
  */
 export function acceptPictures(sent, added) {
   const add = (files) => {
+    const recording = [...files].find(({ type }) => type.startsWith("audio/"));
+    if (recording) {
+      writeDown(recording, `${recording.name} cannot be opened as a recording.`);
+      return;
+    }
     const copies = [...files];
     scaling = scaling.then(() => addFiles(copies, sent)).then(added);
   };
@@ -70,7 +77,7 @@ export function acceptPictures(sent, added) {
     if (!event.dataTransfer.types.includes("Files")) return;
     // Else the browser would leave the page to show the file, also where the model takes text alone.
     event.preventDefault();
-    document.body.classList.toggle("dropping", allowed);
+    document.body.classList.toggle("dropping", allowed || hears());
   });
   document.addEventListener("dragleave", (event) => {
     if (!event.relatedTarget) document.body.classList.remove("dropping");
