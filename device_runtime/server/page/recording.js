@@ -29,9 +29,10 @@ export async function wav(file) {
   const view = new DataView(new ArrayBuffer(HEAD_BYTES + 2 * sound.length));
   writeHead(view);
   for (let index = 0; index < sound.length; index++) {
-    const mean = channels.reduce((sum, channel) => sum + channel[index], 0) / channels.length;
-    const value = Math.max(-1, Math.min(1, mean)) * 0x7fff;
-    view.setInt16(HEAD_BYTES + 2 * index, Math.round(value), true);
+    let sum = 0;
+    for (const channel of channels) sum += channel[index];
+    const value = Math.max(-1, Math.min(1, sum / channels.length));
+    view.setInt16(HEAD_BYTES + 2 * index, Math.round(value * 0x7fff), true);
   }
   return new Blob([view], { type: "audio/wav" });
 }
