@@ -22,11 +22,12 @@ def decode_form(content_type: str, data: bytes) -> dict[str, Any]:
         data: the body.
 
     Returns:
-        Fields by their names: bytes of a file, or text; lists of them where the name ends with
-        `[]`, which is taken off. Empty texts are left out: that is how forms send no value.
+        Fields by their names: bytes of a file, or text; a list of them where several parts have
+        the name, or where it ends with `[]`, which is taken off. Empty texts are left out: that is
+        how forms send no value.
 
     Raises:
-        ApiError: the body is not such a form, or two parts have the same name.
+        ApiError: the body is not such a form.
     """
     kind, options = parse_options_header(content_type)
     if kind.lower() != b"multipart/form-data" or not options.get(b"boundary"):
@@ -103,16 +104,12 @@ class _Reader:
             self._add(name, value)
 
     def _add(self, name: str, value: bytes | str) -> None:
-        if name.endswith("[]"):
-            values = self.fields.setdefault(name.removesuffix("[]"), [])
-            if isinstance(values, list):
-                values.append(value)
-                return
-        elif name not in self.fields:
+        plain = name.removesuffix("[]")
+        if name == plain and name not in self.fields:
             self.fields[name] = value
             return
-        name = name.removesuffix("[]")
-        raise _invalid(f"{name}: must be there only once", name)
+        earlier = self.fields.get(plain, [])
+        self.fields[plain] = [*(earlier if isinstance(earlier, list) else [earlier]), value]
 
     def _on_end(self) -> None:
         self.is_whole = True

@@ -184,7 +184,13 @@ def complete(schemas: dict[str, Any], models: Sequence[str]) -> None:
     close(schemas["EmbeddingBody"], {}, ignored=IGNORED)
     for body in ("TranscriptionBody", "TranslationBody"):
         close(schemas[body], WITHOUT_EFFECT, ignored=IGNORED)
-        file = schemas[body]["properties"]["file"]
-        schemas[body]["properties"]["file"] = _BINARY | {"description": file["description"]}
+        _describe_form(schemas[body]["properties"])
     for body in ("ChatBody", "CompletionBody"):
         name_models(schemas[body], models, required=False)
+
+
+def _describe_form(fields: dict[str, Any]) -> None:
+    """Change the schemas of a body's fields to those of a form: files, and no null."""
+    fields["file"] = _BINARY | {"description": fields["file"]["description"]}
+    for name, values in WITHOUT_EFFECT.items():
+        fields[name]["enum"] = [*values]

@@ -109,6 +109,9 @@ def parse_transcription(fields: dict[str, Any], served: ServedModel) -> ParsedTr
     Raises:
         ApiError: a field is invalid, or the model does not exist; the error names the field.
     """
+    if isinstance(wanted := fields.get("timestamp_granularities"), str):
+        # OpenAI's clients write [] behind the name of a list; of a single value, this tells it.
+        fields = fields | {"timestamp_granularities": [wanted]}
     body = _body(fields, TranscriptionBody)
     model = speech_model(served, body.model)
     if body.language and body.language not in model.languages:
@@ -161,7 +164,7 @@ def _body(fields: dict[str, Any], kind: type[B]) -> B:
     check_fields(fields, kind, WITHOUT_EFFECT, ignored=IGNORED)
     file = fields.get("file")
     if isinstance(file, str | list):
-        raise _invalid("file", "must be one file: a part of the form with a filename")
+        raise _invalid("file", "must be one file, in a part of the form that has a filename")
     if file == b"":
         raise _invalid("file", "must not be empty")
     return convert(fields, kind, strict=False)

@@ -145,7 +145,15 @@ def test_subtitles_have_the_times(app: App, form: str, kind: str, begin: str) ->
     assert app.generator.transcribed[0].timestamps
 
 
-@pytest.mark.parametrize("fields", [{}, {"timestamp_granularities[]": ["segment"]}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"timestamp_granularities[]": ["segment"]},
+        {"timestamp_granularities": "segment"},
+        {"timestamp_granularities": ["segment", "segment"]},
+    ],
+)
 def test_verbose_answer_has_what_openai_has(app: App, fields: dict[str, Any]) -> None:
     response = app.send(response_format="verbose_json", **fields)
     read = TranscriptionVerbose.model_validate(response.json(), strict=True)
@@ -248,7 +256,8 @@ def test_counters_have_the_seconds_and_no_speed_of_answers(app: App) -> None:
             "timestamp_granularities[0]",
             "'line'",
         ),
-        ({"file": "text"}, "file", "only once"),
+        ({"file": "text"}, "file", "must be one file"),
+        ({"prompt": ["a", "b"]}, "prompt", "Expected `str`, got `array`"),
     ],
 )
 def test_invalid_fields_are_refused_by_name(
@@ -281,11 +290,15 @@ def _fields(speech: Speech) -> dict[str, Any]:
     [
         (part("model", b"hear") + END, "file", "is required"),
         (part("file", b"", '; filename=""') + END, "file", "must not be empty"),
-        (part("file", b"text") + END, "file", "a part of the form with a filename"),
+        (
+            part("file", b"text") + END,
+            "file",
+            "must be one file, in a part of the form that has a filename",
+        ),
         (part("file[]", b"a", '; filename="a"') + END, "file", "must be one file"),
-        (FILE + FILE + END, "file", "only once"),
-        (FILE + part("prompt") + part("prompt[]") + END, "prompt", "only once"),
-        (FILE + part("prompt[]") + part("prompt") + END, "prompt", "only once"),
+        (FILE + FILE + END, "file", "must be one file"),
+        (FILE + part("prompt") + part("prompt[]") + END, "prompt", "got `array`"),
+        (FILE + part("prompt[]") + part("prompt") + END, "prompt", "got `array`"),
         (FILE + part("prompt[]") + END, "prompt", "Expected `str`"),
         (FILE + part("prompt", b"a", '; filename="a"') + END, "prompt", "got `bytes`"),
         (FILE, None, "its last boundary is missing"),
