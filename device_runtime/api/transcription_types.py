@@ -52,10 +52,11 @@ class TranscriptionBody(TranslationBody, frozen=True, kw_only=True):
         Meta(description="Language of the speech, ISO 639; by default the model hears it."),
     ] = ""
     timestamp_granularities: Annotated[
-        list[Literal["segment", "word"]],
+        list[Literal["segment"]],
         Meta(
             max_length=8,
-            description="`segment` is what `verbose_json` has anyway; `word` is not supported.",
+            description="What `verbose_json` has anyway, and no other format; times of words are "
+            "not supported.",
         ),
     ] = []
     stream: Annotated[

@@ -109,18 +109,19 @@ def parse_transcription(fields: dict[str, Any], served: ServedModel) -> ParsedTr
     Raises:
         ApiError: a field is invalid, or the model does not exist; the error names the field.
     """
-    if isinstance(wanted := fields.get("timestamp_granularities"), str):
-        # OpenAI's clients write [] behind the name of a list; of a single value, this tells it.
-        fields = fields | {"timestamp_granularities": [wanted]}
-    body = _body(fields, TranscriptionBody)
+    times = fields.get("timestamp_granularities", [])
+    if not isinstance(times, list):
+        # A list of one, by a client that does not write [] behind its name as OpenAI's do.
+        times = [times]
+    if "word" in times:
+        raise _invalid("timestamp_granularities", "word is not supported; segment is")
+    body = _body(fields | {"timestamp_granularities": times}, TranscriptionBody)
     model = speech_model(served, body.model)
     if body.language and body.language not in model.languages:
         known = ", ".join(model.languages)
         raise _invalid(
             "language", f"{body.language!r} is not a language of {model.model.name}: {known}"
         )
-    if "word" in body.timestamp_granularities:
-        raise _invalid("timestamp_granularities", "word is not supported; segment is")
     if body.timestamp_granularities and body.response_format != "verbose_json":
         raise _invalid("timestamp_granularities", "requires response_format verbose_json")
     if body.stream and body.response_format in _WITH_TIMES:

@@ -159,6 +159,8 @@ def message(body: dict[str, Any]) -> dict[str, Any]:
         body["max_tokens"] = SHORT
     asked = {"role": "user", "content": "Hi"}
     body["messages"] = [*map(_blocks, body["messages"][:3]), asked]
+    if isinstance(body.get("system"), list):
+        body["system"] = body["system"][:3]
     body["tools"] = tools = [
         tool | {"name": f"f{number}", "strict": None}
         for number, tool in enumerate((body.get("tools") or ())[:2])
