@@ -4,10 +4,12 @@ import functools
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from device_runtime import memory
 from device_runtime.errors import DeviceError, EngineError, RequestError
@@ -179,11 +181,7 @@ class GenAIModel:
 
     def inputs(self, prompt: EncodedPrompt) -> Any:
         """Return what `Generator.set_inputs` takes for a prompt with images."""
-        named = og.NamedTensors()
-        for name, value in (prompt.images | {"input_ids": prompt.tokens[None]}).items():
-            # It takes back what it made, and no int64 of ours.
-            named[name] = og.Tensor(value) if isinstance(value, np.ndarray) else value
-        return named
+        return _named(prompt.images | {"input_ids": prompt.tokens[None]})
 
     def stream(self, request: GenerationRequest) -> TextStream:
         """Create a decoder of an answer: one token at a time into whole characters."""
@@ -230,6 +228,58 @@ class GenAIModel:
             for names in (_CACHES, _STATES)
         )
         return vocabulary, cache // self.min_capacity, state * (2 if self.snapshots else 1)
+
+
+class GenAISpeechModel:
+    """The graphs of a speech model, on the CPU.
+
+    Attributes:
+        context_length: maximum length of a text and what precedes it, tokens.
+    """
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        """Load the graphs.
+
+        Args:
+            folder: holds genai_config.json and the graphs.
+            threads: number of ONNX Runtime threads.
+
+        Raises:
+            Exception: they do not load.
+        """
+        config = og.Config(str(folder))
+        options = {"session_options": {"intra_op_num_threads": threads}}
+        config.overlay(json.dumps({"model": {"encoder": options, "decoder": options}}))
+        self._model = og.Model(config)
+        described = json.loads((folder / "genai_config.json").read_bytes())["model"]
+        self.context_length: int = described["context_length"]
+
+    def generator(self, features: npt.NDArray[np.float32], tokens: Sequence[int]) -> Any:
+        """Encode a window of a recording, and begin its text.
+
+        Args:
+            features: the window, float32 [1, bands, frames].
+            tokens: beginning of the text.
+
+        Returns:
+            A generator, which takes more tokens and gives logits.
+        """
+        params = og.GeneratorParams(self._model)
+        params.set_search_options(max_length=self.context_length, do_sample=False)
+        generator = og.Generator(self._model, params)
+        generator.set_inputs(
+            _named({"audio_features": features, "input_ids": np.array([tokens], np.int32)})
+        )
+        return generator
+
+
+def _named(values: dict[str, Any]) -> Any:
+    """Make the engine's inputs of arrays, or of tensors that it made."""
+    named = og.NamedTensors()
+    for name, value in values.items():
+        # It takes back what it made, and no int64 of ours.
+        named[name] = og.Tensor(value) if isinstance(value, np.ndarray) else value
+    return named
 
 
 class _OneWay:
