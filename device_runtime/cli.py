@@ -16,6 +16,7 @@ from device_runtime.commands.receive import receive
 from device_runtime.commands.release import doctor, verify
 from device_runtime.commands.serve import serve, worker
 from device_runtime.commands.status import status
+from device_runtime.commands.transcribe import transcribe
 from device_runtime.commands.updates import (
     gc,
     guard,
@@ -60,7 +61,7 @@ def completion(shell: str) -> None:
 
 
 for command in (
-    *(serve, worker, gpus, generate, chat, status, verify, doctor, config, api_key),
+    *(serve, worker, gpus, generate, chat, transcribe, status, verify, doctor, config, api_key),
     *(install, receive, releases, rollback, gc, purge, guard, updater),
 ):
     cli.add_command(command)

@@ -19,6 +19,7 @@ from device_runtime.update.target import Target
 if TYPE_CHECKING:
     from device_runtime.inference.embedding import Embedder
     from device_runtime.inference.genai_engine import GenAIEngine
+    from device_runtime.inference.transcription import Transcriber
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +39,12 @@ def load_engine(
         EngineError: the model does not load, or the processor lacks a feature.
         ResourceError: memory is too short for it.
     """
-    _check_features(release)
-    memory.return_large_blocks()
+    _prepare(release)
     processors: tuple[Processor, ...] = (processor or Processor.CPU,)
     if processor is None and config.processor == "gpu":
         processors = (*gpu_graphs(release.model_folder), *processors)
     if 0 < (usable := cores()) < config.threads:
         event(log, logging.WARNING, "too_many_threads", threads=config.threads, usable=usable)
-    prefer_system_library()
-    # NumPy's own threads would take memory for nothing: ONNX Runtime does the large products.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from device_runtime.inference.genai_engine import GenAIEngine
     except (ImportError, OSError, MemoryError) as error:
@@ -97,6 +94,41 @@ def embedder_of(
         memory_bytes=described.memory_bytes,
         threads=config.threads,
     )
+
+
+def transcriber_of(release: Release, config: RuntimeConfig) -> "Transcriber | None":
+    """Return a release's speech model, which is not loaded yet; None without one.
+
+    Args:
+        release: the release.
+        config: configuration, of which `threads` applies.
+
+    Raises:
+        EngineError: the processor lacks a feature.
+        ResourceError: memory is too short for the engine's library.
+    """
+    described = release.manifest.speech
+    if described is None:
+        return None
+    _prepare(release)
+    try:
+        from device_runtime.inference.whisper_transcriber import WhisperTranscriber
+    except (ImportError, OSError, MemoryError) as error:
+        if memory.is_short(error):
+            raise no_memory(error) from None
+        raise
+    return WhisperTranscriber(
+        release.speech_folder, memory_bytes=described.memory_bytes, threads=config.threads
+    )
+
+
+def _prepare(release: Release) -> None:
+    """Prepare this process for the engine's library, before it is imported."""
+    _check_features(release)
+    memory.return_large_blocks()
+    prefer_system_library()
+    # NumPy's own threads would take memory for nothing: ONNX Runtime does the large products.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _check_features(release: Release) -> None:

@@ -76,7 +76,7 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
 @click.option("--processor", required=True)
 def worker(parent: int, release: Path, threads: int, kv_cache_mib: int, processor: str) -> int:
     """Run the inference process of `serve`."""
-    from device_runtime.commands.engine import embedder_of, load_engine
+    from device_runtime.commands.engine import embedder_of, load_engine, transcriber_of
     from device_runtime.config.options import RuntimeConfig
     from device_runtime.processor import Processor
     from device_runtime.worker import process
@@ -85,6 +85,8 @@ def worker(parent: int, release: Path, threads: int, kv_cache_mib: int, processo
         opened = open_or_own(release)
         config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)
         engine = load_engine(opened, config, Processor(processor))
-        return process.Models(engine, embedder_of(opened, config, engine))
+        return process.Models(
+            engine, embedder_of(opened, config, engine), transcriber_of(opened, config)
+        )
 
     return process.run(load, parent)

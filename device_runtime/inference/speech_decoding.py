@@ -2,8 +2,8 @@
 
 A recording that fits into a window is decoded with times if the request asks for them. Of a longer
 one, times also say where the next window begins. Tokens and parts are those of transformers'
-`generate`, with one difference: a recording that is made as long as a window by silence is not
-continued into that silence.
+`generate`, with one difference: nothing is written down of the silence with which the end of a
+recording is made as long as a window.
 """
 
 from collections.abc import Callable, Iterator
@@ -148,7 +148,7 @@ class SpeechDecoding:
         offset = self._seek / FRAMES_A_SECOND
         return Segment(
             start=offset + part.start,
-            end=offset + part.end,
+            end=min(offset + part.end, self._recording.seconds),
             text=self._model.text(part.tokens),
             tokens=part.tokens,
             temperature=self._request.temperature,
@@ -212,8 +212,10 @@ class _Window:
         return (self._keep(part), advance) if self._stream is None else ("", self.frames)
 
     def _keep(self, part: Part | None) -> str:
-        text = "" if part is None else self._model.text(part.tokens)
-        if part is not None and text.strip():
+        """Keep a part, and return its text; one beyond the end of the recording is not heard."""
+        if part is None or part.start * FRAMES_A_SECOND >= self.frames:
+            return ""
+        text = self._model.text(part.tokens)
+        if text.strip():
             self.parts.append(part)
-            return text
-        return ""
+        return text

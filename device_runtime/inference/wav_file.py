@@ -112,7 +112,7 @@ class WavFile:
             floats = np.frombuffer(data, f"<f{self.bits // 8}")
             return np.asarray(np.nan_to_num(np.clip(floats, -_LOUDEST, _LOUDEST)), np.float32)
         if self.bits == 8:
-            integers = np.frombuffer(data, np.uint8) - np.float32(128)
+            integers = np.frombuffer(data, np.uint8).astype(np.int32) - 128
         elif self.bits == 24:
             # Moved to the upper end of 32 bits, where the sign is.
             wide = np.zeros((len(data) // 3, 4), np.uint8)
