@@ -24,7 +24,7 @@ MAX_MINUTES = 60
 
 _SHORTER = "Split the recording."
 
-_MAX_DOWN = 4_000
+_MAX_DOWN = 6_000
 """Bound on the work for odd rates, such as 44,099 Hz: the ratio is taken from fractions with this
 denominator at most."""
 
