@@ -28,6 +28,7 @@ soak: .venv/ready
 	.venv/bin/python -m tests.fuzz envelope --seconds 600
 	.venv/bin/python -m tests.fuzz update --seconds 600
 	.venv/bin/python -m tests.fuzz image --seconds 600
+	.venv/bin/python -m tests.fuzz audio --seconds 600
 	.venv/bin/python -m tests.support.schemas_at_bounds 2000
 
 lint: .venv/ready

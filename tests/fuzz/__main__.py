@@ -26,7 +26,9 @@ def peak_mb() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("target", choices=("envelope", "image", "manifest", "tar_reader", "update"))
+    parser.add_argument(
+        "target", choices=("audio", "envelope", "image", "manifest", "tar_reader", "update")
+    )
     parser.add_argument("--seconds", type=int, default=600)
     options = parser.parse_args()
     # Instrumented while they are imported: nothing may import them before.

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.fakes import ROOT
 
-TARGETS = ("envelope", "image", "manifest", "tar_reader", "update")
+TARGETS = ("audio", "envelope", "image", "manifest", "tar_reader", "update")
 
 
 @pytest.mark.parametrize("name", TARGETS)
