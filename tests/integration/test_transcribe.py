@@ -208,11 +208,15 @@ def test_language_is_the_one_that_transformers_hears(
     assert heard
 
 
-def test_given_language_is_taken(transcriber: WhisperTranscriber) -> None:
-    audio = wav(babble(2, 0))
-    french, russian = (write_down(transcriber, audio, language=name) for name in ("fr", "ru"))
-    assert (french[-1].language, russian[-1].language) == ("fr", "ru")
-    assert text_of(french) != text_of(russian)
+def test_given_language_and_task_precede_the_text(
+    onnx: Path, transcriber: WhisperTranscriber
+) -> None:
+    assert write_down(transcriber, wav(babble(1, 0)), language="fr")[-1].language == "fr"
+    model = SpeechModel(onnx, 1)
+    names = "<|fr|>", "<|translate|>", "<|notimestamps|>"
+    ids = [model.tokenizer.id_of(name) for name in names]
+    assert model.marks("fr", "translate", timed=False) == ids
+    assert model.marks("fr", "translate", timed=True) == ids[:2]
 
 
 def test_english_model_writes_what_transformers_does(source: Path, english: Path) -> None:
