@@ -95,7 +95,9 @@ class SpeechDecoding:
                 logits = self._model.begin(features, self._prompt[-1:]).logits()
                 yield TranscriptionChunk()
             self._language = self._model.language(logits)
-        text.append(self._model.marks(self._language, self._request.task, timed=self._timed))
+        marks = self._model.marks(self._language, self._request.task, timed=self._timed)
+        if marks:
+            text.append(marks)
         window = _Window(self._model, self._mel.frames - self._seek, timed=self._timed)
         held = ""
         for piece in self._pieces(text, window):

@@ -2,8 +2,10 @@
 
 import struct
 import tracemalloc
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from device_runtime.inference import recording
@@ -111,8 +113,9 @@ def test_beyond_its_end_there_is_silence() -> None:
     assert not short.read(10, 12).any()
 
 
-def decibels(part: Samples, whole: float = 0.5) -> float:
-    return float(20 * np.log10(np.abs(part).max() / whole))
+def decibels(part: npt.NDArray[Any]) -> float:
+    """Loudness in comparison with that of a tone."""
+    return float(20 * np.log10(np.abs(part).max() / 0.5))
 
 
 @pytest.mark.parametrize("rate", [4000, 8000, 11025, 22050, 44056, 44100, 48000, 96000, 192000])
@@ -138,8 +141,13 @@ def test_pieces_are_those_of_the_whole(rate: int) -> None:
 
 
 def test_odd_rates_take_no_longer_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    filters = []
+    computed = []
     compute = recording._filter
-    monkeypatch.setattr(recording, "_filter", lambda *values: filters.append(1) or compute(*values))
+
+    def counted(fraction: float, reach: int, cutoff: float) -> Samples:
+        computed.append(fraction)
+        return compute(fraction, reach, cutoff)
+
+    monkeypatch.setattr(recording, "_filter", counted)
     samples(wav(tone(2, 1000, 191_999), 191_999))
-    assert len(filters) <= 6000
+    assert len(computed) <= 6000
