@@ -8,15 +8,20 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
 
 from device_runtime import memory
+from device_runtime.bundle.manifest import RUNTIME_ENTRY
 from device_runtime.bundle.release import Release
 from device_runtime.errors import EngineError, RequestError
-from device_runtime.inference.engine import NoMemoryNowError
+from device_runtime.inference.engine import (
+    GenerationChunk,
+    GenerationRequest,
+    NoMemoryNowError,
+)
 from device_runtime.inference.recording import Recording
 from device_runtime.inference.speech_model import SpeechModel
 from device_runtime.inference.speech_rules import SpeechTokens
@@ -27,6 +32,16 @@ from device_runtime.inference.transcription import (
     TranscriptionRequest,
 )
 from device_runtime.inference.whisper_transcriber import WhisperTranscriber
+from device_runtime.worker import process
+from device_runtime.worker.messages import (
+    FOR_PARENT,
+    AnyRequest,
+    Chunk,
+    Generate,
+    Loaded,
+    frame,
+    read,
+)
 from tests.support import releases, tiny_speech
 from tests.support.commands import edgepack_runtime, refused
 from tests.support.recordings import babble, wav
@@ -325,13 +340,44 @@ def test_model_that_does_not_load_is_an_error(onnx: Path, tmp_path: Path, name: 
     assert caught.value.hint
 
 
-# The command
+# The worker of `serve`, and the command
 
 
 @pytest.fixture(scope="module")
 def release(tiny_onnx: Path, onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
     folder = tmp_path_factory.mktemp("transcribe") / "release"
     return add_speech(releases.release(folder, tiny_onnx), onnx, tiny_speech.LANGUAGES)
+
+
+def test_worker_writes_down_while_it_answers(
+    release: Release, transcriber: WhisperTranscriber
+) -> None:
+    audio = wav(babble(1, 0))
+    requests: list[AnyRequest] = [
+        GenerationRequest(prompt="Hi", max_tokens=5),
+        TranscriptionRequest(audio=audio),
+    ]
+    command = process.command(release.folder, threads=1)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        for number, request in enumerate(requests):
+            worker.stdin.write(frame(Generate(id=number, request=request)))
+        worker.stdin.flush()
+        running, text, answered = {0, 1}, "", 0
+        while running:
+            message = read(cast(BinaryIO, worker.stdout), FOR_PARENT)
+            assert isinstance(message, Loaded | Chunk), message
+            if isinstance(message, Loaded):
+                continue
+            if isinstance(message.chunk, TranscriptionChunk):
+                text += message.chunk.text
+            elif isinstance(message.chunk, GenerationChunk) and message.chunk.usage:
+                answered = message.chunk.usage.completion_tokens
+            if message.chunk.usage is not None:
+                running.remove(message.id)
+    assert text == text_of(write_down(transcriber, audio)) != ""
+    assert answered
 
 
 @pytest.fixture(scope="module")
@@ -347,6 +393,17 @@ def test_command_prints_the_text(
     done = edgepack_runtime("transcribe", "--release", release.folder, recording)
     assert done.status == 0, done.err
     assert done.out == text_of(write_down(transcriber, recording.read_bytes())) + "\n"
+
+
+@pytest.mark.slow
+def test_frozen_program_prints_the_same(
+    host_release: Release, release: Release, recording: Path
+) -> None:
+    arguments = ("transcribe", "--release", release.folder, "--format", "vtt", recording)
+    frozen = subprocess.run(
+        [host_release.folder / RUNTIME_ENTRY, *arguments], capture_output=True, check=True
+    )
+    assert frozen.stdout.decode() == edgepack_runtime(*arguments).out != ""
 
 
 def test_command_prints_json_and_subtitles(
