@@ -67,8 +67,8 @@ def _key_ids(
     "--speech-model",
     metavar="MODEL",
     shell_complete=speech_names,
-    help="Put this speech model into the bundle as well, which writes recordings down: whisper-tiny, "
-    "whisper-base.en or another name (edgepack models), a hub id or a folder of a Whisper.",
+    help="Put this speech model into the bundle as well, which writes recordings down: a Whisper, "
+    "by its name (whisper-tiny, whisper-base.en; edgepack models), hub id or folder.",
 )
 @click.option("--text-only", is_flag=True, help="Leave out the vision part of a model that sees.")
 @click.option("--model-only", is_flag=True, help="Leave out the runtime.")

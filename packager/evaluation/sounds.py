@@ -34,7 +34,7 @@ _VOWELS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2
 """Resonances of vowels, Hz (Peterson and Barney, 1952: ah, ee, oo, eh)."""
 
 
-def made() -> Iterator[tuple[str, str, NDArray[np.int16]]]:
+def drawn() -> Iterator[tuple[str, str, NDArray[np.int16]]]:
     """Make the sounds.
 
     Yields:
@@ -60,7 +60,7 @@ def _voice(random: np.random.Generator, seconds: int) -> Samples:
         pitch = random.uniform(90, 220)
         resonances = np.array(_VOWELS[random.integers(len(_VOWELS))])
         harmonics = pitch * np.arange(1, int(4000 / pitch))
-        near = 1 / (1 + ((harmonics[:, None] - resonances) / 100) ** 2)
+        near: Samples = 1 / (1 + ((harmonics[:, None] - resonances) / 100) ** 2)
         waves = np.sin(2 * np.pi * harmonics[:, None] * time)
         envelope = np.hanning(len(time)) * random.choice((0.2, 1.0, 1.0))
         syllables.append((near.sum(1) @ waves) * envelope)
@@ -70,13 +70,15 @@ def _voice(random: np.random.Generator, seconds: int) -> Samples:
 def _chirp(random: np.random.Generator, seconds: int) -> Samples:
     time = _time(seconds)
     first, last = random.uniform(200, 3000, 2)
-    return np.sin(2 * np.pi * (first + (last - first) * time / seconds / 2) * time)
+    sound: Samples = np.sin(2 * np.pi * (first + (last - first) * time / seconds / 2) * time)
+    return sound
 
 
 def _noise(random: np.random.Generator, seconds: int) -> Samples:
     time = _time(seconds)
     smooth = np.convolve(random.standard_normal(len(time)), np.hanning(16), "same")
-    return smooth * (1.2 + np.sin(2 * np.pi * 3 * time))
+    sound: Samples = smooth * (1.2 + np.sin(2 * np.pi * 3 * time))
+    return sound
 
 
 def _tones(random: np.random.Generator, seconds: int) -> Samples:

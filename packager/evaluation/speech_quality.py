@@ -64,7 +64,7 @@ def prepare(folder: Path | None) -> Path:
     if folder is None:
         listed = [
             (Recording(file=f"{number}.wav", language=language, text=text), samples)
-            for number, (language, text, samples) in enumerate(sounds.made())
+            for number, (language, text, samples) in enumerate(sounds.drawn())
         ]
     else:
         listed = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from packager.jobs import generation, logits, seeing
+from packager.jobs import generation, logits
 from packager.jobs.divergence import Collected, WindowMeans, compare
 from packager.jobs.job import Job, JobRefusedError, Work
 
@@ -49,7 +49,7 @@ class MeasureSpeech(Job[WindowMeans], frozen=True, kw_only=True):
             inputs["input_ids"] = og.Tensor(prompt[None].astype(np.int32))
             runner = generation.generator(model, self.model, len(prompt) + len(tokens))
             runner.set_inputs(inputs)
-            rows = seeing.forced(runner, tokens.tolist())
+            rows = generation.forced(runner, tokens.tolist())
             if rows.shape != reference["logprobs"].shape:
                 raise JobRefusedError(
                     f"the model has a vocabulary of {rows.shape[1]} tokens, the reference model "

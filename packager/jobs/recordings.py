@@ -51,4 +51,4 @@ def read(path: Path) -> NDArray[np.float32]:
     """Read the samples of a recording, -1 to 1."""
     with wave.open(str(path), "rb") as file:
         frames = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-    return frames.astype(np.float32) / 32768
+    return frames.astype(np.float32) / np.float32(32768)

@@ -249,14 +249,13 @@ def _features(folder: Path, where: str) -> dict[str, Any]:
     Raises:
         ModelSourceError: it is in none.
     """
-    for name, read in (
-        ("preprocessor_config.json", lambda content: content),
-        ("processor_config.json", lambda content: content.get("feature_extractor")),
-    ):
-        if (folder / name).is_file():
-            features = read(json_object(folder / name))
-            if isinstance(features, dict):
-                return features
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        return json_object(path)
+    path = folder / "processor_config.json"
+    features = json_object(path).get("feature_extractor") if path.is_file() else None
+    if isinstance(features, dict):
+        return features
     raise ModelSourceError(
         f"the speech model {where} is incomplete: it has no preprocessor_config.json, which "
         "describes its spectrograms",
@@ -353,6 +352,4 @@ def _other(architecture: str, where: str) -> ModelSourceError:
 
 
 def _refused(where: str, reason: str) -> ModelSourceError:
-    return ModelSourceError(
-        f"the speech model {where} is not supported: {reason}", hint=_SUPPORTED
-    )
+    return ModelSourceError(f"the speech model {where} is not supported: {reason}", hint=_SUPPORTED)
