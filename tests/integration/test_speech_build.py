@@ -9,11 +9,13 @@ import pytest
 from device_runtime.bundle.manifest import SPEECH_FOLDER
 from device_runtime.bundle.reader import open_bundle
 from packager import profile
+from packager.build import build
 from packager.errors import ModelSourceError
 from packager.evaluation import speech_quality
 from packager.models import speech
 from packager.quantize import hearing
 from packager.quantize.hearing import ChosenSpeech
+from packager.request import BuildRequest
 from tests.support import tiny_speech
 from tests.support.commands import edgepack, refused
 
@@ -78,52 +80,50 @@ def few_sounds(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech_quality.sounds, "SENTENCES", speech_quality.sounds.SENTENCES[:3])
 
 
-@pytest.fixture(scope="module")
-def bundle(
-    whisper: Path, tiny_hf: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A bundle with a speech model."""
-    path = tmp_path_factory.mktemp("bundle") / "m.epk"
-    outcome = edgepack(
-        *("build", "--profile", "mobile", "--model", tiny_hf, "--recipe", "int8"),
-        *("--allow-quality-loss", "--speech-model", whisper, "-o", path),
-        cache=cache,
+@pytest.mark.usefixtures("few_sounds", "jobs_here")
+def test_bundle_has_what_a_device_needs(
+    whisper: Path, tiny_hf: Path, cache: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "eval.txt"
+    text.write_text("".join(f"7 x {n} = {7 * n}. " for n in range(99)))
+    bundle = tmp_path / "m.epk"
+    request = BuildRequest(
+        profile=profile.load("mobile"),
+        model=str(tiny_hf),
+        output=bundle,
+        recipe="int8",
+        eval_text=text,
+        allow_quality_loss=True,
+        speech_model=str(whisper),
     )
-    assert outcome.status == 0, outcome.err
-    assert "Exporting the speech model tiny-whisper in int8" in outcome.err
-    return path
-
-
-def test_bundle_has_what_a_device_needs(bundle: Path, whisper: Path, cache: Path) -> None:
-    with open_bundle(bundle) as opened:
-        manifest = opened.manifest
+    manifest = build(request).manifest
     facts = manifest.speech
     assert facts is not None
-    assert (facts.model.name, facts.model.architecture) == (
-        "tiny-whisper",
-        "WhisperForConditionalGeneration",
-    )
+    assert facts.model.name == "tiny-whisper"
+    assert facts.model.architecture == "WhisperForConditionalGeneration"
+    assert facts.model.source_sha256 == speech.resolve(str(whisper)).digest
     assert manifest.memory_bytes > facts.memory_bytes > 0
     files = {
-        record.path.removeprefix(f"{SPEECH_FOLDER}/")
+        record.path.removeprefix(f"{SPEECH_FOLDER}/"): record.component
         for record in manifest.records
         if record.path.startswith(SPEECH_FOLDER)
     }
-    assert files >= {
+    assert files.keys() >= {
         *("genai_config.json", "generation_config.json", "preprocessor_config.json"),
         *("encoder.onnx", "encoder.onnx.data", "decoder.onnx", "decoder.onnx.data"),
         *("tokenizer.json", "tokenizer_config.json"),
     }
-    assert "tiny-whisper (int8, " in edgepack("inspect", bundle, cache=cache).out
+    assert files["tokenizer.json"] == "tokenizer"
+
+    shown = edgepack("inspect", bundle, cache=cache).out
+    assert f"tiny-whisper ({facts.weights}, en, zh, de, es, ru, fr, yue)" in shown
+    assert "Quality on recordings" in shown
+    with open_bundle(bundle) as opened:
+        bill = json.loads(opened.sbom)
+    assert "tiny-whisper" in {component["name"] for component in bill["components"]}
     page = bundle.with_suffix(".report.html").read_text()
     assert "<h2>Speech model</h2>" in page
     assert f"--speech-model {whisper}" in page
-
-
-def test_papers_of_a_bundle_name_the_speech_model(bundle: Path, cache: Path) -> None:
-    bill = json.loads(edgepack("sbom", bundle, cache=cache).out)
-    names = {component["name"] for component in bill["components"]}
-    assert "tiny-whisper" in names
 
 
 def test_two_models_of_one_name_are_refused(
