@@ -1,4 +1,4 @@
-"""The gate of the speech model: the smallest weights with which its decoder keeps the limits."""
+"""The gate of the speech model: the smallest weights with which it keeps the limits."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,13 @@ from packager.units import megabytes
 SMALLER: tuple[SpeechWeights, ...] = ("int4", "int8")
 """Types of weights below fp32, smallest first."""
 
-MOST_KL = 1e-4
-"""Nats a token that the graphs in fp32 may differ from the reference model: rounding alone."""
+ROUNDING = 1e-4
+"""Nats a token that the graphs in fp32 may differ from the reference model."""
+
+MOST_KL = 0.02
+"""Nats a token that smaller weights may lose, whatever the profile allows an answer, of which
+several are right. Whisper base loses 0.058 with 4 bits and 0.0016 with 8; of 14 recordings of
+speech, it then writes 6 and 1 down otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +77,7 @@ def choose(source: ModelSource, profile: DeviceProfile, recordings: Path) -> Cho
     with console.step(f"Running the reference of the speech model, {source.name}"):
         reference = speech_quality.refer(source, recordings)
     floats = _measure(source, "fp32", profile, reference)
-    if not floats.quality.kl < MOST_KL:
+    if not floats.quality.kl < ROUNDING:
         raise ModelSourceError(
             f"the exported graphs of {source.name} compute other probabilities than transformers: "
             f"KL {floats.quality.kl:.5f}",
@@ -107,6 +112,8 @@ def _measure(
     with console.step(f"Measuring the speech model in {weights}"):
         quality = speech_quality.measure(model, reference)
     exceeded, _ = gate.quality_verdict(quality, profile.limits, source.parameters)
+    if quality.kl > MOST_KL and not exceeded:
+        exceeded.append(f"KL {quality.kl:.3f} > {MOST_KL} for speech")
     limits = "exceeds " + ", ".join(exceeded) if exceeded else "within the limits"
     console.note(
         f"speech {weights:<9} {megabytes(model.size):>10}  {gate.figures_text(quality)}  {limits}"

@@ -37,8 +37,7 @@ def chosen(folder: Path, tmp_path: Path, limits: str) -> ChosenSpeech:
 @pytest.mark.parametrize(
     ("limits", "weights", "tried"),
     [
-        ("max_kl = 9", "int4", ["int4", "fp32"]),
-        ("max_kl = 0.02", "int8", ["int4", "int8", "fp32"]),
+        ("max_kl = 9", "int8", ["int4", "int8", "fp32"]),
         ("max_kl = 1e-7", "fp32", ["int4", "int8", "fp32"]),
     ],
 )
@@ -57,6 +56,16 @@ def test_smallest_weights_within_the_limits_are_taken(
 
 
 @pytest.mark.usefixtures("few_sounds", "jobs_here")
+def test_four_bits_are_taken_if_they_lose_little(
+    whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "MOST_KL", 9)
+    facts = chosen(whisper, tmp_path, "max_kl = 9").facts
+    assert facts.weights == "int4"
+    assert [part.weights for part in facts.tried] == ["int4", "fp32"]
+
+
+@pytest.mark.usefixtures("few_sounds", "jobs_here")
 def test_model_of_english_alone_is_measured_on_english(tmp_path: Path) -> None:
     folder = tiny_speech.make(tmp_path / "tiny.en", english=True)
     facts = chosen(folder, tmp_path, "max_kl = 9").facts
@@ -68,7 +77,7 @@ def test_model_of_english_alone_is_measured_on_english(tmp_path: Path) -> None:
 def test_graphs_that_compute_something_else_are_refused(
     whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hearing, "MOST_KL", 0.0)
+    monkeypatch.setattr(hearing, "ROUNDING", 0.0)
     with pytest.raises(ModelSourceError, match="compute other probabilities than transformers"):
         chosen(whisper, tmp_path, "max_kl = 9")
 
