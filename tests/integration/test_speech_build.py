@@ -11,7 +11,7 @@ from device_runtime.bundle.reader import open_bundle
 from packager import profile
 from packager.build import build
 from packager.errors import ModelSourceError
-from packager.evaluation import speech_quality
+from packager.evaluation import sounds, speech_quality
 from packager.models import speech
 from packager.quantize import hearing
 from packager.quantize.hearing import ChosenSpeech
@@ -86,7 +86,7 @@ def test_graphs_that_compute_something_else_are_refused(
 def few_sounds(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three sounds in place of all, and a cache that tests share."""
     monkeypatch.setenv("EDGEPACK_CACHE", str(cache))
-    monkeypatch.setattr(speech_quality.sounds, "SENTENCES", speech_quality.sounds.SENTENCES[:3])
+    monkeypatch.setattr(sounds, "SENTENCES", sounds.SENTENCES[:3])
 
 
 @pytest.mark.usefixtures("few_sounds", "jobs_here")
