@@ -60,8 +60,8 @@ def test_graphs_become_variants_that_share_the_rest(folder: Path, tmp_path: Path
 
 def test_package_is_read_as_what_it_was_made_from(folder: Path, tmp_path: Path) -> None:
     ort_package_of(folder, tmp_path / "out.ortpackage")
-    for name in ("embedding", "speech"):
-        shutil.rmtree(folder / name)
+    for beside in ("embedding", "speech"):
+        shutil.rmtree(folder / beside)
     original = resolve(str(folder)).path
     taken = resolve(str(tmp_path / "out.ortpackage"), provider="webgpu").path
     for path in original.rglob("*"):
