@@ -73,7 +73,7 @@ def choose(source: ModelSource, profile: DeviceProfile, recordings: Path) -> Cho
         EvaluationError: it does not run.
         ResourceError: this machine lacks memory or disk space.
     """
-    plan.check(plan.exporting(source.parameters), f"exporting {source.name}")
+    plan.check(plan.hearing(source.parameters), f"exporting {source.name}")
     with console.step(f"Running the reference of the speech model, {source.name}"):
         reference = speech_quality.refer(source, recordings)
     floats = _measure(source, "fp32", profile, reference)
