@@ -41,7 +41,7 @@ _CONVERT = "Convert it: ffmpeg -i RECORDING -ac 1 -ar 16000 -c:a pcm_s16le RECOR
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechReference:
-    """What the reference of a speech model gives recordings: a folder of a `ReferSpeech` job.
+    """Probabilities that the reference of a speech model gives recordings: a folder of a `ReferSpeech` job.
 
     Attributes:
         folder: the folder.

@@ -315,7 +315,7 @@ _REQUIRED = (
 
 
 def _special_tokens(folder: Path) -> dict[str, int]:
-    """Read the ids of the tokens that are no text, from whichever file has them."""
+    """Read the ids of the tokens that stand for something else than text, from whichever file has them."""
     path = folder / "tokenizer.json"
     if path.is_file():
         added = json_object(path).get("added_tokens", [])
