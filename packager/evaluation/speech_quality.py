@@ -41,10 +41,10 @@ _CONVERT = "Convert it: ffmpeg -i RECORDING -ac 1 -ar 16000 -c:a pcm_s16le RECOR
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechReference:
-    """Probabilities that the reference of a speech model gives recordings: a folder of a `ReferSpeech` job.
+    """Probabilities that the reference of a speech model gives recordings.
 
     Attributes:
-        folder: the folder.
+        folder: output folder of a `ReferSpeech` job.
         count: number of recordings.
     """
 

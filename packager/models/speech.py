@@ -92,6 +92,25 @@ class SpeechModel:
         return weight_files.model_bytes(self.folder)
 
 
+class _Token(msgspec.Struct):
+    id: int
+    content: str
+
+
+class _Steering(msgspec.Struct):
+    decoder_start_token_id: int
+    eos_token_id: int
+    no_timestamps_token_id: int
+    prev_sot_token_id: int
+    is_multilingual: bool
+    max_length: int
+    max_initial_timestamp_index: int
+    begin_suppress_tokens: list[int]
+    suppress_tokens: list[int]
+    lang_to_id: dict[str, int] = {}
+    task_to_id: dict[str, int] = {}
+
+
 def resolve(model: str) -> ModelSource:
     """Find a speech model, fetching it if necessary, and check it.
 
@@ -271,12 +290,12 @@ def _generation(folder: Path, config: dict[str, Any], where: str) -> dict[str, A
     """Read the tokens that steer a model; what old checkpoints lack comes from the other files.
 
     Raises:
-        ModelSourceError: they are in none.
+        ModelSourceError: they are in none, or damaged.
     """
     path = folder / "generation_config.json"
     given = json_object(path) if path.is_file() else {}
     ids = _special_tokens(folder)
-    derived = {
+    derived: dict[str, Any] = {
         "decoder_start_token_id": ids.get("<|startoftranscript|>"),
         "eos_token_id": ids.get("<|endoftext|>"),
         "no_timestamps_token_id": ids.get("<|notimestamps|>"),
@@ -289,18 +308,23 @@ def _generation(folder: Path, config: dict[str, Any], where: str) -> dict[str, A
     }
     known = {name: value for name, value in given.items() if value is not None}
     generation = {**derived, **known}
-    if generation["is_multilingual"]:
+    multilingual = bool(generation["is_multilingual"])
+    if multilingual:
         begin, end = (ids.get(f"<|{name}|>", 0) for name in ("startoftranscript", "translate"))
         languages = {token: number for token, number in ids.items() if begin < number < end}
         tasks = {name: ids[f"<|{name}|>"] for name in _TASKS if f"<|{name}|>" in ids}
         generation = {"lang_to_id": languages, "task_to_id": tasks, **generation}
-    for name in (*_REQUIRED, *(("lang_to_id", "task_to_id") * generation["is_multilingual"])):
+    for name in (*_REQUIRED, *(("lang_to_id", "task_to_id") * multilingual)):
         if not generation.get(name):
             raise ModelSourceError(
                 f"the speech model {where} is incomplete: {name} is neither in its "
                 "generation_config.json nor can it be told from its tokenizer",
                 hint="Copy generation_config.json from the model that it was made from.",
             )
+    try:
+        msgspec.convert(generation, _Steering)
+    except msgspec.ValidationError as error:
+        raise _refused(where, f"its generation_config.json is damaged: {error}") from None
     return generation
 
 
@@ -315,11 +339,14 @@ _REQUIRED = (
 
 
 def _special_tokens(folder: Path) -> dict[str, int]:
-    """Read the ids of the tokens that stand for something else than text, from whichever file has them."""
+    """Read the ids of the tokens that stand for something else than text; empty without any."""
     path = folder / "tokenizer.json"
     if path.is_file():
-        added = json_object(path).get("added_tokens", [])
-        return {token["content"]: token["id"] for token in added}
+        added = json_object(path).get("added_tokens")
+        try:
+            return {token.content: token.id for token in msgspec.convert(added, list[_Token])}
+        except msgspec.ValidationError:
+            return {}
     path = folder / "added_tokens.json"
     return json_object(path) if path.is_file() else {}
 

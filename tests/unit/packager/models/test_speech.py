@@ -91,7 +91,7 @@ def refused(model: str) -> str:
 def without_tokens(folder: Path) -> None:
     """Remove the tokens that steer a model from all files."""
     (folder / "generation_config.json").unlink()
-    change(folder, "tokenizer.json", added_tokens=[])
+    change(folder, "tokenizer.json", added_tokens=[{"id": "x"}])
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,14 @@ def without_tokens(folder: Path) -> None:
         (
             lambda folder: change(folder, "generation_config.json", lang_to_id={"<|x-y|>": 270}),
             "its languages are x-y",
+        ),
+        (
+            lambda folder: change(folder, "generation_config.json", suppress_tokens="none"),
+            "its generation_config.json is damaged",
+        ),
+        (
+            lambda folder: change(folder, "generation_config.json", is_multilingual="yes"),
+            "its generation_config.json is damaged",
         ),
         (lambda folder: (folder / "model.safetensors").unlink(), "weights"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "safetensors"),
