@@ -255,8 +255,8 @@ def _settings(weights: SpeechWeights, accuracy_level: int) -> Weights | None:
 def _memory_bytes(config: SpeechConfig, folder: Path) -> int:
     """Estimate the resident memory that a model adds while it writes a recording down.
 
-    Whisper base took 687 MB with weights in fp32, 408 in 8 bits and 366 in 4; this gives 722, 408
-    and 387.
+    Whisper base took up to 700 MB with weights in fp32, 408 in 8 bits and 388 in 4; this gives 722,
+    408 and 387.
     """
     # Of an encoder layer: the scores of all pairs of positions, and what softmax makes of them.
     scores = 3 * 4 * config.heads * config.frames**2
