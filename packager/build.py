@@ -3,6 +3,7 @@
 import dataclasses
 import platform
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -21,10 +22,10 @@ from packager import adapter, bundle, cache, console, kit, plan, sbom, tree
 from packager.aside import check_writable
 from packager.attest import files as attest
 from packager.errors import KitError, ModelSourceError, QualityError
-from packager.evaluation import picture_quality, texts
+from packager.evaluation import picture_quality, speech_quality, texts
 from packager.genai.folder import component
 from packager.genai.weight_files import weight_files
-from packager.models import chat_template, embedding, tokenizers, vision
+from packager.models import chat_template, embedding, speech, tokenizers, vision
 from packager.models.catalog import CHAT
 from packager.models.embedding import EmbeddingModel
 from packager.models.facts import model_facts
@@ -37,8 +38,9 @@ from packager.models.source import (
     say_what_is_left_out,
 )
 from packager.profile import DeviceProfile
-from packager.quantize import sight
+from packager.quantize import hearing, sight
 from packager.quantize.candidate import Candidate, builder_versions
+from packager.quantize.hearing import ChosenSpeech
 from packager.quantize.quantize import QuantizeRequest, quantize
 from packager.quantize.sight import Sight
 from packager.report import build_report
@@ -75,8 +77,12 @@ def build(request: BuildRequest) -> BuildResult:
     embedder = None
     if request.embedding_model not in (None, CHAT):
         embedder = _embedding(request, source)
+    heard = None
+    if request.speech_model is not None:
+        names = [source.name, *([embedder.facts.model.name] if embedder is not None else [])]
+        heard = _speech(request, names)
     with console.scheduled(Schedule()):
-        return _bundle(request, source, tokenizer, embedder)
+        return _bundle(request, source, tokenizer, embedder, heard)
 
 
 def _bundle(
@@ -84,6 +90,7 @@ def _bundle(
     source: ModelSource,
     tokenizer: TokenizerComparison | None,
     embedder: EmbeddingModel | None,
+    heard: ChosenSpeech | None,
 ) -> BuildResult:
     """Build the bundle of a source model whose tokenizer was compared."""
     profile = request.profile
@@ -122,6 +129,7 @@ def _bundle(
     parts_bytes = {
         "its vision part": seeing.model.memory_bytes if seeing is not None else 0,
         "the embedding model": embedder.facts.memory_bytes if embedder is not None else 0,
+        "the speech model": heard.facts.memory_bytes if heard is not None else 0,
     }
     memory = model.memory_bytes + sum(parts_bytes.values())
     budget = profile.memory_budget_mb << 20
@@ -150,10 +158,20 @@ def _bundle(
                 component,
                 [embedder.graph],
             )
+        if heard is not None:
+            parts += bundle.pack(
+                tree.read(heard.model.folder),
+                schema.SPEECH_FOLDER,
+                {"speech": heard.model.digest},
+                component,
+                weight_files(heard.model.folder),
+            )
     facts = model_facts(source)
     models = [facts]
     if embedder is not None and not embedder.facts.hidden_states:
         models.append(embedder.facts.model)
+    if heard is not None:
+        models.append(heard.facts.model)
     bom = sbom.render(identity, request.version, models, runtime.packages if runtime else ())
     manifest = Manifest(
         format=schema.FORMAT,
@@ -180,6 +198,7 @@ def _bundle(
         reasoning=model.graph.reasoning,
         embedding=embedder.facts if embedder is not None else None,
         vision=seeing.facts if seeing is not None else None,
+        speech=heard.facts if heard is not None else None,
     )
     plan.check_output(sum(blob.size for blob in manifest.blobs.values()), output)
     with console.step(f"Writing and verifying {output}"):
@@ -232,13 +251,29 @@ def _embedding(request: BuildRequest, source: ModelSource) -> EmbeddingModel:
     assert request.embedding_model is not None
     with console.step(f"Finding the embedding model {request.embedding_model}"):
         encoder = embedding.resolve(request.embedding_model)
-    if encoder.name == source.name:
-        raise ModelSourceError(
-            f"both models have the name {encoder.name!r}, by which requests choose one",
-            hint="Rename one of the folders.",
-        )
+    _check_names(source.name, encoder.name)
     plan.check(plan.exporting(encoder.parameters), f"exporting {encoder.name}")
     return embedding.export(encoder, context_length=request.profile.context_length)
+
+
+def _speech(request: BuildRequest, names: Iterable[str]) -> ChosenSpeech:
+    """Find, export and measure the speech model of a request, for a bundle with named models."""
+    assert request.speech_model is not None
+    with console.step(f"Finding the speech model {request.speech_model}"):
+        source = speech.resolve(request.speech_model)
+    _check_names(*names, source.name)
+    recordings = speech_quality.prepare(request.eval_audio)
+    return hearing.choose(source, request.profile, recordings)
+
+
+def _check_names(*names: str) -> None:
+    """Refuse models of one name, by which requests choose one."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ModelSourceError(
+                f"both models have the name {name!r}, by which requests choose one",
+                hint="Rename one of the folders.",
+            )
 
 
 def _packed_runtime(request: BuildRequest) -> tuple[kit.Kit | None, list[bundle.Part]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from device_runtime.bundle.manifest import EMBEDDING_FOLDER, MODEL_FOLDER
+from device_runtime.bundle.manifest import EMBEDDING_FOLDER, MODEL_FOLDER, SPEECH_FOLDER
 from device_runtime.processor import HALF_GRAPH
 from packager import console, launch, plan
 from packager.aside import check_writable
@@ -32,7 +32,9 @@ from packager.recipes.providers import ORT_NAMES, WEBGPU
 COMPONENT = "model"
 """Name of the component, by the convention of ONNX Runtime GenAI."""
 
-_EMBEDDING = EMBEDDING_FOLDER.removeprefix(f"{MODEL_FOLDER}/")
+_BESIDE = tuple(
+    f"{folder.removeprefix(f'{MODEL_FOLDER}/')}/" for folder in (EMBEDDING_FOLDER, SPEECH_FOLDER)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +108,11 @@ def _model(model: Path) -> tuple[Path, str]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """List the files of a model by name, without those of an embedding model beside it."""
+    """List the files of a model by name, without those of other models beside it."""
     paths = {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
     }
-    return {name: path for name, path in paths.items() if not name.startswith(f"{_EMBEDDING}/")}
+    return {name: path for name, path in paths.items() if not name.startswith(_BESIDE)}
 
 
 @contextmanager

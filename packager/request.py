@@ -29,6 +29,9 @@ class BuildRequest:
         adapter: folder of a LoRA adapter to merge into the model; None for no adapter.
         embedding_model: catalog name, hub id or folder of an embedding model to put beside the
             model, or `chat` for the model's own hidden states; None for none.
+        speech_model: catalog name, hub id or folder of a speech model to put beside the model; None
+            for none.
+        eval_audio: folder of recordings to evaluate the speech model on; None for made sounds.
         text_only: leave out the vision part of a model that sees.
         chat_template: file with the chat template to use instead of the model's own; None for that.
         trust_remote_code: run Python code that comes with the model.
@@ -50,6 +53,8 @@ class BuildRequest:
     sequence: int = 1
     adapter: Path | None = None
     embedding_model: str | None = None
+    speech_model: str | None = None
+    eval_audio: Path | None = None
     text_only: bool = False
     chat_template: Path | None = None
     trust_remote_code: bool = False

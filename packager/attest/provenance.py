@@ -57,6 +57,8 @@ def _dependencies(manifest: Manifest) -> list[dict[str, Any]]:
     inputs = {manifest.model.name: manifest.model.source_sha256}
     if manifest.embedding is not None and not manifest.embedding.hidden_states:
         inputs[manifest.embedding.model.name] = manifest.embedding.model.source_sha256
+    if manifest.speech is not None:
+        inputs[manifest.speech.model.name] = manifest.speech.model.source_sha256
     if manifest.kit is not None:
         inputs[manifest.kit.name] = manifest.kit.digest
     listed: list[dict[str, Any]] = [

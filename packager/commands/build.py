@@ -14,6 +14,7 @@ from packager.commands.options import (
     passphrase_option,
     profile_option,
     recipe_names,
+    speech_names,
     trust_option,
 )
 
@@ -62,6 +63,13 @@ def _key_ids(
     "as sentence-transformers writes it. `chat` is the model that answers: the means of its hidden "
     "states are poorer vectors.",
 )
+@click.option(
+    "--speech-model",
+    metavar="MODEL",
+    shell_complete=speech_names,
+    help="Put this speech model into the bundle as well, which writes recordings down: a Whisper, "
+    "by its name (whisper-tiny, whisper-base.en; edgepack models), hub id or folder.",
+)
 @click.option("--text-only", is_flag=True, help="Leave out the vision part of a model that sees.")
 @click.option("--model-only", is_flag=True, help="Leave out the runtime.")
 @click.option(
@@ -85,6 +93,13 @@ def _key_ids(
     metavar="DIR",
     help="Evaluate a model that sees on these pictures (JPEG, PNG, WebP); the question about "
     "NAME.jpg may be in NAME.txt.  [default: drawn pictures]",
+)
+@click.option(
+    "--eval-audio",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Evaluate the speech model on these recordings (WAV: 16 bits, 16 kHz, one channel, up to "
+    "30 seconds).  [default: made sounds]",
 )
 @calibration_text_option
 @click.option(
@@ -140,12 +155,14 @@ def build(
     adapter: Path | None,
     chat_template: Path | None,
     embedding_model: str | None,
+    speech_model: str | None,
     text_only: bool,
     model_only: bool,
     kit_source: str | None,
     recipe: str | None,
     eval_text: Path | None,
     eval_images: Path | None,
+    eval_audio: Path | None,
     calibration_text: Path | None,
     allow_quality_loss: bool,
     bundle_version: str,
@@ -169,6 +186,7 @@ def build(
       edgepack build --profile raspberry-pi --recipe int4-gptq --allow-quality-loss
       edgepack build --profile raspberry-pi --kit kit.tar
       edgepack build --profile raspberry-pi --embedding-model all-minilm-l6-v2
+      edgepack build --profile raspberry-pi --speech-model whisper-tiny
     """
     from device_runtime.bundle.manifest import Trust
     from packager import build as bundle
@@ -184,6 +202,8 @@ def build(
         )
     if kit_source is not None and model_only:
         raise click.UsageError("--kit cannot be combined with --model-only")
+    if eval_audio is not None and speech_model is None:
+        raise click.UsageError("--eval-audio is for a build with --speech-model")
     added = tuple(keys.public(key).pem.decode() for key in trust_keys)
     device = profile.load(profile_name)
     # Before the work, which takes minutes: a passphrase may have to be typed.
@@ -197,12 +217,14 @@ def build(
             adapter=adapter,
             chat_template=chat_template,
             embedding_model=embedding_model,
+            speech_model=speech_model,
             text_only=text_only,
             model_only=model_only,
             kit=kit,
             recipe=recipe,
             eval_text=eval_text,
             eval_images=eval_images,
+            eval_audio=eval_audio,
             calibration_text=calibration_text,
             allow_quality_loss=allow_quality_loss,
             version=bundle_version,

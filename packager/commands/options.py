@@ -6,7 +6,13 @@ from typing import Any, TypeVar
 
 import click
 
-from packager.models.catalog import CHAT, DEFAULT_MODEL, EMBEDDING_MODELS, model_names
+from packager.models.catalog import (
+    CHAT,
+    DEFAULT_MODEL,
+    EMBEDDING_MODELS,
+    SPEECH_MODELS,
+    model_names,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,6 +36,11 @@ def _model_names(_context: click.Context, _option: click.Parameter, typed: str) 
 def embedding_names(_context: click.Context, _option: click.Parameter, typed: str) -> list[str]:
     """Complete the names of embedding models."""
     return [name for name in (*EMBEDDING_MODELS, CHAT) if name.startswith(typed)]
+
+
+def speech_names(_context: click.Context, _option: click.Parameter, typed: str) -> list[str]:
+    """Complete the names of speech models."""
+    return [name for name in SPEECH_MODELS if name.startswith(typed)]
 
 
 def _kit_names(_context: click.Context, _option: click.Parameter, typed: str) -> list[str]:

@@ -1,9 +1,11 @@
 """Greedy generation with an ONNX GenAI folder in ONNX Runtime GenAI."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from device_runtime.tokenizer.files import chat_templates
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager.jobs import logits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def load(folder: Path) -> Any:
@@ -83,3 +88,17 @@ def generator(model: Any, folder: Path, tokens: int, **options: Any) -> Any:
     length = kv_cache_length(decoder, tokens)
     params.set_search_options(do_sample=False, max_length=length, **options)
     return og.Generator(model, params)
+
+
+def forced(runner: Any, tokens: Sequence[int]) -> NDArray[np.float32]:
+    """Compute the logits `[tokens, vocabulary]` that a generator gives for tokens to come.
+
+    Args:
+        runner: a generator that has read the prompt; afterwards it has read the tokens.
+        tokens: token ids of an answer.
+    """
+    rows = []
+    for token in tokens:
+        rows.append(runner.get_logits()[0, -1].astype(np.float32))
+        runner.append_tokens([token])
+    return np.stack(rows)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from device_runtime.tokenizer.tokenizer import Tokenizer
-from packager.jobs import logits, seeing
+from packager.jobs import generation, logits, seeing
 from packager.jobs.divergence import Collected, WindowMeans, compare
 from packager.jobs.job import Job, JobRefusedError, Work
 from packager.jobs.seeing import SeeingModel
@@ -67,7 +67,7 @@ class MeasurePictures(Job[PictureMeans], frozen=True, kw_only=True):
             tokens, expected = reference["tokens"], reference["logprobs"]
             ids = prompts[f"ids.{number}"].tolist()
             _, tensors = model.prompt(self.pictures, question)
-            rows = seeing.forced(model.start(ids, tensors, self.max_tokens), tokens.tolist())
+            rows = generation.forced(model.start(ids, tensors, self.max_tokens), tokens.tolist())
             if rows.shape != expected.shape:
                 raise JobRefusedError(
                     f"the model has a vocabulary of {rows.shape[1]} tokens, the reference model "

@@ -20,7 +20,7 @@ from packager.jobs import generation
 from packager.jobs.job import JobRefusedError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 INDEX = "pictures.json"
 """Name of the file that lists the pictures of a folder: JSON array of `Question`."""
@@ -107,20 +107,6 @@ def _text(turns: list[dict[str, Any]]) -> str:
     (turn,) = turns
     content = turn["content"]
     return content if isinstance(content, str) else ""
-
-
-def forced(runner: Any, tokens: Sequence[int]) -> NDArray[np.float32]:
-    """Compute the logits `[tokens, vocabulary]` that a generator gives for tokens to come.
-
-    Args:
-        runner: a generator that has read the prompt; afterwards it has read the tokens.
-        tokens: token ids of an answer.
-    """
-    rows = []
-    for token in tokens:
-        rows.append(runner.get_logits()[0, -1].astype(np.float32))
-        runner.append_tokens([token])
-    return np.stack(rows)
 
 
 def generate(runner: Any, tokens: int) -> list[int]:

@@ -123,9 +123,28 @@ class CatalogEmbedding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     wheel: Wheel
 
 
+class CatalogSpeech(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A speech model with a name for `--speech-model`.
+
+    Attributes:
+        name: name for `--speech-model`.
+        hub: id on the hub.
+        license: SPDX expression.
+        languages: languages that it knows, a phrase.
+        parameters: number of weights.
+    """
+
+    name: str
+    hub: str
+    license: str
+    languages: str
+    parameters: int
+
+
 class _Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: tuple[CatalogModel, ...]
     embedding: tuple[CatalogEmbedding, ...]
+    speech: tuple[CatalogSpeech, ...]
 
 
 def _load() -> _Data:
@@ -136,6 +155,7 @@ def _load() -> _Data:
 _DATA = _load()
 CATALOG = {model.name: model for model in _DATA.model}
 EMBEDDING_MODELS = {model.name: model for model in _DATA.embedding}
+SPEECH_MODELS = {model.name: model for model in _DATA.speech}
 
 CHAT = "chat"
 """In place of an embedding model: the hidden states of the model that answers."""
@@ -182,12 +202,17 @@ DECODERS = (
 )  # fmt: skip
 """The decoders of embedding models, as config.json names them."""
 
+SPEECH = "WhisperForConditionalGeneration"
+"""The speech models, as config.json names them."""
+
 REFUSED = {
     "Gemma4ForConditionalGeneration": "the model builder supports neither the embeddings of each "
     "layer and the shared caches of Gemma 4 E2B and E4B, nor experts on a CPU in its 4 bits",
     "PhiMoEForCausalLM": "the model builder supports its experts only on CUDA, in its own int4",
+    SPEECH: "it writes speech down; --speech-model puts it beside a model that answers",
 }
-"""Architectures that the model builder supports and edgepack does not, with the reason."""
+"""Architectures that the model builder supports, and that `--model` does not take, with the
+reason."""
 
 GGUF_ARCHITECTURES = {
     "gemma2": "Gemma2ForCausalLM",

@@ -56,7 +56,7 @@ def check_hf(folder: Path, *, trust_remote_code: bool) -> FolderFacts:
     """
     architecture, method = check_config(folder, folder, trust_remote_code=trust_remote_code)
     stored_weights.check(folder, quantized=bool(method))
-    _check_tokenizer(folder)
+    check_tokenizer(folder)
     return FolderFacts(
         architecture=architecture,
         license=readme_license(folder / "README.md"),
@@ -211,8 +211,12 @@ def spdx(license: str) -> str:
         return license
 
 
-def _check_tokenizer(folder: Path) -> None:
-    """Check that there is a vocabulary; the other files of a tokenizer are optional."""
+def check_tokenizer(folder: Path) -> None:
+    """Check that a folder has a vocabulary; the other files of a tokenizer are optional.
+
+    Raises:
+        ModelSourceError: it has none.
+    """
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     if not any((folder / name).is_file() for name in names):
         raise ModelSourceError(

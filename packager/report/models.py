@@ -7,7 +7,13 @@ from typing import Any
 import msgspec
 
 from packager import console
-from packager.models.catalog import ARCHITECTURES, CATALOG, CatalogModel
+from packager.models.catalog import (
+    ARCHITECTURES,
+    CATALOG,
+    EMBEDDING_MODELS,
+    SPEECH_MODELS,
+    CatalogModel,
+)
 from packager.models.search import HubModel
 from packager.profile import DeviceProfile
 from packager.quantize.forecast import USUAL_TYPE, expected_recipe, forecast
@@ -17,7 +23,9 @@ from packager.units import GIGA, MEGA, megabytes
 OTHER_FORMS = (
     "Also: a hub id (ORG/NAME, for a GGUF file ORG/NAME:Q4_K_M; edgepack search finds one), a "
     "Hugging Face folder with safetensors, a GGUF file, an ONNX GenAI folder or a model package.\n"
-    "Architectures: " + ", ".join(ARCHITECTURES)
+    "Architectures: " + ", ".join(ARCHITECTURES) + "\n"
+    "Beside it, --embedding-model: " + ", ".join(EMBEDDING_MODELS) + "\n"
+    "Beside it, --speech-model: " + ", ".join(SPEECH_MODELS)
 )
 
 

@@ -127,6 +127,30 @@ def inspect_text(path: Path, bundle: Bundle) -> None:
             [["reference", answer.reference], [manifest.quantization.recipe, answer.quantized]],
         )
     _vision_text(manifest)
+    _speech_text(manifest)
+
+
+def _speech_text(manifest: Manifest) -> None:
+    """Print how a speech model was measured."""
+    speech = manifest.speech
+    if speech is None or speech.quality is None:
+        return
+    console.table(
+        f"Quality on recordings, {speech.quality.tokens} tokens",
+        ["speech model", "size", "KL", "top-1", ""],
+        [
+            [
+                f"{tried.weights} (in the bundle)"
+                if tried.weights == speech.weights
+                else tried.weights,
+                megabytes(tried.model_bytes),
+                f"{tried.quality.kl:.4f}",
+                f"{tried.quality.top1:.1%}",
+                "exceeds " + ", ".join(tried.exceeded) if tried.exceeded else "within the limits",
+            ]
+            for tried in speech.tried
+        ],
+    )
 
 
 def _vision_text(manifest: Manifest) -> None:
@@ -181,6 +205,9 @@ def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
     if (embedding := manifest.embedding) is not None:
         about = f"{embedding.dimensions} dimensions, at most {embedding.max_tokens} tokens"
         yield ["embedding model", f"{embedding.model.name} ({about})"]
+    if (speech := manifest.speech) is not None:
+        languages = ", ".join(speech.languages) if len(speech.languages) < 9 else "many languages"
+        yield ["speech model", f"{speech.model.name} ({speech.weights}, {languages})"]
     if (vision := manifest.vision) is not None:
         weights = f", vision part in {vision.weights}" if vision.weights else ""
         yield ["images", f"{vision.family}, at most {vision.image_tokens} tokens each{weights}"]

@@ -18,7 +18,7 @@ from packager.build import build
 from packager.jobs import keys
 from packager.request import BuildRequest
 from packager.weights import gptq
-from tests.support import tiny_adapter, tiny_encoder, tiny_gguf, tiny_seeing
+from tests.support import tiny_adapter, tiny_encoder, tiny_gguf, tiny_seeing, tiny_speech
 from tests.support.commands import environment
 from tests.support.killed_builds import resumed
 from tests.support.stages import SEEING, STAGES
@@ -135,6 +135,7 @@ def test_keys_of_a_build_have_the_code_of_its_jobs(
             model=str(tiny_gguf.make_gguf(tiny_hf, tmp_path / "tiny.gguf")),
             adapter=tiny_adapter.make(tiny_hf, tmp_path / "polite"),
             embedding_model=str(tiny_encoder.make(tmp_path / "encoder")),
+            speech_model=str(tiny_speech.make(tmp_path / "whisper")),
             output=tmp_path / "model.epk",
             recipe="int4-gptq-mixed",
             eval_text=text(tmp_path / "eval.txt", 7),

@@ -22,11 +22,12 @@ pytestmark = pytest.mark.usefixtures("own_cache", "jobs_here")
 
 @pytest.fixture
 def folder(tiny_onnx: Path, tmp_path: Path) -> Path:
-    """The tiny model with a second graph and an embedding model beside it."""
+    """The tiny model with a second graph, and an embedding and a speech model beside it."""
     folder = Path(shutil.copytree(tiny_onnx, tmp_path / "tiny"))
     shutil.copyfile(folder / "model.onnx", folder / HALF_GRAPH)
-    (folder / "embedding").mkdir()
-    (folder / "embedding" / "model.onnx").write_bytes(b"another model")
+    for name in ("embedding", "speech"):
+        (folder / name).mkdir()
+        (folder / name / "model.onnx").write_bytes(b"another model")
     (folder / "adapters").mkdir()
     (folder / "adapters" / "french.onnx_adapter").write_bytes(b"adapter")
     return folder
@@ -59,7 +60,8 @@ def test_graphs_become_variants_that_share_the_rest(folder: Path, tmp_path: Path
 
 def test_package_is_read_as_what_it_was_made_from(folder: Path, tmp_path: Path) -> None:
     ort_package_of(folder, tmp_path / "out.ortpackage")
-    shutil.rmtree(folder / "embedding")
+    for beside in ("embedding", "speech"):
+        shutil.rmtree(folder / beside)
     original = resolve(str(folder)).path
     taken = resolve(str(tmp_path / "out.ortpackage"), provider="webgpu").path
     for path in original.rglob("*"):
