@@ -15,7 +15,7 @@ from device_runtime.api.ollama.response_types import OllamaError
 from device_runtime.errors import PROMPT, DeviceError
 from device_runtime.inference.embedding import EmbeddingChunk
 from device_runtime.inference.engine import FinishReason, GenerationChunk, Usage
-from device_runtime.inference.transcription import TranscriptionChunk
+from device_runtime.speech.transcription import TranscriptionChunk
 from device_runtime.status.metrics import Metrics
 from device_runtime.status.report import Outcome, RequestStats
 

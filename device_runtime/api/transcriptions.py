@@ -24,7 +24,7 @@ from device_runtime.api.transcription_types import (
 )
 from device_runtime.api.transcripts import Transcript
 from device_runtime.bundle.speech import Speech
-from device_runtime.inference.transcription import TranscriptionChunk, TranscriptionRequest
+from device_runtime.speech.transcription import TranscriptionChunk, TranscriptionRequest
 from device_runtime.status.report import Outcome
 
 B = TypeVar("B", bound=TranslationBody)

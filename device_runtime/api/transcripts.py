@@ -19,8 +19,8 @@ from device_runtime.api.transcription_types import (
     VerboseTranscription,
 )
 from device_runtime.inference.engine import Usage
-from device_runtime.inference.subtitles import subtitles
-from device_runtime.inference.transcription import Segment, TranscriptionChunk
+from device_runtime.speech.subtitles import subtitles
+from device_runtime.speech.transcription import Segment, TranscriptionChunk
 
 MEDIA_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 """Content types of the answers that are not JSON."""

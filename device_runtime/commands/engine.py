@@ -19,7 +19,7 @@ from device_runtime.update.target import Target
 if TYPE_CHECKING:
     from device_runtime.inference.embedding import Embedder
     from device_runtime.inference.genai_engine import GenAIEngine
-    from device_runtime.inference.transcription import Transcriber
+    from device_runtime.speech.transcription import Transcriber
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def transcriber_of(release: Release, config: RuntimeConfig) -> "Transcriber | No
         return None
     _prepare(release)
     try:
-        from device_runtime.inference.whisper_transcriber import WhisperTranscriber
+        from device_runtime.speech.transcriber import WhisperTranscriber
     except (ImportError, OSError, MemoryError) as error:
         if memory.is_short(error):
             raise no_memory(error) from None

@@ -11,7 +11,7 @@ from device_runtime.commands.options import as_json, config_file, open_or_own, r
 from device_runtime.errors import RequestError
 
 if TYPE_CHECKING:
-    from device_runtime.inference.transcription import TranscriptionChunk
+    from device_runtime.speech.transcription import TranscriptionChunk
 
 SUBTITLES = ("srt", "vtt")
 
@@ -53,7 +53,7 @@ def transcribe(
       ffmpeg -i talk.mp3 -ar 16000 -ac 1 -f wav - | edgepack-runtime transcribe -
     """
     from device_runtime.commands.engine import transcriber_of
-    from device_runtime.inference.transcription import TranscriptionRequest
+    from device_runtime.speech.transcription import TranscriptionRequest
 
     form = "json" if as_json else form
     if form in SUBTITLES and len(files) > 1:
@@ -88,7 +88,7 @@ def _read(file: str) -> bytes:
     Raises:
         RequestError: it cannot be read.
     """
-    from device_runtime.inference.recording import MAX_BYTES
+    from device_runtime.speech.recording import MAX_BYTES
 
     try:
         with click.open_file(file, "rb") as opened:
@@ -103,7 +103,7 @@ def _read(file: str) -> bytes:
 
 def _texts(form: str, chunks: "Iterator[TranscriptionChunk]") -> Iterator[str]:
     """Yield the parts of what is printed, each as soon as it is known."""
-    from device_runtime.inference.subtitles import Subtitles
+    from device_runtime.speech.subtitles import Subtitles
 
     if form == "text":
         yield from (chunk.text for chunk in chunks)

@@ -11,7 +11,7 @@ import msgspec
 from device_runtime.errors import DeviceError, error_class
 from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
-from device_runtime.inference.transcription import TranscriptionChunk, TranscriptionRequest
+from device_runtime.speech.transcription import TranscriptionChunk, TranscriptionRequest
 
 AnyRequest = GenerationRequest | EmbeddingRequest | TranscriptionRequest
 AnyChunk = GenerationChunk | EmbeddingChunk | TranscriptionChunk

@@ -21,8 +21,8 @@ from typing import BinaryIO, NamedTuple
 from device_runtime.errors import DeviceError
 from device_runtime.inference.embedding import Embedder, EmbeddingRequest
 from device_runtime.inference.engine import Engine
-from device_runtime.inference.transcription import Transcriber, TranscriptionRequest
 from device_runtime.processor import Processor
+from device_runtime.speech.transcription import Transcriber, TranscriptionRequest
 from device_runtime.worker.messages import (
     FOR_CHILD,
     AnyChunk,

@@ -13,8 +13,8 @@ from device_runtime.errors import DeviceError, EngineError, ServiceError
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import GenerationChunk, GenerationRequest
-from device_runtime.inference.transcription import TranscriptionChunk, TranscriptionRequest
 from device_runtime.logs import event
+from device_runtime.speech.transcription import TranscriptionChunk, TranscriptionRequest
 from device_runtime.worker import messages
 from device_runtime.worker.child import Child
 from device_runtime.worker.errors import BusyError, DeadlineError, QueueFullError

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from device_runtime.inference.recording import RATE, Recording
-from device_runtime.inference.transcription import AudioError
+from device_runtime.speech.recording import RATE, Recording
+from device_runtime.speech.transcription import AudioError
 from tests.support.recordings import FLOAT, HOSTILE, PCM, chunk, extensible, fmt, riff, tone, wav
 
 MAX_SEED = 1 << 14

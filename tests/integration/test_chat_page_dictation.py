@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from device_runtime.inference.transcription import TranscriptionChunk, TranscriptionRequest
+from device_runtime.speech.transcription import TranscriptionChunk, TranscriptionRequest
 from tests.integration.conftest import PATIENCE_MS
 from tests.support import axe
 from tests.support.browser import DEVICES, SMALL, Echo, Seen, answers, echoing, opened, send

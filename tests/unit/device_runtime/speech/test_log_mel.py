@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from device_runtime.inference.log_mel import WINDOW, LogMel
-from device_runtime.inference.recording import Recording
+from device_runtime.speech.log_mel import WINDOW, LogMel
+from device_runtime.speech.recording import Recording
 from tests.support.recordings import babble, wav
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from device_runtime.inference import recording
-from device_runtime.inference.recording import RATE, Recording, Samples
-from device_runtime.inference.transcription import AudioError
+from device_runtime.speech import recording
+from device_runtime.speech.recording import RATE, Recording, Samples
+from device_runtime.speech.transcription import AudioError
 from tests.support.recordings import (
     FLOAT,
     HOSTILE,

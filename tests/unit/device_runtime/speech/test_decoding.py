@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_runtime.inference.recording import Recording
 from device_runtime.inference.sampling import Scores
-from device_runtime.inference.speech_decoding import SpeechDecoding
-from device_runtime.inference.speech_rules import SpeechTokens
-from device_runtime.inference.transcription import TranscriptionChunk, TranscriptionRequest
+from device_runtime.speech.decoding import SpeechDecoding
+from device_runtime.speech.recording import Recording
+from device_runtime.speech.rules import SpeechTokens
+from device_runtime.speech.transcription import TranscriptionChunk, TranscriptionRequest
 from tests.support.recordings import wav
 
 LETTERS = " abcdefghijklmnopqr"

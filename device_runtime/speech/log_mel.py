@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from device_runtime.inference.recording import RATE, Recording
+from device_runtime.speech.recording import RATE, Recording
 
 Bands = npt.NDArray[np.float32]
 

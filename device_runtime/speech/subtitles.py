@@ -6,7 +6,7 @@ SubRip has no standard; it is written as players read it. WebVTT is W3C's, 4.1 t
 from collections.abc import Iterable
 from typing import Literal
 
-from device_runtime.inference.transcription import Segment
+from device_runtime.speech.transcription import Segment
 
 SubtitleFormat = Literal["srt", "vtt"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from device_runtime.inference.transcription import AudioError
+from device_runtime.speech.transcription import AudioError
 
 MAX_CHANNELS = 16
 RATES = range(4_000, 192_001)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from device_runtime.errors import RequestError
 from device_runtime.inference.genai_model import GenAISpeechModel
 from device_runtime.inference.sampling import Scores, check_finite, log_probabilities
-from device_runtime.inference.speech_rules import SpeechTokens
-from device_runtime.inference.transcription import TranscriptionRequest
+from device_runtime.speech.rules import SpeechTokens
+from device_runtime.speech.transcription import TranscriptionRequest
 from device_runtime.tokenizer.tokenizer import Tokenizer
 
 

@@ -7,11 +7,11 @@ from device_runtime import memory
 from device_runtime.errors import EngineError
 from device_runtime.inference.engine import NoMemoryNowError, no_memory
 from device_runtime.inference.genai_model import ENGINE_HINT, failure, first_line
-from device_runtime.inference.recording import Recording
-from device_runtime.inference.speech_decoding import SpeechDecoding
-from device_runtime.inference.speech_model import SpeechModel
-from device_runtime.inference.transcription import TranscriptionChunk, TranscriptionRequest
 from device_runtime.processor import cores
+from device_runtime.speech.decoding import SpeechDecoding
+from device_runtime.speech.model import SpeechModel
+from device_runtime.speech.recording import Recording
+from device_runtime.speech.transcription import TranscriptionChunk, TranscriptionRequest
 
 _HINT = "Send a shorter recording, or stop other programs on the device."
 

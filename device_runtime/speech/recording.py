@@ -9,8 +9,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from device_runtime.inference.transcription import AudioError
-from device_runtime.inference.wav_file import read_wav
+from device_runtime.speech.transcription import AudioError
+from device_runtime.speech.wav_file import read_wav
 
 Samples = npt.NDArray[np.float32]
 

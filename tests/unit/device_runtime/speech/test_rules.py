@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from device_runtime.inference.sampling import Scores
-from device_runtime.inference.speech_parts import Part, Parts
-from device_runtime.inference.speech_rules import SpeechTokens
+from device_runtime.speech.parts import Part, Parts
+from device_runtime.speech.rules import SpeechTokens
 
 END, FIRST_TIME, VOCABULARY = 20, 30, 90
 SPECIAL = SpeechTokens(

@@ -7,8 +7,8 @@ and the next window begins where it did.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from device_runtime.inference.log_mel import FRAMES_A_SECOND
-from device_runtime.inference.speech_rules import TIMES_A_SECOND
+from device_runtime.speech.log_mel import FRAMES_A_SECOND
+from device_runtime.speech.rules import TIMES_A_SECOND
 
 _FRAMES_A_TIME = FRAMES_A_SECOND // TIMES_A_SECOND
 

@@ -1,7 +1,7 @@
 """Subtitles, as players read them."""
 
-from device_runtime.inference.subtitles import Subtitles, subtitles
-from device_runtime.inference.transcription import Segment
+from device_runtime.speech.subtitles import Subtitles, subtitles
+from device_runtime.speech.transcription import Segment
 
 
 def segment(start: float, end: float, text: str) -> Segment:

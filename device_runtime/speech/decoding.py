@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from device_runtime.inference.log_mel import FRAMES_A_SECOND, WINDOW, LogMel
 from device_runtime.inference.progress import Progress
-from device_runtime.inference.recording import Recording
 from device_runtime.inference.sampling import Scores, log_probabilities
-from device_runtime.inference.speech_model import SpeechModel, WindowText
-from device_runtime.inference.speech_parts import Part, Parts
-from device_runtime.inference.transcription import (
+from device_runtime.speech.log_mel import FRAMES_A_SECOND, WINDOW, LogMel
+from device_runtime.speech.model import SpeechModel, WindowText
+from device_runtime.speech.parts import Part, Parts
+from device_runtime.speech.recording import Recording
+from device_runtime.speech.transcription import (
     Segment,
     TranscriptionChunk,
     TranscriptionRequest,

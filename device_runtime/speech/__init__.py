@@ -1,0 +1,1 @@
+"""Recordings to text: WAV files, spectrograms, and the rules and windows of Whisper."""
