@@ -98,8 +98,8 @@ def _key_ids(
     "--eval-audio",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Evaluate the speech model on these recordings (WAV: 16 bits, 16 kHz, one channel, up to "
-    "30 seconds).  [default: made sounds]",
+    help="Evaluate the speech model on these recordings (WAV, up to 30 seconds each).  [default: "
+    "made sounds]",
 )
 @calibration_text_option
 @click.option(

@@ -4,7 +4,6 @@ As on text (`evaluate`): KL divergence and top-1 agreement, here over the texts 
 models get the same spectrograms.
 """
 
-import wave
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.bundle.quantization import Quality
+from device_runtime.errors import RequestError
+from device_runtime.speech import recording as device_recording
 from packager import cache, console
 from packager.errors import EvaluationError
 from packager.evaluation import evaluate, sounds
@@ -20,7 +21,7 @@ from packager.jobs import keys, recordings
 from packager.jobs.divergence import WindowMeans
 from packager.jobs.harness import run_job
 from packager.jobs.measure_speech import MeasureSpeech
-from packager.jobs.recordings import RATE, Recording
+from packager.jobs.recordings import Recording
 from packager.jobs.refer_speech import ReferSpeech
 from packager.models import speech
 from packager.models.source import ModelSource
@@ -36,7 +37,6 @@ MAX_SECONDS = 30
 """Longest recording: a window of the model."""
 
 HINT = "Use another speech model, or build without one."
-_CONVERT = "Convert it: ffmpeg -i RECORDING -ac 1 -ar 16000 -c:a pcm_s16le RECORDING.wav"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,27 +151,23 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> NDArray[np.int16]:
-    """Read a recording of the user's.
+    """Read a recording of the user's as the device reads it.
 
     Raises:
-        EvaluationError: it is not a WAV file of 16 bits, 16 kHz and one channel, or is too long.
+        EvaluationError: it cannot be read, or is too long.
     """
     try:
-        with wave.open(str(path), "rb") as file:
-            shape = (file.getnchannels(), file.getsampwidth(), file.getframerate())
-            seconds = file.getnframes() / RATE
-            frames = file.readframes(MAX_SECONDS * RATE)
-    except (OSError, EOFError, wave.Error) as error:
-        raise EvaluationError(f"{path} is not a PCM WAV file: {error}", hint=_CONVERT) from None
-    if shape != (1, 2, RATE):
+        file = device_recording.Recording(path.read_bytes())
+    except OSError as error:
         raise EvaluationError(
-            f"{path} has {shape[0]} channels of {8 * shape[1]} bits at {shape[2]} Hz; one of 16 "
-            f"bits at {RATE} Hz is needed",
-            hint=_CONVERT,
-        )
-    if not 0 < seconds <= MAX_SECONDS:
+            f"{path} cannot be read: {error.strerror}", hint="Check its permissions."
+        ) from None
+    except RequestError as error:
+        raise EvaluationError(f"{path}: {error}", hint=error.hint) from None
+    if file.seconds > MAX_SECONDS:
         raise EvaluationError(
-            f"{path} is {seconds:.1f} seconds long; up to {MAX_SECONDS} are heard at once",
+            f"{path} is {file.seconds:.1f} seconds long; up to {MAX_SECONDS} are heard at once",
             hint="Cut it, or remove it from the folder.",
         )
-    return np.frombuffer(frames, "<i2")
+    samples = np.rint(file.read(0, len(file)) * 32768)
+    return np.clip(samples, -32768, 32767).astype(np.int16)

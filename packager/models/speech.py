@@ -24,6 +24,8 @@ from packager.suggest import suggest
 from packager.weights import checkpoint, safetensors_file
 
 ENGLISH = ("en",)
+ACCURACY_LEVEL = 4
+"""Activations of linear layers in 8 bits: speech models run on the CPU, whatever the profile."""
 BLOCK_SIZE = 32
 """Weights that share a scale; it divides the width of every Whisper."""
 
@@ -137,13 +139,12 @@ def resolve(model: str) -> ModelSource:
     )
 
 
-def export(source: ModelSource, weights: SpeechWeights, *, accuracy_level: int) -> SpeechModel:
+def export(source: ModelSource, weights: SpeechWeights) -> SpeechModel:
     """Export a model from `resolve` with weights of a type (cached).
 
     Args:
         source: the model.
         weights: type of the weights.
-        accuracy_level: accuracy level of the linear layers, as a profile has it.
 
     Raises:
         ModelSourceError: the graphs cannot be exported.
@@ -154,7 +155,7 @@ def export(source: ModelSource, weights: SpeechWeights, *, accuracy_level: int) 
         source=source.path,
         generation=config.generation,
         features={**FEATURES, "feature_size": config.bands},
-        weights=_settings(weights, accuracy_level),
+        weights=_settings(weights),
     )
 
     def make(target: Path) -> None:
@@ -238,7 +239,7 @@ def _source(folder: Path, name: str, origin: str, license: str = "") -> ModelSou
     )
 
 
-def _settings(weights: SpeechWeights, accuracy_level: int) -> Weights | None:
+def _settings(weights: SpeechWeights) -> Weights | None:
     if weights == "fp32":
         return None
     return Weights(
@@ -248,7 +249,7 @@ def _settings(weights: SpeechWeights, accuracy_level: int) -> Weights | None:
         embedding_bits=8,
         block_size=BLOCK_SIZE,
         symmetric=False,
-        accuracy_level=accuracy_level,
+        accuracy_level=ACCURACY_LEVEL,
     )
 
 

@@ -107,8 +107,7 @@ def _measure(
     source: ModelSource, weights: SpeechWeights, profile: DeviceProfile, reference: SpeechReference
 ) -> _Measured:
     """Export a model with weights of a type, and measure it."""
-    level = int(profile.quantization.get("accuracy_level", 0))
-    model = speech.export(source, weights, accuracy_level=level)
+    model = speech.export(source, weights)
     with console.step(f"Measuring the speech model in {weights}"):
         quality = speech_quality.measure(model, reference)
     exceeded, _ = gate.quality_verdict(quality, profile.limits, source.parameters)

@@ -162,10 +162,7 @@ def main() -> None:
     python = parser.parse_args().peer
     source = speech.resolve(str(whisper_base.model()))
     files = sorted(whisper_base.recordings().rglob("*.wav"))
-    models = {
-        weights: speech.export(source, weights, accuracy_level=4)
-        for weights in get_args(SpeechWeights)
-    }
+    models = {weights: speech.export(source, weights) for weights in get_args(SpeechWeights)}
     writers = {str(weights): ours(model.folder) for weights, model in models.items()}
     with tempfile.TemporaryDirectory() as folder:
         if python is not None:
