@@ -129,6 +129,7 @@ def here(
     advance: Callable[[int], None],
 ) -> tuple[int, Message | None]:
     """Run a job in this process; takes the place of `harness._process`."""
+    forget_builder()
     decoded = decode(fields.read(), type(job))
     try:
         with warnings.catch_warnings():
@@ -140,6 +141,15 @@ def here(
         log.write(traceback.format_exc().encode())
         return messages.status_of(error), None
     return 0, Done(msgspec.Raw(msgspec.json.encode(result)), 0)
+
+
+def forget_builder() -> None:
+    """Have the model builder imported again: jobs change it for their own process."""
+    folder = f"onnxruntime_genai{os.sep}models{os.sep}"
+    for name, module in [*sys.modules.items()]:
+        # Some of its modules have names of their own, such as `builders`.
+        if folder in (getattr(module, "__file__", None) or ""):
+            del sys.modules[name]
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from tests.support import families
 from tests.support.families import Family
 from tests.support.families.models import FAMILIES
 from tests.support.families.variants import OTHERS, VARIANTS
+from tests.support.jobs import forget_builder
 
 TOKENS = 32
 MARGIN = 2e-3
@@ -61,6 +62,7 @@ def build(
         options=options,
         weights=weights,
     )
+    forget_builder()
     job.run(Work(target))
 
 
