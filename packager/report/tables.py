@@ -206,7 +206,8 @@ def _facts(path: Path, bundle: Bundle) -> Iterable[list[str]]:
         about = f"{embedding.dimensions} dimensions, at most {embedding.max_tokens} tokens"
         yield ["embedding model", f"{embedding.model.name} ({about})"]
     if (speech := manifest.speech) is not None:
-        languages = ", ".join(speech.languages) if len(speech.languages) < 9 else "many languages"
+        known = speech.languages
+        languages = ", ".join(known) if len(known) < 9 else f"{len(known)} languages"
         yield ["speech model", f"{speech.model.name} ({speech.weights}, {languages})"]
     if (vision := manifest.vision) is not None:
         weights = f", vision part in {vision.weights}" if vision.weights else ""
