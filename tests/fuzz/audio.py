@@ -8,6 +8,7 @@ import numpy as np
 
 from device_runtime.speech.recording import RATE, Recording
 from device_runtime.speech.transcription import AudioError
+from tests.fuzz.binary import mutated
 from tests.support.recordings import FLOAT, HOSTILE, PCM, chunk, extensible, fmt, riff, tone, wav
 
 MAX_SEED = 1 << 14
@@ -48,15 +49,4 @@ def seeds() -> Iterator[bytes]:
 
 
 def mutate(data: bytes, source: random.Random) -> bytes:
-    """Write a number somewhere, or repeat, leave out or move a part."""
-    place, length = source.randrange(len(data) + 1), source.randrange(64)
-    match source.randrange(4):
-        case 0:
-            number = source.choice(NUMBERS)
-            return data[:place] + number + data[place + len(number) :]
-        case 1:
-            return data[: place + length] + data[place:]
-        case 2:
-            return data[:place] + data[place + length :]
-    other = source.randrange(len(data) + 1)
-    return data[:place] + data[other : other + length] + data[place:]
+    return mutated(data, source, NUMBERS)

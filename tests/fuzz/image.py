@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from device_runtime.inference.engine import ImageError
 from device_runtime.inference.image_file import to_png
 from device_runtime.inference.image_header import read_header
+from tests.fuzz.binary import mutated
 from tests.support.hostile_images import hostile_images
 
 MAX_SEED = 1 << 14
@@ -40,15 +41,4 @@ def seeds() -> Iterator[bytes]:
 
 
 def mutate(data: bytes, source: random.Random) -> bytes:
-    """Write a number somewhere, or repeat, leave out or move a part."""
-    place, length = source.randrange(len(data) + 1), source.randrange(64)
-    match source.randrange(4):
-        case 0:
-            number = source.choice(NUMBERS)
-            return data[:place] + number + data[place + len(number) :]
-        case 1:
-            return data[: place + length] + data[place:]
-        case 2:
-            return data[:place] + data[place + length :]
-    other = source.randrange(len(data) + 1)
-    return data[:place] + data[other : other + length] + data[place:]
+    return mutated(data, source, NUMBERS)
