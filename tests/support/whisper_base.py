@@ -46,7 +46,7 @@ _RECORDINGS = Wheel(
     sha256="8b97369347232d43180dd9860189c547ccc8dedb42b7c21d511ddc5a05ef7ecc",
     member="pytest_audioeval/samples/audio/",
 )
-"""Short sentences in ten languages, float WAV, each with its text beside it."""
+"""Short sentences in nine languages, float WAV, each with its text beside it."""
 
 _HEADS = 8
 _CONTEXT = 448
