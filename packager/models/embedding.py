@@ -30,14 +30,14 @@ from packager.jobs.export_encoder import (
     Step,
 )
 from packager.jobs.harness import run_job
-from packager.models import hub, packaged, stored_weights
+from packager.models import hub, packaged
 from packager.models.catalog import CHAT, DECODERS, EMBEDDING_MODELS, ENCODERS
 from packager.models.facts import model_facts
-from packager.models.folder import check_architecture, hf_files, readme_license
+from packager.models.folder import check_architecture
+from packager.models.folder_source import folder_source
 from packager.models.source import ModelSource
 from packager.models.text_model import json_object
 from packager.suggest import suggest
-from packager.weights import checkpoint, safetensors_file
 
 LOADED = 3
 """Memory of a loaded graph, relative to its file, whose weights are in half precision: 2.7 (MiniLM,
@@ -277,30 +277,11 @@ def read(folder: Path, where: str) -> Encoder:
 
 def _source(folder: Path, name: str, origin: str, license: str = "") -> ModelSource:
     encoder = read(folder, name)
-    stored_weights.check(folder, quantized=False)
-    files = hf_files(folder)
-    digests = {str(path.relative_to(folder)): cache.file_digest(path) for path in files}
     dense = [folder / step.folder for step in encoder.steps if step != "normalize"]
-    for layer in dense:
-        stored_weights.check(layer, quantized=False)
-    weights = (
-        safetensors_file.tensors(path)
-        for part in (folder, *dense)
-        for path in checkpoint.files(part)
-    )
-    parameters = sum(tensor.elements for file in weights for tensor in file.values())
-    if parameters > MAX_PARAMETERS:
-        raise _refused(name, f"it has {parameters / 1e9:.1f} B weights, more than 1 B")
-    return ModelSource(
-        kind="hf",
-        name=name,
-        origin=origin,
-        path=folder,
-        digest=cache.key(digests),
-        architecture=encoder.architecture,
-        license=license or readme_license(folder / "README.md"),
-        parameters=parameters,
-    )
+    source = folder_source(folder, name, origin, encoder.architecture, license=license, parts=dense)
+    if source.parameters > MAX_PARAMETERS:
+        raise _refused(name, f"it has {source.parameters / 1e9:.1f} B weights, more than 1 B")
+    return source
 
 
 def _modules(folder: Path, where: str) -> list[_Module]:

@@ -17,11 +17,11 @@ from packager.jobs.export_speech import ExportSpeech
 from packager.jobs.harness import run_job
 from packager.models import hub, stored_weights
 from packager.models.catalog import ARCHITECTURES, SPEECH, SPEECH_MODELS
-from packager.models.folder import check_tokenizer, hf_files, readme_license
+from packager.models.folder import check_tokenizer
+from packager.models.folder_source import folder_source
 from packager.models.source import ModelSource
 from packager.models.text_model import json_object
 from packager.suggest import suggest
-from packager.weights import checkpoint, safetensors_file
 
 ENGLISH = ("en",)
 ACCURACY_LEVEL = 4
@@ -223,20 +223,7 @@ def read(folder: Path, where: str) -> SpeechConfig:
 
 def _source(folder: Path, name: str, origin: str, license: str = "") -> ModelSource:
     read(folder, name)
-    stored_weights.check(folder, quantized=False)
-    files = hf_files(folder)
-    digests = {str(path.relative_to(folder)): cache.file_digest(path) for path in files}
-    weights = (safetensors_file.tensors(path) for path in checkpoint.files(folder))
-    return ModelSource(
-        kind="hf",
-        name=name,
-        origin=origin,
-        path=folder,
-        digest=cache.key(digests),
-        architecture=SPEECH,
-        license=license or readme_license(folder / "README.md"),
-        parameters=sum(tensor.elements for file in weights for tensor in file.values()),
-    )
+    return folder_source(folder, name, origin, SPEECH, license=license)
 
 
 def _settings(weights: SpeechWeights) -> Weights | None:

@@ -25,8 +25,8 @@ ROUNDING = 1e-4
 
 MOST_KL = 0.02
 """Nats a token that smaller weights may lose, whatever the profile allows an answer, of which
-several are right. Whisper base loses 0.058 with 4 bits and 0.0016 with 8; of 14 recordings of
-speech, it then writes 6 and 1 down otherwise."""
+several are right. Whisper base loses 0.058 with 4 bits and 0.0016 with 8; of 27 recordings of
+speech, it then writes 10 and 2 down otherwise (`tests/support/real_speech.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
