@@ -1,0 +1,1 @@
+"""Compare edgepack with other runtimes on this machine: `python -m scripts.bench`."""
