@@ -1,10 +1,11 @@
 # `make demo` and `make test` set up everything they need; see scripts/setup.sh.
-.PHONY: help demo test soak lint clean
+.PHONY: help demo test soak bench lint clean
 
 help:
 	@echo "make demo   build a bundle for this machine, run it, query it, show its MQTT status"
 	@echo "make test   run the whole test suite"
 	@echo "make soak   what takes too long for make test: power cuts, killed builds, many devices, fuzzing"
+	@echo "make bench  compare with llama.cpp, transformers and the plain ONNX Runtime GenAI; hours"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make clean  remove .venv (the cache in ~/.cache/edgepack stays)"
 
@@ -30,6 +31,9 @@ soak: .venv/ready
 	.venv/bin/python -m tests.fuzz image --seconds 600
 	.venv/bin/python -m tests.fuzz audio --seconds 600
 	.venv/bin/python -m tests.support.schemas_at_bounds 2000
+
+bench: .venv/ready
+	.venv/bin/python -m scripts.bench
 
 lint: .venv/ready
 	.venv/bin/ruff check .
