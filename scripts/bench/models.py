@@ -48,7 +48,7 @@ PLANS: Mapping[str, Plan] = {
         recipes=("gguf", "int4-rtn", "int4-gptq-mixed"),
         types=(OWN, "Q4_0", "Q4_K_S", "Q4_K_M"),
     ),
-    "gemma3-270m": Plan(recipes=("int4-rtn", "int4-gptq-light"), types=(OWN, "Q4_0", "Q5_K_M")),
+    "gemma3-270m": Plan(recipes=("gguf", "int4-rtn"), types=(OWN, "Q4_0", "Q5_K_M")),
     "llama3.2-1b": Plan(
         recipes=("int4-rtn",), types=("Q4_0", "Q4_K_M"), first=(32, 32), second=(512, 16)
     ),
