@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from device_runtime.tokenizer.tokenizer import Tokenizer
-from packager import cache, console, profile
+from packager import cache, console, machine, profile
 from packager.evaluation import texts
 from packager.genai.weight_files import model_bytes
 from packager.models.source import ModelSource, as_hf_folder, resolve
@@ -136,9 +136,10 @@ def prepared(name: str, llama: Llama) -> Model:
         _plain(source),
         *_llama(source, plan, llama),
     ]
-    folder = as_hf_folder(source)
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    forms.append(Form(runtime="transformers", kind="as it is", path=folder, size=size))
+    # In the dtype that this machine multiplies fastest.
+    dtype, width = ("bfloat16", 2) if machine.multiplies_bfloat16() else ("float32", 4)
+    size = source.parameters * width
+    forms.append(Form(runtime="transformers", kind=dtype, path=as_hf_folder(source), size=size))
     return Model(name=name, random=random, plan=plan, source=source, forms=tuple(forms))
 
 
