@@ -1,4 +1,4 @@
-"""What the bench runs on and with."""
+"""The machine and the versions that the bench runs with."""
 
 import importlib.metadata
 import platform

@@ -27,7 +27,7 @@ Runtime = Literal["edgepack", "onnxruntime-genai", "llama.cpp", "transformers"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is compared of a model.
+    """The comparison of a model: its forms, and what they do.
 
     Attributes:
         recipes: edgepack's.

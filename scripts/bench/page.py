@@ -24,8 +24,8 @@ too, with the smallest and the largest in brackets. KL is the divergence from th
 nats a token, on text that no model here wrote (the topics of Python's documentation). llama.cpp's
 figures without a server are the better ones of a run with flash attention and one without it.
 
-A form of edgepack is compared with the fastest of llama.cpp's that is no smaller and whose KL is no
-smaller, and the form that is served with the one that llama.cpp serves.
+A form of edgepack is compared with the fastest of llama.cpp's that has at least its size and its KL,
+and the form that is served with the one that llama.cpp serves.
 """
 
 
@@ -110,7 +110,7 @@ def _number(value: float | None, scale: float = 1, unit: str = "") -> str:
 def rivals(forms: dict[str, int], quality: Round, ours: str, *, random: bool) -> list[str]:
     """Return llama.cpp's forms that a form of edgepack is compared with.
 
-    They are no smaller, and have no smaller KL divergence; randomly filled models have none.
+    They have at least its size and its KL divergence, which randomly filled models do not have.
     """
     return [
         name
