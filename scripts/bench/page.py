@@ -24,8 +24,8 @@ too, with the smallest and the largest in brackets. KL is the divergence from th
 nats a token, on text that no model here wrote (the topics of Python's documentation). llama.cpp's
 figures without a server are the better ones of a run with flash attention and one without it.
 
-A form of edgepack is compared with the fastest of llama.cpp's that has at least its size and its KL,
-and the form that is served with the one that llama.cpp serves.
+A form of edgepack is compared with the fastest of llama.cpp's that has at least its size and its
+KL, and the form that is served with the one that llama.cpp serves.
 """
 
 
