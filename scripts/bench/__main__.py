@@ -3,7 +3,7 @@
     python -m scripts.bench [--models A,B] [--only PART,PART] [--rounds N] [--seconds S]
 
 The first call builds llama.cpp and all forms of the models: hours, and 60 GB of disk for all four.
-Rounds are kept in the cache, in bench/rounds.json: a call measures those that are missing, and ends
+Rounds are kept in the cache, in bench/rounds: a call measures those that are missing, and ends
 after about S seconds if that is given. The page is written from all rounds there are.
 """
 
@@ -51,7 +51,7 @@ def main() -> None:
         if name not in known:
             parser.error(f"there is no {name!r}: choose among {', '.join(known)}")
     end = time.monotonic() + options.seconds
-    rounds = Rounds(cache.root() / "bench" / "rounds.json")
+    rounds = Rounds(cache.root() / "bench" / "rounds")
     llama = installed()
     for name in names:
         model = prepared(name, llama)
@@ -67,7 +67,7 @@ def _measure(
     rounds: Rounds,
     model: Model,
     part: str,
-    about: Mapping[str, Any],
+    about: dict[str, Any],
     wanted: int,
     llama: Llama,
     end: float,

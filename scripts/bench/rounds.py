@@ -6,11 +6,12 @@ kept in a file as they are measured, so a part can be interrupted and continued.
 programs or versions are forgotten.
 """
 
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from packager.aside import written_aside
 
@@ -27,36 +28,55 @@ def in_turn(contestants: Sequence[T], number: int) -> list[T]:
     return order[::-1] if number % 2 else order
 
 
-class Rounds:
-    """The rounds of all models and parts, in a file."""
+class Measured(msgspec.Struct, kw_only=True):
+    """The rounds of a part.
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._all: dict[str, dict[str, Any]] = {}
-        if file.exists():
-            self._all = json.loads(file.read_text(encoding="utf-8"))
+    Attributes:
+        about: machine, versions and forms that they were measured with.
+        rounds: the rounds.
+    """
+
+    about: dict[str, Any] = {}
+    rounds: list[Round] = []
+
+
+class Rounds:
+    """The rounds of all models and parts, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def of(self, model: str, part: str) -> list[Round]:
         """Return the rounds of a part."""
-        rounds: list[Round] = self._all.get(model, {}).get(part, {}).get("rounds", [])
-        return rounds
+        return self._read(model, part).rounds
 
     def about(self, model: str, part: str) -> Mapping[str, Any]:
         """Return what the rounds of a part were measured with; empty without rounds."""
-        about: Mapping[str, Any] = self._all.get(model, {}).get(part, {}).get("about", {})
-        return about
+        return self._read(model, part).about
 
-    def keep(self, model: str, part: str, about: Mapping[str, Any]) -> int:
+    def keep(self, model: str, part: str, about: dict[str, Any]) -> int:
         """Forget rounds that were measured with something else; return how many there are."""
         if self.about(model, part) != about:
-            self._all.setdefault(model, {})[part] = {"about": about, "rounds": []}
+            self._write(model, part, Measured(about=about))
         return len(self.of(model, part))
 
     def add(self, model: str, part: str, measured: Round) -> None:
-        """Add a round, and write the file."""
-        self.of(model, part).append(measured)
-        with written_aside(self._file, "Free some space.") as file:
-            file.write(json.dumps(self._all, indent=1).encode())
+        """Add a round."""
+        before = self._read(model, part)
+        self._write(model, part, Measured(about=before.about, rounds=[*before.rounds, measured]))
+
+    def _read(self, model: str, part: str) -> Measured:
+        file = self._file(model, part)
+        return (
+            msgspec.json.decode(file.read_bytes(), type=Measured) if file.exists() else Measured()
+        )
+
+    def _write(self, model: str, part: str, measured: Measured) -> None:
+        with written_aside(self._file(model, part), "Free some space.") as file:
+            file.write(msgspec.json.encode(measured))
+
+    def _file(self, model: str, part: str) -> Path:
+        return self._folder / f"{model}.{part}.json"
 
 
 def values(rounds: Sequence[Round], contestant: str, figure: str) -> list[float]:

@@ -51,7 +51,7 @@ def engines(factor: float) -> Round:
 
 @pytest.fixture
 def rounds(tmp_path: Path) -> Rounds:
-    rounds = Rounds(tmp_path / "rounds.json")
+    rounds = Rounds(tmp_path)
     parts: dict[str, list[Round]] = {
         "engines": [engines(factor) for factor in (1.0, 0.9, 1.2)],
         "quality": [{name: {"kl": kl, "top1": 0.9} for name, kl in KL.items()}],

@@ -22,20 +22,20 @@ def test_everyone_is_first_and_last_once() -> None:
 
 
 def test_rounds_go_on_where_another_call_ended(tmp_path: Path) -> None:
-    file = tmp_path / "folder" / "rounds.json"
-    first = Rounds(file)
+    folder = tmp_path / "cache" / "rounds"
+    first = Rounds(folder)
     assert first.keep("model", "part", ABOUT) == 0
     first.add("model", "part", ROUNDS[0])
-    second = Rounds(file)
+    second = Rounds(folder)
     assert second.keep("model", "part", ABOUT) == 1
     second.add("model", "part", ROUNDS[1])
-    assert Rounds(file).of("model", "part") == ROUNDS[:2]
+    assert Rounds(folder).of("model", "part") == ROUNDS[:2]
 
 
 def test_rounds_of_other_versions_are_forgotten_and_those_of_other_parts_stay(
     tmp_path: Path,
 ) -> None:
-    rounds = Rounds(tmp_path / "rounds.json")
+    rounds = Rounds(tmp_path)
     for part in ("old", "other"):
         rounds.keep("model", part, ABOUT)
         rounds.add("model", part, ROUNDS[0])
