@@ -25,8 +25,8 @@ nats a token, on text that no model here wrote (the topics of Python's documenta
 figures without a server are the better ones of a run with flash attention and one without it.
 
 A form of edgepack is compared with the fastest of llama.cpp's that has at least its size and its
-KL, and the form that is served with the one that llama.cpp serves. `loop` is the bare loop over ONNX
-Runtime GenAI with the same model; `llama-server` is llama.cpp's own server, in C++.
+KL, and the form that is served with the one that llama.cpp serves. `loop` is the bare loop over
+ONNX Runtime GenAI with the same model; `llama-server` is llama.cpp's own server, in C++.
 """
 
 
