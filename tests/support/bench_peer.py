@@ -4,8 +4,8 @@ import os
 
 from scripts.bench.protocol import Run, serve
 
-REFUSED, DEADLY = 13, 666
-"""Tokens that the model refuses, and that end its process."""
+REFUSED, DEADLY, LAST = 13, 666, 17
+"""Tokens that the model refuses, that end its process, and after which it has little to say."""
 
 
 class Arithmetic:
@@ -23,7 +23,8 @@ class Arithmetic:
             raise ValueError(f"token {REFUSED}")
         if DEADLY in prompt:
             os._exit(3)
-        return Run(first_s=len(prompt) / 10, tokens=count, decode_s=1.0)
+        tokens = 0 if LAST in prompt else count
+        return Run(first_s=len(prompt) / 10, tokens=tokens, decode_s=1.0 if tokens else 0.0)
 
 
 if __name__ == "__main__":
