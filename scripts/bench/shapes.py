@@ -88,7 +88,8 @@ def _describe(writer: Any, source: Path, config: Mapping[str, Any]) -> None:
 
     heads = config["num_attention_heads"]
     head = config.get("head_dim") or config["hidden_size"] // heads
-    writer.add_name(source.name)
+    # From the names of real models, llama.cpp concludes which special tokens they have.
+    writer.add_name("random")
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
