@@ -8,6 +8,7 @@ import click
 import device_runtime
 from device_runtime import logs
 from device_runtime.commands.api_key import api_key
+from device_runtime.commands.bench import bench
 from device_runtime.commands.chat import chat
 from device_runtime.commands.config import config
 from device_runtime.commands.generate import generate
@@ -61,7 +62,20 @@ def completion(shell: str) -> None:
 
 
 for command in (
-    *(serve, worker, gpus, generate, chat, transcribe, status, verify, doctor, config, api_key),
+    *(
+        serve,
+        worker,
+        gpus,
+        generate,
+        chat,
+        transcribe,
+        bench,
+        status,
+        verify,
+        doctor,
+        config,
+        api_key,
+    ),
     *(install, receive, releases, rollback, gc, purge, guard, updater),
 ):
     cli.add_command(command)

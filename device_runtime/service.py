@@ -16,6 +16,7 @@ from device_runtime.api.app import Api
 from device_runtime.api.image_loader import ImageLoader
 from device_runtime.api.openai_responses.store import ResponseStore
 from device_runtime.api.served_model import ServedModel
+from device_runtime.bench import benchmark
 from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import DeviceError, ServiceError
@@ -94,7 +95,7 @@ class Service:
         self._announce = announce
         self._check = check
         self._device_id = device_id.device_id(config.device_id)
-        self._folder = release.folder
+        self._release = release
         self._broker = address.of(config)
         self._keys = KeyRing(config.api_keys_file) if config.api_keys_file else None
         self._tls = tls_context(config.tls_certificate, config.tls_key)
@@ -193,9 +194,11 @@ class Service:
             loop.add_signal_handler(number, self._on_signal)
         if self._broker is not None:
             updates = Updates(self._updater())
+            measured = (self._release, self._supervisor, self._placement)
             verbs = Verbs(
                 self._supervisor,
                 self._api.chat,
+                partial(benchmark.run, *measured, threads=self._config.threads),
                 self.status,
                 updates,
                 self._integrity,
@@ -218,7 +221,7 @@ class Service:
                 ),
             )
             self._reporter.start()
-        measure = partial(board.measure, self._folder)
+        measure = partial(board.measure, self._release.folder)
         kept = {
             "messages to systemd": notify.keep_notifying(self.status, self._stuck),
             "self-protection": keep_protecting(self._supervisor, measure),
@@ -315,7 +318,7 @@ class Service:
             damage=self._integrity.damage,
             memory_bytes=worker_bytes + resident_bytes(os.getpid()),
             worker_memory_bytes=worker_bytes,
-            board=board.measure(self._folder),
+            board=board.measure(self._release.folder),
             mqtt=self._reporter.state if self._reporter is not None else None,
         )
 
@@ -327,10 +330,10 @@ class Service:
 
     def _updater(self) -> Updater | None:
         """Return the updater; None unless systemd runs an installed release."""
-        installed = self._folder.parent.name == RELEASES
+        installed = self._release.folder.parent.name == RELEASES
         if self._runtime_folder is None or not installed:
             return None
-        return Updater(self._runtime_folder, self._folder.parent.parent)
+        return Updater(self._runtime_folder, self._release.folder.parent.parent)
 
     def _begin_reload(self) -> None:
         """Stop, to start again with the configuration as it is now.

@@ -23,6 +23,7 @@ from packager.aside import check_writable
 from packager.attest import files as attest
 from packager.errors import KitError, ModelSourceError, QualityError
 from packager.evaluation import picture_quality, speech_quality, texts
+from packager.genai import decode_reads
 from packager.genai.folder import component
 from packager.genai.weight_files import weight_files
 from packager.models import chat_template, embedding, speech, tokenizers, vision
@@ -199,6 +200,11 @@ def _bundle(
         embedding=embedder.facts if embedder is not None else None,
         vision=seeing.facts if seeing is not None else None,
         speech=heard.facts if heard is not None else None,
+        reads=decode_reads.of(
+            model.folder,
+            cache_bytes=model.graph.cache_bytes,
+            state_bytes=model.graph.state_bytes,
+        ),
     )
     plan.check_output(sum(blob.size for blob in manifest.blobs.values()), output)
     with console.step(f"Writing and verifying {output}"):

@@ -57,7 +57,7 @@ def completion(shell: str) -> None:
 
 for command in (
     *(build.build, build.demo),
-    *(bundle.run, bundle.chat, flash.flash, bundle.inspect, bundle.verify),
+    *(bundle.run, bundle.chat, bundle.bench, flash.flash, bundle.inspect, bundle.verify),
     *(diff.diff, export.export, keys.keys, keys.sign),
     *(registry.push, registry.pull),
     *(known.profiles, known.models, known.search, known.recipes),

@@ -26,6 +26,7 @@ from device_runtime.bundle.kit_facts import KitFacts
 from device_runtime.bundle.model_facts import ModelFacts
 from device_runtime.bundle.paths import link_stays_inside, safe_path, tree_problems
 from device_runtime.bundle.quantization import QuantizationFacts, Struct
+from device_runtime.bundle.reads import Reads
 from device_runtime.bundle.reasoning import Reasoning
 from device_runtime.bundle.signature import load_public_key
 from device_runtime.bundle.speech import Speech
@@ -168,6 +169,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         embedding: the embedding model; None without one. `memory_bytes` includes it.
         vision: how the model sees; None for a model that takes text alone.
         speech: the speech model; None without one. `memory_bytes` includes it.
+        reads: what a decode step reads from memory; None if the build did not record it.
         built_with: versions of the programs that built the bundle.
         sbom: stored bytes of the SBOM.
         records: all files and links of the release.
@@ -194,6 +196,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     embedding: Embedding | None = None
     vision: Vision | None = None
     speech: Speech | None = None
+    reads: Reads | None = None
 
     @property
     def blobs(self) -> dict[Sha256, Blob]:

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import msgspec
 
 from device_runtime.api.errors import ApiError
+from device_runtime.bench.results import Benchmark
 from device_runtime.errors import DeviceError
-from device_runtime.inference.engine import GenerationChunk, GenerationRequest
+from device_runtime.inference.engine import GenerationChunk
 from device_runtime.mqtt import health
 from device_runtime.mqtt.commands import Call, CommandError, Handler, Tell
 from device_runtime.mqtt.updates import Updates
@@ -24,7 +25,6 @@ RESTART_S = 300.0
 """Time in which a new inference process must be ready."""
 FLUSH_S = 0.25
 """Shortest time between two pieces of an answer: a message a token is too many."""
-BENCH = GenerationRequest(prompt="Once upon a time", max_tokens=64)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 _Result = dict[str, Any]
@@ -32,10 +32,6 @@ _Result = dict[str, Any]
 
 class Worker(Protocol):
     """The inference process: the supervisor, or a fake."""
-
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
-        """See `Supervisor.generate`."""
-        ...
 
     def restart(self) -> None:
         """See `Supervisor.restart`."""
@@ -54,12 +50,21 @@ Chat = Callable[[bytes], AsyncGenerator[GenerationChunk]]
 """Function that answers a chat request, as `Api.chat` does."""
 
 
+class Bench(Protocol):
+    """The measurement of the speed, or a fake."""
+
+    async def __call__(self, *, whole: bool) -> Benchmark:
+        """See `benchmark.run`."""
+        ...
+
+
 class Verbs:
     """The verbs of a service.
 
     Args:
         worker: the inference process.
         chat: answers a chat request.
+        bench: measures the speed.
         status: returns the current status.
         updates: updates the device.
         integrity: checks the files of the release.
@@ -72,6 +77,7 @@ class Verbs:
         self,
         worker: Worker,
         chat: Chat,
+        bench: Bench,
         status: Callable[[], RuntimeStatus],
         updates: Updates,
         integrity: Integrity,
@@ -80,6 +86,7 @@ class Verbs:
     ) -> None:
         self._worker = worker
         self._chat = chat
+        self._measure = bench
         self._status = status
         self._updates = updates
         self._integrity = integrity
@@ -144,20 +151,21 @@ class Verbs:
             await asyncio.sleep(0.2)
         return {"seconds": round(time.monotonic() - started, 1)}
 
-    async def _bench(self, _: Call) -> _Result:
-        usage = None
+    async def _bench(self, call: Call) -> _Result:
+        """Measure the speed; requests that are answered meanwhile slow it down."""
+        whole = call.arguments.get("whole", False)
+        if not isinstance(whole, bool):
+            raise CommandError("whole must be true or false")
         try:
-            async with aclosing(self._worker.generate(BENCH)) as chunks:
-                async for chunk in chunks:
-                    usage = chunk.usage
+            result = await self._measure(whole=whole)
         except DeviceError as error:
             raise CommandError(str(error)) from None
-        assert usage is not None
-        return {
-            "tokens": usage.completion_tokens,
-            "tokens_per_s": usage.tokens_per_s,
-            "first_token_s": usage.first_token_s,
+        # The figures of a user who asks something short, where simple readers look for them.
+        plain = {
+            "tokens_per_s": result.decode[0].tokens_per_s.median if result.decode else None,
+            "first_token_s": result.prefill[0].first_token_s.median if result.prefill else None,
         }
+        return plain | msgspec.to_builtins(result)  # type: ignore[no-any-return]
 
     async def _verify(self, _: Call) -> _Result:
         """Compare all files of the release with its manifest."""

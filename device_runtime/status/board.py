@@ -92,7 +92,7 @@ def _throttled(sys: Path, firmware: int | None) -> bool | None:
     states = []
     for device in sys.glob("class/thermal/cooling_device*"):
         # What a driver does to the processor's frequency, as opposed to a fan.
-        if _text(device / "type").startswith(("cpufreq", "thermal-cpufreq", "Processor")):
+        if text(device / "type").startswith(("cpufreq", "thermal-cpufreq", "Processor")):
             states += list(_numbers([device / "cur_state"]))
     return any(states) if states else None
 
@@ -103,7 +103,7 @@ def _under_voltage(sys: Path, firmware: int | None) -> bool | None:
     alarms = [
         device / "in0_lcrit_alarm"
         for device in sys.glob("class/hwmon/hwmon*")
-        if _text(device / "name") == "rpi_volt"
+        if text(device / "name") == "rpi_volt"
     ]
     return next((bool(alarm) for alarm in _numbers(alarms)), None)
 
@@ -111,13 +111,20 @@ def _under_voltage(sys: Path, firmware: int | None) -> bool | None:
 def _numbers(files: Iterator[Path] | list[Path], base: int = 10) -> Iterator[int]:
     """Read the number in each file; files without one are skipped."""
     for file in files:
-        try:
-            yield int(file.read_text(), base)
-        except (OSError, ValueError):
-            continue
+        if (value := number(file, base)) is not None:
+            yield value
 
 
-def _text(file: Path) -> str:
+def number(file: Path, base: int = 10) -> int | None:
+    """Read the number in a file; None if there is none, or it cannot be read."""
+    try:
+        return int(file.read_text(), base)
+    except (OSError, ValueError):
+        return None
+
+
+def text(file: Path) -> str:
+    """Read a file's text, without the space around it; empty if it cannot be read."""
     try:
         return file.read_text().strip()
     except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""Commands on a finished bundle: `run`, `chat`, `inspect`, `verify`."""
+"""Commands on a finished bundle: `run`, `chat`, `bench`, `inspect`, `verify`."""
 
 from pathlib import Path
 
@@ -81,6 +81,24 @@ def chat(bundle: Path, options: tuple[str, ...]) -> None:
     from packager import launch
 
     launch.replace_process(launch.unpack_for_host(bundle), ["chat", "--alone", *options])
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@bundle_argument
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def bench(bundle: Path, options: tuple[str, ...]) -> None:
+    """Measure a bundle's speed, memory and energy on this machine, with the runtime inside it.
+
+    OPTIONS are those of `edgepack-runtime bench`: --rounds, --profile, --picture, --json.
+
+    \b
+    Examples:
+      edgepack bench BUNDLE.epk
+      edgepack bench BUNDLE.epk --rounds 10 --json --picture speed.svg > speed.json
+    """
+    from packager import launch
+
+    launch.replace_process(launch.unpack_for_host(bundle), ["bench", *options])
 
 
 @click.command()

@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from device_runtime.api.errors import ApiError
+from device_runtime.bench.results import Benchmark
 from device_runtime.doctor.check import Check
 from device_runtime.errors import ServiceError
-from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest, Usage
+from device_runtime.inference.engine import FinishReason, GenerationChunk, Usage
 from device_runtime.mqtt import verbs as module
 from device_runtime.mqtt.commands import Call, CommandError
 from device_runtime.mqtt.updates import Updates
 from device_runtime.mqtt.verbs import Verbs
 from device_runtime.worker.health import Health
+from tests.support import benchmarks
 from tests.support.statuses import status
 
 REFERENCE = f"oci://127.0.0.1:5000/a/b@sha256:{'0' * 64}"
@@ -34,7 +36,14 @@ class Engine:
         self.reloads = 0
         self.damage = ""
         self.verbs = Verbs(
-            self, self.chat, lambda: self.status, Updates(None), self, lambda: [CHECK], self.reload
+            self,
+            self.chat,
+            self.bench,
+            lambda: self.status,
+            Updates(None),
+            self,
+            lambda: [CHECK],
+            self.reload,
         )
 
     async def check(self) -> str:
@@ -54,10 +63,10 @@ class Engine:
         finally:
             self.closed += 1
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk]:
+    async def bench(self, *, whole: bool) -> Benchmark:
         if self.refuses:
             raise ServiceError("the model is not available")
-        yield GenerationChunk(text="", usage=USAGE)
+        return benchmarks.benchmark(contexts=(0, 512) if whole else (0,))
 
     def restart(self) -> None:
         self.restarts += 1
@@ -113,6 +122,7 @@ def test_refusals_have_their_reasons() -> None:
         ("generate", {}, "messages must not be empty"),
         ("generate", {"tools": [{}]}, "tools"),
         ("bench", {}, "the model is not available"),
+        ("bench", {"whole": "yes"}, "whole must be true or false"),
         ("log_level", {"level": "loud"}, "level must be one of: debug, info"),
         ("reload", {}, "queue_limit: not a number"),
         ("update", {"reference": REFERENCE}, "only the service of an installed release"),
@@ -125,8 +135,10 @@ def test_refusals_have_their_reasons() -> None:
 
 
 def test_bench_gives_the_speed() -> None:
-    result = asyncio.run(Engine().do("bench", []))
-    assert result == {"tokens": 3, "tokens_per_s": pytest.approx(20), "first_token_s": 0.1}
+    for arguments, contexts in (({}, [0]), ({"whole": True}, [0, 512])):
+        result = asyncio.run(Engine().do("bench", [], **arguments))
+        assert (result["tokens_per_s"], result["first_token_s"]) == (100.0, 0.25)
+        assert [case["context"] for case in result["decode"]] == contexts
 
 
 def test_restart_waits_until_the_model_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
