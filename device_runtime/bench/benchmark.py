@@ -19,7 +19,7 @@ from device_runtime.bench.results import (
     Sizes,
     Spread,
 )
-from device_runtime.bundle.manifest import MODEL_FOLDER, Manifest
+from device_runtime.bundle.manifest import Manifest
 from device_runtime.bundle.reads import Reads
 from device_runtime.bundle.release import Release
 from device_runtime.errors import EngineError
@@ -57,7 +57,7 @@ async def run(
     fitting, skipped = cases(manifest.context_length, whole=whole)
     config = json.loads((release.model_folder / "genai_config.json").read_bytes())
     prompts = Prompts(config["model"]["vocab_size"])
-    reads = manifest.reads or Reads(weights=_weight_files(manifest), cache=0)
+    reads = manifest.reads or Reads(weights=_largest_file(manifest), cache=0)
     loaded = process.memory(worker.pid)
     reader = None
     # A GPU with memory of its own reads that, which nothing here measures.
@@ -99,7 +99,7 @@ async def run(
         ),
         skipped=(*samples.skipped, *skipped),
         bandwidth=bandwidth,
-        bytes_from="build" if manifest.reads else "files",
+        bytes_from="build" if manifest.reads else "file",
         memory=_memory(worker.pid, loaded),
         energy_from=energy.name,
         sizes=_sizes(manifest),
@@ -164,15 +164,10 @@ def _memory(pid: int | None, loaded: dict[str, int] | None) -> Memory | None:
     )
 
 
-def _weight_files(manifest: Manifest) -> int:
-    """Return the size of the files beside the graph: of a bundle that does not tell more."""
-    return sum(
-        record.size
-        for record in manifest.records
-        if record.path.startswith(f"{MODEL_FOLDER}/")
-        and record.path.count("/") == 1
-        and record.path.endswith(".data")
-    )
+def _largest_file(manifest: Manifest) -> int:
+    """Return the size of the model's largest file: its weights, whatever their name."""
+    models = (record for record in manifest.records if record.component == "model")
+    return max((record.size for record in models), default=0)
 
 
 def _sizes(manifest: Manifest) -> Sizes:

@@ -1,4 +1,4 @@
-"""What is measured: prompts by length, and the length of their answers."""
+"""Cases to measure: prompts by length, and the length of their answers."""
 
 import random
 from collections.abc import Iterator

@@ -16,6 +16,11 @@ from device_runtime.inference.engine import GenerationChunk, GenerationRequest, 
 ATTEMPTS = 3
 """Prompts to try in a round until an answer does not end before its length."""
 
+IDLE_S = 0.1
+"""Time without work after which the process is taken for idle, seconds."""
+IDLE_LOOKS = 100
+"""Number of times to look whether it is."""
+
 Tell = Callable[[str], None]
 
 
@@ -120,12 +125,24 @@ async def measure(
             if number and sample is not None:
                 samples.of[case].append(sample)
         if number and reader is not None and reader.size:
+            await _idle(worker)
             samples.rates.append(await asyncio.to_thread(reader.rate))
     for case in [case for case, values in samples.of.items() if not values]:
         reason = f"answers end after {short[case]} of {case.answer} tokens"
         samples.skipped.append(Skipped(tokens=case.prompt, reason=reason))
         del samples.of[case]
     return samples
+
+
+async def _idle(worker: Worker) -> None:
+    """Wait until the process has done what it does ahead, between requests, or for long enough."""
+    before = process.cpu_s(worker.pid)
+    for _ in range(IDLE_LOOKS):
+        await asyncio.sleep(IDLE_S)
+        now = process.cpu_s(worker.pid)
+        if now == before:
+            return
+        before = now
 
 
 async def _sample(

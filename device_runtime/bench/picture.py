@@ -37,6 +37,7 @@ def render(result: Benchmark) -> str:
     y = _bars(lines, y, "Prefill, tokens/s", prefill)
     y = _bars(lines, y, "Decode, tokens/s", decode)
     if limit:
+        y += 8
         note = f"limit of the memory: {limit / 1e9:.1f} GB/s by the bytes that a token reads"
         lines.append(f'<line class="limit" x1="16" x2="16" y1="{y - 12}" y2="{y + 4}"/>')
         lines.append(_text(26, y, note, "muted"))
@@ -86,7 +87,7 @@ def _bars(
             lines.append(
                 f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 3}" y2="{y + BAR + 3}"/>'
             )
-            figure += f"  ({spread.median / limit:.0%} of {limit:.0f})"
+            figure += f"  ({spread.median / limit * 100:.0f} % of {limit:.0f})"
         lines.append(_text(WIDTH - FIGURES + 16, y + 14, figure))
         y += ROW
     return y + 8

@@ -195,7 +195,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
         skipped: lengths that were not measured.
         bandwidth: memory read bandwidth; None where it was not measured.
         bytes_from: origin of the bytes that a step reads: recorded by the build, or, in bundles
-            without that, the size of the weights' files.
+            without that, the size of the weights' file, without KV cache.
         memory: memory of the inference process; None if the system does not tell.
         energy_from: the sensor of the energy; empty without one.
         sizes: sizes of the release.
@@ -216,7 +216,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
     decode: tuple[Decode, ...]
     skipped: tuple[Skipped, ...]
     bandwidth: Bandwidth | None
-    bytes_from: Literal["build", "files"]
+    bytes_from: Literal["build", "file"]
     memory: Memory | None
     energy_from: str
     sizes: Sizes

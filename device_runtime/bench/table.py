@@ -75,10 +75,10 @@ def _rest(result: Benchmark) -> list[str]:
         rows.append(("start to first token, warm", warm))
         if starts.cold_s is not None:
             cold = " s, ".join(_numbers(starts.cold_s, 2))
-            rows.append(("the same, cold", f"{cold}; {starts.cached_share:.0%} cached"))
+            rows.append(("the same, cold", f"{cold}; {_percent(starts.cached_share)} cached"))
         else:
-            share = "" if starts.cached_share is None else f"{starts.cached_share:.0%} of "
-            rows.append(("the same, cold", f"not measured: {share}the files stayed in memory"))
+            share = _percent(starts.cached_share)
+            rows.append(("the same, cold", f"not measured: {share} of the files stayed in memory"))
     sizes = result.sizes
     rows.append(
         (
@@ -89,21 +89,31 @@ def _rest(result: Benchmark) -> list[str]:
     )
     rows.append(("energy", result.energy_from or "no sensor that this user may read"))
     rows += [(f"not measured: {case.tokens} tokens", case.reason) for case in result.skipped]
-    if result.bytes_from == "files":
-        rows.append(("bytes a token", "the size of the weights: this bundle does not tell more"))
+    if result.bytes_from == "file":
+        rows.append(
+            (
+                "bytes a token",
+                "the size of the weights: this bundle does not tell those of the KV cache",
+            )
+        )
     width = max(len(name) for name, _ in rows)
     return [f"{name:{width}}  {value}" for name, value in rows]
 
 
 def _operators(operators: Sequence[Operator]) -> list[str]:
     rows = [
-        (f"  {operator.name}", str(operator.calls), f"{operator.ms:.2f}", f"{operator.share:.1%}")
+        (
+            f"  {operator.name}",
+            str(operator.calls),
+            f"{operator.ms:.2f}",
+            f"{operator.share * 100:.1f} %",
+        )
         for operator in operators[:OPERATORS]
     ]
     if others := operators[OPERATORS:]:
-        calls, ms = sum(one.calls for one in others), sum(one.ms for one in others)
-        share = sum(one.share for one in others)
-        rows.append((f"  {len(others)} others", str(calls), f"{ms:.2f}", f"{share:.1%}"))
+        calls, ms = sum(rest.calls for rest in others), sum(rest.ms for rest in others)
+        share = sum(rest.share for rest in others)
+        rows.append((f"  {len(others)} others", str(calls), f"{ms:.2f}", f"{share * 100:.1f} %"))
     return _table(("  operator", "calls", "ms", "share"), rows)
 
 
@@ -136,6 +146,10 @@ def _numbers(spread: Spread, digits: int, factor: float = 1) -> tuple[str, str]:
 
 def _optional(value: float | None, factor: float, form: str, unit: str = "") -> str:
     return "" if value is None else f"{value * factor:{form}}{unit}"
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown part" if share is None else f"{share * 100:.0f} %"
 
 
 def _mb(size: int) -> str:

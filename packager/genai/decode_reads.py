@@ -1,4 +1,4 @@
-"""What a decode step of a built model reads from memory, from its graph."""
+"""Memory that a decode step of a built model reads, from its graph."""
 
 from __future__ import annotations
 

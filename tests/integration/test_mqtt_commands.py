@@ -156,7 +156,16 @@ def test_restart_replaces_the_inference_process(
         send(mosquitto.port, "restart/1")
         assert outcome(messages, "restart/1")["status"] == "successful"
         send(mosquitto.port, "bench/1")
-        assert outcome(messages, "bench/1")["result"]["tokens_per_s"] > 0
+        short = outcome(messages, "bench/1")["result"]
+        assert short["tokens_per_s"] > 0
+        assert [case["tokens"] for case in short["prefill"]] == [32, 128]
+        send(mosquitto.port, "bench/2", arguments={"whole": True})
+        whole = outcome(messages, "bench/2")["result"]
+        assert [case["tokens"] for case in whole["skipped"]] == [512, 2048]  # a context of 256
+        assert whole["bandwidth"]["bytes_per_s"]["median"] > 0
+        assert whole["memory"]["peak_bytes"] > 0
+        send(mosquitto.port, "bench/3", arguments={"whole": 1})
+        assert "true or false" in outcome(messages, "bench/3")["reason"]
         send(mosquitto.port, "diagnostics/1")
         found = outcome(messages, "diagnostics/1")["result"]
         assert found["status"]["worker_restarts"] == 1

@@ -65,7 +65,7 @@ def benchmark(contexts: Sequence[int] = (0, 512), *, bare: bool = False) -> Benc
         bandwidth=None
         if bare
         else Bandwidth(bytes_per_s=spread(20e9), working_set_bytes=100_000_000),
-        bytes_from="files" if bare else "build",
+        bytes_from="file" if bare else "build",
         memory=None
         if bare
         else Memory(loaded_bytes=300 << 20, peak_bytes=400 << 20, own_bytes=1, file_bytes=2),

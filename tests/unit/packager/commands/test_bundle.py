@@ -1,4 +1,4 @@
-"""The arguments that `edgepack run` passes to the runtime of a bundle."""
+"""The arguments that `edgepack run` and `edgepack bench` pass to the runtime of a bundle."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from packager import launch
-from packager.commands.bundle import run
+from packager.commands.bundle import bench, run
 
 
 @pytest.fixture
@@ -35,3 +35,12 @@ def test_images_need_a_question(tmp_path: Path, started: list[list[str]]) -> Non
     assert refused.exit_code == 2
     assert "--image requires --generate" in refused.output
     assert not started
+
+
+def test_bench_passes_its_options_on(tmp_path: Path, started: list[list[str]]) -> None:
+    bundle = tmp_path / "a.epk"
+    bundle.touch()
+    options = ["--rounds", "2", "--json", "--picture", "a b.svg"]
+    assert CliRunner().invoke(bench, [str(bundle), *options]).exit_code == 0
+    assert started == [["bench", *options]]
+    assert CliRunner().invoke(bench, [str(tmp_path / "missing.epk")]).exit_code == 2
