@@ -7,8 +7,8 @@ from device_runtime import memory
 
 MOST = 512 << 20
 """Largest working set, bytes: more than the caches of devices hold."""
-LEAST = 1 << 20
-"""Smallest working set that says something, bytes."""
+LEAST = 64 << 20
+"""Smallest working set in place of a larger one, bytes: less would be in the caches of a device."""
 SHARE = 4
 """The working set takes at most the free memory by this."""
 SECONDS = 0.2
@@ -33,8 +33,8 @@ class Reader:
         # Megabytes, which a service that measures nothing does without.
         import numpy as np
 
-        room = min(size, MOST, memory.available() // SHARE)
-        self.size = room if room >= LEAST else 0
+        room = min(MOST, memory.available() // SHARE)
+        self.size = size if size <= room else room if room >= LEAST else 0
         block = np.empty(self.size, np.uint8)
         block.fill(1)  # pages that were never written to are all the same one
         self._parts = np.array_split(block, threads)

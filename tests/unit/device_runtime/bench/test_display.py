@@ -17,7 +17,7 @@ def test_table_has_all_figures() -> None:
         "315 MB loaded, 419 MB at its peak",
         "1.60 s, 1.44 to 1.76; 0 % cached",
         "RAPL: package-0",
-        "2048 tokens  the context length is 1024 tokens",
+        "2048 tokens   the context length is 1024 tokens",
         "Operator7",
         "2 others",
     ):

@@ -252,9 +252,10 @@ def test_vocabulary_of_few_tokens_is_enough() -> None:
 
 
 def test_reader_takes_a_part_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = SimpleNamespace(available=lambda: 40 << 20)
+    bench = SimpleNamespace(available=lambda: 400 << 20)
     monkeypatch.setattr("device_runtime.bench.bandwidth.memory", bench)
-    assert Reader(100 << 20, 2).size == 10 << 20
+    assert Reader(101 << 20, 2).size == 100 << 20
     assert Reader(4 << 20, 2).rate() > 0
-    bench.available = lambda: 0
-    assert Reader(100 << 20, 2).size == 0
+    bench.available = lambda: 40 << 20
+    assert Reader(10 << 20, 2).size == 10 << 20
+    assert Reader(11 << 20, 2).size == 0  # the rest would be in the caches

@@ -51,7 +51,10 @@ def test_embedding_that_is_the_head_too_counts_once(tmp_path: Path) -> None:
 
 def test_rows_of_rotary_tables_do_not_count(tmp_path: Path) -> None:
     inputs = ("q", "k", "v", "past.key", "past.value", "lengths", "length", "cos", "sin")
-    nodes = [_node("GroupQueryAttention", *inputs), _node("RotaryEmbedding", "x", "p", "cos", "sin")]
+    nodes = [
+        _node("GroupQueryAttention", *inputs),
+        _node("RotaryEmbedding", "x", "p", "cos", "sin"),
+    ]
     assert _of(_folder(tmp_path / "m", nodes, ["cos", "sin"])).weights == 7
 
 
