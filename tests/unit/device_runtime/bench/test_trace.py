@@ -43,10 +43,11 @@ def test_time_of_operators_is_told_apart_by_run() -> None:
 def test_operators_are_summed_up_the_largest_first() -> None:
     timed = trace.runs(json.dumps(EVENTS).encode())[1:]
     most, least = trace.by_operator(timed, mean=False)
-    assert (most.name, most.calls, most.ms) == ("MatMul", 2, pytest.approx(0.06))
-    assert (most.share, least.share) == (pytest.approx(0.75), pytest.approx(0.25))
+    assert (most.name, least.name) == ("MatMul", "Add")
+    assert (most.calls, most.ms, most.share) == pytest.approx((2, 0.06, 0.75))
+    assert least.share == pytest.approx(0.25)
     (mean, _) = trace.by_operator(timed, mean=True)
-    assert (mean.calls, mean.ms, mean.share) == (1, pytest.approx(0.03), pytest.approx(0.75))
+    assert (mean.calls, mean.ms, mean.share) == pytest.approx((1, 0.03, 0.75))
     assert trace.by_operator([], mean=True) == ()
 
 
