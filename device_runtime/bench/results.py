@@ -60,8 +60,9 @@ class Decode(msgspec.Struct, frozen=True, kw_only=True):
         context: tokens of the prompt.
         tokens: tokens of an answer.
         tokens_per_s: tokens after the first by the seconds that they took.
-        cpu_s_per_token: as in `Prefill`.
-        joules_per_token: as in `Prefill`.
+        cpu_s_per_token: as in `Prefill`; None also if answers came in one piece, too fast to tell
+            their beginning from their end.
+        joules_per_token: the same.
         bytes_per_token: memory that a step reads, in the middle of the answer.
         share_of_limit: tokens_per_s by the most that the memory allows, 0 to 1 (above it where
             caches help); None where the limit was not measured.
