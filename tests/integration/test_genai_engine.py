@@ -374,7 +374,8 @@ def test_guided_and_free_answers_share_a_prompt_cache(engine: GenAIEngine) -> No
     prompt = "A prompt that no other test has, and long enough to be worth it"
     guidance = Guidance(kind="regex", data="a{3}")
     assert usage(answer(engine, request(prompt, max_tokens=2))[1]).cached_tokens == 0
-    for options in ({"guidance": guidance}, {}, {"guidance": guidance}):
+    guided: dict[str, Any] = {"guidance": guidance}
+    for options in (guided, {}, guided):
         text, last = answer(engine, request(prompt, **options))
         assert usage(last).cached_tokens == len(prompt) - 2
         assert (text == "aaa") == bool(options)
@@ -395,7 +396,8 @@ def test_conversation_goes_on_after_a_guided_answer(engine: GenAIEngine, tiny_on
 
 def test_log_probabilities_are_those_of_forced_tokens_too(engine: GenAIEngine) -> None:
     guidance = Guidance(kind="lark_grammar", data='start: "ab" /[0-9]{3}/ "cde" /[0-9]+/\n')
-    for options in ({}, {"temperature": 1.0, "seed": 3}):
+    sampled: dict[str, Any] = {"temperature": 1.0, "seed": 3}
+    for options in ({}, sampled):
         asked = request(guidance=guidance, max_tokens=12, **options)
         scored = request(guidance=guidance, max_tokens=12, logprobs=2, **options)
         chunks = list(engine.generate(scored, lambda: False))
