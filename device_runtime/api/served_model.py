@@ -14,7 +14,6 @@ from device_runtime.config.options import RuntimeConfig
 from device_runtime.inference.engine import adapters
 from device_runtime.tokenizer.files import (
     chat_templates,
-    end_tokens,
     special_tokens,
     template_for,
 )
@@ -92,9 +91,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     ) -> "ServedModel":
         """Read a model's dialect and adapters from its folder; other arguments are attributes."""
         templates = chat_templates(folder)
-        special, ends = special_tokens(folder), end_tokens(folder)
         with_tools, without = (template_for(templates, tools=tools) for tools in (True, False))
-        dialect = Dialect.of(with_tools, special=special, end_tokens=ends)
+        dialect = Dialect.of(with_tools, special=special_tokens(folder))
         return cls(
             model=model,
             dialect=dialect,

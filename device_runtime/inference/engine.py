@@ -58,7 +58,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Guidance(msgspec.Struct, frozen=True, kw_only=True):
-    """A constraint on the answer's text, as `GeneratorParams.set_guidance` takes it.
+    """A constraint on the answer's text.
 
     Attributes:
         kind: language of the constraint.

@@ -10,6 +10,7 @@ from device_runtime import memory
 from device_runtime.errors import RequestError
 from device_runtime.inference.answer_text import AnswerText
 from device_runtime.inference.beam_search import beam_search
+from device_runtime.inference.decoder import Decoder
 from device_runtime.inference.echo import Echo, token_logprob
 from device_runtime.inference.engine import (
     FinishReason,
@@ -24,11 +25,11 @@ from device_runtime.inference.engine import (
 from device_runtime.inference.genai_model import GenAIModel, failure
 from device_runtime.inference.hidden_states import HiddenStatesEmbedder
 from device_runtime.inference.job import Job, end
-from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, SlotKey, Tokens, step
+from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, Tokens, step
 from device_runtime.inference.piece import Piece
 from device_runtime.inference.progress import Progress
 from device_runtime.inference.prompt_encoder import EncodedPrompt, texts
-from device_runtime.inference.sampling import Sampler, Scores, check_finite
+from device_runtime.inference.sampling import Sampler, Scores
 from device_runtime.logs import event
 from device_runtime.memory import PROMPT_STEP
 from device_runtime.processor import Processor
@@ -119,13 +120,13 @@ class GenAIEngine:
             length = self._length(request, tokens)
             alone = self._stands_alone(request, prompt, length)
             stage = self._model.stage(request, tokens)
-            key = self._model.key(request, stage)
-            slot = self._slot(request, tokens, length, key, alone=alone)
+            grammar = self._model.grammar(request, stage)
+            slot = self._slot(request, tokens, length, alone=alone)
             yield GenerationChunk() if number else accepted
             while slot is None and not cancelled():
                 # Running requests hold the memory; the empty chunk lets them continue.
                 yield GenerationChunk()
-                slot = self._slot(request, tokens, length, key, alone=alone)
+                slot = self._slot(request, tokens, length, alone=alone)
             if slot is None:
                 yield GenerationChunk(finish_reason=FinishReason.CANCELLED, usage=progress.usage)
                 return
@@ -137,6 +138,7 @@ class GenAIEngine:
                 inputs=self._model.inputs(prompt) if prompt.images else None,
                 alone=alone,
                 stage=stage,
+                grammar=grammar,
                 length=length,
                 echo=Echo(request, text, tokens, self._model.tokenizer) if request.echo else None,
                 progress=progress,
@@ -228,20 +230,21 @@ class GenAIEngine:
         return request.num_beams > 1 or bool(prompt.images) or self._model.at_once(length)
 
     def _slot(
-        self, request: GenerationRequest, prompt: Tokens, length: int, key: SlotKey, *, alone: bool
+        self, request: GenerationRequest, prompt: Tokens, length: int, *, alone: bool
     ) -> Slot | None:
         """Get a slot for a prompt; None while running requests hold the memory.
 
         Raises:
             NoMemoryNowError: other programs hold the memory.
         """
+        adapter = request.adapter
         if alone:
             capacity = max(length, self._model.min_capacity)
-            slot = self._cache.reserve(capacity * request.num_beams, key)
+            slot = self._cache.reserve(capacity * request.num_beams, adapter)
             if slot is not None:
-                slot.generator = self._model.generator(capacity, key, request.num_beams)
+                slot.generator = self._model.generator(capacity, adapter, request.num_beams)
         else:
-            slot = self._cache.take(prompt.tolist(), length, key)
+            slot = self._cache.take(prompt.tolist(), length, adapter)
         if slot is None and self._cache.idle:
             raise NoMemoryNowError(
                 "the device has too little free memory for this request", hint=MEMORY_HINT
@@ -305,13 +308,15 @@ class GenAIEngine:
         try:
             slot.rewind(length)
         except RuntimeError:
-            slot.restart(self._model.generator(slot.capacity, slot.key))
+            slot.restart(self._model.generator(slot.capacity, slot.adapter))
 
     def _decode(self, job: Job, index: int) -> Generator[GenerationChunk, None, FinishReason]:
         """Generate one answer token by token; return the reason it ended."""
-        request, generator = job.request, job.slot.generator
+        request = job.request
         answer = AnswerText(request, self._model.stream(request), job.stage)
         sampler = Sampler(request, texts(job.prompt), index)
+        scored = request.logprobs is not None
+        decoder = Decoder(job.slot, sampler, job.grammar and job.grammar.copy(), scored=scored)
         piece = Piece()
         tokens = 0
         reason = None if job.length > len(job.prompt) else FinishReason.LENGTH
@@ -319,31 +324,19 @@ class GenAIEngine:
             if job.cancelled():
                 reason = FinishReason.CANCELLED
                 break
-            logits: Scores | None = None
-            forced = answer.forced
-            chosen = sampler.changes_scores or forced is not None
-            # The first ones are always looked at: reading them costs a copy.
-            if chosen or request.logprobs is not None or not tokens:
-                logits = generator.get_logits()[0, -1]
-                check_finite(logits)
-                if chosen:
-                    generator.set_logits(sampler.scores(logits, forced)[None, None])
-            generator.generate_next_token()
-            token = int(generator.get_next_tokens()[0])
+            token = decoder.next(answer.forced)
             tokens += 1
-            job.slot.add(token)
-            sampler.add(token)
             job.progress.add()
             if token in self._model.end_tokens:
                 reason = FinishReason.STOP
                 if job.echo is not None:
-                    piece.logprobs = self._logprobs(logits, token, request)
+                    piece.logprobs = self._logprobs(decoder.logits, token, request)
                 break
             piece.add(*answer.push(token))
             if answer.stop:
                 reason = FinishReason.STOP
                 break
-            piece.logprobs = self._logprobs(logits, token, request, answer.characters)
+            piece.logprobs = self._logprobs(decoder.logits, token, request, answer.characters)
             if tokens == job.length - len(job.prompt):
                 reason = FinishReason.LENGTH
             yield piece.next_chunk(job.place(index), tokens)

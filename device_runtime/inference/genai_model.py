@@ -2,7 +2,6 @@
 
 import functools
 import json
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +18,11 @@ from device_runtime.inference.engine import (
     adapters,
     no_memory,
 )
-from device_runtime.inference.kv_cache import SlotKey, Tokens
+from device_runtime.inference.grammar_cursor import GrammarCursor, Grammars
+from device_runtime.inference.kv_cache import Tokens
 from device_runtime.inference.prompt_encoder import EncodedPrompt, PromptEncoder, texts
 from device_runtime.inference.thoughts import Stage, after_thoughts
 from device_runtime.inference.vision_families import FAMILIES
-from device_runtime.logs import event
 from device_runtime.processor import HALF_GRAPH, Processor, cores, gpu_library
 from device_runtime.tokenizer.files import end_tokens
 from device_runtime.tokenizer.templates import ChatTemplates
@@ -39,8 +38,6 @@ os.environ["ORT_TELEMETRY_DISABLED"] = "1"
 import onnxruntime_genai as og
 
 og.disable_telemetry_events()
-
-log = logging.getLogger(__name__)
 
 PROMPT_END = 96
 """Tokens at the end of a prompt in which a marker of thoughts is looked for."""
@@ -106,6 +103,7 @@ class GenAIModel:
             self.min_capacity = memory.kv_cache_length(decoder, MIN_CAPACITY)
             self.snapshots = "past_recurrent_names" in decoder["inputs"]
             self._sees = "vision" in described
+            self._long_rope = str(self._model.type).startswith("phi3")
             self.vocabulary, self.kv_bytes, self.state_bytes = self._shapes(decoder)
             self.beams = (
                 self.state_bytes == 0 and self.min_capacity == MIN_CAPACITY and not self._sees
@@ -130,8 +128,9 @@ class GenAIModel:
             vocabulary=self.vocabulary,
             context_length=context_length,
         )
-        self._long_rope = str(self._model.type).startswith("phi3")
-        self.end_tokens = frozenset(end_tokens(folder))
+        ends = end_tokens(folder)
+        self.end_tokens = frozenset(ends)
+        self._grammars = Grammars(self.tokenizer, vocabulary=self.vocabulary, end_tokens=ends)
 
     def at_once(self, length: int) -> bool:
         """Return whether a prompt and answer of this length must be prefilled at once."""
@@ -144,40 +143,27 @@ class GenAIModel:
             return min(LONG_ROPE_FROM, self.context_length)
         return self.context_length
 
-    def generator(self, capacity: int, key: SlotKey, num_beams: int = 1) -> Any:
+    def generator(self, capacity: int, adapter: str, num_beams: int = 1) -> Any:
         """Create a generator with a KV cache of its own: greedy, or a beam search.
 
         Raises:
             RequestError: the adapter does not exist.
-            EngineError: the engine rejects the guidance.
         """
         params = og.GeneratorParams(self._model)
         params.set_search_options(
             max_length=capacity, do_sample=False, num_beams=num_beams, early_stopping=True
         )
-        if key.adapter and key.adapter not in self._adapter_names:
-            raise RequestError(f"the model has no adapter {key.adapter!r}")
-        if key.adapter and self._sees:
+        if adapter and adapter not in self._adapter_names:
+            raise RequestError(f"the model has no adapter {adapter!r}")
+        if adapter and self._sees:
             # The engine takes it, and answers without it.
             raise RequestError("adapters are not supported by models that see")
-        if key.guidance is None:
-            generator = og.Generator(self._model, params)
-        else:
-            params.set_guidance(key.guidance.kind, key.guidance.data)
-            try:
-                generator = og.Generator(self._model, params)
-            except RuntimeError as error:
-                # A schema that was accepted must compile: the client did nothing wrong. What comes
-                # after "(at" may be a text of the schema, which is not for the log.
-                reason = first_line(error)
-                event(log, logging.ERROR, "grammar_rejected", reason=reason.partition(" (at ")[0])
-                raise EngineError(
-                    f"the engine rejected the response grammar: {reason}",
-                    hint="This is a fault of edgepack; please report it with the schema.",
-                ) from None
-        if key.adapter:
-            generator.set_active_adapter(self._adapters, key.adapter)
-        return _OneWay(generator) if self._sees else generator
+        generator = og.Generator(self._model, params)
+        if adapter:
+            generator.set_active_adapter(self._adapters, adapter)
+        if self._sees:
+            return _OneWay(generator)
+        return _LongRope(generator) if self._long_rope else generator
 
     def inputs(self, prompt: EncodedPrompt) -> Any:
         """Return what `Generator.set_inputs` takes for a prompt with images."""
@@ -198,11 +184,15 @@ class GenAIModel:
         end = b"".join(map(self.tokenizer.bytes_of, last))
         return Stage.of(request.thinking, end.decode(errors="replace"))
 
-    def key(self, request: GenerationRequest, stage: Stage) -> SlotKey:
-        """Return the key of the slots for a request whose answer begins in this stage."""
+    def grammar(self, request: GenerationRequest, stage: Stage) -> GrammarCursor | None:
+        """Return the beginning of the grammar for answers that begin in this stage, if any.
+
+        Raises:
+            EngineError: the grammar does not compile.
+        """
         special = self.tokenizer.special
         guidance = after_thoughts(request.guidance, request.thinking, stage, special)
-        return SlotKey(guidance=guidance, adapter=request.adapter)
+        return None if guidance is None else self._grammars.compile(guidance)
 
     def _vision(self) -> "VisionPrompts":
         # Pillow takes 10 MB, which a model without images has no use for.
@@ -216,7 +206,7 @@ class GenAIModel:
 
     def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int, int]:
         """Measure vocabulary size, KV cache bytes per token and state bytes in a first run."""
-        generator = self.generator(self.min_capacity, SlotKey())
+        generator = self.generator(self.min_capacity, "")
         generator.append_tokens(np.zeros(2, np.int32))
         vocabulary = generator.get_logits().shape[-1]
         cache, state = (
@@ -297,6 +287,27 @@ class _OneWay:
 
     def rewind_to(self, length: int) -> None:
         raise RuntimeError(f"this model cannot rewind, not even to token {length}")
+
+
+class _LongRope:
+    """A generator of a Phi-3 that has long rotary factors.
+
+    The engine changes to them when it decodes a token beyond their beginning, for all tokens
+    before it as well. It does not when it is given tokens.
+    """
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    def append_tokens(self, tokens: Tokens) -> None:
+        before = self._generator.token_count()
+        if 0 < before <= LONG_ROPE_FROM < before + len(tokens):
+            tokens = np.concatenate([self._generator.get_sequence(0), tokens])
+            self._generator.rewind_to(0)
+        self._generator.append_tokens(tokens)
 
 
 def _config(folder: Path, threads: int, processor: Processor) -> Any:

@@ -15,7 +15,7 @@ from device_runtime.inference.engine import (
     TokenIds,
 )
 from device_runtime.inference.genai_model import ENGINE_HINT, GenAIModel, failure
-from device_runtime.inference.kv_cache import KvCache, Slot, SlotKey, Tokens, step
+from device_runtime.inference.kv_cache import KvCache, Slot, Tokens, step
 from device_runtime.inference.onnx_embedder import Vector, last_chunk, of_length_1, packed
 from device_runtime.memory import PROMPT_STEP
 
@@ -102,9 +102,9 @@ class HiddenStatesEmbedder:
 
     def _slot(self, length: int) -> Slot | None:
         capacity = max(length, self._model.min_capacity)
-        slot = self._cache.reserve(capacity, SlotKey())
+        slot = self._cache.reserve(capacity, "")
         if slot is not None:
-            slot.generator = self._model.generator(capacity, SlotKey())
+            slot.generator = self._model.generator(capacity, "")
         elif self._cache.idle:
             raise NoMemoryNowError(
                 "the device has too little free memory for this text", hint=MEMORY_HINT

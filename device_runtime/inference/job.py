@@ -6,6 +6,7 @@ from typing import Any
 
 from device_runtime.inference.echo import Echo
 from device_runtime.inference.engine import FinishReason, GenerationChunk, GenerationRequest
+from device_runtime.inference.grammar_cursor import GrammarCursor
 from device_runtime.inference.kv_cache import Slot, Tokens
 from device_runtime.inference.piece import Piece
 from device_runtime.inference.progress import Progress
@@ -24,6 +25,7 @@ class Job:
         inputs: the engine's inputs for a prompt with images; None without images.
         alone: whether it has a KV cache that no other request shares, and is prefilled at once.
         stage: the stage in which its answers begin.
+        grammar: the beginning of the grammar of its answers; None for free text.
         length: maximum length of prompt and answer together, tokens.
         echo: what its answers begin with; None for nothing.
         progress: counters for the usage.
@@ -37,6 +39,7 @@ class Job:
     inputs: Any
     alone: bool
     stage: Stage
+    grammar: GrammarCursor | None
     length: int
     echo: Echo | None
     progress: Progress

@@ -14,11 +14,10 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from device_runtime.inference.engine import Guidance
+from device_runtime.memory import PROMPT_STEP
 
 Tokens = npt.NDArray[np.int32]
 
@@ -39,7 +38,13 @@ class Generator(Protocol):
     """The part of `onnxruntime_genai.Generator` that is used here."""
 
     def append_tokens(self, tokens: Tokens) -> None:
-        """Prefill tokens."""
+        """Run the model over tokens, all at once."""
+
+    def generate_next_token(self) -> None:
+        """Decode the next token."""
+
+    def get_next_tokens(self) -> Tokens:
+        """Return the token that was decoded last."""
 
     def set_inputs(self, inputs: Any) -> None:
         """Prefill a prompt with images."""
@@ -51,32 +56,26 @@ class Generator(Protocol):
         """Keep the states of layers without a KV cache, so that a rewind can end here."""
 
 
-class SlotKey(msgspec.Struct, frozen=True, kw_only=True):
-    """Parameters fixed when a generator is created: only requests with equal keys share slots."""
-
-    guidance: Guidance | None = None
-    adapter: str = ""
-
-
 class Slot:
     """A generator and the contents of its KV cache.
 
     Attributes:
         generator: the generator that owns the KV cache.
         capacity: capacity of the KV cache, tokens.
-        key: parameters that the generator was created with.
+        adapter: name of the adapter that the generator was created with; empty for none.
         tokens: prefilled tokens.
-        generated: decoded tokens after those, not prefilled again yet.
+        generated: tokens of the answer after those, not prefilled again yet. The generator may not
+            have seen the last ones.
         busy: True while a request uses the slot.
         used: logical time of the last use.
     """
 
     def __init__(
-        self, generator: Any, capacity: int, key: SlotKey, *, snapshots: bool = False
+        self, generator: Any, capacity: int, adapter: str, *, snapshots: bool = False
     ) -> None:
         self.generator = generator
         self.capacity = capacity
-        self.key = key
+        self.adapter = adapter
         self._snapshots = snapshots
         self._snapshot_at = 0
         self.tokens: list[int] = []
@@ -127,10 +126,24 @@ class Slot:
         self.tokens += tokens.tolist()
         self._length = len(self.tokens)
 
-    def add(self, token: int) -> None:
-        """Record a token that the generator has decoded."""
+    def decode(self) -> int:
+        """Decode the next token of the answer."""
+        self.generator.generate_next_token()
+        token = int(self.generator.get_next_tokens()[0])
         self.generated.append(token)
         self._length += 1
+        return token
+
+    def add(self, token: int) -> None:
+        """Add a chosen token to the answer; the generator does not see it yet."""
+        self.generated.append(token)
+
+    def catch_up(self) -> None:
+        """Run the model over the tokens of the answer that the generator has not seen."""
+        while unseen := self.generated[self._length - len(self.tokens) :]:
+            chunk = unseen[:PROMPT_STEP]
+            self.generator.append_tokens(np.array(chunk, np.int32))
+            self._length += len(chunk)
 
     def prefill_generated(self, count: int) -> bool:
         """Prefill the first of the generated tokens again; False if there are too few of them.
@@ -166,7 +179,7 @@ class KvCache:
     """All slots, within a memory budget.
 
     Args:
-        make: creates a generator for a capacity (tokens) and a key.
+        make: creates a generator for a capacity (tokens) and an adapter.
         token_bytes: size of the KV cache of one token.
         state_bytes: size of what a slot holds whatever its capacity.
         snapshots: the model rewinds only to where a snapshot of its state was taken.
@@ -178,7 +191,7 @@ class KvCache:
 
     def __init__(
         self,
-        make: Callable[[int, SlotKey], Any],
+        make: Callable[[int, str], Any],
         *,
         token_bytes: int,
         state_bytes: int = 0,
@@ -209,15 +222,15 @@ class KvCache:
         """Return whether a slot for so many tokens fits into the empty budget."""
         return self._bytes(max(tokens, self._least)) <= self._budget
 
-    def take(self, prompt: Sequence[int], length: int, key: SlotKey) -> Slot | None:
+    def take(self, prompt: Sequence[int], length: int, adapter: str) -> Slot | None:
         """Take a slot, trimmed to the common prefix; None while busy slots leave no room for one.
 
         Args:
             prompt: token ids.
             length: length of prompt and answer together, tokens; it fits into the budget.
-            key: key of the request.
+            adapter: name of the request's adapter; empty for none.
         """
-        slot = self._nearest(prompt, length, key) or self._new(length, key)
+        slot = self._nearest(prompt, length, adapter) or self._new(length, adapter)
         if slot is None:
             return None
         slot.busy = True
@@ -227,14 +240,14 @@ class KvCache:
         except RuntimeError:
             # This model cannot rewind: each of its slots serves one request.
             self.drop(slot)
-            return self.take(prompt, length, key)
+            return self.take(prompt, length, adapter)
         return slot
 
-    def reserve(self, tokens: int, key: SlotKey) -> Slot | None:
+    def reserve(self, tokens: int, adapter: str) -> Slot | None:
         """Reserve memory for a generator that the caller creates; None if there is too little."""
         if not self.make_room(tokens):
             return None
-        return self._keep(Slot(None, tokens, key))
+        return self._keep(Slot(None, tokens, adapter))
 
     def warm(self, prefix: Tokens, room: int, most: int) -> bool:
         """Prefill one chunk of the prefix of new conversations; False if there is nothing to do.
@@ -249,12 +262,12 @@ class KvCache:
         if len(tokens) < MIN_PREFILL:
             return False
         for slot in self._unused():
-            if slot.key == SlotKey() and slot.tokens == tokens[: len(slot.tokens)]:
+            if not slot.adapter and slot.tokens == tokens[: len(slot.tokens)]:
                 break
         else:
             if not self._has_room(self._capacity(length)):
                 return False
-            slot = self._keep(self._slot(self._capacity(length), SlotKey()))
+            slot = self._keep(self._slot(self._capacity(length), ""))
             slot.busy = False
         rest = prefix[len(slot.tokens) :]
         if len(rest) == 0:
@@ -291,22 +304,22 @@ class KvCache:
         """True if no request uses a slot."""
         return not any(slot.busy for slot in self._slots)
 
-    def _new(self, length: int, key: SlotKey) -> Slot | None:
+    def _new(self, length: int, adapter: str) -> Slot | None:
         """Get a slot without a common prefix: a new one, or the least recently used one."""
         capacity = self._capacity(length)
         if not self._has_room(capacity):
             for slot in self._unused():
-                if slot.key == key and slot.capacity >= length:
+                if slot.adapter == adapter and slot.capacity >= length:
                     return slot
             if not self.make_room(capacity):
                 capacity = max(length, self._least)
                 if not self.make_room(capacity):
                     return None
-        return self._keep(self._slot(capacity, key))
+        return self._keep(self._slot(capacity, adapter))
 
-    def _slot(self, capacity: int, key: SlotKey) -> Slot:
-        generator = self._make(capacity, key)
-        return Slot(generator, capacity, key, snapshots=self._snapshots)
+    def _slot(self, capacity: int, adapter: str) -> Slot:
+        generator = self._make(capacity, adapter)
+        return Slot(generator, capacity, adapter, snapshots=self._snapshots)
 
     def _keep(self, slot: Slot) -> Slot:
         self._slots.append(slot)
@@ -324,11 +337,11 @@ class KvCache:
     def _unused(self) -> list[Slot]:
         return [slot for slot in self.slots if not slot.busy]
 
-    def _nearest(self, prompt: Sequence[int], length: int, key: SlotKey) -> Slot | None:
+    def _nearest(self, prompt: Sequence[int], length: int, adapter: str) -> Slot | None:
         """Find the slot with the longest common prefix, if trimming it loses less than it saves."""
         best, most = None, 0
         for slot in self._slots:
-            if slot.busy or slot.key != key or slot.capacity < length:
+            if slot.busy or slot.adapter != adapter or slot.capacity < length:
                 continue
             common = slot.common(prompt)
             if common > most and common * 2 >= min(len(slot.tokens), len(prompt)):

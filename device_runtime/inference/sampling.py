@@ -3,7 +3,7 @@
 The generator is always greedy; noise makes it sample. With Gumbel noise added to the scores
 divided by the temperature, the argmax is a sample of their softmax (the Gumbel-max trick,
 E. J. Gumbel, 1954) — also of the softmax over the tokens that a grammar allows, although the
-generator masks the others afterwards. So one KV cache serves requests with any parameters.
+others are masked afterwards. So one KV cache serves requests with any parameters.
 """
 
 from collections import Counter

@@ -9,7 +9,6 @@ import msgspec
 from device_runtime.inference.engine import Guidance, Thinking
 from device_runtime.inference.stop_strings import overlap
 
-NO_FORCING = '%llguidance {"no_forcing": true}'
 _SINGLE = "\udc80"
 """Stands for a marker that is one token: decoded text has no surrogates."""
 
@@ -148,7 +147,6 @@ def after_thoughts(
     lines = [
         f"start: {'' if stage is Stage.THOUGHTS else begin} thoughts SPACE? answer",
         r"SPACE: /\s{1,4}/",
-        NO_FORCING,
         f"answer: %lark {{\n{guidance.data}}}",
     ]
     if end.startswith("<"):

@@ -22,7 +22,7 @@ from device_runtime.json_schema.keywords import (
     Keywords,
     Work,
 )
-from device_runtime.json_schema.lark import Rules
+from device_runtime.json_schema.lark import Rules, literal
 from device_runtime.json_schema.numbers import NUMBER_FORMATS
 from device_runtime.json_schema.pattern_search import Search
 from device_runtime.json_schema.pattern_tree import Both, Node, PatternError
@@ -178,9 +178,7 @@ class _Writer:
         inside = (shape.prefix, shape.rest, shape.properties, shape.additional, shape.names)
         if kinds & {"array", "object"} and any(inside):
             raise source.error("enum", "is not supported beside items or properties")
-        return [
-            self._rules.terminal(" | ".join(self._rules.literal(_json(value)) for value in values))
-        ]
+        return [self._rules.terminal(" | ".join(literal(_json(value)) for value in values))]
 
     def _number(self, shape: Shape, source: Source) -> str | None:
         within = shape.numbers
@@ -235,7 +233,6 @@ class _Writer:
             except PatternError as error:
                 raise where.error("pattern", f"is not supported: {error}") from None
             nodes[pattern.node] = where
-            self._rules.forcing &= pattern.may_be_forced
             self._repeated_groups[text] = pattern.repeated_groups
             if sum(self._repeated_groups.values()) > MAX_REPEATED_GROUPS:
                 reason = f"repeats more than {MAX_REPEATED_GROUPS} groups in all"
@@ -271,7 +268,7 @@ class _Writer:
         for name in shape.described:
             value = self._value(shape.property(name), recursion, depth)
             if value is not None:
-                key = self._rules.literal(_json(name) + ": ")
+                key = literal(_json(name) + ": ")
                 properties.append(Member(f"{key} {value}", name in shape.required))
             elif name in shape.required:
                 self._no_value = source.error("required", f"has a name that fits no value: {name}")
@@ -297,9 +294,7 @@ class _Writer:
     def _other_name(self, described: tuple[str, ...]) -> str:
         if not described:
             return self._rules.terminal(f"/{_PROPERTY_NAME}/")
-        names = self._rules.terminal(
-            " | ".join(self._rules.literal(_json(name)) for name in described)
-        )
+        names = self._rules.terminal(" | ".join(literal(_json(name)) for name in described))
         return self._rules.terminal(f"/{_PROPERTY_NAME}/ & ~{names}")
 
     def _any(self, levels: int) -> str:

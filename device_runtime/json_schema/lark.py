@@ -11,14 +11,6 @@ MAX_RULES = 2_000
 MAX_GRAMMAR = 400_000
 """Characters of a grammar."""
 
-_NO_FORCING = '%llguidance {"no_forcing": true}'
-"""Leaves the tokens of a certain text to the model, which may take unusual ones. By itself the
-engine takes the tokenizer's, which fails where a token is a part of a character beyond ASCII, and
-where the text is that of a special token."""
-
-_MARKS = ("<", "[")
-"""Special tokens are between these and their counterparts, as `<|im_end|>` and `[INST]` are."""
-
 _CONSTANTS = ('"null"', '"true"', '"false"')
 
 
@@ -27,7 +19,6 @@ class Rules:
 
     Attributes:
         start: name of the rule for the whole; all names begin with it.
-        forcing: texts that are certain may be taken as the tokenizer cuts them.
     """
 
     def __init__(self, start: str, root: Source) -> None:
@@ -38,7 +29,6 @@ class Rules:
             root: the schema that the grammar is for.
         """
         self.start = start
-        self.forcing = True
         self._root = root
         self._rules: dict[str, str] = {}
         self._terminals: dict[str, str] = {}
@@ -47,8 +37,7 @@ class Rules:
 
     def lines(self, whole: str) -> list[str]:
         """The grammar, the rule for the whole first, which has this text."""
-        options = [] if self.forcing else [_NO_FORCING]
-        return [f"{self.start}: {whole}", *self._lines, *options]
+        return [f"{self.start}: {whole}", *self._lines]
 
     def rule(self, text: str) -> str:
         """The name of the rule that has this text."""
@@ -68,11 +57,6 @@ class Rules:
         name = f"{self.start}_{len(self._terminals) + 1}".upper()
         return self._named(self._terminals, text, name)
 
-    def literal(self, text: str) -> str:
-        """A text in a grammar. The engine's reader of strings knows no surrogate pairs."""
-        self.forcing &= text.isascii() and not any(mark in text for mark in _MARKS)
-        return json.dumps(text, ensure_ascii=False)
-
     def _named(self, names: dict[str, str], text: str, name: str, parameter: str = "") -> str:
         if text not in names:
             names[text] = name
@@ -81,3 +65,8 @@ class Rules:
             if len(names) > MAX_RULES or self._characters > MAX_GRAMMAR:
                 raise self._root.error("schema", "is too large, as a grammar")
         return names[text]
+
+
+def literal(text: str) -> str:
+    """A text in a grammar. The engine's reader of strings knows no surrogate pairs."""
+    return json.dumps(text, ensure_ascii=False)

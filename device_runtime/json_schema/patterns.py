@@ -74,13 +74,10 @@ class Pattern:
     Attributes:
         node: tree of the whole string, without anchors and look-aheads.
         repeated_groups: how many; what the engine takes is mostly for them.
-        may_be_forced: what it leaves no choice of is surely neither a part of a character nor the
-            text of a special token.
     """
 
     node: Node
     repeated_groups: int
-    may_be_forced: bool
 
 
 @lru_cache(maxsize=256)
@@ -108,12 +105,7 @@ def read(pattern: str) -> Pattern:
     except (re.error, RecursionError, OverflowError) as error:
         raise PatternError(f"it is not a regular expression: {error}") from None
     options = (_unanchored(option, _UNSAID) for option in _options(whole))
-    return Pattern(
-        node=Choice(tuple(options)),
-        repeated_groups=reader.repeated_groups,
-        may_be_forced=pattern.isascii()
-        and not any(text in pattern for text in ("<", r"\[", r"\x", r"\u")),
-    )
+    return Pattern(node=Choice(tuple(options)), repeated_groups=reader.repeated_groups)
 
 
 def of_format(name: str) -> Node:

@@ -17,6 +17,9 @@ from device_runtime.errors import EngineError
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
+_BEFORE = "\x02"
+"""A character that no token has beside others."""
+
 
 class Tokenizer:
     """A tokenizer, read from tokenizer.json.
@@ -56,6 +59,8 @@ class Tokenizer:
             part["type"] == "Strip" or part.get("prepend_scheme", "never") != "never"
             for part in decoders
         )
+        # SentencePiece puts a space before a text, unless there is another text before it.
+        self._before = _BEFORE if self._spells(self.encode("a", special=False)) != b"a" else ""
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Encode a text into tokens.
@@ -66,6 +71,18 @@ class Tokenizer:
         """
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         return ids
+
+    def encode_inside(self, text: str) -> list[int] | None:
+        """Encode a part of a text, as it stands after something else, where no token is special.
+
+        Returns:
+            The tokens; None if the tokenizer has none for just this text: it takes a part of it
+            for a special token, or changes its characters.
+        """
+        before = self.encode(self._before, special=False)
+        tokens = self.encode(self._before + text, special=False)[len(before) :]
+        exact = self._spells(tokens) == text.encode() and self.special.isdisjoint(tokens)
+        return tokens if exact else None
 
     def decode(self, tokens: list[int]) -> str:
         """Decode tokens into text, without special tokens and incomplete characters."""
@@ -99,6 +116,9 @@ class Tokenizer:
         if byte := _BYTE.fullmatch(text):
             return bytes([int(byte[1], 16)])
         return text.replace("\u2581", " ").encode()
+
+    def _spells(self, tokens: list[int]) -> bytes:
+        return b"".join(map(self.bytes_of, tokens))
 
 
 class TextStream:

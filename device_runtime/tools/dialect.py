@@ -33,14 +33,12 @@ class Dialect:
         native: whether the template takes tools.
         system_turn: whether the template takes a system turn.
         special: ids of the markers that are special tokens of the model.
-        end_tokens: ids of the tokens that end an answer.
     """
 
     syntax: Syntax
     native: bool
     system_turn: bool = True
     special: Mapping[str, int] = field(default_factory=dict)
-    end_tokens: tuple[int, ...] = ()
 
     @property
     def shown(self) -> dict[int, str]:
@@ -48,19 +46,12 @@ class Dialect:
         return {token: text for text, token in self.special.items()}
 
     @classmethod
-    def of(
-        cls,
-        template: str,
-        *,
-        special: Mapping[str, int] | None = None,
-        end_tokens: Sequence[int] = (),
-    ) -> "Dialect":
+    def of(cls, template: str, *, special: Mapping[str, int] | None = None) -> "Dialect":
         """Recognize the dialect.
 
         Args:
             template: the model's chat template.
             special: ids of the model's special tokens, by text.
-            end_tokens: the tokens that end an answer, in the order of genai_config.json.
         """
         syntax, native = recognize(template)
         return cls(
@@ -68,7 +59,6 @@ class Dialect:
             native=native,
             system_turn=re.search(r"raise_exception\(\W*system role", template, re.I) is None,
             special={text: (special or {})[text] for text in MARKERS if text in (special or {})},
-            end_tokens=tuple(end_tokens),
         )
 
     def messages(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:

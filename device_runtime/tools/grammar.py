@@ -74,22 +74,19 @@ def _start(dialect: Dialect, request: Tools, answer: Sequence[str]) -> list[str]
     marker, special = dialect.syntax.marker, dialect.special
     if request.required:
         return [f"start: {_literal(dialect, marker)} rest"]
-    # Without this, the engine ends an answer only with the first of the end tokens.
-    ends = " | ".join(f"<[{token}]>" for token in dialect.end_tokens[1:])
-    end = f"({ends})?" if ends else ""
     tag = f"<[{special[PYTHON_TAG]}]>?" if PYTHON_TAG in special and not marker else ""
     if answer:
         calls = f"{tag} {_literal(dialect, marker)} rest"
-        return [f"start: ({ANSWER} | {calls}) {end}", *answer]
+        return [f"start: {ANSWER} | {calls}", *answer]
     anything = "TEXT: /(?s:.+)/"
     if marker in special:
-        return [f"start: TEXT? ({_literal(dialect, marker)} rest)? {end}", anything]
+        return [f"start: TEXT? ({_literal(dialect, marker)} rest)?", anything]
     if marker:
         until = f"until[lazy]: /(?s:.*)/ {json.dumps(marker)}"
-        return [f"start: (TEXT | until rest)? {end}", anything, until]
+        return ["start: (TEXT | until rest)?", anything, until]
     names = "|".join(re.escape(tool.name) for tool in request.tools)
     call = rf'/\s*\{{\s*"name"\s*:\s*"({names})"(?s:.*)/'
-    return [f"start: (TEXT | {tag} rest)? {end}", f"{anything} & ~{call}"]
+    return [f"start: (TEXT | {tag} rest)?", f"{anything} & ~{call}"]
 
 
 def _literal(dialect: Dialect, text: str) -> str:

@@ -31,7 +31,7 @@ from packager.sbom import Package
 
 SOURCE = Path(device_runtime.__file__).parent
 
-RECIPE = 8
+RECIPE = 9
 """Version of the steps: incremented when a change of the steps changes a kit."""
 
 _EXCLUDED = (
@@ -275,6 +275,7 @@ def freeze(
                 *("--distpath", f"{work_path}/dist", "--workpath", f"{work_path}/build"),
                 *("--collect-submodules", "device_runtime", "--collect-data", "device_runtime"),
                 *("--hidden-import", "numpy"),  # only onnxruntime_genai's C++ imports it
+                *("--copy-metadata", "llguidance"),  # which asks for its own version
                 # onnxruntime_genai loads ONNX Runtime from its package's folder, and imports
                 # nothing from it: the library and the package's __init__.py are enough.
                 *("--add-binary", f"{site_path}/onnxruntime/capi/{library.name}:onnxruntime/capi"),

@@ -83,6 +83,7 @@ _BOOKWORM_ARM64 = Cross(
     suite="bookworm",
     python="3.11",
     wheel_tags=(
+        "manylinux_2_31_aarch64",
         "manylinux_2_28_aarch64",
         "manylinux_2_27_aarch64",
         "manylinux_2_17_aarch64",

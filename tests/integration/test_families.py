@@ -16,6 +16,7 @@ import pytest
 from device_runtime.errors import RequestError
 from device_runtime.inference.engine import GenerationRequest, Message
 from device_runtime.inference.genai_engine import GenAIEngine
+from device_runtime.inference.genai_model import LONG_ROPE_FROM, GenAIModel
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager.errors import QuantizeError
@@ -343,6 +344,17 @@ def test_remembered_conversation_across_the_switch_of_long_rope(built: Path) -> 
         found = answer(engine, text)
         assert found[0] == answer(GenAIEngine(folder, context_length=8192, threads=1), text)[0]
         assert (found[1] == 0) == (text is long)
+
+
+def test_tokens_given_across_the_switch_of_long_rope(built: Path) -> None:
+    """As when all are given at once: those before the switch take the long factors, too."""
+    model = GenAIModel(built / "Phi-3.5" / "fp32", context_length=8192, threads=1)
+    tokens = np.arange(LONG_ROPE_FROM + 8, dtype=np.int32) % 300
+    whole, parts = model.generator(8192, ""), model.generator(8192, "")
+    whole.append_tokens(tokens)
+    for part in np.split(tokens, [LONG_ROPE_FROM - 4]):
+        parts.append_tokens(part)
+    assert np.abs(parts.get_logits()[0, -1] - whole.get_logits()[0, -1]).max() < 1e-4
 
 
 def test_which_architectures_are_compared() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from device_runtime.inference.engine import (
     Usage,
 )
 from device_runtime.inference.genai_engine import GenAIEngine
+from device_runtime.inference.kv_cache import Slot
 from device_runtime.memory import PROMPT_STEP
 from tests.support import graphs
 
@@ -346,6 +348,77 @@ def test_guided_answer_that_runs_out_of_tokens_says_so(engine: GenAIEngine) -> N
     assert (text, last.finish_reason) == ("a" * 7, FinishReason.LENGTH)
     text, last = answer(engine, request(guidance=guidance))
     assert (text, last.finish_reason) == ("a" * 20, FinishReason.STOP)
+
+
+def test_tokens_that_a_grammar_forces_go_through_the_model_together(
+    engine: GenAIEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    catch_up = Slot.catch_up
+
+    def counted(slot: Slot) -> None:
+        before = len(slot.generator.get_sequence(0))
+        catch_up(slot)
+        runs.append(len(slot.generator.get_sequence(0)) - before)
+
+    monkeypatch.setattr(Slot, "catch_up", counted)
+    guidance = Guidance(kind="lark_grammar", data='start: "ab" /[0-9]/ "cdef" /[0-9]/ "gh"\n')
+    text, last = answer(engine, request(guidance=guidance))
+    assert (text[:2], text[3:7], text[8:]) == ("ab", "cdef", "gh")
+    # With the end token, which the model does not see, and neither do the last ones need it to.
+    assert usage(last).completion_tokens == len(text) + 1
+    assert runs == [2, 5]
+
+
+def test_guided_and_free_answers_share_a_prompt_cache(engine: GenAIEngine) -> None:
+    prompt = "A prompt that no other test has, and long enough to be worth it"
+    guidance = Guidance(kind="regex", data="a{3}")
+    assert usage(answer(engine, request(prompt, max_tokens=2))[1]).cached_tokens == 0
+    guided: dict[str, Any] = {"guidance": guidance}
+    for options in (guided, {}, guided):
+        text, last = answer(engine, request(prompt, **options))
+        assert usage(last).cached_tokens == len(prompt) - 2
+        assert (text == "aaa") == bool(options)
+
+
+def test_conversation_goes_on_after_a_guided_answer(engine: GenAIEngine, tiny_onnx: Path) -> None:
+    """What the model has not seen of that answer, it sees then."""
+    guidance = Guidance(kind="lark_grammar", data='start: /[0-9]/ "and some certain text"\n')
+    prompt = "Another prompt that no other test has"
+    text, _ = answer(engine, request(prompt, guidance=guidance))
+    later = request(prompt + text + " then", max_tokens=20)
+    fresh = GenAIEngine(tiny_onnx, context_length=CONTEXT, threads=1)
+    wanted, _ = answer(fresh, later)
+    found, last = answer(engine, later)
+    assert found == wanted
+    assert usage(last).cached_tokens >= len(prompt)
+
+
+def test_log_probabilities_are_those_of_forced_tokens_too(engine: GenAIEngine) -> None:
+    guidance = Guidance(kind="lark_grammar", data='start: "ab" /[0-9]{3}/ "cde" /[0-9]+/\n')
+    sampled: dict[str, Any] = {"temperature": 1.0, "seed": 3}
+    for options in ({}, sampled):
+        asked = request(guidance=guidance, max_tokens=12, **options)
+        scored = request(guidance=guidance, max_tokens=12, logprobs=2, **options)
+        chunks = list(engine.generate(scored, lambda: False))
+        tokens = [token for chunk in chunks for token in chunk.logprobs]
+        assert len(tokens) == 12
+        assert all(token.logprob is not None and len(token.top) == 2 for token in tokens)
+        text = "".join(chunk.text for chunk in chunks)
+        assert b"".join(token.data for token in tokens) == text.encode()
+        assert answer(engine, asked)[0] == text
+
+
+def test_several_guided_answers(engine: GenAIEngine) -> None:
+    guidance = Guidance(kind="regex", data="[a-z]{5}-[a-z]{5}")
+    asked = request(guidance=guidance, n=3, temperature=1.0, seed=5)
+    chunks = list(engine.generate(asked, lambda: False))
+    texts = ["".join(chunk.text for chunk in chunks if chunk.index == n) for n in range(3)]
+    assert all(re.fullmatch("[a-z]{5}-[a-z]{5}", text) for text in texts)
+    assert len(set(texts)) == 3
+    for number, text in enumerate(texts):
+        alone = request(guidance=guidance, temperature=1.0, seed=5 + number)
+        assert answer(engine, alone)[0] == text
 
 
 def test_guidance_that_the_engine_cannot_read_is_a_fault_of_ours(

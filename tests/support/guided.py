@@ -1,29 +1,43 @@
-"""A generator of ONNX Runtime GenAI that is kept to a grammar, as tests drive it token by token."""
+"""Answers that are kept to a grammar, as the engine decodes them, token by token."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
-from device_runtime.tokenizer.tokenizer import Tokenizer
+from device_runtime.inference.decoder import Decoder
+from device_runtime.inference.engine import GenerationRequest, Guidance
+from device_runtime.inference.genai_model import GenAIModel
+from device_runtime.inference.kv_cache import Slot
+from device_runtime.inference.sampling import Sampler
+from device_runtime.inference.thoughts import Stage
 
 
-def generator(model: Any, tokenizer: Tokenizer, grammar: str, prompt: str, tokens: int) -> Any:
-    """One that has read the prompt and may say so many tokens."""
-    import onnxruntime_genai as og
+def decoder(
+    model: GenAIModel, grammar: str, prompt: str, tokens: int, *, seed: int | None = None
+) -> Decoder:
+    """One that has read the prompt and may say so many tokens; greedy without a seed."""
+    request = GenerationRequest(
+        prompt=prompt,
+        max_tokens=tokens,
+        temperature=0 if seed is None else 1,
+        seed=seed,
+        guidance=Guidance(kind="lark_grammar", data=grammar),
+    )
+    ids = np.array(model.tokenizer.encode(prompt, special=True), np.int32)
+    capacity = max(len(ids) + tokens, model.min_capacity)
+    slot = Slot(model.generator(capacity, ""), capacity, "")
+    slot.append(ids)
+    cursor = model.grammar(request, Stage.ANSWER)
+    return Decoder(slot, Sampler(request, ids, 0), cursor, scored=False)
 
-    ids = tokenizer.encode(prompt, special=True)
-    params = og.GeneratorParams(model)
-    params.set_search_options(max_length=len(ids) + tokens, do_sample=False)
-    params.set_guidance("lark_grammar", grammar)
-    made = og.Generator(model, params)
-    made.append_tokens(ids)
-    return made
 
-
-def next_token(made: Any, random: np.random.Generator | None) -> int:
-    """The next token: the likeliest, or a sample at temperature 1."""
-    if random is not None:
-        scores = np.asarray(made.get_logits(), np.float32)
-        made.set_logits(scores + random.gumbel(size=scores.shape).astype(np.float32))
-    made.generate_next_token()
-    return int(made.get_next_tokens()[0])
+def answer(
+    model: GenAIModel, grammar: str, prompt: str, tokens: int, *, seed: int | None = None
+) -> Iterator[int]:
+    """The tokens of an answer, up to an end token or so many."""
+    source = decoder(model, grammar, prompt, tokens, seed=seed)
+    for _ in range(tokens):
+        token = source.next()
+        yield token
+        if token in model.end_tokens:
+            return

@@ -8,11 +8,9 @@ from random import Random
 from typing import Any
 
 import jsonschema
-import numpy as np
 from jsonschema import ValidationError
 
-from device_runtime.tokenizer.files import end_tokens
-from device_runtime.tokenizer.tokenizer import Tokenizer
+from device_runtime.inference.genai_model import GenAIModel
 from tests.support import guided
 
 Json = Any
@@ -178,27 +176,16 @@ class GuidedModel:
     """A model in ONNX Runtime GenAI whose answers keep to a grammar."""
 
     def __init__(self, folder: Path) -> None:
-        import onnxruntime_genai as og
-
-        self._model = og.Model(str(folder))
-        self._tokenizer = Tokenizer(folder)
-        self._ends = {*end_tokens(folder)}
+        self._model = GenAIModel(folder, context_length=4096, threads=1)
 
     def answer(
         self, rules: list[str], *, prompt: str = "a", seed: int | None = None, tokens: int = 400
     ) -> tuple[bytes, bool]:
         """An answer's bytes, and whether it came to its end; greedy without a seed."""
-        found = b""
-        made = guided.generator(
-            self._model, self._tokenizer, "\n".join(rules) + "\n", prompt, tokens
-        )
-        random = None if seed is None else np.random.default_rng(seed)
-        while not made.is_done():
-            token = guided.next_token(made, random)
-            if token in self._ends:
-                return found, True
-            found += self._tokenizer.bytes_of(token)
-        return found, False
+        grammar = "\n".join(rules) + "\n"
+        said = list(guided.answer(self._model, grammar, prompt, tokens, seed=seed))
+        whole = said[-1] in self._model.end_tokens
+        return b"".join(map(self._model.tokenizer.bytes_of, said[: len(said) - whole])), whole
 
 
 def check(schema: Json, text: str, *, draft7: bool = False) -> None:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 
+from device_runtime.inference.genai_model import GenAIModel
 from device_runtime.tokenizer.files import DEFAULT, end_tokens, named_tokens
 from device_runtime.tokenizer.templates import ChatTemplates
-from device_runtime.tokenizer.tokenizer import Tokenizer
 from device_runtime.tools.call_parser import CallArguments, CallStarted, Text, ToolCallParser
 from device_runtime.tools.definition import Tool
 from device_runtime.tools.dialect import Dialect
@@ -45,14 +44,11 @@ NOON = {"function": {"name": "clock-2", "arguments": "{}"}}
 
 
 class ToolModel:
-    """A model that samples as the engine does: noise on the scores of a greedy generator."""
+    """A model that is kept to a grammar."""
 
     def __init__(self, folder: Path) -> None:
-        import onnxruntime_genai as og
-
-        self.og = og
-        self.model = og.Model(str(folder))
-        self.tokenizer = Tokenizer(folder)
+        self.model = GenAIModel(folder, context_length=4096, threads=1)
+        self.tokenizer = self.model.tokenizer
         self.tokens = named_tokens(folder)
         self.end_tokens = end_tokens(folder)
 
@@ -64,36 +60,26 @@ class ToolModel:
             [tool.definition for tool in tools] if native else None,
         )
 
-    def generator(self, rules: str, prompt: str, tokens: int) -> Any:
-        return guided.generator(self.model, self.tokenizer, rules, prompt, tokens)
-
     def pieces(
         self, dialect: Dialect, rules: str, prompt: str, *, seed: int | None, tokens: int = 400
     ) -> tuple[list[str], bool]:
         """The answer's pieces, and whether it came to its end."""
-        generator = self.generator(rules, prompt, tokens)
         shown = dialect.shown
         stream = self.tokenizer.stream()
-        random = None if seed is None else np.random.default_rng(seed)
         pieces = []
         token = -1
-        while not generator.is_done():
-            token = guided.next_token(generator, random)
+        for token in guided.answer(self.model, rules, prompt, tokens, seed=seed):
             if token not in self.end_tokens:
                 pieces.append(shown[token] if token in shown else stream.push(token))
         return pieces, token in self.end_tokens
 
     def follows(self, rules: str, wanted: list[int]) -> list[int]:
         """The tokens that come when those are wanted, as far as they are allowed."""
-        generator = self.generator(rules, "Hi", len(wanted) + 1)
+        decoder = guided.decoder(self.model, rules, "Hi", len(wanted) + 1)
         given = []
         for token in wanted:
-            scores = np.zeros_like(np.asarray(generator.get_logits(), np.float32))
-            scores[..., token] = 100
-            generator.set_logits(scores)
-            generator.generate_next_token()
-            given.append(int(generator.get_next_tokens()[0]))
-            if generator.is_done() or given[-1] != token:
+            given.append(decoder.next(token))
+            if given[-1] != token:
                 break
         return given
 

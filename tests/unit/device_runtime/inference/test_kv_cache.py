@@ -7,20 +7,19 @@ import numpy as np
 import pytest
 
 from device_runtime.inference import kv_cache
-from device_runtime.inference.engine import Guidance
 from device_runtime.inference.kv_cache import (
     MIN_PREFILL,
     RESERVE,
     KvCache,
     Slot,
-    SlotKey,
     Tokens,
     step,
 )
-from device_runtime.memory import kv_cache_length
+from device_runtime.memory import PROMPT_STEP, kv_cache_length
 
 CONTEXT = 2048
-ANY = SlotKey()
+PLAIN = ""
+"""The model itself, without an adapter."""
 
 
 class Tape:
@@ -29,6 +28,7 @@ class Tape:
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.reads: list[int] = []
+        self.wanted: list[int] = []
         self.can_rewind = True
 
     def append_tokens(self, tokens: Tokens) -> None:
@@ -41,10 +41,16 @@ class Tape:
         assert length <= len(self.tokens)
         del self.tokens[length:]
 
+    def generate_next_token(self) -> None:
+        self.tokens.append(self.wanted.pop(0))
+
+    def get_next_tokens(self) -> Tokens:
+        return np.array(self.tokens[-1:], np.int32)
+
     def generate(self, slot: Slot, *tokens: int) -> None:
+        self.wanted += tokens
         for token in tokens:
-            self.tokens.append(token)
-            slot.add(token)
+            assert slot.decode() == token
 
 
 class Memory:
@@ -61,12 +67,12 @@ class Memory:
             available=lambda: self.free,
         )
 
-    def make(self, capacity: int, key: SlotKey) -> Tape:
+    def make(self, capacity: int, adapter: str) -> Tape:
         self.made.append(capacity)
         return Tape()
 
-    def take(self, prompt: list[int], length: int = 100, key: SlotKey = ANY) -> Slot:
-        slot = self.cache.take(prompt, length, key)
+    def take(self, prompt: list[int], length: int = 100, adapter: str = PLAIN) -> Slot:
+        slot = self.cache.take(prompt, length, adapter)
         assert slot is not None
         return slot
 
@@ -141,16 +147,51 @@ def test_busy_slot_is_left_alone() -> None:
     assert memory.take(numbers(0, 50)) is not running
 
 
-def test_guided_requests_share_with_their_like_only() -> None:
+def test_requests_for_an_adapter_share_with_their_like_only() -> None:
     memory = Memory()
     memory.ask(numbers(0, 50))
-    key = SlotKey(guidance=Guidance(kind="regex", data="a+"))
-    guided = memory.take(numbers(0, 50), key=key)
-    assert guided.tokens == []
-    guided.append(np.array(numbers(0, 50), np.int32))
-    memory.cache.give_back(guided)
-    assert memory.take(numbers(0, 50), key=key) is guided
-    assert memory.take(numbers(0, 50), key=SlotKey(adapter="x")) is not guided
+    adapted = memory.take(numbers(0, 50), adapter="x")
+    assert adapted.tokens == []
+    adapted.append(np.array(numbers(0, 50), np.int32))
+    memory.cache.give_back(adapted)
+    assert memory.take(numbers(0, 50), adapter="x") is adapted
+    assert memory.take(numbers(0, 50), adapter="y") is not adapted
+
+
+def test_chosen_tokens_are_seen_together_when_they_are_needed() -> None:
+    memory = Memory()
+    slot = memory.ask(numbers(0, 50))
+    tape = slot.generator
+    for token in (1, 2, 3):
+        slot.add(token)
+    assert tape.tokens == numbers(0, 50)
+    for _ in range(2):
+        slot.catch_up()
+        assert tape.tokens == [*numbers(0, 50), 1, 2, 3]
+    assert tape.reads == [50, 3]
+    tape.generate(slot, 4)
+    slot.add(5)
+    slot.catch_up()
+    assert tape.tokens[50:] == slot.generated == [1, 2, 3, 4, 5]
+
+
+def test_chosen_tokens_that_nobody_needed_are_prefilled_like_others() -> None:
+    memory = Memory()
+    slot = memory.ask(numbers(0, 50), 1, 2)
+    slot.add(3)
+    assert slot.prefill_generated(PROMPT_STEP)
+    assert slot.tokens == slot.generator.tokens == [*numbers(0, 50), 1, 2, 3]
+    later = memory.take([*slot.tokens, 4, 5])
+    assert later is slot
+    assert later.generator.tokens == [*numbers(0, 50), 1, 2, 3]
+
+
+def test_long_run_of_chosen_tokens_goes_in_steps() -> None:
+    slot = Memory().ask(numbers(0, 2))
+    for token in range(2 * PROMPT_STEP + 1):
+        slot.add(token)
+    slot.catch_up()
+    assert slot.generator.reads == [2, PROMPT_STEP, PROMPT_STEP, 1]
 
 
 def test_capacity_has_room_for_the_next_turn() -> None:
@@ -187,9 +228,9 @@ def test_smaller_slots_are_dropped_for_a_large_request() -> None:
 def test_no_room_while_others_run() -> None:
     memory = Memory(budget_tokens=600)
     running = memory.take(numbers(0, 50), 400)
-    assert memory.cache.take(numbers(100, 50), 400, ANY) is None
+    assert memory.cache.take(numbers(100, 50), 400, PLAIN) is None
     memory.cache.give_back(running)
-    assert memory.cache.take(numbers(100, 50), 400, ANY) is running
+    assert memory.cache.take(numbers(100, 50), 400, PLAIN) is running
 
 
 def test_request_takes_what_is_there_if_there_is_less_than_it_would_like() -> None:
@@ -210,9 +251,9 @@ def test_memory_of_the_machine_bounds_new_slots_but_not_old_ones() -> None:
     memory.free = RESERVE
     second = memory.ask(numbers(100, 50))
     assert second is first
-    assert memory.cache.take(numbers(100, 50), CONTEXT, ANY) is None
+    assert memory.cache.take(numbers(100, 50), CONTEXT, PLAIN) is None
     # ONNX Runtime keeps the memory of the dropped slot: as much can be had again.
-    assert memory.cache.take(numbers(100, 50), 200, ANY) is not None
+    assert memory.cache.take(numbers(100, 50), 200, PLAIN) is not None
 
 
 def test_model_that_cannot_rewind_reads_everything_anew() -> None:
@@ -227,11 +268,11 @@ def test_model_that_cannot_rewind_reads_everything_anew() -> None:
 
 def test_reserved_memory_is_counted_until_it_is_dropped() -> None:
     memory = Memory(budget_tokens=1000)
-    reserved = memory.cache.reserve(800, ANY)
+    reserved = memory.cache.reserve(800, PLAIN)
     assert reserved is not None
-    assert memory.cache.take(numbers(0, 9), 300, ANY) is None
+    assert memory.cache.take(numbers(0, 9), 300, PLAIN) is None
     memory.cache.drop(reserved)
-    assert memory.cache.take(numbers(0, 9), 300, ANY) is not None
+    assert memory.cache.take(numbers(0, 9), 300, PLAIN) is not None
 
 
 def idle(work: Callable[[], bool]) -> int:
@@ -274,7 +315,7 @@ def test_capacity_is_never_more_than_the_context(length: int) -> None:
 def test_number_of_slots_is_bounded_where_their_size_is_not_known() -> None:
     made: list[Tape] = []
 
-    def make(capacity: int, key: SlotKey) -> Tape:
+    def make(capacity: int, adapter: str) -> Tape:
         made.append(Tape())
         return made[-1]
 
@@ -282,7 +323,7 @@ def test_number_of_slots_is_bounded_where_their_size_is_not_known() -> None:
         make, token_bytes=0, budget=0, context_length=CONTEXT, available=lambda: 1 << 40
     )
     for start in range(0, 100_000, 1000):
-        slot = cache.take(numbers(start, 50), 100, ANY)
+        slot = cache.take(numbers(start, 50), 100, PLAIN)
         assert slot is not None
         cache.give_back(slot)
     assert len(made) == kv_cache.MAX_SLOTS
@@ -321,7 +362,7 @@ class Recurrent(Tape):
 
 def recurrent(budget: int = 1 << 30, state: int = 1000) -> KvCache:
     return KvCache(
-        lambda _capacity, _key: Recurrent(),
+        lambda _capacity, _adapter: Recurrent(),
         token_bytes=10,
         state_bytes=state,
         snapshots=True,
@@ -333,7 +374,7 @@ def recurrent(budget: int = 1 << 30, state: int = 1000) -> KvCache:
 
 def prefilled(cache: KvCache, prompt: list[int], snapshot_at: int, *answer: int) -> Slot:
     """A request that took a snapshot on its way through the prompt; returns its slot."""
-    slot = cache.take(prompt, 100, ANY)
+    slot = cache.take(prompt, 100, PLAIN)
     assert slot is not None
     slot.append(np.array(prompt[len(slot.tokens) : snapshot_at], np.int32))
     slot.snapshot()
@@ -347,7 +388,7 @@ def test_model_with_a_state_goes_back_to_its_snapshot() -> None:
     cache = recurrent()
     first = prefilled(cache, numbers(0, 50), 40, 900, 901)
     # The heading of the answer is written otherwise now: the prefix ends between 40 and 50.
-    slot = cache.take([*numbers(0, 45), *numbers(800, 20)], 100, ANY)
+    slot = cache.take([*numbers(0, 45), *numbers(800, 20)], 100, PLAIN)
     assert slot is first
     assert slot.tokens == slot.generator.tokens == numbers(0, 40)
 
@@ -360,7 +401,7 @@ def test_model_with_a_state_does_not_read_its_answers_again() -> None:
 def test_prefix_before_the_snapshot_is_read_anew() -> None:
     cache = recurrent()
     first = prefilled(cache, numbers(0, 50), 40, 900)
-    slot = cache.take([*numbers(0, 39), *numbers(800, 20)], 100, ANY)
+    slot = cache.take([*numbers(0, 39), *numbers(800, 20)], 100, PLAIN)
     assert slot is not None
     assert slot is not first
     assert slot.tokens == []
@@ -370,7 +411,7 @@ def test_state_counts_as_memory() -> None:
     cache = recurrent(budget=6000, state=4000)
     assert cache.fits(200)
     assert not cache.fits(201)
-    first = cache.take(numbers(0, 50), 100, ANY)
+    first = cache.take(numbers(0, 50), 100, PLAIN)
     assert first is not None
     assert first.capacity == 200
-    assert cache.take(numbers(100, 50), 100, ANY) is None
+    assert cache.take(numbers(100, 50), 100, PLAIN) is None

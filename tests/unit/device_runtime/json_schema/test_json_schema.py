@@ -276,23 +276,3 @@ def test_schema_with_too_much_to_leave_out_means_any_object(schema: dict[str, An
     if "enum" not in schema:
         assert ignored == ("$",)
     assert lines == list(any_object_rules())
-
-
-@pytest.mark.parametrize(
-    ("schema", "forcing"),
-    [
-        ({"const": "plain"}, True),
-        ({"type": "string", "pattern": "^a[b-d]{2}$"}, True),
-        ({"const": "é"}, False),
-        ({"const": "<|im_end|>"}, False),
-        ({"const": "[INST]"}, False),
-        ({"type": "object", "properties": {"</s>": {"type": "null"}}}, False),
-        ({"type": "string", "pattern": "^<s>$"}, False),
-        ({"type": "string", "pattern": r"^\[INST\]$"}, False),
-        ({"type": "string", "pattern": r"^\u00e9$"}, False),
-    ],
-)
-def test_tokens_of_certain_text_are_the_tokenizers_where_that_is_safe(
-    schema: dict[str, Any], forcing: bool
-) -> None:
-    assert any("no_forcing" in line for line in rules(schema)) != forcing
