@@ -1,4 +1,4 @@
-"""What ONNX Runtime GenAI computes with, as Python's objects: generators, tensors, images."""
+"""Generators, tensors and images of ONNX Runtime GenAI, as Python's objects."""
 
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence

@@ -293,9 +293,9 @@ def freeze(
         )
         frozen = work / "dist" / PROGRAM
         _strip(environment, work, frozen)
-        made = _replace_blas(environment, work, frozen)
+        own_file = _replace_blas(environment, work, frozen)
         _add_libraries(site, frozen, libraries)
-        inputs = _inputs(environment, work, wheels, site, own, made)
+        inputs = _inputs(environment, work, wheels, site, own, own_file)
         packages = components.collect(frozen, inputs)
         _normalize(frozen)
     reported = environment.run(
@@ -351,10 +351,10 @@ def _replace_blas(environment: Environment, work: Path, frozen: Path) -> str:
     symbols = environment.run(["nm", "-D", "--undefined-only", *modules], variables, what)
     machine = environment.run(["uname", "-m"], variables, what).strip()
     (work / "blas.s").write_text(blas.source(symbols, machine))
-    made, parts = f"{environment.work}/{library.relative_to(work)}", f"{environment.work}/blas"
+    target, parts = f"{environment.work}/{library.relative_to(work)}", f"{environment.work}/blas"
     environment.run(["as", "-o", f"{parts}.o", f"{parts}.s"], variables, what)
     options = ("-shared", "--build-id=none", "-z", "noexecstack", "-soname", library.name)
-    environment.run(["ld", *options, "-o", made, f"{parts}.o"], variables, what)
+    environment.run(["ld", *options, "-o", target, f"{parts}.o"], variables, what)
     for pattern in blas.NEEDED_BY_IT:
         for path in [*internal.glob(f"numpy.libs/{pattern}"), *internal.glob(pattern)]:
             path.unlink()
@@ -367,7 +367,7 @@ def _inputs(
     wheels: Path,
     site: Path,
     own: Sequence[WheelFacts],
-    made: str,
+    own_file: str,
 ) -> components.Inputs:
     """Return the sources of the kit's files, after PyInstaller has run."""
     query = (
@@ -390,7 +390,7 @@ def _inputs(
         python=version,
         stdlib=environment.root / stdlib.lstrip("/"),
         origins=components.origins(work / "build" / PROGRAM / "COLLECT-00.toc"),
-        made=made,
+        made=own_file,
     )
 
 
