@@ -116,10 +116,8 @@ class Generator(Handle):
         """
         params = Handle("GeneratorParams", create("OgaCreateGeneratorParams", model.pointer))
         for name, value in options.items():
-            if isinstance(value, bool):
-                kind, passed = "Bool", c_bool(value)
-            else:
-                kind, passed = "Number", c_double(value)
+            flag = isinstance(value, bool)
+            kind, passed = ("Bool", c_bool(value)) if flag else ("Number", c_double(value))
             call(f"OgaGeneratorParamsSetSearch{kind}", params.pointer, name.encode(), passed)
         if guidance is not None:
             texts = [text.encode() for text in guidance]

@@ -81,7 +81,7 @@ class LogMel:
         window = np.hanning(_LENGTH + 1)[:-1].astype(np.float32)
         power = np.abs(np.fft.rfft(frames * window)) ** 2
         # A kit's NumPy has no products of matrices.
-        energies = np.einsum("bf,tf->bt", self._filters, power.astype(np.float32))
+        energies: Bands = np.einsum("bf,tf->bt", self._filters, power.astype(np.float32))
         return np.log10(np.maximum(energies, np.float32(_LEAST)))
 
 

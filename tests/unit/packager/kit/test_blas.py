@@ -6,8 +6,8 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 import device_runtime
@@ -29,19 +29,17 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "blas.so"
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(("letter", "number"), [("s", ctypes.c_float), ("d", ctypes.c_double)])
 @pytest.mark.parametrize(("count", "stride"), [(0, 1), (1, 1), (7, 1), (5, 3)])
-def test_inner_product_is_right(library: Path, kind: type, count: int, stride: int) -> None:
-    name, number = {
-        np.float32: ("scipy_cblas_sdot64_", ctypes.c_float),
-        np.float64: ("scipy_cblas_ddot64_", ctypes.c_double),
-    }[kind]
-    function = ctypes.CDLL(str(library))[name]
+def test_inner_product_is_right(
+    library: Path, letter: str, number: Any, count: int, stride: int
+) -> None:
+    function = ctypes.CDLL(str(library))[f"scipy_cblas_{letter}dot64_"]
     function.restype = number
-    x, y = (np.arange(start, start + 40, dtype=kind)[::stride][:count] for start in (1, 3))
-    first, second = (ctypes.c_void_p(array.ctypes.data) for array in (x, y))
+    first, second = ((number * 40)(*range(start, start + 40)) for start in (1, 3))
     steps = ctypes.c_int64(stride)
-    assert function(ctypes.c_int64(count), first, steps, second, steps) == float((x * y).sum())
+    expected = sum(first[n * stride] * second[n * stride] for n in range(count))
+    assert function(ctypes.c_int64(count), first, steps, second, steps) == expected
 
 
 def test_any_other_function_ends_the_process(library: Path) -> None:
