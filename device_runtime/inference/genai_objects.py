@@ -36,18 +36,31 @@ class Adapters(Handle):
 
 
 class Tensor(Handle):
-    """A copy of an array."""
+    """An array of the library."""
 
-    def __init__(self, array: npt.NDArray[Any]) -> None:
+    def __init__(self, pointer: c_void_p) -> None:
+        """Own a tensor."""
+        super().__init__("Tensor", pointer)
+
+    @classmethod
+    def of(cls, array: npt.NDArray[Any]) -> "Tensor":
         """Copy an array.
 
         Raises:
             RuntimeError: its elements have a type that the library does not know.
         """
         pointer = create("OgaCreateTensorFromBuffer", None, *_described(array))
-        super().__init__("Tensor", pointer)
         array = np.ascontiguousarray(array)
         ctypes.memmove(create("OgaTensorGetData", pointer), array.ctypes.data, array.nbytes)
+        return cls(pointer)
+
+    def as_numpy(self) -> npt.NDArray[Any]:
+        """Return a copy.
+
+        Raises:
+            RuntimeError: its elements have a type that NumPy does not know.
+        """
+        return _copy(self.pointer)
 
 
 class NamedTensors(Handle):
@@ -61,7 +74,7 @@ class NamedTensors(Handle):
         """
         super().__init__("NamedTensors", create("OgaCreateNamedTensors"))
         for name, value in values.items():
-            tensor = value if isinstance(value, Handle) else Tensor(value)
+            tensor = value if isinstance(value, Tensor) else Tensor.of(value)
             call("OgaNamedTensorsSet", self.pointer, name.encode(), tensor.pointer)
 
 
@@ -77,7 +90,7 @@ class ImageProcessor(Handle):
         pointer = create("OgaCreateMultiModalProcessor", model.pointer)
         super().__init__("MultiModalProcessor", pointer)
 
-    def __call__(self, prompt: str, files: Sequence[bytes]) -> dict[str, Any]:
+    def __call__(self, prompt: str, files: Sequence[bytes]) -> dict[str, Tensor]:
         """Return the inputs of a prompt with pictures, tensors by their names.
 
         Raises:
@@ -93,7 +106,7 @@ class ImageProcessor(Handle):
             create("OgaProcessorProcessImages", self.pointer, prompt.encode(), images.pointer),
         )
         return {
-            name: Handle("Tensor", create("OgaNamedTensorsGet", named.pointer, name.encode()))
+            name: Tensor(create("OgaNamedTensorsGet", named.pointer, name.encode()))
             for name in _names(named)
         }
 
@@ -204,25 +217,30 @@ def _described(array: npt.NDArray[Any]) -> tuple[Any, ...]:
 
 
 def _array(tensor: c_void_p) -> npt.NDArray[Any]:
-    """Copy a tensor into an array, and destroy it.
+    """Copy a tensor into an array, and destroy it."""
+    try:
+        return _copy(tensor)
+    finally:
+        library().OgaDestroyTensor(tensor)
+
+
+def _copy(tensor: c_void_p) -> npt.NDArray[Any]:
+    """Copy a tensor into an array.
 
     Raises:
         RuntimeError: its elements have a type that NumPy does not know.
     """
-    try:
-        rank, number = c_size_t(), c_int()
-        call("OgaTensorGetShapeRank", tensor, ctypes.byref(rank))
-        call("OgaTensorGetType", tensor, ctypes.byref(number))
-        shape = (c_int64 * rank.value)()
-        call("OgaTensorGetShape", tensor, shape, rank)
-        kind = _TYPES.get(number.value)
-        if kind is None:
-            raise RuntimeError(f"unsupported type of elements: {number.value}")
-        array = np.empty(tuple(shape), kind)
-        ctypes.memmove(array.ctypes.data, create("OgaTensorGetData", tensor), array.nbytes)
-        return array
-    finally:
-        library().OgaDestroyTensor(tensor)
+    rank, number = c_size_t(), c_int()
+    call("OgaTensorGetShapeRank", tensor, ctypes.byref(rank))
+    call("OgaTensorGetType", tensor, ctypes.byref(number))
+    shape = (c_int64 * rank.value)()
+    call("OgaTensorGetShape", tensor, shape, rank)
+    kind = _TYPES.get(number.value)
+    if kind is None:
+        raise RuntimeError(f"unsupported type of elements: {number.value}")
+    array = np.empty(tuple(shape), kind)
+    ctypes.memmove(array.ctypes.data, create("OgaTensorGetData", tensor), array.nbytes)
+    return array
 
 
 def _names(named: Handle) -> Iterator[str]:

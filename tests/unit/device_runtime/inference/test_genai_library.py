@@ -29,9 +29,17 @@ def test_error_has_the_librarys_own_words() -> None:
 
 def test_array_of_unknown_elements_is_refused() -> None:
     with pytest.raises(RuntimeError, match="complex64"):
-        Tensor(np.zeros(2, np.complex64))
+        Tensor.of(np.zeros(2, np.complex64))
     with pytest.raises(RuntimeError, match="complex64"):
         NamedTensors({"a": np.zeros(2, np.complex64)})
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.float16, np.bool_])
+def test_tensor_holds_a_copy(kind: type[np.generic]) -> None:
+    array = np.arange(6).astype(kind).reshape(2, 3).T
+    copy = Tensor.of(array).as_numpy()
+    assert copy.dtype == kind
+    assert copy.tolist() == array.tolist()
 
 
 def test_model_begins_to_load_before_numpy_is_imported() -> None:
