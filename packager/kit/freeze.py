@@ -346,11 +346,10 @@ def _replace_blas(environment: Environment, work: Path, frozen: Path) -> str:
         f"{environment.work}/{path.relative_to(work)}"
         for path in sorted(internal.glob("numpy/**/*.so"))
     ]
-    variables = {**PATH, "LC_ALL": "C.UTF-8"}
-    what = "Replacing OpenBLAS"
+    variables, what = {**PATH, "LC_ALL": "C.UTF-8"}, "Replacing OpenBLAS"
     symbols = environment.run(["nm", "-D", "--undefined-only", *modules], variables, what)
-    machine = environment.run(["uname", "-m"], variables, what).strip()
-    (work / "blas.s").write_text(blas.source(symbols, machine))
+    machine = environment.run(["uname", "-m"], variables, what)
+    (work / "blas.s").write_text(blas.source(symbols, machine.strip()))
     target, parts = f"{environment.work}/{library.relative_to(work)}", f"{environment.work}/blas"
     environment.run(["as", "-o", f"{parts}.o", f"{parts}.s"], variables, what)
     options = ("-shared", "--build-id=none", "-z", "noexecstack", "-soname", library.name)
