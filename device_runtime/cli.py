@@ -1,5 +1,6 @@
 """The command line `edgepack-runtime`: its commands, and the exit codes of their errors."""
 
+import importlib
 import os
 import sys
 
@@ -7,34 +8,49 @@ import click
 
 import device_runtime
 from device_runtime import logs
-from device_runtime.commands.api_key import api_key
-from device_runtime.commands.bench import bench
-from device_runtime.commands.chat import chat
-from device_runtime.commands.config import config
-from device_runtime.commands.generate import generate
-from device_runtime.commands.gpus import gpus
-from device_runtime.commands.receive import receive
-from device_runtime.commands.release import doctor, verify
-from device_runtime.commands.serve import serve, worker
-from device_runtime.commands.status import status
-from device_runtime.commands.transcribe import transcribe
-from device_runtime.commands.updates import (
-    gc,
-    guard,
-    install,
-    purge,
-    releases,
-    rollback,
-    updater,
-)
 from device_runtime.errors import DeviceError, ResourceError
 
 PROGRAM = "edgepack-runtime"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells: 128 + SIGINT."""
 
+_MODULES = {
+    "serve": ("serve", "worker"),
+    "gpus": ("gpus",),
+    "generate": ("generate",),
+    "chat": ("chat",),
+    "transcribe": ("transcribe",),
+    "bench": ("bench",),
+    "status": ("status",),
+    "release": ("verify", "doctor"),
+    "config": ("config",),
+    "api_key": ("api-key",),
+    "updates": ("install", "releases", "rollback", "gc", "purge", "guard", "updater"),
+    "receive": ("receive",),
+}
+"""Modules in `device_runtime.commands`, and the commands in each."""
+_COMMANDS = {command: module for module, commands in _MODULES.items() for command in commands}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are run: the others cost time at the start."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the names of all commands."""
+        return sorted({*super().list_commands(ctx), *_COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; return None for an unknown name."""
+        if cmd_name not in _COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module = importlib.import_module(f"device_runtime.commands.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(device_runtime.__version__, prog_name=PROGRAM)
 def cli() -> None:
     """Serve a language model from an installed edgepack release.
@@ -59,26 +75,6 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(cli, {}, PROGRAM, "_EDGEPACK_RUNTIME_COMPLETE").source())
-
-
-for command in (
-    *(
-        serve,
-        worker,
-        gpus,
-        generate,
-        chat,
-        transcribe,
-        bench,
-        status,
-        verify,
-        doctor,
-        config,
-        api_key,
-    ),
-    *(install, receive, releases, rollback, gc, purge, guard, updater),
-):
-    cli.add_command(command)
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ class Function(IntEnum):
     CREATE_CPU_MEMORY_INFO = 69
     RELEASE_STATUS = 93
     RELEASE_VALUE = 96
+    REGISTER_LIBRARY = 301
 
 
 _WARNING = 2  # OrtLoggingLevel
@@ -85,18 +86,27 @@ def load(version: int) -> Functions:
     Raises:
         RuntimeError: the library is missing, or older than that.
     """
-    package = importlib.util.find_spec("onnxruntime")
-    folders = list(package.submodule_search_locations or ()) if package is not None else []
-    paths = [path for folder in folders for path in Path(folder).glob("capi/libonnxruntime.so*")]
-    if not paths:
-        raise RuntimeError("the library of ONNX Runtime is missing")
-    get_base = ctypes.CDLL(str(paths[0])).OrtGetApiBase
+    get_base = ctypes.CDLL(str(path())).OrtGetApiBase
     get_base.restype = ctypes.POINTER(_ApiBase)
     get_api = ctypes.CFUNCTYPE(c_void_p, c_uint32)(get_base().contents.get_api)
     table = get_api(version)
     if table is None:
         raise RuntimeError(f"the library of ONNX Runtime is older than 1.{version}")
     return Functions(table)
+
+
+def path() -> Path:
+    """Find the library.
+
+    Raises:
+        RuntimeError: it is missing.
+    """
+    package = importlib.util.find_spec("onnxruntime")
+    folders = list(package.submodule_search_locations or ()) if package is not None else []
+    paths = [path for folder in folders for path in Path(folder).glob("capi/libonnxruntime.so*")]
+    if not paths:
+        raise RuntimeError("the library of ONNX Runtime is missing")
+    return paths[0]
 
 
 def environment(api: Functions) -> c_void_p:

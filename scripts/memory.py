@@ -18,7 +18,7 @@ from tests.support.mixed_requests import Requests
 from tests.support.serving import Serving
 
 COUNT = 6000
-EVERY = 500
+EVERY = 100
 
 
 def main() -> None:

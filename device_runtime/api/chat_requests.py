@@ -25,10 +25,7 @@ from device_runtime.api.requests import ParsedRequest, check_body, engine_reques
 from device_runtime.api.served_model import ServedModel
 from device_runtime.api.tool_choice import check_tool_turns, read_tools
 from device_runtime.inference.engine import Guidance, Message, Part
-from device_runtime.json_schema.document import UnsupportedSchemaError
-from device_runtime.json_schema.grammar import any_object_rules, rules
 from device_runtime.tools.definition import Tools
-from device_runtime.tools.grammar import ANSWER, grammar
 
 _OWN_ARGUMENTS = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
@@ -87,17 +84,14 @@ def chat_request(fields: dict[str, Any], served: ServedModel) -> ParsedRequest:
     if served.system_prompt and messages[0].role != "system":
         messages.insert(0, Message(role="system", content=served.system_prompt))
     _check_continuation(body, tools)
-    answer = _answer_rules(body.response_format, ANSWER if tools.tools else "start")
-    guidance = None
+    form = body.response_format
+    formed = form is not None and form.type != "text"
+    guidance: Guidance | None = None
     ignored: tuple[str, ...] = ()
     if tools.tools:
-        tools = msgspec.structs.replace(tools, formed=bool(answer))
-        text, ignored = grammar(served.dialect, tools, answer)
-        free = not tools.required and not answer
-        free_until = served.dialect.syntax.opening if free else ""
-        guidance = Guidance(kind="lark_grammar", data=text, free_until=free_until)
-    elif answer:
-        guidance = Guidance(kind="lark_grammar", data="\n".join(answer) + "\n")
+        tools = msgspec.structs.replace(tools, formed=formed)
+    if tools.tools or formed:
+        guidance, ignored = _guidance(form, tools, served)
     dialect = served.dialect if tools.tools else served.dialect_without_tools
     if tools.tools or any(turn.tool_calls or turn.role == "tool" for turn in body.messages):
         plain = msgspec.to_builtins(messages, builtin_types=(bytes,))
@@ -165,8 +159,30 @@ def _check_continuation(body: ChatBody, tools: Tools) -> None:
     )
 
 
+def _guidance(
+    form: ResponseFormat | None, tools: Tools, served: ServedModel
+) -> tuple[Guidance, tuple[str, ...]]:
+    """Write the grammar of an answer in a form, or with calls of tools.
+
+    Returns:
+        The grammar, and the keywords of the tools' schemas that it does not keep.
+    """
+    from device_runtime.tools.grammar import ANSWER, grammar  # most requests have no grammar
+
+    answer = _answer_rules(form, ANSWER if tools.tools else "start")
+    if not tools.tools:
+        return Guidance(kind="lark_grammar", data="\n".join(answer) + "\n"), ()
+    text, ignored = grammar(served.dialect, tools, answer)
+    free = not tools.required and not answer
+    free_until = served.dialect.syntax.opening if free else ""
+    return Guidance(kind="lark_grammar", data=text, free_until=free_until), ignored
+
+
 def _answer_rules(form: ResponseFormat | None, start: str) -> Sequence[str]:
     """Write the grammar's rules for an answer in this form; none for any text."""
+    from device_runtime.json_schema.document import UnsupportedSchemaError
+    from device_runtime.json_schema.grammar import any_object_rules, rules
+
     if form is None or form.type == "text":
         return ()
     if form.type == "json_object":

@@ -5,8 +5,6 @@ from typing import Literal
 
 from device_runtime.api.chat_types import Function, FunctionTool, NamedTool, ToolChoice, Turn
 from device_runtime.api.errors import ApiError
-from device_runtime.json_schema import grammar
-from device_runtime.json_schema.document import UnsupportedSchemaError
 from device_runtime.tools.definition import NO_PARAMETERS, Tool, Tools
 
 
@@ -64,6 +62,9 @@ def _read(function: Function, where: str) -> Tool:
     if parameters.get("type") != "object":
         raise _error(where, 'must be a JSON schema of the type "object"')
     if function.strict:
+        from device_runtime.json_schema import grammar  # most requests have no schema
+        from device_runtime.json_schema.document import UnsupportedSchemaError
+
         try:
             grammar.rules(parameters)
         except UnsupportedSchemaError as error:

@@ -12,6 +12,7 @@ from device_runtime.bundle.release import Release
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import EngineError, ResourceError
 from device_runtime.inference.engine import no_memory
+from device_runtime.inference.genai_library import Loading
 from device_runtime.logs import event
 from device_runtime.processor import Processor, cores, gpu_graphs, prefer_system_library
 from device_runtime.update.target import Target
@@ -24,49 +25,79 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class EngineLoader:
+    """A release's model, which begins to load at once, while the rest of it is imported."""
+
+    def __init__(
+        self, release: Release, config: RuntimeConfig, processor: Processor | None = None
+    ) -> None:
+        """Begin to load a release's model.
+
+        Args:
+            release: release with the model.
+            config: configuration, of which `processor`, `threads` and `kv_cache_mib` apply.
+            processor: the only processor to try; None for a GPU that works if the configuration
+                asks for one, else the CPU: comparing the two, as `auto` does, takes longer than an
+                answer.
+
+        Raises:
+            EngineError: the processor lacks a feature.
+        """
+        _prepare(release)
+        self._release = release
+        self._config = config
+        self._processors: tuple[Processor, ...] = (processor or Processor.CPU,)
+        if processor is None and config.processor == "gpu":
+            self._processors = (*gpu_graphs(release.model_folder), *self._processors)
+        if 0 < (usable := cores()) < config.threads:
+            event(log, logging.WARNING, "too_many_threads", threads=config.threads, usable=usable)
+        self._loading = self._begin(self._processors[0])
+
+    def engine(self) -> "GenAIEngine":
+        """Wait for the engine.
+
+        Raises:
+            EngineError: the model does not load.
+            ResourceError: memory is too short for it.
+        """
+        for candidate in self._processors[:-1]:
+            try:
+                return self._engine()
+            except (EngineError, ResourceError) as error:
+                event(log, logging.WARNING, "gpu_failed", processor=candidate, reason=error)
+            place = self._processors.index(candidate) + 1
+            self._loading = self._begin(self._processors[place])
+        return self._engine()
+
+    def _begin(self, processor: Processor) -> Loading:
+        return Loading(self._release.model_folder, self._config.threads, processor)
+
+    def _engine(self) -> "GenAIEngine":
+        try:
+            from device_runtime.inference.genai_engine import GenAIEngine
+        except (ImportError, OSError, MemoryError) as error:
+            if memory.is_short(error):
+                raise no_memory(error) from None
+            raise
+        return GenAIEngine(
+            self._release.model_folder,
+            context_length=self._release.manifest.context_length,
+            threads=self._config.threads,
+            kv_cache_bytes=self._config.kv_cache_mib << 20,
+            loading=self._loading,
+        )
+
+
 def load_engine(
     release: Release, config: RuntimeConfig, processor: Processor | None = None
 ) -> "GenAIEngine":
-    """Load a release's model.
-
-    Args:
-        release: release with the model.
-        config: configuration, of which `processor`, `threads` and `kv_cache_mib` apply.
-        processor: the only processor to try; None for a GPU that works if the configuration asks
-            for one, else the CPU: comparing the two, as `auto` does, takes longer than an answer.
+    """Load a release's model: see `EngineLoader`.
 
     Raises:
         EngineError: the model does not load, or the processor lacks a feature.
         ResourceError: memory is too short for it.
     """
-    _prepare(release)
-    processors: tuple[Processor, ...] = (processor or Processor.CPU,)
-    if processor is None and config.processor == "gpu":
-        processors = (*gpu_graphs(release.model_folder), *processors)
-    if 0 < (usable := cores()) < config.threads:
-        event(log, logging.WARNING, "too_many_threads", threads=config.threads, usable=usable)
-    try:
-        from device_runtime.inference.genai_engine import GenAIEngine
-    except (ImportError, OSError, MemoryError) as error:
-        if memory.is_short(error):
-            raise no_memory(error) from None
-        raise
-
-    def load(processor: Processor) -> GenAIEngine:
-        return GenAIEngine(
-            release.model_folder,
-            context_length=release.manifest.context_length,
-            threads=config.threads,
-            kv_cache_bytes=config.kv_cache_mib << 20,
-            processor=processor,
-        )
-
-    for candidate in processors[:-1]:
-        try:
-            return load(candidate)
-        except (EngineError, ResourceError) as error:
-            event(log, logging.WARNING, "gpu_failed", processor=candidate, reason=error)
-    return load(processors[-1])
+    return EngineLoader(release, config, processor).engine()
 
 
 def embedder_of(

@@ -51,18 +51,21 @@ def generate(
       edgepack-runtime generate --image photo.jpg "What is in this picture?"
       edgepack-runtime generate --raw --max-tokens 20 "Once upon a time"
     """
+    from device_runtime.commands.engine import EngineLoader
+
+    opened = open_or_own(release)
+    config = resolve(opened, config_file).config
+    loader = EngineLoader(opened, config)
+
     from device_runtime.api.chat_requests import parse_chat
     from device_runtime.api.completion_requests import parse_completion
     from device_runtime.api.requests import own_request
     from device_runtime.api.served_model import ServedModel
     from device_runtime.chat.display import AnswerDisplay, beside
     from device_runtime.chat.images import content, image_part
-    from device_runtime.commands.engine import load_engine
     from device_runtime.tokenizer.files import chat_templates
 
     images = [image_part(file) for file in image]
-    opened = open_or_own(release)
-    config = resolve(opened, config_file).config
     served = ServedModel.of_release(opened, config)
     fields = without_none(options)
     if raw or not chat_templates(opened.model_folder):
@@ -74,7 +77,7 @@ def generate(
     else:
         messages = [{"role": "user", "content": content(prompt, images)}]
         request = own_request(parse_chat, fields | {"messages": messages}, served)
-    engine = load_engine(opened, config)
+    engine = loader.engine()
     text = thoughts = ""
     first_at = 0.0
     display = AnswerDisplay(partial(click.echo, nl=False), partial(beside, nl=False))

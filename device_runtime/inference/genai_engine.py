@@ -22,6 +22,7 @@ from device_runtime.inference.engine import (
     TokenLogprob,
     UnknownTokenError,
 )
+from device_runtime.inference.genai_library import Loading
 from device_runtime.inference.genai_model import GenAIModel, failure
 from device_runtime.inference.hidden_states import HiddenStatesEmbedder
 from device_runtime.inference.job import Job, end
@@ -60,6 +61,7 @@ class GenAIEngine:
         threads: int,
         kv_cache_bytes: int = 0,
         processor: Processor = Processor.CPU,
+        loading: Loading | None = None,
     ) -> None:
         """Load the model.
 
@@ -70,12 +72,17 @@ class GenAIEngine:
             kv_cache_bytes: memory for the KV caches of running and cached conversations; 0 for
                 what `CONVERSATIONS` of them need, at most half of the free memory.
             processor: processor that the model runs on.
+            loading: the model, if it loads already.
 
         Raises:
             EngineError: the model does not load.
         """
         self._model = GenAIModel(
-            model_folder, context_length=context_length, threads=threads, processor=processor
+            model_folder,
+            context_length=context_length,
+            threads=threads,
+            processor=processor,
+            loading=loading,
         )
         whole = max(context_length, self._model.min_capacity) * self._model.kv_bytes
         whole += self._model.state_bytes

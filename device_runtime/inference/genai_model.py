@@ -1,8 +1,6 @@
-"""A model in ONNX Runtime GenAI; the only module on the device that imports that package."""
+"""A model in ONNX Runtime GenAI, with its tokenizer and adapters."""
 
-import functools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,26 +16,25 @@ from device_runtime.inference.engine import (
     adapters,
     no_memory,
 )
+from device_runtime.inference.genai_library import Loading, load_speech_model
+from device_runtime.inference.genai_objects import (
+    Adapters,
+    Generator,
+    ImageProcessor,
+    NamedTensors,
+)
 from device_runtime.inference.grammar_cursor import GrammarCursor, Grammars
 from device_runtime.inference.kv_cache import Tokens
 from device_runtime.inference.prompt_encoder import EncodedPrompt, PromptEncoder, texts
 from device_runtime.inference.thoughts import Stage, after_thoughts
 from device_runtime.inference.vision_families import FAMILIES
-from device_runtime.processor import HALF_GRAPH, Processor, cores, gpu_library
+from device_runtime.processor import Processor
 from device_runtime.tokenizer.files import end_tokens
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import TextStream, Tokenizer
 
 if TYPE_CHECKING:
     from device_runtime.inference.vision_prompt import VisionPrompts
-
-# Official packages send telemetry to their vendor unless disabled before the import.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-os.environ["ORT_TELEMETRY_DISABLED"] = "1"
-
-import onnxruntime_genai as og
-
-og.disable_telemetry_events()
 
 PROMPT_END = 96
 """Tokens at the end of a prompt in which a marker of thoughts is looked for."""
@@ -77,6 +74,7 @@ class GenAIModel:
         context_length: int,
         threads: int,
         processor: Processor = Processor.CPU,
+        loading: Loading | None = None,
     ) -> None:
         """Load the model.
 
@@ -85,17 +83,20 @@ class GenAIModel:
             context_length: maximum length of prompt and answer together, tokens.
             threads: number of ONNX Runtime threads; 0 for one a core.
             processor: processor that the model runs on.
+            loading: the model, if it loads already.
 
         Raises:
             EngineError: the model does not load.
             ResourceError: memory is too short for it.
         """
+        loading = loading or Loading(folder, threads, processor)
+        self.tokenizer = Tokenizer(folder)
         try:
-            self._model = og.Model(_config(folder, threads, processor))
-            self._adapters = og.Adapters(self._model)
+            self._model = loading.model()
+            self._adapters = Adapters(self._model)
             self._adapter_names: set[str] = set()
             for name, path in adapters(folder).items():
-                self._adapters.load(str(path), name)
+                self._adapters.load(path, name)
                 self._adapter_names.add(name)
             self.context_length = context_length
             described = json.loads((folder / "genai_config.json").read_bytes())["model"]
@@ -108,9 +109,9 @@ class GenAIModel:
             self.beams = (
                 self.state_bytes == 0 and self.min_capacity == MIN_CAPACITY and not self._sees
             )
-            self._image_processor: Any = None
+            self._image_processor: ImageProcessor | None = None
             if self._sees and described["type"] in FAMILIES:
-                self._image_processor = self._model.create_multimodal_processor()
+                self._image_processor = ImageProcessor(self._model)
         except Exception as error:
             if memory.is_short(error):
                 raise no_memory(error) from None
@@ -120,11 +121,10 @@ class GenAIModel:
             elif "WebGPU execution provider is not supported" in str(error):
                 problem = "ONNX Runtime lists no GPU: it knows those of PCI, and NVIDIA's nvgpu"
             raise EngineError(f"{problem}: {first_line(error)}", hint=ENGINE_HINT) from None
-        self.tokenizer = Tokenizer(folder)
         self.prompts = PromptEncoder(
             tokenizer=self.tokenizer,
             templates=ChatTemplates.of(folder),
-            vision=self._vision() if self._image_processor else None,
+            vision=self._vision(self._image_processor) if self._image_processor else None,
             vocabulary=self.vocabulary,
             context_length=context_length,
         )
@@ -149,25 +149,27 @@ class GenAIModel:
         Raises:
             RequestError: the adapter does not exist.
         """
-        params = og.GeneratorParams(self._model)
-        params.set_search_options(
-            max_length=capacity, do_sample=False, num_beams=num_beams, early_stopping=True
-        )
         if adapter and adapter not in self._adapter_names:
             raise RequestError(f"the model has no adapter {adapter!r}")
         if adapter and self._sees:
             # The engine takes it, and answers without it.
             raise RequestError("adapters are not supported by models that see")
-        generator = og.Generator(self._model, params)
+        generator = Generator(
+            self._model,
+            max_length=capacity,
+            do_sample=False,
+            num_beams=num_beams,
+            early_stopping=True,
+        )
         if adapter:
             generator.set_active_adapter(self._adapters, adapter)
         if self._sees:
             return _OneWay(generator)
         return _LongRope(generator) if self._long_rope else generator
 
-    def inputs(self, prompt: EncodedPrompt) -> Any:
+    def inputs(self, prompt: EncodedPrompt) -> NamedTensors:
         """Return what `Generator.set_inputs` takes for a prompt with images."""
-        return _named(prompt.images | {"input_ids": prompt.tokens[None]})
+        return NamedTensors(prompt.images | {"input_ids": prompt.tokens[None]})
 
     def stream(self, request: GenerationRequest) -> TextStream:
         """Create a decoder of an answer: one token at a time into whole characters."""
@@ -194,15 +196,11 @@ class GenAIModel:
         guidance = after_thoughts(request.guidance, request.thinking, stage, special)
         return None if guidance is None else self._grammars.compile(guidance)
 
-    def _vision(self) -> "VisionPrompts":
+    def _vision(self, process: ImageProcessor) -> "VisionPrompts":
         # Pillow takes 10 MB, which a model without images has no use for.
         from device_runtime.inference.vision_prompt import VisionPrompts
 
-        def process(prompt: str, files: list[bytes]) -> dict[str, Any]:
-            named = self._image_processor(prompt, images=og.Images.open_bytes(*files))
-            return {name: named[name] for name in named.keys()}  # noqa: SIM118
-
-        return VisionPrompts(str(self._model.type), self.tokenizer, process)
+        return VisionPrompts(self._model.type, self.tokenizer, process)
 
     def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int, int]:
         """Measure vocabulary size, KV cache bytes per token and state bytes in a first run."""
@@ -237,10 +235,7 @@ class GenAISpeechModel:
         Raises:
             Exception: they do not load.
         """
-        config = og.Config(str(folder))
-        options = {"session_options": {"intra_op_num_threads": threads}}
-        config.overlay(json.dumps({"model": {"encoder": options, "decoder": options}}))
-        self._model = og.Model(config)
+        self._model = load_speech_model(folder, threads)
         described = json.loads((folder / "genai_config.json").read_bytes())["model"]
         self.context_length: int = described["context_length"]
 
@@ -254,22 +249,11 @@ class GenAISpeechModel:
         Returns:
             A generator, which takes more tokens and gives logits.
         """
-        params = og.GeneratorParams(self._model)
-        params.set_search_options(max_length=self.context_length, do_sample=False)
-        generator = og.Generator(self._model, params)
+        generator = Generator(self._model, max_length=self.context_length, do_sample=False)
         generator.set_inputs(
-            _named({"audio_features": features, "input_ids": np.array([tokens], np.int32)})
+            NamedTensors({"audio_features": features, "input_ids": np.array([tokens], np.int32)})
         )
         return generator
-
-
-def _named(values: dict[str, Any]) -> Any:
-    """Make the engine's inputs of arrays, or of tensors that it made."""
-    named = og.NamedTensors()
-    for name, value in values.items():
-        # It takes back what it made, and no int64 of ours.
-        named[name] = og.Tensor(value) if isinstance(value, np.ndarray) else value
-    return named
 
 
 class _OneWay:
@@ -303,44 +287,11 @@ class _LongRope:
         return getattr(self._generator, name)
 
     def append_tokens(self, tokens: Tokens) -> None:
-        before = self._generator.token_count()
-        if 0 < before <= LONG_ROPE_FROM < before + len(tokens):
-            tokens = np.concatenate([self._generator.get_sequence(0), tokens])
+        before = self._generator.get_sequence(0)
+        if 0 < len(before) <= LONG_ROPE_FROM < len(before) + len(tokens):
+            tokens = np.array([*before, *tokens.tolist()], np.int32)
             self._generator.rewind_to(0)
         self._generator.append_tokens(tokens)
-
-
-def _config(folder: Path, threads: int, processor: Processor) -> Any:
-    """Read a model's configuration, and adapt it to this machine."""
-    config = og.Config(str(folder))
-    decoder: dict[str, Any] = {
-        "session_options": {"intra_op_num_threads": threads or cores()},
-    }
-    if processor is not Processor.CPU:
-        _register_gpu()
-        config.clear_providers()
-        config.append_provider("webgpu")
-    elif _is_for_webgpu(folder):
-        # A model that was given as ONNX: the CPU runs its graph as well.
-        config.clear_providers()
-    if processor is Processor.GPU_FP16:
-        decoder["filename"] = HALF_GRAPH
-    config.overlay(json.dumps({"model": {"decoder": decoder}}))
-    return config
-
-
-def _is_for_webgpu(folder: Path) -> bool:
-    model = json.loads((folder / "genai_config.json").read_bytes())["model"]
-    options = model["decoder"].get("session_options", {}).get("provider_options", [])
-    return any("webgpu" in map(str.lower, provider) for provider in options)
-
-
-@functools.cache  # ONNX Runtime refuses a second time
-def _register_gpu() -> None:
-    library = gpu_library()
-    if library is None:
-        raise EngineError("this runtime has no support for GPUs")
-    og.register_execution_provider_library("WebGpuExecutionProvider", str(library))
 
 
 _CACHES = ("past_key_names", "past_value_names")

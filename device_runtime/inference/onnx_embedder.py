@@ -145,7 +145,7 @@ def _vector(session: OnnxSession, tokens: Sequence[int], dimensions: int | None)
 
 def of_length_1(vector: Vector) -> Vector:
     """Scale a vector to length 1."""
-    scaled: Vector = vector / np.linalg.norm(vector)
+    scaled: Vector = vector / np.sqrt((vector * vector).sum())
     return scaled
 
 

@@ -80,7 +80,8 @@ class LogMel:
         # The last value of a Hann window that is as long as its period belongs to the next one.
         window = np.hanning(_LENGTH + 1)[:-1].astype(np.float32)
         power = np.abs(np.fft.rfft(frames * window)) ** 2
-        energies = self._filters @ power.T.astype(np.float32)
+        # A kit's NumPy has no products of matrices.
+        energies: Bands = np.einsum("bf,tf->bt", self._filters, power.astype(np.float32))
         return np.log10(np.maximum(energies, np.float32(_LEAST)))
 
 

@@ -1,7 +1,7 @@
 """The inference process: holds the model, answers requests over its pipes.
 
-It is a separate process because ONNX Runtime GenAI holds the GIL during prefill: in one process,
-health checks and MQTT would block for seconds. And a crash in native code ends only this process.
+It is a separate process since a crash in native code, or a lack of memory, then ends only this one;
+and what holds the GIL here, such as the tokenizer on a long text, does not delay health checks.
 """
 
 import ctypes

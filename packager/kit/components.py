@@ -30,12 +30,9 @@ _LIBRARIES = {
     "libexpat": "MIT",
     "libffi": "MIT",
     "libgcc_s": _GCC,
-    "libgfortran": _GCC,
     "libjpeg": "IJG AND BSD-3-Clause AND Zlib",
     "liblzma": "public domain",
     "libopenjp2": "BSD-2-Clause",
-    "libquadmath": "LGPL-2.1-or-later",
-    "libscipy_openblas64_": "BSD-3-Clause",
     "libsharpyuv": "BSD-3-Clause",
     "libsqlite3": "blessing",
     "libssl": "Apache-2.0",
@@ -75,9 +72,6 @@ _LICENSE_FILE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|ThirdPartyNotices)", re.
 # Python's own files, where no package of Debian has them.
 _PYTHON = re.compile(r"python3|libpython3|base_library\.zip$")
 
-# OpenBLAS has no version in the name of its file.
-_OPENBLAS = re.compile(rb"OpenBLAS (\d+\.\d+\.\d+)")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
@@ -91,6 +85,7 @@ class Inputs:
         python: version of its Python.
         stdlib: folder of its standard library, on this machine.
         origins: where PyInstaller took each file from, in the root, by the path in `_internal`.
+        made: path of the file in `_internal` that edgepack made itself.
     """
 
     site: Path
@@ -100,6 +95,7 @@ class Inputs:
     python: str
     stdlib: Path
     origins: Mapping[str, str]
+    made: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +160,10 @@ def _owner(path: PurePath, owners: Mapping[str, str]) -> str | None:
 def _parts(internal: Path, inputs: Inputs) -> Iterator[_Part]:
     """Yield the components; of two with the same path, the later one has the file."""
     packaged = {path for path in inputs.origins if path.startswith("device_runtime/")}
-    yield _edgepack({*packaged, PROGRAM})
+    yield _edgepack({*packaged, PROGRAM, inputs.made})
     for distribution in frozen_distributions(inputs.site):
         part = _distribution(distribution, inputs)
+        part.paths.discard(inputs.made)
         packaged |= part.paths
         yield part
     for path in packaged:
@@ -174,7 +171,7 @@ def _parts(internal: Path, inputs: Inputs) -> Iterator[_Part]:
             yield _library(internal, path)
     unpackaged = {
         path
-        for path in inputs.origins.keys() - packaged
+        for path in inputs.origins.keys() - packaged - {inputs.made}
         if (internal / path).is_file() and not (internal / path).is_symlink()
     }
     owners = debian.owners(inputs.root, (inputs.origins[path] for path in unpackaged))
@@ -253,8 +250,7 @@ def _python(inputs: Inputs, paths: set[str]) -> _Part:
 
 def _library(internal: Path, path: str) -> _Part:
     """Return a library that has no metadata; its version is that of its interface."""
-    openblas = _OPENBLAS.search((internal / path).read_bytes())
-    version = openblas[1].decode() if openblas else path.partition(".so")[2].lstrip(".")
+    version = path.partition(".so")[2].lstrip(".")
     package = Package(name=_library_name(path), version=version, license=_library_license(path))
     return _Part(package=package, paths={path})
 

@@ -24,7 +24,7 @@ import device_runtime
 from device_runtime.bundle.kit_facts import WheelFacts
 from packager import cache, console
 from packager.errors import KitError
-from packager.kit import components, lock
+from packager.kit import blas, components, lock
 from packager.kit.contents import FREEZER_PACKAGES, PROGRAM, normal
 from packager.run import run
 from packager.sbom import Package
@@ -40,7 +40,8 @@ _EXCLUDED = (
     # Optional imports that the runtime does not need. readline is GPL as well.
     "zstandard._cffi", "zstandard.backend_cffi", "numpy.f2py", "numpy.testing", "readline",
     "tkinter", "test", "unittest", "pydoc", "doctest", "pdb", "curses", "lib2to3",
-    "xmlrpc", "ensurepip",
+    "xmlrpc", "ensurepip", "_pydecimal", "wcwidth._wcwidth_c",
+    "numpy.polynomial", "numpy.matlib", "numpy.ctypeslib", "numpy._core._multiarray_tests",
 )  # fmt: skip
 
 _PILLOW = {
@@ -51,6 +52,8 @@ _PILLOW = {
 }  # fmt: skip
 """Modules of Pillow that decode JPEG, PNG and WebP. PyInstaller would take all, and with them the
 libraries for AVIF, fonts and colour management: more code for a hostile file, and 10 MB."""
+
+_GENAI = "onnxruntime_genai"
 
 _REPORT = "report.json"
 """pip's report beside the installed wheels; it has their digests."""
@@ -266,6 +269,8 @@ def freeze(
         # PyInstaller starts many processes of Python; each module is compiled in the first one.
         "PYTHONPYCACHEPREFIX": f"{work_path}/compiled",
         "SOURCE_DATE_EPOCH": "315532800",  # 1980, the oldest time a zip file can hold
+        # Bundles and packages compress the whole better, and modules are read without unpacking.
+        "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0",
     }
     with console.step("Freezing the runtime"):
         environment.run(
@@ -274,12 +279,13 @@ def freeze(
                 *("--name", PROGRAM, "--specpath", work_path),
                 *("--distpath", f"{work_path}/dist", "--workpath", f"{work_path}/build"),
                 *("--collect-submodules", "device_runtime", "--collect-data", "device_runtime"),
-                *("--hidden-import", "numpy"),  # only onnxruntime_genai's C++ imports it
                 *("--copy-metadata", "llguidance"),  # which asks for its own version
-                # onnxruntime_genai loads ONNX Runtime from its package's folder, and imports
-                # nothing from it: the library and the package's __init__.py are enough.
+                # The runtime opens the engine's libraries in the folders of their packages, and
+                # imports nothing of these: a library and its package's __init__.py are enough.
                 *("--add-binary", f"{site_path}/onnxruntime/capi/{library.name}:onnxruntime/capi"),
                 *("--add-data", f"{site_path}/onnxruntime/__init__.py:onnxruntime"),
+                *("--add-binary", f"{site_path}/{_GENAI}/libonnxruntime-genai.so:{_GENAI}"),
+                *("--add-data", f"{site_path}/{_GENAI}/__init__.py:{_GENAI}"),
                 *(part for name in _excluded(site) for part in ("--exclude-module", name)),
                 f"{work_path}/src/device_runtime/__main__.py",
             ],
@@ -288,8 +294,9 @@ def freeze(
         )
         frozen = work / "dist" / PROGRAM
         _strip(environment, work, frozen)
+        own_file = _replace_blas(environment, work, frozen)
         _add_libraries(site, frozen, libraries)
-        inputs = _inputs(environment, work, wheels, site, own)
+        inputs = _inputs(environment, work, wheels, site, own, own_file)
         packages = components.collect(frozen, inputs)
         _normalize(frozen)
     reported = environment.run(
@@ -322,18 +329,45 @@ def _add_libraries(site: Path, frozen: Path, names: Sequence[str]) -> None:
 
 
 def _strip(environment: Environment, work: Path, frozen: Path) -> None:
-    """Strip debug information, a third of the size; stripping would break numpy's libraries."""
+    """Strip symbols, a third of the size; stripping would break numpy's libraries."""
     libraries = sorted(
         path
         for path in frozen.rglob("*.so*")
         if not path.is_symlink() and not path.relative_to(frozen).parts[1].startswith("numpy")
     )
     paths = [f"{environment.work}/{path.relative_to(work)}" for path in libraries]
-    environment.run(["strip", "--strip-debug", *paths], PATH, "Stripping the runtime")
+    environment.run(["strip", "--strip-unneeded", *paths], PATH, "Stripping the runtime")
+
+
+def _replace_blas(environment: Environment, work: Path, frozen: Path) -> str:
+    """Replace NumPy's OpenBLAS; return the path of what is there now, below `_internal`."""
+    internal = frozen / "_internal"
+    library = blas.find(internal)
+    modules = [
+        f"{environment.work}/{path.relative_to(work)}"
+        for path in sorted(internal.glob("numpy/**/*.so"))
+    ]
+    variables, what = {**PATH, "LC_ALL": "C.UTF-8"}, "Replacing OpenBLAS"
+    symbols = environment.run(["nm", "-D", "--undefined-only", *modules], variables, what)
+    machine = environment.run(["uname", "-m"], variables, what)
+    (work / "blas.s").write_text(blas.source(symbols, machine.strip()))
+    target, parts = f"{environment.work}/{library.relative_to(work)}", f"{environment.work}/blas"
+    environment.run(["as", "-o", f"{parts}.o", f"{parts}.s"], variables, what)
+    options = ("-shared", "--build-id=none", "-z", "noexecstack", "-soname", library.name)
+    environment.run(["ld", *options, "-o", target, f"{parts}.o"], variables, what)
+    for pattern in blas.NEEDED_BY_IT:
+        for path in [*internal.glob(f"numpy.libs/{pattern}"), *internal.glob(pattern)]:
+            path.unlink()
+    return library.relative_to(internal).as_posix()
 
 
 def _inputs(
-    environment: Environment, work: Path, wheels: Path, site: Path, own: Sequence[WheelFacts]
+    environment: Environment,
+    work: Path,
+    wheels: Path,
+    site: Path,
+    own: Sequence[WheelFacts],
+    own_file: str,
 ) -> components.Inputs:
     """Return the sources of the kit's files, after PyInstaller has run."""
     query = (
@@ -356,6 +390,7 @@ def _inputs(
         python=version,
         stdlib=environment.root / stdlib.lstrip("/"),
         origins=components.origins(work / "build" / PROGRAM / "COLLECT-00.toc"),
+        made=own_file,
     )
 
 

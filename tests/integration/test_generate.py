@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import onnxruntime_genai
 import pytest
 
 from device_runtime.bundle.release import Release
 from device_runtime.commands.engine import load_engine
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import ResourceError
+from device_runtime.inference import genai_library
 from device_runtime.processor import cores
 from tests.support import releases
 from tests.support.commands import Outcome, edgepack_runtime, refused
@@ -135,10 +135,10 @@ def test_lack_of_memory_is_one_clear_error(release: Release) -> None:
 def test_lack_of_memory_while_the_model_loads(
     release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_config: object) -> None:
+    def fail(*_arguments: object) -> None:
         raise RuntimeError("Exception caught: std::bad_alloc")
 
-    monkeypatch.setattr(onnxruntime_genai, "Model", fail)
+    monkeypatch.setattr(genai_library, "load_model", fail)
     with pytest.raises(ResourceError, match=r"not enough memory to load the model: .*bad_alloc"):
         load_engine(release, RuntimeConfig())
 

@@ -338,10 +338,14 @@ def test_runtime_imports_nothing_of_the_host_side() -> None:
         "import sys, pkgutil, importlib, device_runtime\n"
         "import device_runtime.cli, device_runtime.worker.process\n"
         "assert not {'uvicorn', 'starlette', 'paho', 'numpy'} & set(sys.modules)\n"
+        "assert not [name for name in sys.modules if name.startswith('device_runtime.commands.')]\n"
+        "import device_runtime.api.chat_requests\n"
+        "assert 'device_runtime.json_schema.grammar' not in sys.modules\n"
         "for module in pkgutil.walk_packages(device_runtime.__path__, 'device_runtime.'):\n"
         "    if module.name != 'device_runtime.__main__':\n"
         "        importlib.import_module(module.name)\n"
         "roots = {name.partition('.')[0] for name in sys.modules}\n"
-        "assert not roots & {'packager', 'torch', 'transformers', 'onnx', 'rich', 'httpx'}, roots\n"
+        "host = {'packager', 'torch', 'transformers', 'onnx', 'rich', 'httpx'}\n"
+        "assert not roots & {*host, 'onnxruntime', 'onnxruntime_genai'}, roots\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

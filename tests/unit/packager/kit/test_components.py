@@ -10,7 +10,7 @@ from packager.kit import components
 from packager.kit.components import Inputs
 from packager.sbom import Package
 
-SO = b"\x7fELF OpenBLAS 0.3.31.1 x"
+SO = b"\x7fELF"
 STATUS = """\
 Package: zlib1g
 Architecture: arm64
@@ -40,13 +40,16 @@ def frozen(tmp_path: Path) -> Path:
             "edgepack-runtime": b"program",
             "_internal/device_runtime/page.html": "page",
             "_internal/fast/core.so": b"core",
-            "_internal/fast.libs/libopenblas-0352e75f.so": SO,
+            "_internal/fast.libs/libwebp-0352e75f.so.7.2.0": SO,
+            "_internal/fast.libs/libmade.so": b"made",
             "_internal/base_library.zip": b"zip",
             "_internal/python3.11/lib-dynload/zlib.so": b"zlib",
             "_internal/libz.so.1": b"libz",
         },
     )
-    (folder / "_internal/libopenblas-0352e75f.so").symlink_to("fast.libs/libopenblas-0352e75f.so")
+    (folder / "_internal/libwebp-0352e75f.so.7.2.0").symlink_to(
+        "fast.libs/libwebp-0352e75f.so.7.2.0"
+    )
     return folder
 
 
@@ -57,7 +60,12 @@ def inputs(tmp_path: Path) -> Inputs:
         '{"components": [{"name": "openssl", "version": "4", "purl": "pkg:generic/openssl@4",'
         ' "licenses": [{"license": {"id": "Apache-2.0"}}]}]}'
     )
-    listed = ["fast/core.so", "fast.libs/libopenblas-0352e75f.so", f"{info}/LICENSE"]
+    listed = [
+        "fast/core.so",
+        "fast.libs/libmade.so",
+        "fast.libs/libwebp-0352e75f.so.7.2.0",
+        f"{info}/LICENSE",
+    ]
     listed += [f"{info}/METADATA", f"{info}/sboms/sbom.json", f"{info}/RECORD"]
     write(
         tmp_path / "site",
@@ -86,7 +94,7 @@ def inputs(tmp_path: Path) -> Inputs:
         "base_library.zip": "/work/build/base_library.zip",
         "python3.11/lib-dynload/zlib.so": "/usr/lib/python3.11/lib-dynload/zlib.so",
         "libz.so.1": "/lib/libz.so.1",
-        "libopenblas-0352e75f.so": "fast.libs/libopenblas-0352e75f.so",
+        "libwebp-0352e75f.so.7.2.0": "fast.libs/libwebp-0352e75f.so.7.2.0",
     }
     return Inputs(
         site=tmp_path / "site",
@@ -96,6 +104,7 @@ def inputs(tmp_path: Path) -> Inputs:
         python="3.11.2",
         stdlib=tmp_path / "root/usr/lib/python3.11",
         origins=origins,
+        made="fast.libs/libmade.so",
     )
 
 
@@ -110,10 +119,11 @@ def test_each_file_is_of_one_component(frozen: Path, inputs: Inputs) -> None:
     assert owners == {
         "edgepack-runtime": "edgepack",
         "_internal/device_runtime/page.html": "edgepack",
+        "_internal/fast.libs/libmade.so": "edgepack",
         f"{licenses}/edgepack/licenses/LICENSE": "edgepack",
         "_internal/fast/core.so": "fast",
         f"{licenses}/fast/LICENSE": "fast",
-        "_internal/fast.libs/libopenblas-0352e75f.so": "libopenblas",
+        "_internal/fast.libs/libwebp-0352e75f.so.7.2.0": "libwebp",
         "_internal/base_library.zip": "python",
         "_internal/python3.11/lib-dynload/zlib.so": "python",
         f"{licenses}/python/LICENSE.txt": "python",
@@ -126,7 +136,7 @@ def test_each_file_is_of_one_component(frozen: Path, inputs: Inputs) -> None:
 
 def test_components_say_what_they_are(frozen: Path, inputs: Inputs) -> None:
     packages = collected(frozen, inputs)
-    fast, zlib, openblas = (packages[name] for name in ("fast", "zlib1g", "libopenblas"))
+    fast, zlib, webp = (packages[name] for name in ("fast", "zlib1g", "libwebp"))
     assert (fast.version, fast.license, fast.purl) == ("1.0", "MIT", "pkg:pypi/fast@1.0")
     assert fast.sha256 == "f" * 64
     assert fast.origin == "fast-1.0-cp310-cp310-linux_aarch64.whl"
@@ -136,7 +146,7 @@ def test_components_say_what_they_are(frozen: Path, inputs: Inputs) -> None:
     assert zlib.purl == (
         "pkg:deb/debian/zlib1g@1:1.2.13.dfsg-1?arch=arm64&distro=debian-12&upstream=zlib"
     )
-    assert openblas.version == "0.3.31"
+    assert webp.version == "7.2.0"
     assert packages["python"].version == "3.11.2"
 
 
