@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from device_runtime.bundle.embedding import HIDDEN_STATES
 from packager.errors import QuantizeError
-from packager.genai import weight_files
+from packager.genai import pruned_head, weight_files
 from packager.recipes.nodes import HEAD
 
 if TYPE_CHECKING:
@@ -51,14 +51,15 @@ def _add(model: onnx.ModelProto) -> tuple[int, int]:
     head = next((node for node in heads if node.name.startswith(HEAD)), None)
     shapes = {value.name: value.type.tensor_type.shape.dim for value in graph.value_info}
     shapes |= {value.name: value.type.tensor_type.shape.dim for value in graph.output}
-    if head is None or head.input[0] not in shapes or "logits" not in shapes:
+    states = pruned_head.hidden_states(graph, head) if head is not None else ""
+    if states not in shapes or "logits" not in shapes:
         raise QuantizeError(
             "the graph has no head that takes hidden states: the model builder did not make it",
             hint="Use an embedding model of its own, such as --embedding-model all-minilm-l6-v2.",
         )
-    width = shapes[head.input[0]][-1].dim_value
+    width = shapes[states][-1].dim_value
     # Of a graph in half precision, too, the device reads single precision.
-    cast = helper.make_node("Cast", [head.input[0]], [HIDDEN_STATES], to=TensorProto.FLOAT)
+    cast = helper.make_node("Cast", [states], [HIDDEN_STATES], to=TensorProto.FLOAT)
     graph.node.append(cast)
     graph.output.append(
         helper.make_tensor_value_info(HIDDEN_STATES, TensorProto.FLOAT, [*_BATCH, width])

@@ -50,6 +50,7 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
         large_floats: names of nodes with large float weights.
         cache_bytes: size of the KV cache of one token.
         state_bytes: size of the states of layers that have one instead of a KV cache.
+        all_logits: the graph computes the logits of all tokens that it gets, not only the last.
         execution_provider: execution provider the graph was built for, lower case.
     """
 
@@ -58,6 +59,7 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
     large_floats: tuple[str, ...]
     cache_bytes: int = 0
     state_bytes: int = 0
+    all_logits: bool = True
     execution_provider: str
 
 
@@ -134,6 +136,7 @@ def inspect_graph(folder: Path) -> Graph:
         ),
         cache_bytes=cache_bytes,
         state_bytes=state_bytes,
+        all_logits=_all_logits(graph, decoder.get("outputs", {}).get("logits", "logits")),
         execution_provider=next(iter(providers[0])).lower() if providers else "cpu",
     )
 
@@ -157,6 +160,11 @@ def _remembered(graph: Any, head_size: int) -> tuple[int, int]:
         else:
             state += size
     return cache, state
+
+
+def _all_logits(graph: Any, name: str) -> bool:
+    outputs = {value.name: value.type.tensor_type.shape.dim for value in graph.output}
+    return name not in outputs or outputs[name][1].dim_value != 1
 
 
 def _quantized(node: Any, weights: dict[str, Any]) -> QuantizedWeight:

@@ -165,7 +165,7 @@ class DecoderGraph:
     def __init__(self, folder: Path) -> None:
         model = json.loads((folder / "genai_config.json").read_text())["model"]
         decoder = model["decoder"]
-        self._session = session.load(folder / decoder["filename"])
+        self._session = session.load_whole(folder / decoder["filename"])
         # A model that sees has its embedding in a graph of its own.
         embedding = model.get("embedding")
         self._embedding = session.load(folder / embedding["filename"]) if embedding else None

@@ -33,8 +33,13 @@ def job(
         weights: settings of the quantization pass; None leaves quantization to the builder.
         positions: longest prompt and answer, tokens; None for the model's own limit.
     """
-    # Without this, the builder requires a hub token even for local folders.
-    extra = {"hf_token": "false", "hf_remote": str(trust_remote_code).lower(), **options}
+    extra = {
+        # Without this, the builder requires a hub token even for local folders.
+        "hf_token": "false",
+        "hf_remote": str(trust_remote_code).lower(),
+        "prune_lm_head": "true",
+        **options,
+    }
     return BuildOnnx(
         source=source,
         precision=precision,

@@ -125,6 +125,7 @@ def make(subject: Subject, recipe: Recipe | None, most: float | None = None) -> 
             context,
             cache_bytes=graph.cache_bytes,
             state_bytes=graph.state_bytes,
+            all_logits=graph.all_logits,
         ),
         context_length=context,
     )

@@ -58,7 +58,6 @@ def forecast(model: CatalogModel, profile: DeviceProfile) -> Forecast:
             hidden=model.vision.hidden,
             intermediate=model.vision.intermediate,
             tokens=model.vision.image_tokens,
-            vocabulary=of.vocabulary,
             width=8 * of.hidden + 4 * of.intermediate,
         )
     return Forecast(
