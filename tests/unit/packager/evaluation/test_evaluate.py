@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ from packager.evaluation.texts import (
     PLAIN_WINDOWS,
     check_disjoint,
 )
+from packager.jobs.check import inspect_graph
 from packager.jobs.divergence import FEWEST
 from packager.jobs.job import JobRefusedError, Work
 from packager.jobs.measure import AnswerPrompts, Measure, TimeDecoding
@@ -351,18 +353,36 @@ def test_a_model_that_is_not_wanted_is_not_measured_to_the_end(
 
 
 def test_model_without_all_logits_is_refused(
+    reference: Path, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pruned"
+    shutil.copytree(tiny_onnx, folder)
+    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    for node in model.graph.node:
+        # By the model builder's names the head is recognized.
+        node.name = node.name.replace("/lm_head/prune/", "/other/")
+    onnx.save(model, str(folder / "model.onnx"))
+    with pytest.raises(EvaluationError, match="logits of the last token only"):
+        measured(folder, reference)
+
+
+def test_a_built_model_is_measured_on_all_tokens(
     reference: Path, tiny_hf: Path, tmp_path: Path
 ) -> None:
-    job = builder.job(
-        tiny_hf,
-        precision="fp32",
-        execution_provider="cpu",
-        options={"prune_lm_head": "true"},
-        trust_remote_code=False,
-    )
-    builder.build(job, tmp_path / "pruned")
-    with pytest.raises(EvaluationError, match="logits of the last token only"):
-        measured(tmp_path / "pruned", reference)
+    """Its graph computes the logits of the last token; the other one computes those of all."""
+    quality = []
+    for pruned in ("true", "false"):
+        job = builder.job(
+            tiny_hf,
+            precision="fp32",
+            execution_provider="cpu",
+            options={"prune_lm_head": pruned},
+            trust_remote_code=False,
+        )
+        builder.build(job, tmp_path / pruned)
+        assert inspect_graph(tmp_path / pruned).all_logits == (pruned == "false")
+        quality.append(measured(tmp_path / pruned, reference))
+    assert quality[0] == quality[1]
 
 
 def test_another_vocabulary_is_refused(reference: Path, tiny_onnx: Path, tmp_path: Path) -> None:
