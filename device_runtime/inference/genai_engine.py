@@ -234,7 +234,13 @@ class GenAIEngine:
 
     def _stands_alone(self, request: GenerationRequest, prompt: EncodedPrompt, length: int) -> bool:
         """Return whether a prompt needs a KV cache that no other request shares."""
-        return request.num_beams > 1 or bool(prompt.images) or self._model.at_once(length)
+        shared = request.num_beams == 1 and not prompt.images and not self._one_by_one(request)
+        return not shared or self._model.at_once(length)
+
+    def _one_by_one(self, request: GenerationRequest) -> bool:
+        """Return whether each token of a prompt takes a run, for the logits before it."""
+        scored = request.echo and request.logprobs is not None
+        return scored and not self._model.all_logits
 
     def _slot(
         self, request: GenerationRequest, prompt: Tokens, length: int, *, alone: bool
@@ -290,6 +296,7 @@ class GenAIEngine:
         if job.echo is not None and job.echo.scored and index == 0:
             logits = job.slot.generator.get_output("logits")[0]
             if len(logits) != len(job.slot.tokens) - before:
+                # A prompt with images is prefilled at once.
                 raise RequestError("this model gives no log probabilities of its prompt")
             job.echo.add(logits)
 
@@ -300,7 +307,7 @@ class GenAIEngine:
             slot.begin(rest, job.inputs)
             return
         if job.alone:
-            slot.append(rest)
+            slot.append(rest[:1] if self._one_by_one(job.request) else rest)
             return
         before_end = len(rest) - HEADING
         to_snapshot = self._model.snapshots and before_end >= MIN_PREFILL

@@ -53,6 +53,8 @@ class GenAIModel:
     """Model, tokenizer and adapters.
 
     Attributes:
+        all_logits: True if a run gives the logits behind each of its tokens; False if only behind
+            the last one.
         beams: True if the model can do a beam search.
         context_length: maximum length of prompt and answer together, tokens.
         prompts: encodes its prompts.
@@ -105,7 +107,7 @@ class GenAIModel:
             self.snapshots = "past_recurrent_names" in decoder["inputs"]
             self._sees = "vision" in described
             self._long_rope = str(self._model.type).startswith("phi3")
-            self.vocabulary, self.kv_bytes, self.state_bytes = self._shapes(decoder)
+            self._measure_shapes(decoder)
             self.beams = (
                 self.state_bytes == 0 and self.min_capacity == MIN_CAPACITY and not self._sees
             )
@@ -202,11 +204,12 @@ class GenAIModel:
 
         return VisionPrompts(self._model.type, self.tokenizer, process)
 
-    def _shapes(self, decoder: dict[str, Any]) -> tuple[int, int, int]:
-        """Measure vocabulary size, KV cache bytes per token and state bytes in a first run."""
+    def _measure_shapes(self, decoder: dict[str, Any]) -> None:
+        """Measure logits, KV cache and states in a first run, of two tokens."""
         generator = self.generator(self.min_capacity, "")
         generator.append_tokens(np.zeros(2, np.int32))
-        vocabulary = generator.get_logits().shape[-1]
+        _, rows, self.vocabulary = generator.get_output("logits").shape
+        self.all_logits = rows > 1
         cache, state = (
             sum(
                 _input_bytes(generator, decoder["inputs"].get(name, ""), layer)
@@ -215,7 +218,8 @@ class GenAIModel:
             )
             for names in (_CACHES, _STATES)
         )
-        return vocabulary, cache // self.min_capacity, state * (2 if self.snapshots else 1)
+        self.kv_bytes = cache // self.min_capacity
+        self.state_bytes = state * (2 if self.snapshots else 1)
 
 
 class GenAISpeechModel:

@@ -88,6 +88,7 @@ CODE = {
     "packager.genai.nbits": {"onnx", "stored-vision", "speech"},
     "packager.genai.tokenizer_files": {"tokenizer", "onnx", "speech"},
     "packager.genai.folder": {"onnx"},
+    "packager.genai.pruned_head": {"picture-prompts", "measured", "speed"},
     "packager.genai.weight_files": {"onnx"},
     "packager.recipes.nodes": {"onnx", "stored-vision", "speech"},
     "packager.jobs.check": {"onnx"},

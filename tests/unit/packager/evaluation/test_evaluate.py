@@ -353,10 +353,9 @@ def test_a_model_that_is_not_wanted_is_not_measured_to_the_end(
 
 
 def test_model_without_all_logits_is_refused(
-    reference: Path, tiny_onnx: Path, tmp_path: Path
+    reference: Path, tiny_hf: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "pruned"
-    shutil.copytree(tiny_onnx, folder)
+    folder = built(tiny_hf, tmp_path / "pruned", pruned=True)
     model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
     for node in model.graph.node:
         # By the model builder's names the head is recognized.
@@ -370,19 +369,23 @@ def test_a_built_model_is_measured_on_all_tokens(
     reference: Path, tiny_hf: Path, tmp_path: Path
 ) -> None:
     """Its graph computes the logits of the last token; the other one computes those of all."""
-    quality = []
-    for pruned in ("true", "false"):
-        job = builder.job(
-            tiny_hf,
-            precision="fp32",
-            execution_provider="cpu",
-            options={"prune_lm_head": pruned},
-            trust_remote_code=False,
-        )
-        builder.build(job, tmp_path / pruned)
-        assert inspect_graph(tmp_path / pruned).all_logits == (pruned == "false")
-        quality.append(measured(tmp_path / pruned, reference))
-    assert quality[0] == quality[1]
+    last, whole = (
+        built(tiny_hf, tmp_path / str(pruned), pruned=pruned) for pruned in (True, False)
+    )
+    assert (inspect_graph(last).all_logits, inspect_graph(whole).all_logits) == (False, True)
+    assert measured(last, reference) == measured(whole, reference)
+
+
+def built(hf: Path, folder: Path, *, pruned: bool) -> Path:
+    job = builder.job(
+        hf,
+        precision="fp32",
+        execution_provider="cpu",
+        options={} if pruned else {"prune_lm_head": "false"},
+        trust_remote_code=False,
+    )
+    builder.build(job, folder)
+    return folder
 
 
 def test_another_vocabulary_is_refused(reference: Path, tiny_onnx: Path, tmp_path: Path) -> None:

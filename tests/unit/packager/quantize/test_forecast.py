@@ -75,9 +75,18 @@ def test_the_memory_is_that_of_a_folder_of_this_size(
 
 
 def test_a_large_vocabulary_takes_memory() -> None:
-    """Of Gemma 3 270M: its tokenizer takes 279 MiB, the logits of a prefill chunk 128."""
+    """Of Gemma 3 270M: its tokenizer takes 279 MiB."""
     estimate = forecast(CATALOG["gemma3-270m"], PI)
-    assert estimate.memory_bytes - estimate.model_bytes > (279 + 128 + 150) << 20
+    assert estimate.memory_bytes - estimate.model_bytes > (279 + 150) << 20
+
+
+def test_the_logits_of_all_tokens_take_memory(tiny_onnx: Path) -> None:
+    config = {"model": {"decoder": {}, "vocab_size": 262_144}}
+    last, whole = (
+        memory_bytes(tiny_onnx, config, 64, cache_bytes=1, state_bytes=0, all_logits=whole)
+        for whole in (False, True)
+    )
+    assert whole - last == 127 * 4 * 262_144
 
 
 def test_a_profile_that_keeps_codes_is_estimated_for_a_usual_file(tmp_path: Path) -> None:
