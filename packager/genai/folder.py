@@ -94,9 +94,7 @@ def serving_bytes(
     return weights + cache_bytes * tokens + TOKENIZER_FACTOR * tokenizer + logits + BASE_BYTES
 
 
-def image_bytes(
-    *, patches: int, hidden: int, intermediate: int, tokens: int, width: int
-) -> int:
+def image_bytes(*, patches: int, hidden: int, intermediate: int, tokens: int, width: int) -> int:
     """Estimate the memory that an answer about an image takes beyond one about text, bytes.
 
     The vision graph runs on all patches at once, and so does the decoder on all tokens of the
