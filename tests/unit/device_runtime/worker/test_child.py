@@ -7,6 +7,8 @@ import pytest
 
 from device_runtime.worker.child import Child
 
+pytestmark = pytest.mark.anyio
+
 
 @pytest.mark.parametrize(
     ("tunables", "expected"),
