@@ -47,7 +47,7 @@ class Child:
                 *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env=_environment(),
+                env=os.environ | huge_pages(),
             )
         except (OSError, RuntimeError) as reason:
             # RuntimeError: Python cannot start the thread that waits for the process.
@@ -119,12 +119,12 @@ class Child:
             await self._process.wait()
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment of the process: this one's, with huge pages unless it says which."""
+def huge_pages() -> dict[str, str]:
+    """Return the variable that has a process ask for huge pages, unless this one's says which."""
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if HUGE_PAGES not in tunables:
         tunables = ":".join(filter(None, (tunables, f"{HUGE_PAGES}=1")))
-    return os.environ | {"GLIBC_TUNABLES": tunables}
+    return {"GLIBC_TUNABLES": tunables}
 
 
 def exit_error(status: int, name: str = "inference process") -> EngineError:

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 
 from device_runtime.processor import cores
+from device_runtime.worker.child import huge_pages
 from packager.evaluation import evaluate
 from packager.jobs import divergence
 from packager.jobs.measure import Measure
@@ -29,7 +30,9 @@ def contestant(form: Form, llama: Llama) -> Contestant:
         "onnxruntime-genai": "genai_peer",
         "transformers": "torch_peer",
     }[form.runtime]
-    return Contestant(form.name, [sys.executable, "-m", f"scripts.bench.{module}"])
+    # As the service starts its worker; the others get what their users give them.
+    environment = huge_pages() if form.runtime == "edgepack" else None
+    return Contestant(form.name, [sys.executable, "-m", f"scripts.bench.{module}"], environment)
 
 
 @contextmanager

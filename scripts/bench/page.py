@@ -23,6 +23,7 @@ decode greedily. Figures are medians of the rounds; ratios are taken round by ro
 too, with the smallest and the largest in brackets. KL is the divergence from the original weights,
 nats a token, on text that no model here wrote (the topics of Python's documentation). llama.cpp's
 figures without a server are the better ones of a run with flash attention and one without it.
+edgepack's engine asks for huge pages, as in the service; the others run as they come.
 
 A form of edgepack is compared with the fastest of llama.cpp's that has at least its size and its
 KL, and the form that is served with the one that llama.cpp serves. `loop` is the bare loop over
