@@ -1,6 +1,7 @@
 """Pictures in the conversations that the chat page keeps."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,14 @@ def url() -> Iterator[str]:
 def page(page: Page, url: str) -> Page:
     open_seeing(page, url)
     return page
+
+
+def has_stored(page: Page, count: int) -> None:
+    """Wait until so many pictures are stored: the page does not wait for its database."""
+    deadline = time.monotonic() + 10
+    while (stored := len(page.evaluate(STORED))) != count and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    assert stored == count
 
 
 def tried_again(page: Page) -> list[Any]:
@@ -88,14 +97,14 @@ def test_pictures_of_a_deleted_chat_are_deleted_until_that_is_undone(page: Page)
     page.get_by_role("button", name="New chat").click()
     drop(page, BLUE)
     sent(page, "Blue?")
-    assert len(page.evaluate(STORED)) == 2
+    has_stored(page, 2)
     for question in ("Red?", "Blue?"):
         page.get_by_role("button", name="Chats").click()
         page.get_by_role("button", name=f"Delete {question}").click()
-        assert len(page.evaluate(STORED)) == 1
+        has_stored(page, 1)
         page.get_by_role("button", name="Undo").click()
         expect(page.get_by_role("button", name="Undo")).not_to_be_visible()
-        assert len(page.evaluate(STORED)) == 2
+        has_stored(page, 2)
         page.reload()
         page.get_by_role("button", name="Chats").click()
         page.get_by_role("button", name=question, exact=True).click()
