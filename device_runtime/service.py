@@ -28,7 +28,6 @@ from device_runtime.mqtt.reporter import Reporter
 from device_runtime.mqtt.spool import Spool
 from device_runtime.mqtt.updates import Updates
 from device_runtime.mqtt.verbs import Verbs
-from device_runtime.processor import gpu_graphs
 from device_runtime.server import page
 from device_runtime.server.access_log import AccessLog
 from device_runtime.server.api_keys import KeyRing
@@ -52,7 +51,6 @@ from device_runtime.status.report import (
 from device_runtime.update.links import RELEASES
 from device_runtime.update.outcome import LatestUpdate
 from device_runtime.update.requests import Updater
-from device_runtime.worker import process
 from device_runtime.worker.placement import Placement
 from device_runtime.worker.supervisor import Supervisor
 
@@ -112,17 +110,11 @@ class Service:
         self._runtime_folder = heartbeat.runtime_folder()
         served = ServedModel.of_release(release, config)
         self._state_folder = config.state_folder or heartbeat.state_folder()
-        self._placement = Placement(
-            lambda processor: process.command(
-                release.folder,
-                config.threads,
-                kv_cache_mib=config.kv_cache_mib,
-                processor=processor,
-            ),
-            release=release.digest,
-            graphs=gpu_graphs(release.model_folder),
+        self._placement = Placement.of_release(
+            release,
+            threads=config.threads,
+            kv_cache_mib=config.kv_cache_mib,
             wanted=config.processor,
-            probe=manifest.probe,
             folder=self._state_folder,
         )
         self._supervisor = Supervisor(

@@ -38,7 +38,7 @@ class Worker(Protocol):
 
 
 class Spent(NamedTuple):
-    """Readings of counters, or their differences; None where there is no counter.
+    """Readings of counters, or their differences; None without a counter.
 
     Attributes:
         cpu_s: CPU time of the inference process, seconds.

@@ -93,22 +93,14 @@ async def _measure(release: "Release", config: "RuntimeConfig", rounds: int) -> 
         DeviceError: the model does not load, or fails.
     """
     from device_runtime.bench import benchmark
-    from device_runtime.processor import gpu_graphs
-    from device_runtime.worker import process
     from device_runtime.worker.placement import Placement
     from device_runtime.worker.supervisor import Supervisor
 
-    placement = Placement(
-        lambda processor: process.command(
-            release.folder,
-            config.threads,
-            kv_cache_mib=config.kv_cache_mib,
-            processor=processor,
-        ),
-        release=release.digest,
-        graphs=gpu_graphs(release.model_folder),
+    placement = Placement.of_release(
+        release,
+        threads=config.threads,
+        kv_cache_mib=config.kv_cache_mib,
         wanted=config.processor,
-        probe=release.manifest.probe,
     )
     supervisor = Supervisor(placement, timeout_s=REQUEST_S)
     _tell("loading the model")

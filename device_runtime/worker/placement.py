@@ -14,12 +14,13 @@ from typing import Literal
 import msgspec
 
 from device_runtime.bundle.manifest import Probe
+from device_runtime.bundle.release import Release
 from device_runtime.durable import written_aside
 from device_runtime.heartbeat import SelfCheck
 from device_runtime.logs import event
-from device_runtime.processor import Processor
+from device_runtime.processor import Processor, gpu_graphs
 from device_runtime.vulkan import Gpu
-from device_runtime.worker import gpus, trial
+from device_runtime.worker import gpus, process, trial
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,36 @@ class Placement:
         self._wanted = wanted
         self._probe = probe or PROMPT
         self._file = folder / FILE_NAME if folder is not None else None
+
+    @classmethod
+    def of_release(
+        cls,
+        release: Release,
+        *,
+        threads: int,
+        kv_cache_mib: int,
+        wanted: Wanted,
+        folder: Path | None = None,
+    ) -> "Placement":
+        """Return the placement of a release.
+
+        Args:
+            release: the release.
+            threads: number of ONNX Runtime threads; 0 for one a core.
+            kv_cache_mib: memory for KV caches, MiB; 0 for the engine's default.
+            wanted: the processor that the configuration asks for.
+            folder: folder in which choices are remembered; None for nowhere.
+        """
+        return cls(
+            lambda processor: process.command(
+                release.folder, threads, kv_cache_mib=kv_cache_mib, processor=processor
+            ),
+            release=release.digest,
+            graphs=gpu_graphs(release.model_folder),
+            wanted=wanted,
+            probe=release.manifest.probe,
+            folder=folder,
+        )
 
     @property
     def command(self) -> list[str]:

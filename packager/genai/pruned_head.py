@@ -1,8 +1,8 @@
 """The head of a built graph, which computes the logits of the last token alone.
 
 The model builder's option `prune_lm_head` puts two nodes before the head. Answers need no other
-logits, and a prompt's would take a fifth of its prefill and 25 MB a chunk in SmolLM2-135M, more in
-models with a larger vocabulary. Measurements need those of all tokens.
+logits, and a prompt's would take time and, in SmolLM2-135M, 25 MB a chunk: more in models with a
+larger vocabulary. Measurements need those of all tokens.
 """
 
 from __future__ import annotations

@@ -54,7 +54,6 @@ _PILLOW = {
 libraries for AVIF, fonts and colour management: more code for a hostile file, and 10 MB."""
 
 _GENAI = "onnxruntime_genai"
-
 _REPORT = "report.json"
 """pip's report beside the installed wheels; it has their digests."""
 
