@@ -34,6 +34,20 @@ class Decoder:
         self._first = True
         self._forced: list[int] = []
 
+    def join_step(self) -> bool:
+        """Have the next token's run take tokens of other answers along.
+
+        Returns:
+            Whether it can; otherwise the next token takes no run, or one for it alone.
+        """
+        if self._cursor is not None:
+            self._forced = self._forced or self._cursor.forced()
+            if self._forced:
+                return False
+            self._slot.catch_up()
+        joins: bool = self._slot.generator.join_step()
+        return joins
+
     def next(self, wanted: int | None = None) -> int:
         """Decode the next token.
 

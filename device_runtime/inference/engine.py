@@ -224,6 +224,8 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
         finish_reason: reason the answer ended; only in its last chunk.
         stop: the stop string that ended the answer; empty in all other chunks.
         prompt_tokens: length of the prompt; only in the first chunk.
+        waits: the next token waits for a run, which answers that wait at the same time share;
+            only in empty chunks.
         usage: usage of the request; only in the last chunk of the last answer.
     """
 
@@ -235,6 +237,7 @@ class GenerationChunk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     finish_reason: FinishReason | None = None
     stop: str = ""
     prompt_tokens: int = 0
+    waits: bool = False
     usage: Usage | None = None
 
     @property
@@ -289,7 +292,7 @@ class Engine(Protocol):
         """Answer a request.
 
         The first chunk is empty and precedes all work: the request is accepted. More empty chunks
-        may follow during prefill, so that other requests can run between two steps. The last
+        may follow between two steps, so that other requests can run. The last
         chunk has the usage.
 
         Args:

@@ -26,7 +26,7 @@ from device_runtime.inference.genai_library import Loading
 from device_runtime.inference.genai_model import GenAIModel, failure
 from device_runtime.inference.hidden_states import HiddenStatesEmbedder
 from device_runtime.inference.job import Job, end
-from device_runtime.inference.kv_cache import MIN_PREFILL, KvCache, Slot, Tokens, step
+from device_runtime.inference.kv_cache import MAX_SLOTS, MIN_PREFILL, KvCache, Slot, Tokens, step
 from device_runtime.inference.piece import Piece
 from device_runtime.inference.progress import Progress
 from device_runtime.inference.prompt_encoder import EncodedPrompt, texts
@@ -92,6 +92,8 @@ class GenAIEngine:
             token_bytes=self._model.kv_bytes,
             state_bytes=self._model.state_bytes,
             snapshots=self._model.snapshots,
+            returns=self._model.sequences.rows > 0,
+            most=self._model.sequences.rows or MAX_SLOTS,
             budget=self._budget,
             context_length=context_length,
             least=self._model.min_capacity,
@@ -226,10 +228,10 @@ class GenAIEngine:
                 hint="Sample several answers with n instead.",
             )
         for token, _ in request.logit_bias:
-            if token >= self._model.vocabulary:
+            if token >= self._model.sequences.vocabulary:
                 raise UnknownTokenError(
                     f"logit_bias: token {token} is not in the model's vocabulary "
-                    f"(0 to {self._model.vocabulary - 1})"
+                    f"(0 to {self._model.sequences.vocabulary - 1})"
                 )
 
     def _stands_alone(self, request: GenerationRequest, prompt: EncodedPrompt, length: int) -> bool:
@@ -240,7 +242,7 @@ class GenAIEngine:
     def _one_by_one(self, request: GenerationRequest) -> bool:
         """Return whether each token of a prompt takes a run, for the logits before it."""
         scored = request.echo and request.logprobs is not None
-        return scored and not self._model.all_logits
+        return scored and not self._model.sequences.all_logits
 
     def _slot(
         self, request: GenerationRequest, prompt: Tokens, length: int, *, alone: bool
@@ -338,6 +340,8 @@ class GenAIEngine:
             if job.cancelled():
                 reason = FinishReason.CANCELLED
                 break
+            if decoder.join_step():
+                yield GenerationChunk(waits=True)
             token = decoder.next(answer.forced)
             tokens += 1
             job.progress.add()

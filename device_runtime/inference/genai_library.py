@@ -20,10 +20,16 @@ from typing import Any
 
 from device_runtime import onnx_api
 from device_runtime.errors import EngineError
+from device_runtime.inference.onnx_session import OnnxSession
 from device_runtime.onnx_api import Function
 from device_runtime.processor import HALF_GRAPH, Processor, cores, gpu_library
 
 _NAME = "libonnxruntime-genai.so"
+_PLAIN_NAMES = {
+    *("input_ids", "attention_mask", "position_ids", "past_key_names", "past_value_names"),
+    *("logits", "present_key_names", "present_value_names"),
+}
+"""Inputs and outputs of a model that needs ONNX Runtime alone, as genai_config.json names them."""
 _GPU_VERSION = 22
 """Version of ONNX Runtime's interface that has plug-ins."""
 
@@ -145,13 +151,13 @@ class Loading:
     def __init__(self, folder: Path, threads: int, processor: Processor = Processor.CPU) -> None:
         """Begin to load a model; see `load_model`."""
         self._arguments = (folder, threads, processor)
-        self._model: Model | None = None
+        self._model: Model | OnnxSession | None = None
         self._error: Exception | None = None
         # The program waits for it before it ends: the library would end while it works.
         self._thread = threading.Thread(target=self._load)
         self._thread.start()
 
-    def model(self) -> Model:
+    def model(self) -> Model | OnnxSession:
         """Wait for the model.
 
         Raises:
@@ -170,8 +176,10 @@ class Loading:
             self._error = error
 
 
-def load_model(folder: Path, threads: int, processor: Processor) -> Model:
+def load_model(folder: Path, threads: int, processor: Processor) -> Model | OnnxSession:
     """Load a model that answers, as this machine runs it.
+
+    A model that is a single graph with a KV cache needs ONNX Runtime alone, on the CPU.
 
     Args:
         folder: holds genai_config.json and the graph.
@@ -182,12 +190,16 @@ def load_model(folder: Path, threads: int, processor: Processor) -> Model:
         RuntimeError: it does not load.
         EngineError: this runtime has no support for GPUs.
     """
+    described = json.loads((folder / "genai_config.json").read_bytes())
+    if processor is Processor.CPU and _is_plain(described):
+        file = folder / described["model"]["decoder"]["filename"]
+        return OnnxSession(file, threads=threads or cores())
     decoder: dict[str, Any] = {"session_options": {"intra_op_num_threads": threads or cores()}}
     providers: list[str] | None = None
     if processor is not Processor.CPU:
         _register_gpu()
         providers = ["webgpu"]
-    elif _is_for_webgpu(folder):
+    elif _is_for_webgpu(described):
         # A model that was given as ONNX: the CPU runs its graph as well.
         providers = []
     if processor is Processor.GPU_FP16:
@@ -209,10 +221,33 @@ def load_speech_model(folder: Path, threads: int) -> Model:
     return Model(folder, {"encoder": options, "decoder": options}, None)
 
 
-def _is_for_webgpu(folder: Path) -> bool:
-    model = json.loads((folder / "genai_config.json").read_bytes())["model"]
-    options = model["decoder"].get("session_options", {}).get("provider_options", [])
-    return any("webgpu" in map(str.lower, provider) for provider in options)
+def _is_plain(described: dict[str, Any]) -> bool:
+    """Return whether a model is a single graph that reads and writes a KV cache in place.
+
+    Args:
+        described: its genai_config.json.
+    """
+    model = described["model"]
+    decoder = model.get("decoder", {})
+    names = {*decoder.get("inputs", {}), *decoder.get("outputs", {})}
+    return (
+        bool(described.get("search", {}).get("past_present_share_buffer"))
+        # The engine computes long rotary factors of a Phi-3 in its own way.
+        and not model["type"].startswith("phi3")
+        and not {"vision", "speech", "encoder", "embedding"} & set(model)
+        and not {"pipeline", "sliding_window"} & set(decoder)
+        and names <= _PLAIN_NAMES
+        and not _providers(decoder)
+    )
+
+
+def _is_for_webgpu(described: dict[str, Any]) -> bool:
+    return "webgpu" in _providers(described["model"]["decoder"])
+
+
+def _providers(decoder: dict[str, Any]) -> set[str]:
+    options = decoder.get("session_options", {}).get("provider_options", [])
+    return {name.lower() for provider in options for name in provider}
 
 
 @functools.cache  # ONNX Runtime refuses a second time

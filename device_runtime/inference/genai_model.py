@@ -16,16 +16,15 @@ from device_runtime.inference.engine import (
     adapters,
     no_memory,
 )
-from device_runtime.inference.genai_library import Loading, load_speech_model
-from device_runtime.inference.genai_objects import (
-    Adapters,
-    Generator,
-    ImageProcessor,
-    NamedTensors,
-)
+from device_runtime.inference.genai_library import Loading, Model, load_speech_model
+from device_runtime.inference.genai_objects import Generator, ImageProcessor, NamedTensors
+from device_runtime.inference.genai_sequences import LONG_ROPE_FROM, GenAISequences
 from device_runtime.inference.grammar_cursor import GrammarCursor, Grammars
 from device_runtime.inference.kv_cache import Tokens
+from device_runtime.inference.onnx_session import OnnxSession
 from device_runtime.inference.prompt_encoder import EncodedPrompt, PromptEncoder, texts
+from device_runtime.inference.sequences import Sequences
+from device_runtime.inference.text_sequences import TextSequences
 from device_runtime.inference.thoughts import Stage, after_thoughts
 from device_runtime.inference.vision_families import FAMILIES
 from device_runtime.processor import Processor
@@ -42,10 +41,6 @@ PROMPT_END = 96
 MIN_CAPACITY = 8
 """Smallest capacity of a KV cache, tokens; enough for the first run."""
 
-LONG_ROPE_FROM = 4096
-"""Tokens beyond which Phi-3.5 uses its long rotary factors, for earlier positions as well: a
-longer prompt must be prefilled at once, so that no cached position has short factors."""
-
 ENGINE_HINT = "edgepack-runtime doctor reports what is missing or damaged."
 
 
@@ -53,8 +48,6 @@ class GenAIModel:
     """Model, tokenizer and adapters.
 
     Attributes:
-        all_logits: True if a run gives the logits behind each of its tokens; False if only behind
-            the last one.
         beams: True if the model can do a beam search.
         context_length: maximum length of prompt and answer together, tokens.
         prompts: encodes its prompts.
@@ -65,8 +58,8 @@ class GenAIModel:
         state_bytes: size of the states of layers that have one instead of a KV cache, with a
             snapshot of it if the model needs one.
         snapshots: True if the model rewinds only to where a snapshot of its state was taken.
+        sequences: what holds its KV caches.
         tokenizer: the model's tokenizer.
-        vocabulary: size of the vocabulary, tokens.
     """
 
     def __init__(
@@ -94,26 +87,34 @@ class GenAIModel:
         loading = loading or Loading(folder, threads, processor)
         self.tokenizer = Tokenizer(folder)
         try:
-            self._model = loading.model()
-            self._adapters = Adapters(self._model)
-            self._adapter_names: set[str] = set()
-            for name, path in adapters(folder).items():
-                self._adapters.load(path, name)
-                self._adapter_names.add(name)
-            self.context_length = context_length
+            model = loading.model()
             described = json.loads((folder / "genai_config.json").read_bytes())["model"]
             decoder = described["decoder"]
+            self.context_length = context_length
+            self.end_tokens = frozenset(ends := end_tokens(folder))
             self.min_capacity = memory.kv_cache_length(decoder, MIN_CAPACITY)
             self.snapshots = "past_recurrent_names" in decoder["inputs"]
             self._sees = "vision" in described
-            self._long_rope = str(self._model.type).startswith("phi3")
-            self._measure_shapes(decoder)
+            self._long_rope = described["type"].startswith("phi3")
+            self.sequences: Sequences = (
+                TextSequences(model, decoder, context_length, self.end_tokens)
+                if isinstance(model, OnnxSession)
+                else GenAISequences(
+                    model, decoder, self.min_capacity, sees=self._sees, long_rope=self._long_rope
+                )
+            )
+            self._adapter_names: set[str] = set()
+            for name, path in adapters(folder).items():
+                self.sequences.load_adapter(path, name)
+                self._adapter_names.add(name)
+            self.kv_bytes = self.sequences.token_bytes
+            self.state_bytes = self.sequences.state_bytes * (2 if self.snapshots else 1)
             self.beams = (
                 self.state_bytes == 0 and self.min_capacity == MIN_CAPACITY and not self._sees
             )
-            self._image_processor: ImageProcessor | None = None
-            if self._sees and described["type"] in FAMILIES:
-                self._image_processor = ImageProcessor(self._model)
+            vision = None
+            if isinstance(model, Model) and self._sees and described["type"] in FAMILIES:
+                vision = self._vision(model)
         except Exception as error:
             if memory.is_short(error):
                 raise no_memory(error) from None
@@ -126,13 +127,13 @@ class GenAIModel:
         self.prompts = PromptEncoder(
             tokenizer=self.tokenizer,
             templates=ChatTemplates.of(folder),
-            vision=self._vision(self._image_processor) if self._image_processor else None,
-            vocabulary=self.vocabulary,
+            vision=vision,
+            vocabulary=self.sequences.vocabulary,
             context_length=context_length,
         )
-        ends = end_tokens(folder)
-        self.end_tokens = frozenset(ends)
-        self._grammars = Grammars(self.tokenizer, vocabulary=self.vocabulary, end_tokens=ends)
+        self._grammars = Grammars(
+            self.tokenizer, vocabulary=self.sequences.vocabulary, end_tokens=ends
+        )
 
     def at_once(self, length: int) -> bool:
         """Return whether a prompt and answer of this length must be prefilled at once."""
@@ -156,18 +157,7 @@ class GenAIModel:
         if adapter and self._sees:
             # The engine takes it, and answers without it.
             raise RequestError("adapters are not supported by models that see")
-        generator = Generator(
-            self._model,
-            max_length=capacity,
-            do_sample=False,
-            num_beams=num_beams,
-            early_stopping=True,
-        )
-        if adapter:
-            generator.set_active_adapter(self._adapters, adapter)
-        if self._sees:
-            return _OneWay(generator)
-        return _LongRope(generator) if self._long_rope else generator
+        return self.sequences.generator(capacity, adapter, num_beams)
 
     def inputs(self, prompt: EncodedPrompt) -> NamedTensors:
         """Return what `Generator.set_inputs` takes for a prompt with images."""
@@ -198,28 +188,11 @@ class GenAIModel:
         guidance = after_thoughts(request.guidance, request.thinking, stage, special)
         return None if guidance is None else self._grammars.compile(guidance)
 
-    def _vision(self, process: ImageProcessor) -> "VisionPrompts":
+    def _vision(self, model: Model) -> "VisionPrompts":
         # Pillow takes 10 MB, which a model without images has no use for.
         from device_runtime.inference.vision_prompt import VisionPrompts
 
-        return VisionPrompts(self._model.type, self.tokenizer, process)
-
-    def _measure_shapes(self, decoder: dict[str, Any]) -> None:
-        """Measure logits, KV cache and states in a first run, of two tokens."""
-        generator = self.generator(self.min_capacity, "")
-        generator.append_tokens(np.zeros(2, np.int32))
-        _, rows, self.vocabulary = generator.get_output("logits").shape
-        self.all_logits = rows > 1
-        cache, state = (
-            sum(
-                _input_bytes(generator, decoder["inputs"].get(name, ""), layer)
-                for name in names
-                for layer in range(decoder["num_hidden_layers"])
-            )
-            for names in (_CACHES, _STATES)
-        )
-        self.kv_bytes = cache // self.min_capacity
-        self.state_bytes = state * (2 if self.snapshots else 1)
+        return VisionPrompts(model.type, self.tokenizer, ImageProcessor(model))
 
 
 class GenAISpeechModel:
@@ -258,56 +231,6 @@ class GenAISpeechModel:
             NamedTensors({"audio_features": features, "input_ids": np.array([tokens], np.int32)})
         )
         return generator
-
-
-class _OneWay:
-    """A generator of a model that sees, which only goes on.
-
-    The engine refuses to rewind some of them; of the others, it forgets the tokens and keeps their
-    KV cache.
-    """
-
-    def __init__(self, generator: Any) -> None:
-        self._generator = generator
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._generator, name)
-
-    def rewind_to(self, length: int) -> None:
-        raise RuntimeError(f"this model cannot rewind, not even to token {length}")
-
-
-class _LongRope:
-    """A generator of a Phi-3 that has long rotary factors.
-
-    The engine changes to them when it decodes a token beyond their beginning, for all tokens
-    before it as well. It does not when it is given tokens.
-    """
-
-    def __init__(self, generator: Any) -> None:
-        self._generator = generator
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._generator, name)
-
-    def append_tokens(self, tokens: Tokens) -> None:
-        before = self._generator.get_sequence(0)
-        if 0 < len(before) <= LONG_ROPE_FROM < len(before) + len(tokens):
-            tokens = np.array([*before, *tokens.tolist()], np.int32)
-            self._generator.rewind_to(0)
-        self._generator.append_tokens(tokens)
-
-
-_CACHES = ("past_key_names", "past_value_names")
-_STATES = ("past_conv_names", "past_recurrent_names")
-
-
-def _input_bytes(generator: Any, pattern: str, layer: int) -> int:
-    """Return the size of a layer's input; 0 for a layer without it, or where it is not reported."""
-    try:
-        return int(generator.get_input(pattern % layer).nbytes) if pattern else 0
-    except RuntimeError:
-        return 0
 
 
 def failure(error: Exception, memory_hint: str) -> DeviceError:

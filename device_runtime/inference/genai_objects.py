@@ -146,6 +146,10 @@ class Generator(Handle):
         data = c_void_p(tokens.ctypes.data)
         call("OgaGenerator_AppendTokens", self.pointer, data, c_size_t(tokens.size))
 
+    def join_step(self) -> bool:
+        """Return False: each generator takes a run of its own."""
+        return False
+
     def generate_next_token(self) -> None:
         """Choose the next token, and decode it."""
         call("OgaGenerator_GenerateNextToken", self.pointer)

@@ -40,6 +40,13 @@ class Generator(Protocol):
     def append_tokens(self, tokens: Tokens) -> None:
         """Run the model over tokens, all at once."""
 
+    def join_step(self) -> bool:
+        """Have the last token take part in the next step of any generator.
+
+        Returns:
+            Whether it does; otherwise the model has seen it, or takes a run for it alone.
+        """
+
     def generate_next_token(self) -> None:
         """Decode the next token."""
 
@@ -182,9 +189,11 @@ class KvCache:
         make: creates a generator for a capacity (tokens) and an adapter.
         token_bytes: size of the KV cache of one token.
         state_bytes: size of what a slot holds whatever its capacity.
+        returns: the memory of a dropped slot returns to the system.
         snapshots: the model rewinds only to where a snapshot of its state was taken.
         budget: memory for all slots together, bytes; 0 where size and budget are not known.
         context_length: maximum length of a conversation, tokens.
+        most: largest number of slots.
         least: smallest capacity of a slot, tokens.
         available: returns the free memory, bytes.
     """
@@ -196,8 +205,10 @@ class KvCache:
         token_bytes: int,
         state_bytes: int = 0,
         snapshots: bool = False,
+        returns: bool = False,
         budget: int,
         context_length: int,
+        most: int = MAX_SLOTS,
         least: int = 1,
         available: Callable[[], int],
     ) -> None:
@@ -205,12 +216,14 @@ class KvCache:
         self._token_bytes = token_bytes
         self._state_bytes = state_bytes
         self._snapshots = snapshots
+        self._returns = returns
         self._budget = budget
         self._context_length = context_length
         self._least = least
         self._available = available
         self._slots: list[Slot] = []
-        self._most = 0
+        self._most = most
+        self._allocated = 0
         self._clock = 0
 
     @property
@@ -323,15 +336,16 @@ class KvCache:
 
     def _keep(self, slot: Slot) -> Slot:
         self._slots.append(slot)
-        self._most = max(self._most, self._held())
+        self._allocated = max(self._allocated, self._held())
         return slot
 
     def _has_room(self, tokens: int) -> bool:
-        if len(self._slots) >= MAX_SLOTS:
+        if len(self._slots) >= self._most:
             return False
-        held = self._held() + self._bytes(tokens)
+        size = self._bytes(tokens)
+        held = self._held() + size
         # ONNX Runtime keeps the memory of a dropped slot and reuses it for the next one.
-        missing = max(0, held - self._most)
+        missing = size if self._returns else max(0, held - self._allocated)
         return held <= self._budget and (not missing or self._available() >= missing + RESERVE)
 
     def _unused(self) -> list[Slot]:

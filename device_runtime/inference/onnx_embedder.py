@@ -11,13 +11,44 @@ from device_runtime import memory
 from device_runtime.errors import EngineError, RequestError
 from device_runtime.inference.embedding import EmbeddingChunk, EmbeddingRequest
 from device_runtime.inference.engine import NoMemoryNowError, PromptTooLongError, Usage
-from device_runtime.inference.onnx_session import OnnxSession
+from device_runtime.inference.onnx_arrays import around
+from device_runtime.inference.onnx_session import Binding, OnnxSession
 from device_runtime.processor import cores
 from device_runtime.tokenizer.tokenizer import Tokenizer
 
 Vector = npt.NDArray[np.float32]
 
 _HINT = "edgepack-runtime doctor reports what is missing or damaged."
+
+
+class EmbeddingGraph:
+    """A graph: input `input_ids`, int64 [1, tokens]; output `embedding`, float32 [1, width]."""
+
+    def __init__(self, file: Path, *, width: int, threads: int) -> None:
+        """Load it.
+
+        Args:
+            file: the ONNX file.
+            width: length of the output.
+            threads: number of ONNX Runtime threads; 0 for its own choice.
+
+        Raises:
+            RuntimeError: ONNX Runtime is missing, or the graph does not load.
+        """
+        self._session = OnnxSession(file, threads=threads)
+        self._result: Vector = np.zeros((1, width), np.float32)
+        self._binding = Binding({"input_ids": None}, {"embedding": around(self._result)})
+
+    def run(self, tokens: Sequence[int]) -> Vector:
+        """Return the vector of a text, [width].
+
+        Raises:
+            RuntimeError: the graph fails.
+        """
+        given = np.array([tokens], np.int64)
+        self._session.run(self._binding, {"input_ids": around(given)})
+        vector: Vector = self._result[0].copy()
+        return vector
 
 
 class OnnxEmbedder:
@@ -48,13 +79,13 @@ class OnnxEmbedder:
         self._max_tokens = max_tokens
         self._memory_bytes = memory_bytes
         self._threads = threads or cores()
-        self._loaded: tuple[Tokenizer, OnnxSession] | None = None
+        self._loaded: tuple[Tokenizer, EmbeddingGraph] | None = None
 
     def embed(
         self, request: EmbeddingRequest, cancelled: Callable[[], bool]
     ) -> Generator[EmbeddingChunk]:
         """See `Embedder.embed`."""
-        tokenizer, session = self._load()
+        tokenizer, graph = self._load()
         texts = [
             self._checked(tokenizer.encode(text, special=True) if isinstance(text, str) else text)
             for text in request.inputs
@@ -64,10 +95,10 @@ class OnnxEmbedder:
         for tokens in texts:
             if cancelled():
                 break
-            yield EmbeddingChunk(vector=_vector(session, tokens, request.dimensions))
+            yield EmbeddingChunk(vector=_vector(graph, tokens, request.dimensions))
         yield last_chunk(texts, started)
 
-    def _load(self) -> tuple[Tokenizer, OnnxSession]:
+    def _load(self) -> tuple[Tokenizer, EmbeddingGraph]:
         if self._loaded is None:
             if memory.available() < self._memory_bytes:
                 raise NoMemoryNowError(
@@ -75,18 +106,14 @@ class OnnxEmbedder:
                     f"{memory.available() >> 20} MiB are free",
                 )
             try:
-                session = OnnxSession(
-                    self._folder / "model.onnx",
-                    input="input_ids",
-                    output="embedding",
-                    width=self._dimensions,
-                    threads=self._threads,
+                graph = EmbeddingGraph(
+                    self._folder / "model.onnx", width=self._dimensions, threads=self._threads
                 )
             except RuntimeError as error:
                 raise EngineError(
                     f"the embedding model does not load: {error}", hint=_HINT
                 ) from None
-            self._loaded = Tokenizer(self._folder), session
+            self._loaded = Tokenizer(self._folder), graph
         return self._loaded
 
     def _checked(self, tokens: Sequence[int]) -> Sequence[int]:
@@ -128,14 +155,14 @@ def last_chunk(texts: Sequence[Sized], started: float) -> EmbeddingChunk:
     return EmbeddingChunk(usage=usage)
 
 
-def _vector(session: OnnxSession, tokens: Sequence[int], dimensions: int | None) -> bytes:
+def _vector(graph: EmbeddingGraph, tokens: Sequence[int], dimensions: int | None) -> bytes:
     """Return the vector of a text, float32.
 
     Raises:
         EngineError: the model fails, or computes something that is not a vector.
     """
     try:
-        vector = session.run(tokens)
+        vector = graph.run(tokens)
     except RuntimeError as error:
         raise EngineError(f"the embedding model failed: {error}", hint=_HINT) from None
     if dimensions is not None:

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 
 from device_runtime.errors import DeviceError
 from device_runtime.inference.embedding import Embedder, EmbeddingRequest
-from device_runtime.inference.engine import Engine
+from device_runtime.inference.engine import Engine, GenerationChunk
 from device_runtime.processor import Processor
 from device_runtime.speech.transcription import Transcriber, TranscriptionRequest
 from device_runtime.worker.messages import (
@@ -128,6 +128,7 @@ class _Task:
         chunks: generator of the request's chunks.
         spent: engine time charged to the request, seconds: see `_Schedule`.
         accepted: True once the first chunk has been sent.
+        waits: True while the answer waits for a run that others can share.
     """
 
     def __init__(self, number: int, chunks: Generator[AnyChunk], spent: float) -> None:
@@ -135,6 +136,7 @@ class _Task:
         self.chunks = chunks
         self.spent = spent
         self.accepted = False
+        self.waits = False
 
 
 class _Schedule:
@@ -142,7 +144,8 @@ class _Schedule:
 
     The request that has used the models least runs next, for one step: a prefill chunk, one
     decoded token, the embedding of one text, or a token of speech. So a short request waits for a
-    long prompt no longer than one step, and concurrent answers decode at the same rate. A new
+    long prompt no longer than one step, and concurrent answers decode at the same rate: those that
+    wait for their next token together, in one run, whose time is charged to each of them. A new
     request starts with the smallest time of the running ones.
     """
 
@@ -160,7 +163,7 @@ class _Schedule:
         while True:
             self._take_new()
             if self._tasks:
-                self._advance(min(self._tasks, key=lambda task: task.spent))
+                self._advance(self._next())
 
     def _listen(self) -> None:
         try:
@@ -206,24 +209,36 @@ class _Schedule:
             return self._models.transcriber.transcribe(request, cancelled)
         return self._models.engine.generate(request, cancelled)
 
-    def _advance(self, task: _Task) -> None:
-        """Run one step of a request."""
+    def _next(self) -> list[_Task]:
+        """Return the request that runs next, and those that share its run."""
+        first = min(self._tasks, key=lambda task: task.spent)
+        others = [task for task in self._tasks if task.waits and task is not first]
+        return [first, *others] if first.waits else [first]
+
+    def _advance(self, tasks: list[_Task]) -> None:
+        """Run one step of requests that share it."""
         started = time.monotonic()
+        for task in tasks:
+            self._take_step(task)
+        # A request that waits for memory takes no time, and must not monopolise the loop.
+        spent = max(time.monotonic() - started, MIN_STEP_S)
+        for task in tasks:
+            task.spent += spent
+        time.sleep(spent * (1 / self._share - 1))
+
+    def _take_step(self, task: _Task) -> None:
         try:
             chunk = next(task.chunks)
         except DeviceError as error:
             _send(self._outbox, Failed.of(error, task.number))
             self._end(task)
             return
-        # A request that waits for memory takes no time, and must not monopolise the loop.
-        spent = max(time.monotonic() - started, MIN_STEP_S)
-        task.spent += spent
+        task.waits = isinstance(chunk, GenerationChunk) and chunk.waits
         if not task.accepted or not chunk.is_empty:
             task.accepted = True
             _send(self._outbox, Chunk(id=task.number, chunk=chunk))
         if chunk.usage is not None:
             self._end(task)
-        time.sleep(spent * (1 / self._share - 1))
 
     def _end(self, task: _Task) -> None:
         # To the parent the last message is the end, so nothing of the request may remain here.

@@ -16,7 +16,7 @@ import pytest
 from device_runtime.bundle.manifest import EMBEDDING_FOLDER
 from device_runtime.bundle.reader import open_bundle
 from device_runtime.bundle.release import Release
-from device_runtime.inference.onnx_session import OnnxSession
+from device_runtime.inference.onnx_embedder import EmbeddingGraph
 from packager import cache as stages
 from packager.errors import ModelSourceError
 from packager.jobs import export_encoder
@@ -67,13 +67,13 @@ def test_family_has_the_vectors_of_transformers(
 
     folder = tiny_encoder.make(tmp_path / "m", architecture, pooling=pooling, normalize=False)
     model = exported(folder)
-    session = OnnxSession(model.graph, input="input_ids", output="embedding", width=32, threads=1)
+    graph = EmbeddingGraph(model.graph, width=32, threads=1)
     for text in ("a", "Some bytes: äöü 東京", "x" * 48):
         ids = AutoTokenizer.from_pretrained(folder)(text, truncation=False).input_ids
         with torch.no_grad():
             states = AutoModel.from_pretrained(folder)(torch.tensor([ids])).last_hidden_state[0]
         expected = {"mean_tokens": states.mean(0), "cls_token": states[0], "lasttoken": states[-1]}
-        np.testing.assert_allclose(session.run(ids), expected[pooling], rtol=0.02, atol=0.01)
+        np.testing.assert_allclose(graph.run(ids), expected[pooling], rtol=0.02, atol=0.01)
 
 
 def exported(folder: Path) -> EmbeddingModel:

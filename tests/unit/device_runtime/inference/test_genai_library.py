@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from device_runtime.inference import genai_library
-from device_runtime.inference.genai_library import Loading
+from device_runtime.inference.genai_library import Loading, Model
 from device_runtime.inference.genai_objects import Generator, NamedTensors, Tensor
 
 
@@ -51,7 +51,7 @@ def test_model_begins_to_load_before_numpy_is_imported() -> None:
 
 
 def test_generator_follows_the_model(tiny_onnx: Path) -> None:
-    model = Loading(tiny_onnx, 1).model()
+    model = Model(tiny_onnx, {}, None)
     generator = Generator(model, max_length=16, do_sample=False)
     generator.append_tokens(np.array([1, 2, 3], np.int32)[::-1])
     logits = generator.get_logits()
@@ -72,9 +72,9 @@ def test_program_ends_well_with_objects_alive(tiny_onnx: Path) -> None:
     code = (
         "import numpy as np\n"
         "from pathlib import Path\n"
-        "from device_runtime.inference.genai_library import Loading\n"
+        "from device_runtime.inference.genai_library import Loading, Model\n"
         "from device_runtime.inference.genai_objects import Generator\n"
-        f"model = Loading(Path({str(tiny_onnx)!r}), 1).model()\n"
+        f"model = Model(Path({str(tiny_onnx)!r}), {{}}, None)\n"
         "generator = Generator(model, max_length=16)\n"
         "generator.append_tokens(np.array([1, 2], np.int32))\n"
         f"later = Loading(Path({str(tiny_onnx)!r}), 1)\n"

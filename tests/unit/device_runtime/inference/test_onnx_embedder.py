@@ -13,8 +13,7 @@ from device_runtime import memory
 from device_runtime.errors import DeviceError, EngineError, RequestError
 from device_runtime.inference.embedding import EmbeddingRequest
 from device_runtime.inference.engine import NoMemoryNowError, PromptTooLongError, Usage
-from device_runtime.inference.onnx_embedder import OnnxEmbedder
-from device_runtime.inference.onnx_session import OnnxSession
+from device_runtime.inference.onnx_embedder import EmbeddingGraph, OnnxEmbedder
 
 WORDS = {"a": 0, "b": 1, "c": 2, "huge": 3, "\0": 4, "beyond": 5}
 TABLE = np.array([[3, 4, 0], [0, 0, 2], [1, 1, 1], [3e38, 3e38, 3e38], [5, 0, 0]], np.float32)
@@ -157,9 +156,7 @@ def test_graph_of_another_width_is_an_error(folder: Path) -> None:
 
 
 def test_failing_run_is_an_error_and_the_next_works(folder: Path) -> None:
-    session = OnnxSession(
-        folder / "model.onnx", input="input_ids", output="embedding", width=3, threads=1
-    )
+    graph = EmbeddingGraph(folder / "model.onnx", width=3, threads=1)
     with pytest.raises(RuntimeError, match="out of data bound"):
-        session.run([9])
-    assert session.run([0]).tolist() == [3, 4, 0]
+        graph.run([9])
+    assert graph.run([0]).tolist() == [3, 4, 0]
