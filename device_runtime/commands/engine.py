@@ -70,7 +70,9 @@ class EngineLoader:
         return self._engine()
 
     def _begin(self, processor: Processor) -> Loading:
-        return Loading(self._release.model_folder, self._config.threads, processor)
+        context_length = self._release.manifest.context_length
+        folder, threads = self._release.model_folder, self._config.threads
+        return Loading(folder, threads, processor, context_length=context_length)
 
     def _engine(self) -> "GenAIEngine":
         try:

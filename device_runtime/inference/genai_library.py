@@ -24,12 +24,19 @@ from device_runtime.inference.onnx_session import OnnxSession
 from device_runtime.onnx_api import Function
 from device_runtime.processor import HALF_GRAPH, Processor, cores, gpu_library
 
+LONG_ROPE_FROM = 4096
+"""Tokens beyond which Phi-3.5 uses its long rotary factors, for earlier positions as well: a
+longer prompt must be prefilled at once, so that no cached position has short factors."""
+
 _NAME = "libonnxruntime-genai.so"
 _PLAIN_NAMES = {
     *("input_ids", "attention_mask", "position_ids", "past_key_names", "past_value_names"),
     *("logits", "present_key_names", "present_value_names"),
 }
 """Inputs and outputs of a model that needs ONNX Runtime alone, as genai_config.json names them."""
+_TRACE = "enable_profiling"
+_PLAIN_OPTIONS = {"intra_op_num_threads", "log_id", "provider_options", _TRACE}
+"""Options of a session that such a model may have, beside ONNX Runtime's own strings."""
 _GPU_VERSION = 22
 """Version of ONNX Runtime's interface that has plug-ins."""
 
@@ -148,9 +155,16 @@ class Model(Handle):
 class Loading:
     """A model that loads in a thread of its own, while this one imports and reads other things."""
 
-    def __init__(self, folder: Path, threads: int, processor: Processor = Processor.CPU) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        threads: int,
+        processor: Processor = Processor.CPU,
+        *,
+        context_length: int,
+    ) -> None:
         """Begin to load a model; see `load_model`."""
-        self._arguments = (folder, threads, processor)
+        self._arguments = (folder, threads, processor, context_length)
         self._model: Model | OnnxSession | None = None
         self._error: Exception | None = None
         # The program waits for it before it ends: the library would end while it works.
@@ -176,7 +190,9 @@ class Loading:
             self._error = error
 
 
-def load_model(folder: Path, threads: int, processor: Processor) -> Model | OnnxSession:
+def load_model(
+    folder: Path, threads: int, processor: Processor, context_length: int
+) -> Model | OnnxSession:
     """Load a model that answers, as this machine runs it.
 
     A model that is a single graph with a KV cache needs ONNX Runtime alone, on the CPU.
@@ -185,15 +201,15 @@ def load_model(folder: Path, threads: int, processor: Processor) -> Model | Onnx
         folder: holds genai_config.json and the graph.
         threads: number of ONNX Runtime threads; 0 for one a core.
         processor: processor that the model runs on.
+        context_length: maximum length of prompt and answer together, tokens.
 
     Raises:
         RuntimeError: it does not load.
         EngineError: this runtime has no support for GPUs.
     """
     described = json.loads((folder / "genai_config.json").read_bytes())
-    if processor is Processor.CPU and _is_plain(described):
-        file = folder / described["model"]["decoder"]["filename"]
-        return OnnxSession(file, threads=threads or cores())
+    if processor is Processor.CPU and _is_plain(described, context_length):
+        return _session(folder, described["model"]["decoder"], threads)
     decoder: dict[str, Any] = {"session_options": {"intra_op_num_threads": threads or cores()}}
     providers: list[str] | None = None
     if processor is not Processor.CPU:
@@ -221,23 +237,39 @@ def load_speech_model(folder: Path, threads: int) -> Model:
     return Model(folder, {"encoder": options, "decoder": options}, None)
 
 
-def _is_plain(described: dict[str, Any]) -> bool:
+def _session(folder: Path, decoder: dict[str, Any], threads: int) -> OnnxSession:
+    options = _options(decoder)
+    return OnnxSession(
+        folder / decoder["filename"],
+        threads=threads or cores(),
+        trace=options.get(_TRACE, ""),
+        entries={name: str(value) for name, value in options.items() if _is_entry(name)},
+    )
+
+
+def _is_entry(option: str) -> bool:
+    """Return whether an option of genai_config.json is one of ONNX Runtime's own strings."""
+    return "." in option
+
+
+def _is_plain(described: dict[str, Any], context_length: int) -> bool:
     """Return whether a model is a single graph that reads and writes a KV cache in place.
 
     Args:
         described: its genai_config.json.
+        context_length: maximum length of prompt and answer together, tokens.
     """
     model = described["model"]
     decoder = model.get("decoder", {})
     names = {*decoder.get("inputs", {}), *decoder.get("outputs", {})}
     return (
         bool(described.get("search", {}).get("past_present_share_buffer"))
-        # The engine computes long rotary factors of a Phi-3 in its own way.
-        and not model["type"].startswith("phi3")
+        and not (model["type"].startswith("phi3") and context_length > LONG_ROPE_FROM)
         and not {"vision", "speech", "encoder", "embedding"} & set(model)
         and not {"pipeline", "sliding_window"} & set(decoder)
         and names <= _PLAIN_NAMES
         and not _providers(decoder)
+        and all(_is_entry(name) or name in _PLAIN_OPTIONS for name in _options(decoder))
     )
 
 
@@ -246,8 +278,13 @@ def _is_for_webgpu(described: dict[str, Any]) -> bool:
 
 
 def _providers(decoder: dict[str, Any]) -> set[str]:
-    options = decoder.get("session_options", {}).get("provider_options", [])
+    options = _options(decoder).get("provider_options", [])
     return {name.lower() for provider in options for name in provider}
+
+
+def _options(decoder: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = decoder.get("session_options", {})
+    return options
 
 
 @functools.cache  # ONNX Runtime refuses a second time

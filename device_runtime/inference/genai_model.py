@@ -16,9 +16,14 @@ from device_runtime.inference.engine import (
     adapters,
     no_memory,
 )
-from device_runtime.inference.genai_library import Loading, Model, load_speech_model
+from device_runtime.inference.genai_library import (
+    LONG_ROPE_FROM,
+    Loading,
+    Model,
+    load_speech_model,
+)
 from device_runtime.inference.genai_objects import Generator, ImageProcessor, NamedTensors
-from device_runtime.inference.genai_sequences import LONG_ROPE_FROM, GenAISequences
+from device_runtime.inference.genai_sequences import GenAISequences
 from device_runtime.inference.grammar_cursor import GrammarCursor, Grammars
 from device_runtime.inference.kv_cache import Tokens
 from device_runtime.inference.onnx_session import OnnxSession
@@ -84,7 +89,7 @@ class GenAIModel:
             EngineError: the model does not load.
             ResourceError: memory is too short for it.
         """
-        loading = loading or Loading(folder, threads, processor)
+        loading = loading or Loading(folder, threads, processor, context_length=context_length)
         self.tokenizer = Tokenizer(folder)
         try:
             model = loading.model()

@@ -5,13 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from device_runtime.inference.genai_library import Model
+from device_runtime.inference.genai_library import LONG_ROPE_FROM, Model
 from device_runtime.inference.genai_objects import Adapters, Generator
 from device_runtime.inference.kv_cache import Tokens
-
-LONG_ROPE_FROM = 4096
-"""Tokens beyond which Phi-3.5 uses its long rotary factors, for earlier positions as well: a
-longer prompt must be prefilled at once, so that no cached position has short factors."""
 
 _CACHES = ("past_key_names", "past_value_names")
 _STATES = ("past_conv_names", "past_recurrent_names")

@@ -91,13 +91,19 @@ class OnnxSession:
     """
 
     def __init__(
-        self, graph: Path, *, threads: int, entries: Mapping[str, str] | None = None
+        self,
+        graph: Path,
+        *,
+        threads: int,
+        trace: str = "",
+        entries: Mapping[str, str] | None = None,
     ) -> None:
         """Load a graph.
 
         Args:
             graph: the ONNX file.
             threads: number of threads; 0 for ONNX Runtime's own choice.
+            trace: beginning of the path of a trace of all runs; empty for no trace.
             entries: options of the session, by the names that ONNX Runtime gives them.
 
         Raises:
@@ -106,6 +112,8 @@ class OnnxSession:
         api = _api()
         options = api.create(Function.CREATE_SESSION_OPTIONS)
         api.call(Function.SET_INTRA_OP_NUM_THREADS, options, c_int(threads))
+        if trace:
+            api.call(Function.ENABLE_PROFILING, options, c_char_p(trace.encode()))
         for name, text in (entries or {}).items():
             key, value = c_char_p(name.encode()), c_char_p(text.encode())
             api.call(Function.ADD_SESSION_CONFIG_ENTRY, options, key, value)

@@ -16,8 +16,8 @@ import pytest
 from device_runtime.errors import RequestError
 from device_runtime.inference.engine import GenerationRequest, Message
 from device_runtime.inference.genai_engine import GenAIEngine
+from device_runtime.inference.genai_library import LONG_ROPE_FROM
 from device_runtime.inference.genai_model import GenAIModel
-from device_runtime.inference.genai_sequences import LONG_ROPE_FROM
 from device_runtime.tokenizer.templates import ChatTemplates
 from device_runtime.tokenizer.tokenizer import Tokenizer
 from packager.errors import QuantizeError

@@ -26,7 +26,7 @@ from device_runtime.inference.engine import (
     Usage,
 )
 from device_runtime.inference.genai_engine import GenAIEngine
-from device_runtime.inference.genai_sequences import LONG_ROPE_FROM
+from device_runtime.inference.genai_library import LONG_ROPE_FROM
 from tests.support import seeing, tiny_seeing, tiny_vision
 from tests.support.hostile_images import encoded, hostile_images
 from tests.support.serving import Serving, chat_body

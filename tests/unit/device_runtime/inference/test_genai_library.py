@@ -14,10 +14,10 @@ from device_runtime.inference.genai_objects import Generator, NamedTensors, Tens
 
 def test_model_that_does_not_load_says_so_when_it_is_waited_for(tmp_path: Path) -> None:
     (tmp_path / "genai_config.json").write_text('{"model": {"decoder": {}}}')
-    loading = Loading(tmp_path, 1)
+    loading = Loading(tmp_path, 1, context_length=8)
     with pytest.raises(RuntimeError):
         loading.model()
-    missing = Loading(tmp_path / "missing", 1)
+    missing = Loading(tmp_path / "missing", 1, context_length=8)
     with pytest.raises(OSError, match="genai_config"):
         missing.model()
 
@@ -77,6 +77,6 @@ def test_program_ends_well_with_objects_alive(tiny_onnx: Path) -> None:
         f"model = Model(Path({str(tiny_onnx)!r}), {{}}, None)\n"
         "generator = Generator(model, max_length=16)\n"
         "generator.append_tokens(np.array([1, 2], np.int32))\n"
-        f"later = Loading(Path({str(tiny_onnx)!r}), 1)\n"
+        f"later = Loading(Path({str(tiny_onnx)!r}), 1, context_length=8)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
