@@ -71,6 +71,7 @@ class Functions:
         """
         self._table = ctypes.cast(table, ctypes.POINTER(c_void_p))
         self._main = main or self
+        self._functions: dict[tuple[Any, ...], Any] = {}
 
     def create(self, place: int, *arguments: Any) -> c_void_p:
         """Call a function whose last argument is the place for what it makes.
@@ -97,7 +98,10 @@ class Functions:
 
     def function(self, place: int, result: Any, *arguments: Any) -> Any:
         """Return a function of the table, given the types of its result and arguments."""
-        return ctypes.CFUNCTYPE(result, *arguments)(self._table[place])
+        key = (place, result, *arguments)
+        if key not in self._functions:
+            self._functions[key] = ctypes.CFUNCTYPE(result, *arguments)(self._table[place])
+        return self._functions[key]
 
 
 def load(version: int) -> Functions:

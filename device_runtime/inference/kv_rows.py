@@ -84,7 +84,7 @@ class KvRows:
         shape = (len(layout.past), self.count, layout.heads, self.capacity, layout.width)
         self._caches = np.frombuffer(self._memory, layout.kind).reshape(shape)
         self._rows: list[Row | None] = [None] * self.count
-        self._bindings: dict[tuple[int, int], Binding] = {}
+        self._bindings: dict[tuple[int, int, bool], Binding] = {}
 
     def take(self) -> Row:
         """Take an empty row.
@@ -128,20 +128,22 @@ class KvRows:
         for cache in self._caches:
             cache[target, :, :tokens] = cache[source, :, :tokens]
 
-    def binding(self, first: int, count: int) -> Binding:
+    def binding(self, first: int, count: int, *, step: bool) -> Binding:
         """Return rows next to each other as inputs and outputs of the graph.
 
         Args:
             first: place of the first row.
             count: number of rows.
+            step: for runs of one token each.
         """
-        key = (first, count)
+        key = (first, count, step)
         if key not in self._bindings:
             layout = self._layout
             caches = [around(cache[first : first + count]) for cache in self._caches]
             self._bindings[key] = Binding(
                 dict.fromkeys(layout.given) | dict(zip(layout.past, caches, strict=True)),
                 dict.fromkeys(layout.results) | dict(zip(layout.present, caches, strict=True)),
+                keeps=step,
             )
         return self._bindings[key]
 

@@ -24,9 +24,10 @@ def around(array: npt.NDArray[Any]) -> Value:
     return Value.around(array.ctypes.data, array.nbytes, array.shape, kind)
 
 
-def copy_of(value: Value) -> npt.NDArray[Any]:
-    """Copy a tensor."""
+def view_of(value: Value) -> npt.NDArray[Any]:
+    """Return the elements of a tensor, which must outlive the array."""
     element, shape = value.described()
-    array = np.empty(shape, _TYPES[element])
-    ctypes.memmove(array.ctypes.data, value.address, array.nbytes)
-    return array
+    kind = np.dtype(_TYPES[element])
+    size = int(np.prod(shape)) * kind.itemsize
+    memory: Any = (ctypes.c_byte * size).from_address(value.address)
+    return np.frombuffer(memory, kind).reshape(shape)

@@ -152,7 +152,7 @@ class OnnxSession:
             adapter: a LoRA adapter (`load_adapter`) that takes part; None for none.
 
         Returns:
-            The outputs that the binding has no tensors for, by name.
+            The outputs that ONNX Runtime made, by name.
 
         Raises:
             RuntimeError: the graph fails.
@@ -164,8 +164,6 @@ class OnnxSession:
             api.call(Function.ADD_ACTIVE_LORA_ADAPTER, options, adapter)
         for name, value in inputs.items():
             binding.inputs.set(name, value)
-        for name in binding.made:
-            binding.outputs.set(name, None)
         try:
             api.call(
                 *(Function.RUN, self._session, options),
@@ -176,7 +174,10 @@ class OnnxSession:
         finally:
             if adapter is not None:
                 api.function(Function.RELEASE_RUN_OPTIONS, None, c_void_p)(options)
-        return {name: Value(binding.outputs.get(name)) for name in binding.made}
+        results = {name: binding.outputs.value(name) for name in binding.made}
+        if not binding.keeps:
+            binding.outputs.clear(binding.made)
+        return results
 
     def _names(self, count: Function, name: Function) -> Iterator[str]:
         api = _api()
@@ -195,18 +196,25 @@ class Binding:
     Attributes:
         inputs: of inputs.
         outputs: of outputs.
-        made: names of the outputs that ONNX Runtime makes a tensor for, in each run.
+        made: names of the outputs that ONNX Runtime makes a tensor for.
+        keeps: whether it makes them once: each run has outputs of the same shape.
     """
 
     def __init__(
-        self, inputs: Mapping[str, Value | None], outputs: Mapping[str, Value | None]
+        self,
+        inputs: Mapping[str, Value | None],
+        outputs: Mapping[str, Value | None],
+        *,
+        keeps: bool = False,
     ) -> None:
         """Bind tensors.
 
         Args:
             inputs: by name; None for one that each run brings.
             outputs: by name; None for one that ONNX Runtime makes.
+            keeps: whether each run has outputs of the same shape.
         """
+        self.keeps = keeps
         self.inputs = _Places(inputs)
         self.outputs = _Places(outputs)
         self.made = [name for name, value in outputs.items() if value is None]
@@ -227,8 +235,16 @@ class _Places:
         self._alive[name] = value
         self.values[self._places[name]] = value.pointer if value is not None else None
 
-    def get(self, name: str) -> c_void_p:
-        return c_void_p(self.values[self._places[name]])
+    def clear(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.set(name, None)
+
+    def value(self, name: str) -> Value:
+        """Return a tensor; that of a run, if none was set."""
+        value = self._alive[name]
+        if value is None:
+            value = self._alive[name] = Value(c_void_p(self.values[self._places[name]]))
+        return value
 
 
 def load_adapter(file: Path) -> c_void_p:

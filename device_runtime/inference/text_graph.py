@@ -1,5 +1,6 @@
 """The graph of a model that answers, in ONNX Runtime itself."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from ctypes import c_void_p
 from pathlib import Path
@@ -9,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from device_runtime.inference.kv_rows import KvRows, Layout
-from device_runtime.inference.onnx_arrays import around, copy_of, type_of
-from device_runtime.inference.onnx_session import OnnxSession, load_adapter
+from device_runtime.inference.onnx_arrays import around, type_of, view_of
+from device_runtime.inference.onnx_session import Binding, OnnxSession, load_adapter
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -48,6 +49,7 @@ class TextGraph:
         )
         self._session = session
         self._adapters: dict[str, c_void_p] = {}
+        self._kept: weakref.WeakKeyDictionary[Binding, Outputs] = weakref.WeakKeyDictionary()
         self.token_bytes = self._layout.token_bytes
 
     def new_rows(self, capacity: int, count: int) -> KvRows:
@@ -88,26 +90,26 @@ class TextGraph:
             adapter: name of the adapter that takes part; empty for none.
 
         Returns:
-            The results, [sequences, tokens or 1, ...], by name.
+            The results, [sequences, tokens or 1, ...], by name. Another run of one token each may
+            overwrite them.
 
         Raises:
             RuntimeError: the graph fails.
         """
         count, new = tokens.shape
         before = np.array(lengths)[:, None]
-        all_inputs = {
-            "input_ids": tokens,
-            "position_ids": before + np.arange(new),
-            "attention_mask": (np.arange(max(lengths) + new) < before + new).astype(np.int64),
-        }
         inputs = {
-            self._names[name]: array
-            for name, array in all_inputs.items()
-            if self._names.get(name) in self._layout.given
+            self._names["input_ids"]: tokens,
+            self._names["attention_mask"]: np.arange(max(lengths) + new) < before + new,
         }
-        results = self._session.run(
-            rows.binding(first, count),
-            {name: around(array) for name, array in inputs.items()},
-            self._adapters.get(adapter),
-        )
-        return {name: copy_of(value) for name, value in results.items()}
+        if "position_ids" in self._names:
+            inputs[self._names["position_ids"]] = before + np.arange(new)
+        binding = rows.binding(first, count, step=new == 1)
+        arrays = {name: array.astype(np.int64, copy=False) for name, array in inputs.items()}
+        given = {name: around(array) for name, array in arrays.items()}
+        results = self._session.run(binding, given, self._adapters.get(adapter))
+        if not binding.keeps:
+            return {name: view_of(value).copy() for name, value in results.items()}
+        if binding not in self._kept:
+            self._kept[binding] = {name: view_of(value) for name, value in results.items()}
+        return self._kept[binding]

@@ -107,7 +107,7 @@ class TextSequences:
         lengths = [other.row.length for other in ordered]
         outputs = self._graph.run(self._rows, first, tokens, lengths, sequence.adapter)
         for place, other in enumerate(ordered):
-            other.seen({name: array[place : place + 1] for name, array in outputs.items()})
+            other.seen(outputs, place)
 
 
 class TextSequence:
@@ -130,6 +130,7 @@ class TextSequence:
         self.unseen: int | None = None
         self._sequences = sequences
         self._outputs: Outputs = {}
+        self._kept: Outputs = {}
         self._scores: npt.NDArray[np.float32] | None = None
         self._chosen = 0
 
@@ -152,9 +153,22 @@ class TextSequence:
         self._outputs = self._sequences.prefill(self.row, tokens, self.adapter)
         self.row.length += len(tokens)
 
-    def seen(self, outputs: Outputs) -> None:
-        """Take the model's outputs for the unseen token."""
-        self._outputs = outputs
+    def seen(self, outputs: Outputs, place: int) -> None:
+        """Take the model's outputs for the unseen token.
+
+        Args:
+            outputs: of several sequences.
+            place: place of this one among them.
+        """
+        for name, array in outputs.items():
+            mine = array[place : place + 1]
+            kept = self._kept.get(name)
+            if kept is None:
+                # Memory of its own for each step would be new pages each time.
+                self._kept[name] = mine.copy()
+            else:
+                np.copyto(kept, mine)
+        self._outputs = self._kept
         self.unseen = None
         self.row.length += 1
 
@@ -169,7 +183,7 @@ class TextSequence:
         return [self._chosen]
 
     def get_logits(self) -> npt.NDArray[np.float32]:
-        """Return the scores of the next token, float32 [1, 1, vocabulary]."""
+        """Return the scores of the next token, float32 [1, 1, vocabulary], until the next step."""
         return self.get_output("logits")[:, -1:].astype(np.float32, copy=False)
 
     def set_logits(self, logits: npt.NDArray[np.float32]) -> None:
@@ -177,7 +191,7 @@ class TextSequence:
         self._scores = logits[0, -1]
 
     def get_output(self, name: str) -> npt.NDArray[Any]:
-        """Return an output of the last run.
+        """Return an output of the last run, until the next step.
 
         Raises:
             RuntimeError: the graph fails, or has no output of this name.

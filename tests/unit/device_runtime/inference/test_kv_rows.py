@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from device_runtime.inference.kv_rows import KvRows, Layout, Row
-from device_runtime.inference.onnx_arrays import copy_of
-from device_runtime.inference.onnx_session import Value
+from device_runtime.inference.onnx_arrays import view_of
 
 LAYOUT = Layout(
     given=["tokens"],
@@ -95,18 +94,14 @@ def test_rows_are_bound_to_inputs_and_outputs() -> None:
     caches = rows()
     for number in range(3):
         filled(caches, number, CAPACITY)
-    binding = caches.binding(1, 2)
+    binding = caches.binding(1, 2, step=True)
     assert binding.made == ["logits"]
     for places, names in ((binding.inputs, LAYOUT.past), (binding.outputs, LAYOUT.present)):
         for name in names:
-            bound = places.get(name)
-            assert bound.value
-            shared = Value.__new__(Value)
-            shared.pointer = bound
-            array = copy_of(shared)
+            array = view_of(places.value(name))
             assert array.shape == (2, 2, CAPACITY, 16)
             assert set(array[0].ravel().tolist()) == {1.0}
-    assert caches.binding(1, 2) is binding
+    assert caches.binding(1, 2, step=True) is binding
 
 
 def test_released_row_holds_no_memory() -> None:
