@@ -60,6 +60,7 @@ static void translated(uint64_t plugin, struct qemu_plugin_tb *tb)
     qemu_plugin_register_vcpu_tb_exec_cb(tb, run, 0 /* registers are not read */, block);
 }
 
+/* The version of the interface: that of qemu 7.2. */
 EXPORTED int qemu_plugin_version = 1;
 
 /* Takes one argument, counts=PATH: a file with the size that it is to have. */
