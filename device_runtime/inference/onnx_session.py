@@ -61,7 +61,7 @@ class Value:
 
     @property
     def address(self) -> int:
-        """Where its data begin."""
+        """The address of its data."""
         return _api().create(Function.GET_TENSOR_DATA, self.pointer).value or 0
 
     def described(self) -> tuple[Element, tuple[int, ...]]:
