@@ -21,6 +21,7 @@ _MODULES = {
     "chat": ("chat",),
     "transcribe": ("transcribe",),
     "bench": ("bench",),
+    "tune": ("tune",),
     "status": ("status",),
     "release": ("verify", "doctor"),
     "config": ("config",),

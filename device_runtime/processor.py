@@ -1,6 +1,7 @@
 """The processors that a model can run on, and what the CPU offers this process."""
 
 import ctypes
+import hashlib
 import importlib.util
 import json
 import os
@@ -47,6 +48,14 @@ def gpu_library() -> Path | None:
 
 
 _CPUS = Path("/sys/devices/system/cpu")
+_CPUINFO = Path("/proc/cpuinfo")
+_SAME_SPEED = 0.85
+"""Share of the speed of a kind's fastest core that its others have: favoured cores differ less,
+and small ones more."""
+_KIND = re.compile(
+    r"(vendor_id|cpu family|model|model name|flags|Features|CPU (implementer|variant|part))\s*:"
+)
+"""Lines of /proc/cpuinfo that are the same for all processors of a kind, on x86-64 and aarch64."""
 CPP_LIBRARY = "libstdc++.so.6"
 """The C++ library, of which a kit has a copy for systems without one."""
 _LIBRARIES = tuple(
@@ -112,8 +121,45 @@ def cores(cpus: Path = _CPUS, own: Path = OWN, groups: Path = GROUPS) -> int:
     """
     if not hasattr(os, "sched_getaffinity"):
         return 0
-    allowed = len({_siblings(cpus, number) for number in os.sched_getaffinity(0)})
+    allowed = count_cores(os.sched_getaffinity(0), cpus)
     return max(1, min([allowed, *(int(quota) for quota in _quotas(own, groups))]))
+
+
+def count_cores(numbers: Iterable[int], cpus: Path = _CPUS) -> int:
+    """Count the cores that these hardware threads belong to."""
+    return len({_siblings(cpus, number) for number in numbers})
+
+
+def kinds_of_cores(cpus: Path = _CPUS) -> list[tuple[int, ...]]:
+    """List the CPUs that this process may use by the kind of their core, the fastest kind first.
+
+    Args:
+        cpus: what the kernel tells of the processor: `cpu_capacity` of cores that differ, else
+            their highest frequency.
+    """
+    speeds = {number: _speed(cpus / f"cpu{number}") for number in sorted(os.sched_getaffinity(0))}
+    kinds: list[list[int]] = []
+    for number in sorted(speeds, key=lambda number: -speeds[number]):
+        if kinds and speeds[number] >= _SAME_SPEED * speeds[kinds[-1][0]]:
+            kinds[-1].append(number)
+        else:
+            kinds.append([number])
+    return [tuple(sorted(kind)) for kind in kinds]
+
+
+def fingerprint(cpuinfo: Path = _CPUINFO) -> str:
+    """Return a digest of the processor: its kind, its features, and what this process may use."""
+    text = cpuinfo.read_text(errors="replace")
+    described = sorted({line for line in text.splitlines() if _KIND.match(line)})
+    usable = f"{sorted(os.sched_getaffinity(0))} {cores()}"
+    return hashlib.sha256("\n".join((*described, usable)).encode()).hexdigest()
+
+
+def _speed(cpu: Path) -> int:
+    for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+        with suppress(OSError, ValueError):
+            return int((cpu / name).read_text())
+    return 0
 
 
 def _quotas(own: Path, groups: Path) -> Iterator[float]:

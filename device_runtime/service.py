@@ -18,6 +18,7 @@ from device_runtime.api.openai_responses.store import ResponseStore
 from device_runtime.api.served_model import ServedModel
 from device_runtime.bench import benchmark
 from device_runtime.bundle.release import Release
+from device_runtime.config import folders
 from device_runtime.config.options import RuntimeConfig
 from device_runtime.errors import DeviceError, ServiceError
 from device_runtime.logs import event
@@ -51,8 +52,10 @@ from device_runtime.status.report import (
 from device_runtime.update.links import RELEASES
 from device_runtime.update.outcome import LatestUpdate
 from device_runtime.update.requests import Updater
+from device_runtime.worker import tuning
 from device_runtime.worker.placement import Placement
 from device_runtime.worker.supervisor import Supervisor
+from device_runtime.worker.tuning import Setting
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ class Service:
     Args:
         release: release to serve.
         config: configuration of the service.
+        setting: threads that were measured to be faster than the default; None for none.
         announce: called with the URL as soon as the service listens.
         check: checks what a new start needs, for a command to reload; raises ServiceError.
 
@@ -79,6 +83,7 @@ class Service:
         self,
         release: Release,
         config: RuntimeConfig,
+        setting: Setting | None,
         announce: Callable[[str], None],
         check: Callable[[], object],
     ) -> None:
@@ -107,15 +112,16 @@ class Service:
         self._update = LatestUpdate(release.folder)
         self._integrity = Integrity(release)
         self._examine = partial(doctor.surroundings, release)
-        self._runtime_folder = heartbeat.runtime_folder()
+        self._runtime_folder = folders.runtime_folder()
         served = ServedModel.of_release(release, config)
-        self._state_folder = config.state_folder or heartbeat.state_folder()
+        self._state_folder = config.state_folder or folders.state_folder()
         self._placement = Placement.of_release(
             release,
             threads=config.threads,
             kv_cache_mib=config.kv_cache_mib,
             wanted=config.processor,
             folder=self._state_folder,
+            tuned=setting,
         )
         self._supervisor = Supervisor(
             self._placement,
@@ -154,11 +160,12 @@ class Service:
             ServiceError: part of the service ended unexpectedly.
         """
         self._reporting = asyncio.get_running_loop().create_future()
-        try:
-            self.startup()
-            await self.serve()
-        finally:
-            await self.shutdown()
+        with tuning.serving(self._state_folder):
+            try:
+                self.startup()
+                await self.serve()
+            finally:
+                await self.shutdown()
 
     def startup(self) -> None:
         """Bind the address, and start the reports."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from device_runtime.bench.results import Benchmark
     from device_runtime.bundle.release import Release
     from device_runtime.config.options import RuntimeConfig
+    from device_runtime.worker.tuning import Setting
 
 QUESTION = "Name the capital of France."
 REQUEST_S = 24 * 3600.0
@@ -63,13 +64,14 @@ def bench(
     from device_runtime.bench import picture as drawing
     from device_runtime.bench import profiling, starts, table
     from device_runtime.commands.engine import load_engine
+    from device_runtime.commands.tuned import tuned
     from device_runtime.worker import process
 
     opened = open_or_own(release)
-    config = resolve(opened, config_file).config
+    config, setting = tuned(opened, resolve(opened, config_file))
     if picture is not None:
         _check_writable(picture)
-    result = asyncio.run(_measure(opened, config, rounds))
+    result = asyncio.run(_measure(opened, config, setting, rounds))
     start = [*process.program(), "generate", "--release", str(opened.folder)]
     start += ["--config", str(config_file)] if config_file is not None else []
     start += ["--max-tokens", "1", "--json", QUESTION]
@@ -86,7 +88,9 @@ def bench(
         click.echo(table.render(result))
 
 
-async def _measure(release: "Release", config: "RuntimeConfig", rounds: int) -> "Benchmark":
+async def _measure(
+    release: "Release", config: "RuntimeConfig", setting: "Setting | None", rounds: int
+) -> "Benchmark":
     """Start the inference process as `serve` does, and measure it.
 
     Raises:
@@ -101,6 +105,7 @@ async def _measure(release: "Release", config: "RuntimeConfig", rounds: int) -> 
         threads=config.threads,
         kv_cache_mib=config.kv_cache_mib,
         wanted=config.processor,
+        tuned=setting,
     )
     supervisor = Supervisor(placement, timeout_s=REQUEST_S)
     _tell("loading the model")

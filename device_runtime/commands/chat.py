@@ -120,9 +120,12 @@ def _own(release: Path | None, config_file: Path | None) -> "ChatModel":
     from device_runtime.api.served_model import ServedModel
     from device_runtime.chat.models import OwnModel
     from device_runtime.commands.engine import load_engine
+    from device_runtime.commands.tuned import tuned
 
     opened = open_or_own(release)
-    config = resolve(opened, config_file).config
+    config, setting = tuned(opened, resolve(opened, config_file))
+    if setting is not None:
+        setting.pin()
     beside(f"{opened.manifest.model.name}, loaded for this chat")
     served = ServedModel.of_release(opened, config)
     return OwnModel(load_engine(opened, config), served)

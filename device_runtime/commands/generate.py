@@ -52,9 +52,12 @@ def generate(
       edgepack-runtime generate --raw --max-tokens 20 "Once upon a time"
     """
     from device_runtime.commands.engine import EngineLoader
+    from device_runtime.commands.tuned import tuned
 
     opened = open_or_own(release)
-    config = resolve(opened, config_file).config
+    config, setting = tuned(opened, resolve(opened, config_file))
+    if setting is not None:
+        setting.pin()
     loader = EngineLoader(opened, config)
 
     from device_runtime.api.chat_requests import parse_chat

@@ -43,7 +43,7 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
     import asyncio
 
     from device_runtime import logs
-    from device_runtime.config.options import RuntimeConfig
+    from device_runtime.commands.tuned import Tuned, tuned
     from device_runtime.service import Service
 
     opened = open_or_own(release)
@@ -53,17 +53,16 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
         if as_json:
             click.echo(json.dumps({"url": url}))
 
-    def read() -> RuntimeConfig:
-        return resolve(opened, config_file, **flags).config
+    def read() -> Tuned:
+        return tuned(opened, resolve(opened, config_file, **flags))
 
     def check() -> None:
-        Service(opened, read(), announce, check)
+        Service(opened, *read(), announce, check)
 
     reload = True
     while reload:
-        config = read()
-        logs.set_up(config.log_format)
-        service = Service(opened, config, announce, check)
+        logs.set_up(resolve(opened, config_file, **flags).config.log_format)
+        service = Service(opened, *read(), announce, check)
         asyncio.run(service.run())
         reload = service.reload
 
@@ -73,15 +72,20 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
 @click.option("--release", type=click.Path(path_type=Path), required=True)
 @click.option("--threads", type=int, required=True)
 @click.option("--kv-cache-mib", type=int, required=True)
+@click.option("--cpus", required=True)
 @click.option("--processor", required=True)
-def worker(parent: int, release: Path, threads: int, kv_cache_mib: int, processor: str) -> int:
+def worker(
+    parent: int, release: Path, threads: int, kv_cache_mib: int, cpus: str, processor: str
+) -> int:
     """Run the inference process of `serve`."""
     from device_runtime.commands.engine import embedder_of, load_engine, transcriber_of
     from device_runtime.config.options import RuntimeConfig
     from device_runtime.processor import Processor
     from device_runtime.worker import process
+    from device_runtime.worker.tuning import Setting
 
     def load() -> process.Models:
+        Setting(threads=threads, cpus=tuple(map(int, filter(None, cpus.split(","))))).pin()
         opened = open_or_own(release)
         config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)
         engine = load_engine(opened, config, Processor(processor))

@@ -225,8 +225,8 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     state_folder: Annotated[
         Path | None,
         Meta(
-            description="Folder for events that wait for the broker; default: systemd's state "
-            "folder, or memory.",
+            description="Folder for events that wait for the broker, and for what was measured; "
+            "default: systemd's state folder, or memory.",
             extra={"metavar": FOLDER},
         ),
     ] = None

@@ -16,25 +16,6 @@ from device_runtime.status.report import BOOT_ID, RuntimeStatus
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
-FOLDER_VARIABLE = "RUNTIME_DIRECTORY"
-"""Environment variable of systemd with the service's runtime folder (systemd.exec(5))."""
-STATE_VARIABLE = "STATE_DIRECTORY"
-"""Likewise, with the folder for what survives a restart."""
-
-
-def runtime_folder() -> Path | None:
-    """Return the runtime folder that systemd made for this service; None without one."""
-    return _first_folder(FOLDER_VARIABLE)
-
-
-def state_folder() -> Path | None:
-    """Return the state folder that systemd made for this service; None without one."""
-    return _first_folder(STATE_VARIABLE)
-
-
-def _first_folder(variable: str) -> Path | None:
-    folders = os.environ.get(variable, "")
-    return Path(folders.partition(":")[0]) if folders else None
 
 
 async def keep_beating(folder: Path, status: Callable[[], RuntimeStatus]) -> None:

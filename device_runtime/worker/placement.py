@@ -21,6 +21,7 @@ from device_runtime.logs import event
 from device_runtime.processor import Processor, gpu_graphs
 from device_runtime.vulkan import Gpu
 from device_runtime.worker import gpus, process, trial
+from device_runtime.worker.tuning import Setting
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Placement:
         wanted: the processor that the configuration asks for.
         probe: prompt and tokens to check a processor with; None if the release has none.
         folder: folder in which choices are remembered; None for nowhere.
+        reason: what to say of a CPU that is not compared with a GPU.
 
     Attributes:
         state: the current choice, and its reason.
@@ -78,8 +80,9 @@ class Placement:
         wanted: Wanted = "auto",
         probe: Probe | None = None,
         folder: Path | None = None,
+        reason: str = "",
     ) -> None:
-        self.state = ProcessorState()
+        self.state = ProcessorState(reason=reason)
         self._command = command
         self._release = release
         self._graphs = graphs
@@ -96,6 +99,7 @@ class Placement:
         kv_cache_mib: int,
         wanted: Wanted,
         folder: Path | None = None,
+        tuned: Setting | None = None,
     ) -> "Placement":
         """Return the placement of a release.
 
@@ -105,16 +109,23 @@ class Placement:
             kv_cache_mib: memory for KV caches, MiB; 0 for the engine's default.
             wanted: the processor that the configuration asks for.
             folder: folder in which choices are remembered; None for nowhere.
+            tuned: threads that were measured to be faster, instead of these.
         """
+        setting = tuned or Setting(threads=threads)
         return cls(
             lambda processor: process.command(
-                release.folder, threads, kv_cache_mib=kv_cache_mib, processor=processor
+                release.folder,
+                setting.threads,
+                cpus=setting.cpus,
+                kv_cache_mib=kv_cache_mib,
+                processor=processor,
             ),
             release=release.digest,
             graphs=gpu_graphs(release.model_folder),
             wanted=wanted,
             probe=release.manifest.probe,
             folder=folder,
+            reason=f"tuned: {tuned}" if tuned is not None else "",
         )
 
     @property

@@ -59,6 +59,7 @@ def command(
     release_folder: Path,
     threads: int,
     *,
+    cpus: tuple[int, ...] = (),
     kv_cache_mib: int = 0,
     processor: Processor = Processor.CPU,
 ) -> list[str]:
@@ -67,13 +68,14 @@ def command(
     Args:
         release_folder: holds the model.
         threads: number of ONNX Runtime threads; 0 for one a core.
+        cpus: the only CPUs that it runs on; empty for any.
         kv_cache_mib: memory for KV caches, MiB; 0 for the engine's default.
         processor: processor that the model runs on.
     """
     return [
         *(*program(), "worker", "--parent", str(os.getpid()), "--release", str(release_folder)),
         *("--threads", str(threads), "--kv-cache-mib", str(kv_cache_mib)),
-        *("--processor", str(processor)),
+        *("--cpus", ",".join(map(str, cpus)), "--processor", str(processor)),
     ]
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from device_runtime import processor
-from device_runtime.processor import CPP_LIBRARY, Processor, cores, prefer_system_library
+from device_runtime.processor import (
+    CPP_LIBRARY,
+    Processor,
+    cores,
+    fingerprint,
+    kinds_of_cores,
+    prefer_system_library,
+)
 
 
 def make(folder: Path, siblings: dict[int, str]) -> Path:
@@ -40,6 +47,60 @@ def test_threads_of_one_core_count_once(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: allowed)
     assert cores(make(tmp_path, siblings), own=tmp_path / "none") == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "speeds", "expected"),
+    [
+        ("cpu_capacity", [1024, 1024, 530, 530], [(0, 1), (2, 3)]),
+        ("cpu_capacity", [400, 400, 870, 1024], [(3,), (2,), (0, 1)]),
+        (
+            "cpufreq/cpuinfo_max_freq",
+            [5_100_000, 5_200_000, 3_900_000, 3_900_000],
+            [(0, 1), (2, 3)],
+        ),
+        ("cpufreq/cpuinfo_max_freq", [2_400_000] * 4, [(0, 1, 2, 3)]),
+        ("none", [0, 0, 0, 0], [(0, 1, 2, 3)]),
+    ],
+    ids=["big and little", "three kinds", "hybrid, one favoured", "alike", "not told"],
+)
+def test_cpus_are_listed_by_the_kind_of_their_core(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    speeds: list[int],
+    expected: list[tuple[int, ...]],
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(len(speeds))))
+    for number, speed in enumerate(speeds):
+        path = tmp_path / f"cpu{number}" / file
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{speed}\n")
+    assert kinds_of_cores(tmp_path) == expected
+
+
+CPUINFO = """processor\t: 0
+model name\t: Sample 5
+cpu MHz\t\t: {mhz}
+flags\t\t: fpu avx2{more}
+bogomips\t: {mhz}
+"""
+
+
+def test_fingerprint_is_of_the_kind_and_what_may_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+
+    def now(mhz: int = 1000, more: str = "", allowed: tuple[int, ...] = (0, 1)) -> str:
+        cpuinfo.write_text(CPUINFO.format(mhz=mhz, more=more))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(allowed))
+        return fingerprint(cpuinfo)
+
+    usual = now()
+    assert now(mhz=2000) == usual
+    assert now(more=" avx512f") != usual
+    assert now(allowed=(0,)) != usual
 
 
 @pytest.mark.parametrize(

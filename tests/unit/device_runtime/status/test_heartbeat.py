@@ -47,13 +47,6 @@ async def test_folder_that_cannot_be_written_is_logged_once(
     assert [record.msg for record in caplog.records] == ["no_heartbeat"]
 
 
-def test_folder_is_the_first_that_systemd_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/edgepack:/run/more")
-    assert heartbeat.runtime_folder() == Path("/run/edgepack")
-    monkeypatch.delenv("RUNTIME_DIRECTORY")
-    assert heartbeat.runtime_folder() is None
-
-
 def test_file_of_another_version_is_read_and_nonsense_is_not() -> None:
     beat = Heartbeat(
         pid=1,
