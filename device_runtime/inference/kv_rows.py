@@ -1,15 +1,15 @@
 """KV caches of several sequences side by side, so that one run of the graph takes them together."""
 
 import mmap
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from device_runtime.inference.onnx_arrays import around
-from device_runtime.inference.onnx_session import Binding
+from device_runtime.inference.onnx_session import Binding, Value
 
 _MAP_NORESERVE = 0x4000
 """Flag of mmap(2), which Python's module has from 3.13 on: of all these rows, most stay empty."""
@@ -20,22 +20,16 @@ _MULTIPLE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Inputs and outputs of a graph, by name, and the KV cache among them.
+    """The KV cache of a graph.
 
     Attributes:
-        given: inputs that each run brings.
-        results: outputs that each run makes.
-        past: inputs for the cache: keys and values of the first layer, of the next, and so on.
-        present: outputs for it, in the same order; they are written where the inputs are read.
-        heads: number of heads of keys and values.
+        arrays: number of its arrays: keys and values of each layer.
+        heads: number of heads in each.
         width: length of the vector of a head.
         kind: type of the elements.
     """
 
-    given: Sequence[str]
-    results: Sequence[str]
-    past: Sequence[str]
-    present: Sequence[str]
+    arrays: int
     heads: int
     width: int
     kind: npt.DTypeLike
@@ -43,7 +37,26 @@ class Layout:
     @property
     def token_bytes(self) -> int:
         """Size of the cache of one token."""
-        return len(self.past) * self.heads * self.width * np.dtype(self.kind).itemsize
+        return self.arrays * self.heads * self.width * np.dtype(self.kind).itemsize
+
+
+@dataclass(kw_only=True)
+class Step:
+    """What runs of one token of each of some sequences have in common.
+
+    Attributes:
+        tokens: the tokens, int64 [sequences, 1].
+        positions: their positions, int64 [sequences, 1].
+        mask: ones, int64 [1, tokens], for a sequence alone.
+        binding: inputs and outputs.
+        outputs: the results, by name; None before the first run.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+    mask: npt.NDArray[np.int64]
+    binding: Binding
+    outputs: dict[str, npt.NDArray[Any]] | None = None
 
 
 class Row:
@@ -65,13 +78,15 @@ class KvRows:
     Attributes:
         count: number of rows.
         capacity: capacity of each, tokens.
+        steps: what steps of rows next to each other have in common, by the place of the first row
+            and their number.
     """
 
     def __init__(self, layout: Layout, *, capacity: int, count: int) -> None:
         """Reserve addresses.
 
         Args:
-            layout: the graph's inputs and outputs.
+            layout: the KV cache of the graph.
             capacity: tokens that a row must hold at least.
             count: number of rows; fewer if the system has too few addresses.
 
@@ -79,12 +94,11 @@ class KvRows:
             OSError: it has not even addresses for one.
         """
         self.capacity = -(-capacity // _MULTIPLE) * _MULTIPLE
-        self._layout = layout
         self._memory, self.count = _map(self.capacity * layout.token_bytes, count)
-        shape = (len(layout.past), self.count, layout.heads, self.capacity, layout.width)
+        shape = (layout.arrays, self.count, layout.heads, self.capacity, layout.width)
         self._caches = np.frombuffer(self._memory, layout.kind).reshape(shape)
         self._rows: list[Row | None] = [None] * self.count
-        self._bindings: dict[tuple[int, int, bool], Binding] = {}
+        self.steps: dict[tuple[int, int], Step] = {}
 
     def take(self) -> Row:
         """Take an empty row.
@@ -112,6 +126,9 @@ class KvRows:
 
         Those that others stand between change places with these.
         """
+        places = sorted(row.index for row in rows)
+        if places[-1] - places[0] < len(rows):
+            return places[0]
         wanted = set(map(id, rows))
         taken = [id(row) in wanted for row in self._rows]
         starts = range(self.count - len(rows) + 1)
@@ -128,24 +145,14 @@ class KvRows:
         for cache in self._caches:
             cache[target, :, :tokens] = cache[source, :, :tokens]
 
-    def binding(self, first: int, count: int, *, step: bool) -> Binding:
-        """Return rows next to each other as inputs and outputs of the graph.
+    def caches(self, first: int, count: int) -> list[Value]:
+        """Return rows next to each other as tensors.
 
         Args:
             first: place of the first row.
             count: number of rows.
-            step: for runs of one token each.
         """
-        key = (first, count, step)
-        if key not in self._bindings:
-            layout = self._layout
-            caches = [around(cache[first : first + count]) for cache in self._caches]
-            self._bindings[key] = Binding(
-                dict.fromkeys(layout.given) | dict(zip(layout.past, caches, strict=True)),
-                dict.fromkeys(layout.results) | dict(zip(layout.present, caches, strict=True)),
-                keeps=step,
-            )
-        return self._bindings[key]
+        return [around(cache[first : first + count]) for cache in self._caches]
 
     def _swap(self, place: int, other: int) -> None:
         rows = self._rows

@@ -1,6 +1,5 @@
 """The graph of a model that answers, in ONNX Runtime itself."""
 
-import weakref
 from collections.abc import Mapping, Sequence
 from ctypes import c_void_p
 from pathlib import Path
@@ -9,11 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from device_runtime.inference.kv_rows import KvRows, Layout
+from device_runtime.inference.kv_rows import KvRows, Layout, Step
 from device_runtime.inference.onnx_arrays import around, type_of, view_of
 from device_runtime.inference.onnx_session import Binding, OnnxSession, load_adapter
 
 Outputs = dict[str, npt.NDArray[Any]]
+
+_GIVEN = ("input_ids", "attention_mask", "position_ids")
+"""Inputs that each run brings, as genai_config.json calls them; a graph may lack the last."""
 
 
 class TextGraph:
@@ -37,19 +39,18 @@ class TextGraph:
                 (outputs, ("present_key_names", "present_value_names")),
             )
         )
+        self._past, self._present = past, present
         self._names: dict[str, str] = inputs
+        self._given = [name for name in _GIVEN if name in inputs]
+        self._results = [name for name in session.outputs if name not in present]
         self._layout = Layout(
-            given=[name for name in session.inputs if name not in past],
-            results=[name for name in session.outputs if name not in present],
-            past=past,
-            present=present,
+            arrays=len(past),
             heads=decoder["num_key_value_heads"],
             width=decoder["head_size"],
             kind=type_of(session.element(session.inputs.index(past[0]))),
         )
         self._session = session
         self._adapters: dict[str, c_void_p] = {}
-        self._kept: weakref.WeakKeyDictionary[Binding, Outputs] = weakref.WeakKeyDictionary()
         self.token_bytes = self._layout.token_bytes
 
     def new_rows(self, capacity: int, count: int) -> KvRows:
@@ -97,19 +98,64 @@ class TextGraph:
             RuntimeError: the graph fails.
         """
         count, new = tokens.shape
-        before = np.array(lengths)[:, None]
+        if new == 1:
+            return self._step(rows, first, tokens, lengths, adapter)
+        (before,) = lengths
         inputs = {
-            self._names["input_ids"]: tokens,
-            self._names["attention_mask"]: np.arange(max(lengths) + new) < before + new,
+            "input_ids": tokens,
+            "attention_mask": np.ones((1, before + new), np.int64),
+            "position_ids": np.arange(before, before + new)[None],
         }
-        if "position_ids" in self._names:
-            inputs[self._names["position_ids"]] = before + np.arange(new)
-        binding = rows.binding(first, count, step=new == 1)
-        arrays = {name: array.astype(np.int64, copy=False) for name, array in inputs.items()}
-        given = {name: around(array) for name, array in arrays.items()}
+        given = {self._names[name]: around(inputs[name]) for name in self._given}
+        binding = self._binding(rows, first, count)
         results = self._session.run(binding, given, self._adapters.get(adapter))
-        if not binding.keeps:
-            return {name: view_of(value).copy() for name, value in results.items()}
-        if binding not in self._kept:
-            self._kept[binding] = {name: view_of(value) for name, value in results.items()}
-        return self._kept[binding]
+        return {name: view_of(value).copy() for name, value in results.items()}
+
+    def _step(
+        self,
+        rows: KvRows,
+        first: int,
+        tokens: npt.NDArray[np.int64],
+        lengths: Sequence[int],
+        adapter: str,
+    ) -> Outputs:
+        """Run the model over one token of each sequence.
+
+        Of all that Python does for a token this is the largest part, so what is the same in each
+        step is made once.
+        """
+        count = len(tokens)
+        step = rows.steps.get((first, count))
+        if step is None:
+            step = rows.steps[first, count] = self._new_step(rows, first, count)
+        step.tokens[:] = tokens
+        step.positions[:, 0] = lengths
+        longest = max(lengths) + 1
+        if count == 1:
+            mask = step.mask[:, :longest]
+        else:
+            mask = (np.arange(longest) <= step.positions).astype(np.int64)
+        given = {self._names["attention_mask"]: around(mask)}
+        results = self._session.run(step.binding, given, self._adapters.get(adapter))
+        if step.outputs is None:
+            step.outputs = {name: view_of(value) for name, value in results.items()}
+        return step.outputs
+
+    def _new_step(self, rows: KvRows, first: int, count: int) -> Step:
+        tokens, positions = (np.zeros((count, 1), np.int64) for _ in range(2))
+        arrays = {"input_ids": tokens, "position_ids": positions}
+        values = {self._names[name]: around(arrays[name]) for name in self._given if name in arrays}
+        binding = self._binding(rows, first, count, keeps=True)
+        for name, value in values.items():
+            binding.inputs.set(name, value)
+        mask = np.ones((1, rows.capacity + 1), np.int64)
+        return Step(tokens=tokens, positions=positions, mask=mask, binding=binding)
+
+    def _binding(self, rows: KvRows, first: int, count: int, *, keeps: bool = False) -> Binding:
+        caches = rows.caches(first, count)
+        given = dict.fromkeys(self._names[name] for name in self._given)
+        return Binding(
+            given | dict(zip(self._past, caches, strict=True)),
+            dict.fromkeys(self._results) | dict(zip(self._present, caches, strict=True)),
+            keeps=keeps,
+        )

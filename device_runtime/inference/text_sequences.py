@@ -100,7 +100,7 @@ class TextSequences:
         """
         batch = {other for other in self._waiting if other.adapter == sequence.adapter}
         batch.add(sequence)
-        self._waiting -= batch
+        self._waiting.difference_update(batch)
         first = self._rows.gather([other.row for other in batch])
         ordered = sorted(batch, key=lambda other: other.row.index)
         tokens = np.array([[other.unseen] for other in ordered], np.int64)

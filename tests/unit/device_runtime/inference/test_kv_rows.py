@@ -11,15 +11,7 @@ import pytest
 from device_runtime.inference.kv_rows import KvRows, Layout, Row
 from device_runtime.inference.onnx_arrays import view_of
 
-LAYOUT = Layout(
-    given=["tokens"],
-    results=["logits"],
-    past=["past.0.key", "past.0.value"],
-    present=["present.0.key", "present.0.value"],
-    heads=2,
-    width=16,
-    kind=np.float32,
-)
+LAYOUT = Layout(arrays=2, heads=2, width=16, kind=np.float32)
 CAPACITY = 128
 
 
@@ -90,18 +82,14 @@ def test_copy_of_a_row() -> None:
     assert set(kept[:, :, 20:30].ravel().tolist()) == {1.0}
 
 
-def test_rows_are_bound_to_inputs_and_outputs() -> None:
+def test_rows_as_tensors() -> None:
     caches = rows()
     for number in range(3):
         filled(caches, number, CAPACITY)
-    binding = caches.binding(1, 2, step=True)
-    assert binding.made == ["logits"]
-    for places, names in ((binding.inputs, LAYOUT.past), (binding.outputs, LAYOUT.present)):
-        for name in names:
-            array = view_of(places.value(name))
-            assert array.shape == (2, 2, CAPACITY, 16)
-            assert set(array[0].ravel().tolist()) == {1.0}
-    assert caches.binding(1, 2, step=True) is binding
+    for value in caches.caches(1, 2):
+        array = view_of(value)
+        assert array.shape == (2, 2, CAPACITY, 16)
+        assert [set(row.ravel().tolist()) for row in array] == [{1.0}, {2.0}]
 
 
 def test_released_row_holds_no_memory() -> None:
