@@ -52,7 +52,7 @@ class Function(IntEnum):
     REGISTER_LIBRARY = 301
 
 
-_WARNING = 2  # OrtLoggingLevel
+_ERROR = 3  # OrtLoggingLevel
 
 
 class _ApiBase(ctypes.Structure):
@@ -138,6 +138,6 @@ def path() -> Path:
 
 def environment(api: Functions) -> c_void_p:
     """Create an environment of ONNX Runtime, without telemetry."""
-    created = api.create(Function.CREATE_ENV, c_int(_WARNING), c_char_p(b"edgepack"))
+    created = api.create(Function.CREATE_ENV, c_int(_ERROR), c_char_p(b"edgepack"))
     api.call(Function.DISABLE_TELEMETRY_EVENTS, created)
     return created
