@@ -47,16 +47,14 @@ class Step:
     Attributes:
         tokens: the tokens, int64 [sequences, 1].
         positions: their positions, int64 [sequences, 1].
-        mask: ones, int64 [1, tokens], for a sequence alone.
+        outputs: the results, by name.
         binding: inputs and outputs.
-        outputs: the results, by name; None before the first run.
     """
 
     tokens: npt.NDArray[np.int64]
     positions: npt.NDArray[np.int64]
-    mask: npt.NDArray[np.int64]
+    outputs: dict[str, npt.NDArray[Any]]
     binding: Binding
-    outputs: dict[str, npt.NDArray[Any]] | None = None
 
 
 class Row:
@@ -78,6 +76,7 @@ class KvRows:
     Attributes:
         count: number of rows.
         capacity: capacity of each, tokens.
+        mask: ones, int64 [1, tokens]: the attention mask of a sequence alone.
         steps: what steps of rows next to each other have in common, by the place of the first row
             and their number.
     """
@@ -98,7 +97,9 @@ class KvRows:
         shape = (layout.arrays, self.count, layout.heads, self.capacity, layout.width)
         self._caches = np.frombuffer(self._memory, layout.kind).reshape(shape)
         self._rows: list[Row | None] = [None] * self.count
+        self._outputs: dict[str, npt.NDArray[Any]] = {}
         self.steps: dict[tuple[int, int], Step] = {}
+        self.mask = np.ones((1, self.capacity + 1), np.int64)
 
     def take(self) -> Row:
         """Take an empty row.
@@ -153,6 +154,12 @@ class KvRows:
             count: number of rows.
         """
         return [around(cache[first : first + count]) for cache in self._caches]
+
+    def output(self, name: str, width: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return memory for a result of a step, [rows, 1, width], which all steps share."""
+        if name not in self._outputs:
+            self._outputs[name] = np.empty((self.count, 1, width), kind)
+        return self._outputs[name]
 
     def _swap(self, place: int, other: int) -> None:
         rows = self._rows

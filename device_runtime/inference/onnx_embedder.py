@@ -46,7 +46,8 @@ class EmbeddingGraph:
             RuntimeError: the graph fails.
         """
         given = np.array([tokens], np.int64)
-        self._session.run(self._binding, {"input_ids": around(given)})
+        self._binding.inputs.set("input_ids", around(given))
+        self._session.run(self._binding)
         vector: Vector = self._result[0].copy()
         return vector
 

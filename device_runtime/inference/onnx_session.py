@@ -141,14 +141,11 @@ class OnnxSession:
         finally:
             api.function(Function.RELEASE_TYPE, None, c_void_p)(described)
 
-    def run(
-        self, binding: "Binding", inputs: Mapping[str, Value], adapter: c_void_p | None = None
-    ) -> dict[str, Value]:
+    def run(self, binding: "Binding", adapter: c_void_p | None = None) -> dict[str, Value]:
         """Run the graph.
 
         Args:
             binding: tensors of its inputs and outputs.
-            inputs: those that the binding has none for.
             adapter: a LoRA adapter (`load_adapter`) that takes part; None for none.
 
         Returns:
@@ -162,8 +159,6 @@ class OnnxSession:
         if adapter is not None:
             options = api.create(Function.CREATE_RUN_OPTIONS)
             api.call(Function.ADD_ACTIVE_LORA_ADAPTER, options, adapter)
-        for name, value in inputs.items():
-            binding.inputs.set(name, value)
         try:
             api.call(
                 *(Function.RUN, self._session, options),
@@ -174,10 +169,7 @@ class OnnxSession:
         finally:
             if adapter is not None:
                 api.function(Function.RELEASE_RUN_OPTIONS, None, c_void_p)(options)
-        results = {name: binding.outputs.value(name) for name in binding.made}
-        if not binding.keeps:
-            binding.outputs.clear(binding.made)
-        return results
+        return {name: binding.outputs.take(name) for name in binding.made}
 
     def _names(self, count: Function, name: Function) -> Iterator[str]:
         api = _api()
@@ -196,25 +188,18 @@ class Binding:
     Attributes:
         inputs: of inputs.
         outputs: of outputs.
-        made: names of the outputs that ONNX Runtime makes a tensor for.
-        keeps: whether it makes them once: each run has outputs of the same shape.
+        made: names of the outputs that ONNX Runtime makes a tensor for, in each run.
     """
 
     def __init__(
-        self,
-        inputs: Mapping[str, Value | None],
-        outputs: Mapping[str, Value | None],
-        *,
-        keeps: bool = False,
+        self, inputs: Mapping[str, Value | None], outputs: Mapping[str, Value | None]
     ) -> None:
         """Bind tensors.
 
         Args:
-            inputs: by name; None for one that each run brings.
+            inputs: by name; None for one that is set before each run.
             outputs: by name; None for one that ONNX Runtime makes.
-            keeps: whether each run has outputs of the same shape.
         """
-        self.keeps = keeps
         self.inputs = _Places(inputs)
         self.outputs = _Places(outputs)
         self.made = [name for name, value in outputs.items() if value is None]
@@ -235,15 +220,11 @@ class _Places:
         self._alive[name] = value
         self.values[self._places[name]] = value.pointer if value is not None else None
 
-    def clear(self, names: Sequence[str]) -> None:
-        for name in names:
-            self.set(name, None)
-
-    def value(self, name: str) -> Value:
-        """Return a tensor; that of a run, if none was set."""
-        value = self._alive[name]
-        if value is None:
-            value = self._alive[name] = Value(c_void_p(self.values[self._places[name]]))
+    def take(self, name: str) -> Value:
+        """Take the tensor that a run made."""
+        place = self._places[name]
+        value = Value(c_void_p(self.values[place]))
+        self.values[place] = None
         return value
 
 

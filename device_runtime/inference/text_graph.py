@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from device_runtime.inference.kv_rows import KvRows, Layout, Step
 from device_runtime.inference.onnx_arrays import around, type_of, view_of
-from device_runtime.inference.onnx_session import Binding, OnnxSession, load_adapter
+from device_runtime.inference.onnx_session import Binding, OnnxSession, Value, load_adapter
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -51,6 +51,7 @@ class TextGraph:
         )
         self._session = session
         self._adapters: dict[str, c_void_p] = {}
+        self._shapes: dict[str, tuple[int, npt.DTypeLike]] = {}
         self.token_bytes = self._layout.token_bytes
 
     def new_rows(self, capacity: int, count: int) -> KvRows:
@@ -86,13 +87,14 @@ class TextGraph:
         Args:
             rows: the caches.
             first: place of the first.
-            tokens: int64 [sequences, tokens]; of several sequences one token each.
+            tokens: int64 [sequences, tokens]; of several sequences one token each, and not in the
+                first run of all.
             lengths: tokens that each cache holds.
             adapter: name of the adapter that takes part; empty for none.
 
         Returns:
-            The results, [sequences, tokens or 1, ...], by name. Another run of one token each may
-            overwrite them.
+            The results, [sequences, tokens or 1, ...], by name. Those of one token each are
+            overwritten by the next such run.
 
         Raises:
             RuntimeError: the graph fails.
@@ -107,9 +109,12 @@ class TextGraph:
             "position_ids": np.arange(before, before + new)[None],
         }
         given = {self._names[name]: around(inputs[name]) for name in self._given}
-        binding = self._binding(rows, first, count)
-        results = self._session.run(binding, given, self._adapters.get(adapter))
-        return {name: view_of(value).copy() for name, value in results.items()}
+        made: dict[str, Value | None] = dict.fromkeys(self._results)
+        binding = self._binding(rows, first, count, given, made)
+        results = self._session.run(binding, self._adapters.get(adapter))
+        outputs = {name: view_of(value).copy() for name, value in results.items()}
+        self._shapes = {name: (array.shape[-1], array.dtype) for name, array in outputs.items()}
+        return outputs
 
     def _step(
         self,
@@ -132,30 +137,38 @@ class TextGraph:
         step.positions[:, 0] = lengths
         longest = max(lengths) + 1
         if count == 1:
-            mask = step.mask[:, :longest]
+            mask = rows.mask[:, :longest]
         else:
             mask = (np.arange(longest) <= step.positions).astype(np.int64)
-        given = {self._names["attention_mask"]: around(mask)}
-        results = self._session.run(step.binding, given, self._adapters.get(adapter))
-        if step.outputs is None:
-            step.outputs = {name: view_of(value) for name, value in results.items()}
+        step.binding.inputs.set(self._names["attention_mask"], around(mask))
+        self._session.run(step.binding, self._adapters.get(adapter))
         return step.outputs
 
     def _new_step(self, rows: KvRows, first: int, count: int) -> Step:
         tokens, positions = (np.zeros((count, 1), np.int64) for _ in range(2))
         arrays = {"input_ids": tokens, "position_ids": positions}
-        values = {self._names[name]: around(arrays[name]) for name in self._given if name in arrays}
-        binding = self._binding(rows, first, count, keeps=True)
-        for name, value in values.items():
-            binding.inputs.set(name, value)
-        mask = np.ones((1, rows.capacity + 1), np.int64)
-        return Step(tokens=tokens, positions=positions, mask=mask, binding=binding)
+        given = {
+            self._names[name]: around(arrays[name]) if name in arrays else None
+            for name in self._given
+        }
+        outputs = {
+            name: rows.output(name, width, kind)[:count]
+            for name, (width, kind) in self._shapes.items()
+        }
+        results = {name: around(array) for name, array in outputs.items()}
+        binding = self._binding(rows, first, count, given, results)
+        return Step(tokens=tokens, positions=positions, outputs=outputs, binding=binding)
 
-    def _binding(self, rows: KvRows, first: int, count: int, *, keeps: bool = False) -> Binding:
+    def _binding(
+        self,
+        rows: KvRows,
+        first: int,
+        count: int,
+        given: Mapping[str, Value | None],
+        results: Mapping[str, Value | None],
+    ) -> Binding:
         caches = rows.caches(first, count)
-        given = dict.fromkeys(self._names[name] for name in self._given)
         return Binding(
-            given | dict(zip(self._past, caches, strict=True)),
-            dict.fromkeys(self._results) | dict(zip(self._present, caches, strict=True)),
-            keeps=keeps,
+            dict(given) | dict(zip(self._past, caches, strict=True)),
+            dict(results) | dict(zip(self._present, caches, strict=True)),
         )
