@@ -110,7 +110,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
             extra={"setting": "max_tokens"},
         ),
     ] = 512
-    parallel: Annotated[int, Meta(ge=1, le=16, description="Requests answered concurrently.")] = 2
+    parallel: Annotated[int, Meta(ge=1, le=16, description="Requests answered concurrently.")] = 8
     kv_cache_mib: Annotated[
         int,
         Meta(

@@ -42,7 +42,7 @@ class Layout:
 
 @dataclass(kw_only=True)
 class Step:
-    """What runs of one token of each of some sequences have in common.
+    """Arrays and tensors that all steps of some sequences have in common.
 
     Attributes:
         tokens: the tokens, int64 [sequences, 1].

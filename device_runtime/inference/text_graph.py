@@ -109,8 +109,8 @@ class TextGraph:
             "position_ids": np.arange(before, before + new)[None],
         }
         given = {self._names[name]: around(inputs[name]) for name in self._given}
-        made: dict[str, Value | None] = dict.fromkeys(self._results)
-        binding = self._binding(rows, first, count, given, made)
+        unset: dict[str, Value | None] = dict.fromkeys(self._results)
+        binding = self._binding(rows, first, count, given, unset)
         results = self._session.run(binding, self._adapters.get(adapter))
         outputs = {name: view_of(value).copy() for name, value in results.items()}
         self._shapes = {name: (array.shape[-1], array.dtype) for name, array in outputs.items()}
