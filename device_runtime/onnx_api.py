@@ -113,13 +113,20 @@ def load(version: int) -> Functions:
     Raises:
         RuntimeError: the library is missing, or older than that.
     """
-    get_base = ctypes.CDLL(str(path())).OrtGetApiBase
-    get_base.restype = ctypes.POINTER(_ApiBase)
-    get_api = ctypes.CFUNCTYPE(c_void_p, c_uint32)(get_base().contents.get_api)
-    table = get_api(version)
+    table = ctypes.CFUNCTYPE(c_void_p, c_uint32)(_base().get_api)(version)
     if table is None:
         raise RuntimeError(f"the library of ONNX Runtime is older than 1.{version}")
     return Functions(table)
+
+
+def library_version() -> str:
+    """Return the version of the library.
+
+    Raises:
+        RuntimeError: it is missing.
+    """
+    text = ctypes.CFUNCTYPE(c_char_p)(_base().get_version_string)()
+    return text.decode() if text else ""
 
 
 def path() -> Path:
@@ -134,6 +141,13 @@ def path() -> Path:
     if not paths:
         raise RuntimeError("the library of ONNX Runtime is missing")
     return paths[0]
+
+
+def _base() -> _ApiBase:
+    get_base = ctypes.CDLL(str(path())).OrtGetApiBase
+    get_base.restype = ctypes.POINTER(_ApiBase)
+    base: _ApiBase = get_base().contents
+    return base
 
 
 def environment(api: Functions) -> c_void_p:

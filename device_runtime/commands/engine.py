@@ -35,7 +35,8 @@ class EngineLoader:
 
         Args:
             release: release with the model.
-            config: configuration, of which `processor`, `threads` and `kv_cache_mib` apply.
+            config: configuration, of which `processor`, `threads`, `kv_cache_mib` and
+                `state_folder` apply.
             processor: the only processor to try; None for a GPU that works if the configuration
                 asks for one, else the CPU: comparing the two, as `auto` does, takes longer than an
                 answer.
@@ -77,16 +78,21 @@ class EngineLoader:
     def _engine(self) -> "GenAIEngine":
         try:
             from device_runtime.inference.genai_engine import GenAIEngine
+            from device_runtime.inference.prefix_file import PrefixFile
         except (ImportError, OSError, MemoryError) as error:
             if memory.is_short(error):
                 raise no_memory(error) from None
             raise
+        folder, threads = self._config.state_folder, self._config.threads
         return GenAIEngine(
             self._release.model_folder,
             context_length=self._release.manifest.context_length,
-            threads=self._config.threads,
+            threads=threads,
             kv_cache_bytes=self._config.kv_cache_mib << 20,
             loading=self._loading,
+            prefix_file=PrefixFile(folder, model=self._release.digest, threads=threads)
+            if folder is not None
+            else None,
         )
 
 

@@ -74,8 +74,15 @@ def serve(release: Path | None, config_file: Path | None, as_json: bool, **flags
 @click.option("--kv-cache-mib", type=int, required=True)
 @click.option("--cpus", required=True)
 @click.option("--processor", required=True)
+@click.option("--state-folder", type=click.Path(path_type=Path))
 def worker(
-    parent: int, release: Path, threads: int, kv_cache_mib: int, cpus: str, processor: str
+    parent: int,
+    release: Path,
+    threads: int,
+    kv_cache_mib: int,
+    cpus: str,
+    processor: str,
+    state_folder: Path | None,
 ) -> int:
     """Run the inference process of `serve`."""
     from device_runtime.commands.engine import embedder_of, load_engine, transcriber_of
@@ -87,7 +94,9 @@ def worker(
     def load() -> process.Models:
         Setting(threads=threads, cpus=tuple(map(int, filter(None, cpus.split(","))))).pin()
         opened = open_or_own(release)
-        config = RuntimeConfig(threads=threads, kv_cache_mib=kv_cache_mib)
+        config = RuntimeConfig(
+            threads=threads, kv_cache_mib=kv_cache_mib, state_folder=state_folder
+        )
         engine = load_engine(opened, config, Processor(processor))
         return process.Models(
             engine, embedder_of(opened, config, engine), transcriber_of(opened, config)

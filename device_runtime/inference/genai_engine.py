@@ -28,9 +28,11 @@ from device_runtime.inference.hidden_states import HiddenStatesEmbedder
 from device_runtime.inference.job import Job, end
 from device_runtime.inference.kv_cache import MAX_SLOTS, MIN_PREFILL, KvCache, Slot, Tokens, step
 from device_runtime.inference.piece import Piece
+from device_runtime.inference.prefix_file import PrefixFile
 from device_runtime.inference.progress import Progress
 from device_runtime.inference.prompt_encoder import EncodedPrompt, texts
 from device_runtime.inference.sampling import Sampler, Scores
+from device_runtime.inference.text_sequences import TextSequences
 from device_runtime.logs import event
 from device_runtime.memory import PROMPT_STEP
 from device_runtime.processor import Processor
@@ -62,6 +64,7 @@ class GenAIEngine:
         kv_cache_bytes: int = 0,
         processor: Processor = Processor.CPU,
         loading: Loading | None = None,
+        prefix_file: PrefixFile | None = None,
     ) -> None:
         """Load the model.
 
@@ -73,6 +76,7 @@ class GenAIEngine:
                 what `CONVERSATIONS` of them need, at most half of the free memory.
             processor: processor that the model runs on.
             loading: the model, if it loads already.
+            prefix_file: file for the KV cache of what all conversations begin with; None for none.
 
         Raises:
             EngineError: the model does not load.
@@ -100,6 +104,8 @@ class GenAIEngine:
             available=memory.available,
         )
         self._warm = np.empty(0, np.int32)
+        self._prefix_file = prefix_file
+        self._writing: Iterator[bool] = iter(())
 
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool]
@@ -180,13 +186,19 @@ class GenAIEngine:
         shorter = min(len(first), len(second))
         differs = np.flatnonzero(first[:shorter] != second[:shorter])
         self._warm = first[: differs[0] if len(differs) else shorter]
+        sequences = self._model.sequences
+        if self._prefix_file is not None and isinstance(sequences, TextSequences):
+            layout = sequences.layout
+            self._writing = self._prefix_file.load(self._cache, self._warm, FIRST_TURN, layout)
 
     def idle(self) -> bool:
-        """Prefill generated tokens again, then the prefix of new conversations."""
+        """Prefill generated tokens again, then the prefix of new conversations, and keep it."""
         try:
             for slot in reversed(self._cache.slots):
                 if not slot.busy and slot.prefill_generated(PROMPT_STEP):
                     return True
+            if next(self._writing, False):
+                return True
             return self._cache.warm(self._warm, FIRST_TURN, PROMPT_STEP)
         except RuntimeError:
             # A model that cannot rewind: nothing can be prefilled ahead for it.

@@ -127,6 +127,12 @@ class Slot:
         self.tokens += tokens.tolist()
         self._length = len(self.tokens)
 
+    def hold(self, tokens: Tokens) -> None:
+        """Take tokens for prefilled: their KV cache was written to the generator's memory."""
+        self.generator.holds(len(tokens))
+        self.tokens = tokens.tolist()
+        self._length = len(self.tokens)
+
     def begin(self, tokens: Tokens, inputs: Any) -> None:
         """Prefill a whole prompt with images, of which `inputs` are the engine's."""
         self.generator.set_inputs(inputs)
@@ -270,23 +276,32 @@ class KvCache:
             room: room for a first turn after the prefix, tokens.
             most: largest prefill chunk, tokens.
         """
-        tokens = prefix.tolist()
-        length = min(len(tokens) + room, self._context_length)
-        if len(tokens) < MIN_PREFILL:
-            return False
-        for slot in self._unused():
-            if not slot.adapter and slot.tokens == tokens[: len(slot.tokens)]:
-                break
-        else:
-            if not self._has_room(self._capacity(length)):
-                return False
-            slot = self._keep(self._slot(self._capacity(length), ""))
-            slot.busy = False
-        rest = prefix[len(slot.tokens) :]
-        if len(rest) == 0:
+        slot = self.place(prefix, room)
+        rest = prefix[len(slot.tokens) :] if slot is not None else prefix[:0]
+        if slot is None or len(rest) == 0:
             return False
         slot.append(rest[: step(len(rest), most)])
         return True
+
+    def place(self, prefix: Tokens, room: int) -> Slot | None:
+        """Return a slot with the beginning of a prefix alone, or an empty one; None without room.
+
+        Args:
+            prefix: token ids.
+            room: room for a first turn after the prefix, tokens.
+        """
+        tokens = prefix.tolist()
+        if len(tokens) < MIN_PREFILL:
+            return None
+        for slot in self._unused():
+            if not slot.adapter and slot.tokens == tokens[: len(slot.tokens)]:
+                return slot
+        capacity = self._capacity(min(len(tokens) + room, self._context_length))
+        if not self._has_room(capacity):
+            return None
+        slot = self._keep(self._slot(capacity, ""))
+        slot.busy = False
+        return slot
 
     def give_back(self, slot: Slot) -> None:
         """Release a slot after its request; its contents stay cached."""

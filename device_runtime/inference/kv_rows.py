@@ -146,6 +146,11 @@ class KvRows:
         for cache in self._caches:
             cache[target, :, :tokens] = cache[source, :, :tokens]
 
+    def parts(self, row: Row, tokens: int) -> list[memoryview]:
+        """Return the memory of the first tokens of a row: of each head of each key and value."""
+        heads = (head for cache in self._caches for head in cache[row.index])
+        return [head[:tokens].reshape(-1).view(np.uint8).data for head in heads]
+
     def caches(self, first: int, count: int) -> list[Value]:
         """Return rows next to each other as tensors.
 

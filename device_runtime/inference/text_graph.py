@@ -26,6 +26,7 @@ class TextGraph:
         decoder: `model.decoder` of its genai_config.json.
 
     Attributes:
+        layout: layout of a KV cache.
         token_bytes: size of the KV cache of one token.
     """
 
@@ -43,7 +44,7 @@ class TextGraph:
         self._names: dict[str, str] = inputs
         self._given = [name for name in _GIVEN if name in inputs]
         self._results = [name for name in session.outputs if name not in present]
-        self._layout = Layout(
+        self.layout = Layout(
             arrays=len(past),
             heads=decoder["num_key_value_heads"],
             width=decoder["head_size"],
@@ -52,7 +53,7 @@ class TextGraph:
         self._session = session
         self._adapters: dict[str, c_void_p] = {}
         self._shapes: dict[str, tuple[int, npt.DTypeLike]] = {}
-        self.token_bytes = self._layout.token_bytes
+        self.token_bytes = self.layout.token_bytes
 
     def new_rows(self, capacity: int, count: int) -> KvRows:
         """Create KV caches.
@@ -64,7 +65,7 @@ class TextGraph:
         Raises:
             OSError: it has not even addresses for one.
         """
-        return KvRows(self._layout, capacity=capacity, count=count)
+        return KvRows(self.layout, capacity=capacity, count=count)
 
     def load_adapter(self, file: Path, name: str) -> None:
         """Load an adapter, and give it a name.

@@ -22,7 +22,11 @@ from device_runtime.inference.text_graph import Outputs, TextGraph
 
 
 class TextSequences:
-    """Implements `Sequences`."""
+    """Implements `Sequences`.
+
+    Attributes:
+        layout: layout of a KV cache.
+    """
 
     state_bytes = 0
 
@@ -48,6 +52,7 @@ class TextSequences:
         self._graph = TextGraph(session, decoder)
         self._end_tokens = end_tokens
         self._waiting: weakref.WeakSet[TextSequence] = weakref.WeakSet()
+        self.layout = self._graph.layout
         self.token_bytes = self._graph.token_bytes
         self._rows = self._graph.new_rows(context_length, _most(context_length * self.token_bytes))
         self.rows = self._rows.count
@@ -87,6 +92,10 @@ class TextSequences:
         """
         ids = tokens.astype(np.int64)[None]
         return self._graph.run(self._rows, row.index, ids, [row.length], adapter)
+
+    def parts(self, row: Row, tokens: int) -> list[memoryview]:
+        """See `TextSequence.parts`."""
+        return self._rows.parts(row, tokens)
 
     def wait(self, sequence: "TextSequence") -> None:
         """Have the next step take a sequence along."""
@@ -201,6 +210,14 @@ class TextSequence:
         if name not in self._outputs:
             raise RuntimeError(f"the model has no output {name!r}")
         return self._outputs[name]
+
+    def parts(self, tokens: int) -> list[memoryview]:
+        """Return the memory of the first tokens in the KV cache, to be read or written."""
+        return self._sequences.parts(self.row, tokens)
+
+    def holds(self, tokens: int) -> None:
+        """Take the tokens that were written to the memory of an empty KV cache for its own."""
+        self.row.length = tokens
 
     def rewind_to(self, length: int) -> None:
         """See `Generator`."""

@@ -108,7 +108,7 @@ class Placement:
             threads: number of ONNX Runtime threads; 0 for one a core.
             kv_cache_mib: memory for KV caches, MiB; 0 for the engine's default.
             wanted: the processor that the configuration asks for.
-            folder: folder in which choices are remembered; None for nowhere.
+            folder: folder for choices, and for what the process keeps; None for nowhere.
             tuned: threads that were measured to be faster, instead of these.
         """
         setting = tuned or Setting(threads=threads)
@@ -119,6 +119,7 @@ class Placement:
                 cpus=setting.cpus,
                 kv_cache_mib=kv_cache_mib,
                 processor=processor,
+                state_folder=folder,
             ),
             release=release.digest,
             graphs=gpu_graphs(release.model_folder),

@@ -62,6 +62,7 @@ def command(
     cpus: tuple[int, ...] = (),
     kv_cache_mib: int = 0,
     processor: Processor = Processor.CPU,
+    state_folder: Path | None = None,
 ) -> list[str]:
     """Return the command that starts the inference process.
 
@@ -71,11 +72,13 @@ def command(
         cpus: the only CPUs that it runs on; empty for any.
         kv_cache_mib: memory for KV caches, MiB; 0 for the engine's default.
         processor: processor that the model runs on.
+        state_folder: folder for what outlives the process; None for nowhere.
     """
     return [
         *(*program(), "worker", "--parent", str(os.getpid()), "--release", str(release_folder)),
         *("--threads", str(threads), "--kv-cache-mib", str(kv_cache_mib)),
         *("--cpus", ",".join(map(str, cpus)), "--processor", str(processor)),
+        *(("--state-folder", str(state_folder)) if state_folder is not None else ()),
     ]
 
 
