@@ -133,6 +133,20 @@ def test_next_process_reads_bit_for_bit_what_was_prefilled(
     assert (kept / FILE_NAME).stat().st_mtime_ns == changed
 
 
+def test_tokens_that_are_prefilled_already_are_not_written_over(kept: Path) -> None:
+    path = kept / FILE_NAME
+    whole = path.read_bytes()
+    expected = Engine(kept)
+    assert expected.start()
+    path.write_bytes(whole[:80] + bytes(len(whole) - 80))
+    engine = Engine(kept)
+    assert engine.cache.warm(PREFIX, ROOM, 40)
+    assert not engine.start()
+    engine.idle()
+    assert engine.numbers().tobytes() == expected.numbers().tobytes()
+    assert path.read_bytes() == whole
+
+
 def test_conversation_goes_on_from_what_was_read(kept: Path) -> None:
     engine = Engine(kept)
     assert engine.start()
