@@ -225,8 +225,8 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     state_folder: Annotated[
         Path | None,
         Meta(
-            description="Folder for events that wait for the broker, for what was measured, and for "
-            "the KV cache of the system prompt; default: systemd's state folder, or memory.",
+            description="Folder for events that wait for the broker, for what was measured, and "
+            "for the KV cache of the system prompt; default: systemd's state folder, or memory.",
             extra={"metavar": FOLDER},
         ),
     ] = None
