@@ -73,7 +73,7 @@ def tune(
     folder = tuned.state_folder(resolved.config)
     if folder is None:
         raise ResourceError(
-            "there is no state folder to keep the result in",
+            "no state folder is set to keep the result in",
             hint="Start the service once, or set one: --state-folder FOLDER",
         )
     with _usable(folder):
