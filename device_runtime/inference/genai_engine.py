@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -267,9 +268,9 @@ class GenAIEngine:
         adapter = request.adapter
         if alone:
             capacity = max(length, self._model.min_capacity)
-            slot = self._cache.reserve(capacity * request.num_beams, adapter)
-            if slot is not None:
-                slot.generator = self._model.generator(capacity, adapter, request.num_beams)
+            beams = request.num_beams
+            make = partial(self._model.generator, capacity, adapter, beams)
+            slot = self._cache.reserve(capacity * beams, adapter, make)
         else:
             slot = self._cache.take(prompt.tolist(), length, adapter)
         if slot is None and self._cache.idle:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -102,10 +103,8 @@ class HiddenStatesEmbedder:
 
     def _slot(self, length: int) -> Slot | None:
         capacity = max(length, self._model.min_capacity)
-        slot = self._cache.reserve(capacity, "")
-        if slot is not None:
-            slot.generator = self._model.generator(capacity, "")
-        elif self._cache.idle:
+        slot = self._cache.reserve(capacity, "", partial(self._model.generator, capacity, ""))
+        if slot is None and self._cache.idle:
             raise NoMemoryNowError(
                 "the device has too little free memory for this text", hint=MEMORY_HINT
             )

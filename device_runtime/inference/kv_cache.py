@@ -262,11 +262,17 @@ class KvCache:
             return self.take(prompt, length, adapter)
         return slot
 
-    def reserve(self, tokens: int, adapter: str) -> Slot | None:
-        """Reserve memory for a generator that the caller creates; None if there is too little."""
+    def reserve(self, tokens: int, adapter: str, make: Callable[[], Any]) -> Slot | None:
+        """Create a generator in a slot of its own; None if memory is too short.
+
+        Args:
+            tokens: capacity of its KV caches together, tokens.
+            adapter: name of its adapter; empty for none.
+            make: creates it.
+        """
         if not self.make_room(tokens):
             return None
-        return self._keep(Slot(None, tokens, adapter))
+        return self._keep(Slot(make(), tokens, adapter))
 
     def warm(self, prefix: Tokens, room: int, most: int) -> bool:
         """Prefill one chunk of the prefix of new conversations; False if there is nothing to do.

@@ -90,7 +90,7 @@ class KvRows:
             count: number of rows; fewer if the system has too few addresses.
 
         Raises:
-            OSError: it has not even addresses for one.
+            MemoryError: it has not even addresses for one.
         """
         self.capacity = -(-capacity // _MULTIPLE) * _MULTIPLE
         self._memory, self.count = _map(self.capacity * layout.token_bytes, count)
@@ -117,10 +117,6 @@ class KvRows:
         """Take a row back; its memory returns to the system."""
         self._rows[row.index] = None
         self._return(row.index)
-
-    def at(self, index: int) -> Row | None:
-        """Return the row at a place; None if it is not taken."""
-        return self._rows[index]
 
     def gather(self, rows: list[Row]) -> int:
         """Move rows next to each other; return the place of the first.
@@ -198,9 +194,9 @@ def _map(size: int, count: int) -> tuple[mmap.mmap, int]:
     while True:
         try:
             memory = mmap.mmap(-1, size * count, flags=flags)
-        except (OSError, OverflowError):
+        except (OSError, OverflowError) as error:
             if count == 1:
-                raise
+                raise MemoryError(f"a KV cache of {size} bytes has no addresses: {error}") from None
             count //= 2
         else:
             # A huge page for the first token of each head would be much more than its cache.

@@ -42,7 +42,7 @@ class TextBeams:
         end_tokens: ids of the tokens that end an answer.
 
     Raises:
-        OSError: the system has too few addresses.
+        MemoryError: the system has too few addresses.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ class TextGraph:
             count: number of them; fewer if the system has too few addresses.
 
         Raises:
-            OSError: it has not even addresses for one.
+            MemoryError: it has not even addresses for one.
         """
         return KvRows(self.layout, capacity=capacity, count=count)
 

@@ -47,7 +47,7 @@ class TextSequences:
 
         Raises:
             RuntimeError: the graph fails.
-            OSError: the system has not even addresses for one sequence.
+            MemoryError: the system has not even addresses for one sequence.
         """
         self._graph = TextGraph(session, decoder)
         self._end_tokens = end_tokens

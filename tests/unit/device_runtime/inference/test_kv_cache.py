@@ -268,11 +268,24 @@ def test_model_that_cannot_rewind_reads_everything_anew() -> None:
 
 def test_reserved_memory_is_counted_until_it_is_dropped() -> None:
     memory = Memory(budget_tokens=1000)
-    reserved = memory.cache.reserve(800, PLAIN)
+    reserved = memory.cache.reserve(800, PLAIN, Tape)
     assert reserved is not None
     assert memory.cache.take(numbers(0, 9), 300, PLAIN) is None
     memory.cache.drop(reserved)
     assert memory.cache.take(numbers(0, 9), 300, PLAIN) is not None
+
+
+def test_generator_that_cannot_be_created_holds_no_memory() -> None:
+    memory = Memory(budget_tokens=1000)
+
+    def failing() -> Tape:
+        raise MemoryError("no addresses")
+
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            memory.cache.reserve(800, PLAIN, failing)
+    assert memory.cache.idle
+    assert memory.cache.reserve(800, PLAIN, Tape) is not None
 
 
 def idle(work: Callable[[], bool]) -> int:

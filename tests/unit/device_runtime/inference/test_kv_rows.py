@@ -123,3 +123,8 @@ def test_fewer_rows_where_addresses_are_short() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert 1 <= int(ended.stdout) < 16
+
+
+def test_row_without_addresses_is_a_lack_of_memory() -> None:
+    with pytest.raises(MemoryError, match="addresses"):
+        KvRows(LAYOUT, capacity=1 << 50, count=2)
