@@ -13,7 +13,7 @@ import math
 import mmap
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,12 +43,13 @@ class MappedLayers:
         self._largest = max(sizes, default=0)
         self.passing: list[int] = []
         self._threads = ThreadPoolExecutor(AHEAD)
+        self._advised: dict[int, Future[None]] = {}
         for index, layer in enumerate(layers):
             layer.register_forward_hook(lambda *_, index=index: self._used(index))
         self.fit(room)
         for index in range(len(layers)):
             if index not in self.passing:
-                self._threads.submit(self._advise, index, _POPULATE_READ)
+                self._advise(index, _POPULATE_READ)
 
     def fit(self, room: int) -> None:
         """Let no more layers stay in memory than there is room for, bytes."""
@@ -66,11 +67,17 @@ class MappedLayers:
         if index not in self.passing:
             return
         ahead = (self.passing.index(index) + AHEAD) % len(self.passing)
-        # Both take as long as several layers do.
-        self._threads.submit(self._advise, index, _PAGEOUT)
-        self._threads.submit(self._advise, self.passing[ahead], _POPULATE_READ)
+        self._advise(index, _PAGEOUT)
+        self._advise(self.passing[ahead], _POPULATE_READ)
 
     def _advise(self, index: int, advice: int) -> None:
+        # On a thread of its own: it takes as long as several layers do.
+        before = self._advised.get(index)
+        self._advised[index] = self._threads.submit(self._call, index, advice, before)
+
+    def _call(self, index: int, advice: int, before: Future[None] | None) -> None:
+        if before:  # a layer that is still being fetched would not be dropped
+            before.result()
         madvise = ctypes.CDLL(None).madvise
         for start, length in self._ranges[index]:
             madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), advice)
