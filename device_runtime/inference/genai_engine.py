@@ -236,8 +236,8 @@ class GenAIEngine:
             )
         if request.num_beams > 1 and not self._model.beams:
             raise RequestError(
-                "num_beams must be 1: this model sees, or has sliding windows or layers with a "
-                "state, of which the engine cannot keep several versions",
+                "num_beams must be 1: this model sees, or has layers with a state or (on a GPU) "
+                "sliding windows, of which the engine cannot keep several versions",
                 hint="Sample several answers with n instead.",
             )
         for token, _ in request.logit_bias:

@@ -262,11 +262,13 @@ def _is_plain(described: dict[str, Any], context_length: int) -> bool:
     model = described["model"]
     decoder = model.get("decoder", {})
     names = {*decoder.get("inputs", {}), *decoder.get("outputs", {})}
+    window = decoder.get("sliding_window") or {}
     return (
         bool(described.get("search", {}).get("past_present_share_buffer"))
         and not (model["type"].startswith("phi3") and context_length > LONG_ROPE_FROM)
         and not {"vision", "speech", "encoder", "embedding"} & set(model)
-        and not {"pipeline", "sliding_window"} & set(decoder)
+        and "pipeline" not in decoder
+        and not (window.get("slide_key_value_cache") or window.get("slide_inputs"))
         and names <= _PLAIN_NAMES
         and not _providers(decoder)
         and all(_is_entry(name) or name in _PLAIN_OPTIONS for name in _options(decoder))

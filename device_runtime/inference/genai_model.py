@@ -57,8 +57,8 @@ class GenAIModel:
         context_length: maximum length of prompt and answer together, tokens.
         prompts: encodes its prompts.
         end_tokens: ids of the tokens that end an answer.
-        min_capacity: smallest capacity of a KV cache, tokens; sliding-window attention needs the
-            whole window.
+        min_capacity: smallest capacity of a KV cache, tokens; ONNX Runtime GenAI needs that of
+            the whole window of sliding-window attention.
         kv_bytes: size of the KV cache of one token; 0 where the model does not report it.
         state_bytes: size of the states of layers that have one instead of a KV cache, with a
             snapshot of it if the model needs one.
@@ -97,7 +97,10 @@ class GenAIModel:
             decoder = described["decoder"]
             self.context_length = context_length
             self.end_tokens = frozenset(ends := end_tokens(folder))
-            self.min_capacity = memory.kv_cache_length(decoder, MIN_CAPACITY)
+            own = isinstance(model, OnnxSession)
+            self.min_capacity = (
+                MIN_CAPACITY if own else memory.kv_cache_length(decoder, MIN_CAPACITY)
+            )
             self.snapshots = "past_recurrent_names" in decoder["inputs"]
             self._sees = "vision" in described
             self._long_rope = described["type"].startswith("phi3")

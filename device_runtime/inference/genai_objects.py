@@ -150,6 +150,9 @@ class Generator(Handle):
         """Return False: each generator takes a run of its own."""
         return False
 
+    def keep_from(self, length: int) -> None:
+        """Do nothing: it keeps what it keeps."""
+
     def generate_next_token(self) -> None:
         """Choose the next token, and decode it."""
         call("OgaGenerator_GenerateNextToken", self.pointer)

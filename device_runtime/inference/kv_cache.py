@@ -12,7 +12,7 @@ turn: a cached conversation continues exactly as a new one would.
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ Tokens = npt.NDArray[np.int32]
 CAPACITY_MULTIPLE = 512
 """Capacities are multiples of this many tokens."""
 
+REACH = 512
+"""Tokens that a rewind may reach back behind the latest chunk of a prefill."""
+
 MIN_PREFILL = 2
 """Smallest prefill chunk, tokens, unless the prompt itself is shorter."""
 
@@ -32,35 +35,6 @@ MAX_SLOTS = 16
 
 RESERVE = 64 << 20
 """Memory that a new KV cache must leave free, bytes."""
-
-
-class Generator(Protocol):
-    """The part of `onnxruntime_genai.Generator` that is used here."""
-
-    def append_tokens(self, tokens: Tokens) -> None:
-        """Run the model over tokens, all at once."""
-
-    def join_step(self) -> bool:
-        """Have the last token take part in the next step of any generator.
-
-        Returns:
-            Whether it does; otherwise the model has seen it, or takes a run for it alone.
-        """
-
-    def generate_next_token(self) -> None:
-        """Decode the next token."""
-
-    def get_next_tokens(self) -> Tokens:
-        """Return the token that was decoded last."""
-
-    def set_inputs(self, inputs: Any) -> None:
-        """Prefill a prompt with images."""
-
-    def rewind_to(self, length: int) -> None:
-        """Discard all tokens from this position on."""
-
-    def snapshot_state(self) -> None:
-        """Keep the states of layers without a KV cache, so that a rewind can end here."""
 
 
 class Slot:
@@ -123,6 +97,7 @@ class Slot:
     def append(self, tokens: Tokens) -> None:
         """Prefill tokens after those already prefilled."""
         self._trim()
+        self.generator.keep_from(len(self.tokens) - REACH)
         self.generator.append_tokens(tokens)
         self.tokens += tokens.tolist()
         self._length = len(self.tokens)

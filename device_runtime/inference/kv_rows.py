@@ -23,21 +23,34 @@ class Layout:
     """The KV cache of a graph.
 
     Attributes:
-        arrays: number of its arrays: keys and values of each layer.
-        heads: number of heads in each.
-        width: length of the vector of a head.
+        shapes: of its arrays, keys and values of each layer: number of heads, and length of the
+            vector of a head.
         kind: type of the elements.
+        window: tokens that layers with a sliding window see before the one they run over.
+        windowed: places of the arrays of such layers.
     """
 
-    arrays: int
-    heads: int
-    width: int
+    shapes: tuple[tuple[int, int], ...]
     kind: npt.DTypeLike
+    window: int = 0
+    windowed: frozenset[int] = frozenset()
 
     @property
     def token_bytes(self) -> int:
         """Size of the cache of one token."""
-        return self.arrays * self.heads * self.width * np.dtype(self.kind).itemsize
+        return sum(self._sizes)
+
+    def prefix_bytes(self, tokens: int) -> int:
+        """Return the size of what the next token sees of a number of tokens."""
+        seen = min(tokens, self.window)
+        return sum(
+            size * (seen if place in self.windowed else tokens)
+            for place, size in enumerate(self._sizes)
+        )
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [heads * width * np.dtype(self.kind).itemsize for heads, width in self.shapes]
 
 
 @dataclass(kw_only=True)
@@ -63,11 +76,13 @@ class Row:
     Attributes:
         index: its place among the rows, which may change.
         length: tokens in it.
+        begin: the first token that layers with a sliding window still hold.
     """
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.length = 0
+        self.begin = 0
 
 
 class KvRows:
@@ -92,10 +107,16 @@ class KvRows:
         Raises:
             MemoryError: it has not even addresses for one.
         """
+        self._layout = layout
         self.capacity = -(-capacity // _MULTIPLE) * _MULTIPLE
         self._memory, self.count = _map(self.capacity * layout.token_bytes, count)
-        shape = (layout.arrays, self.count, layout.heads, self.capacity, layout.width)
-        self._caches = np.frombuffer(self._memory, layout.kind).reshape(shape)
+        self._caches = []
+        begin = 0
+        for heads, width in layout.shapes:
+            shape = (self.count, heads, self.capacity, width)
+            array = np.ndarray(shape, layout.kind, self._memory, begin)
+            self._caches.append(array)
+            begin += array.nbytes
         self._rows: list[Row | None] = [None] * self.count
         self._outputs: dict[str, npt.NDArray[Any]] = {}
         self.steps: dict[tuple[int, int], Step] = {}
@@ -118,6 +139,13 @@ class KvRows:
         self._rows[row.index] = None
         self._return(row.index)
 
+    def drop(self, row: Row, begin: int) -> None:
+        """Return the memory of all tokens before one, in layers with a sliding window."""
+        for place in self._layout.windowed:
+            for head in self._caches[place][row.index]:
+                self._free(head[:begin])
+        row.begin = begin
+
     def gather(self, rows: list[Row]) -> int:
         """Move rows next to each other; return the place of the first.
 
@@ -138,14 +166,24 @@ class KvRows:
         return first
 
     def copy(self, source: int, target: int, tokens: int) -> None:
-        """Copy the first tokens of a row into another, by their places."""
+        """Copy the first tokens of a row into another, by their places; all are in memory."""
         for cache in self._caches:
             cache[target, :, :tokens] = cache[source, :, :tokens]
 
     def parts(self, row: Row, tokens: int) -> list[memoryview]:
-        """Return the memory of the first tokens of a row: of each head of each key and value."""
-        heads = (head for cache in self._caches for head in cache[row.index])
-        return [head[:tokens].reshape(-1).view(np.uint8).data for head in heads]
+        """Return the memory of the first tokens of a row: of each head of each key and value.
+
+        Of layers with a sliding window, what the next token sees; nothing if that is gone.
+        """
+        begin = max(0, tokens - self._layout.window)
+        if row.begin > begin:
+            return []
+        held = (
+            head[begin if place in self._layout.windowed else 0 : tokens]
+            for place, cache in enumerate(self._caches)
+            for head in cache[row.index]
+        )
+        return [head.reshape(-1).view(np.uint8).data for head in held]
 
     def caches(self, first: int, count: int) -> list[Value]:
         """Return rows next to each other as tensors.
@@ -165,27 +203,33 @@ class KvRows:
     def _swap(self, place: int, other: int) -> None:
         rows = self._rows
         rows[place], rows[other] = rows[other], rows[place]
-        tokens = 0
+        moved = []
         for index in (place, other):
             if (row := rows[index]) is not None:
                 row.index = index
-                tokens = max(tokens, row.length)
-        for cache in self._caches:
-            kept = cache[place, :, :tokens].copy()
-            cache[place, :, :tokens] = cache[other, :, :tokens]
-            cache[other, :, :tokens] = kept
+                moved.append(row)
+        tokens = max(row.length for row in moved)
+        begin = min(row.begin for row in moved)
+        for number, cache in enumerate(self._caches):
+            held = slice(begin if number in self._layout.windowed else 0, tokens)
+            kept = cache[place, :, held].copy()
+            cache[place, :, held] = cache[other, :, held]
+            cache[other, :, held] = kept
         if rows[place] is None:
             self._return(place)
 
     def _return(self, index: int) -> None:
         """Return the memory of a row to the system."""
-        size = self._caches[0, 0].nbytes
-        for area in range(len(self._caches)):
-            begin = (area * self.count + index) * size
-            whole = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
-            length = (begin + size - whole) // mmap.PAGESIZE * mmap.PAGESIZE
-            if length > 0:
-                self._memory.madvise(mmap.MADV_DONTNEED, whole, length)
+        for cache in self._caches:
+            self._free(cache[index])
+
+    def _free(self, part: npt.NDArray[Any]) -> None:
+        """Return the whole pages of a contiguous part of the memory."""
+        begin = part.ctypes.data - self._caches[0].ctypes.data
+        whole = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (begin + part.nbytes - whole) // mmap.PAGESIZE * mmap.PAGESIZE
+        if length > 0:
+            self._memory.madvise(mmap.MADV_DONTNEED, whole, length)
 
 
 def _map(size: int, count: int) -> tuple[mmap.mmap, int]:

@@ -73,11 +73,7 @@ class Value:
         api = _api()
         info = api.create(Function.GET_TENSOR_TYPE_AND_SHAPE, self.pointer)
         try:
-            rank = c_size_t()
-            api.call(Function.GET_DIMENSIONS_COUNT, info, ctypes.pointer(rank))
-            shape = (c_int64 * rank.value)()
-            api.call(Function.GET_DIMENSIONS, info, shape, rank)
-            return _element(info), tuple(shape)
+            return _described(info)
         finally:
             api.function(Function.RELEASE_TENSOR_TYPE_AND_SHAPE, None, c_void_p)(info)
 
@@ -128,16 +124,17 @@ class OnnxSession:
         self.inputs = list(self._names(Function.GET_INPUT_COUNT, Function.GET_INPUT_NAME))
         self.outputs = list(self._names(Function.GET_OUTPUT_COUNT, Function.GET_OUTPUT_NAME))
 
-    def element(self, place: int) -> Element:
-        """Return the type of the elements of an input, by its place.
+    def described(self, name: str) -> tuple[Element, tuple[int, ...]]:
+        """Return the type of the elements of an input, and its shape; -1 for what may vary.
 
         Raises:
             ValueError: it is not one of `Element`.
         """
         api = _api()
-        described = api.create(Function.GET_INPUT_TYPE, self._session, c_size_t(place))
+        place = c_size_t(self.inputs.index(name))
+        described = api.create(Function.GET_INPUT_TYPE, self._session, place)
         try:
-            return _element(api.create(Function.GET_TENSOR_TYPE, described))
+            return _described(api.create(Function.GET_TENSOR_TYPE, described))
         finally:
             api.function(Function.RELEASE_TYPE, None, c_void_p)(described)
 
@@ -238,10 +235,14 @@ def load_adapter(file: Path) -> c_void_p:
     return _api().create(Function.CREATE_LORA_ADAPTER, path, c_void_p(None))
 
 
-def _element(info: c_void_p) -> Element:
-    kind = c_int()
-    _api().call(Function.GET_ELEMENT_TYPE, info, ctypes.pointer(kind))
-    return Element(kind.value)
+def _described(info: c_void_p) -> tuple[Element, tuple[int, ...]]:
+    api = _api()
+    kind, rank = c_int(), c_size_t()
+    api.call(Function.GET_ELEMENT_TYPE, info, ctypes.pointer(kind))
+    api.call(Function.GET_DIMENSIONS_COUNT, info, ctypes.pointer(rank))
+    shape = (c_int64 * rank.value)()
+    api.call(Function.GET_DIMENSIONS, info, shape, rank)
+    return Element(kind.value), tuple(shape)
 
 
 @functools.cache

@@ -77,14 +77,14 @@ class PrefixFile:
         slot = cache.place(prefix, room)
         if slot is not None and not slot.tokens and self._read(key, slot, prefix):
             return iter(())
-        return self._write(key, cache, prefix, len(prefix) * layout.token_bytes)
+        return self._write(key, cache, prefix, layout.prefix_bytes(len(prefix)))
 
     def _key(self, prefix: Tokens, layout: Layout) -> bytes:
         """Digest everything that a KV cache depends on."""
         known = (
             *(self._model, self._threads, device_runtime.__version__),
             *(onnx_api.library_version(), fingerprint()),
-            *(layout.arrays, layout.heads, layout.width, np.dtype(layout.kind).str),
+            *(layout.shapes, np.dtype(layout.kind).str),
             prefix.tolist(),
         )
         return hashlib.sha256(msgspec.json.encode(known)).digest()

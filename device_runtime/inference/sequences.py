@@ -1,7 +1,42 @@
-"""The interface of what holds the KV caches of a model, and decodes with them."""
+"""The interfaces of what holds the KV caches of a model, and decodes with them."""
 
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Generator(Protocol):
+    """The part of `onnxruntime_genai.Generator` that is used here."""
+
+    def append_tokens(self, tokens: npt.NDArray[np.int32]) -> None:
+        """Run the model over tokens, all at once."""
+
+    def join_step(self) -> bool:
+        """Have the last token take part in the next step of any generator.
+
+        Returns:
+            Whether it does; otherwise the model has seen it, or takes a run for it alone.
+        """
+
+    def generate_next_token(self) -> None:
+        """Decode the next token."""
+
+    def get_next_tokens(self) -> npt.NDArray[np.int32]:
+        """Return the token that was decoded last."""
+
+    def set_inputs(self, inputs: Any) -> None:
+        """Prefill a prompt with images."""
+
+    def keep_from(self, length: int) -> None:
+        """Promise that no rewind ends before this position, unless at the beginning."""
+
+    def rewind_to(self, length: int) -> None:
+        """Discard all tokens from this position on."""
+
+    def snapshot_state(self) -> None:
+        """Keep the states of layers without a KV cache, so that a rewind can end here."""
 
 
 class Sequences(Protocol):
@@ -31,7 +66,7 @@ class Sequences(Protocol):
         ...
 
     def generator(self, capacity: int, adapter: str, num_beams: int = 1) -> Any:
-        """Create a generator (`kv_cache.Generator`), greedy, or for a beam search.
+        """Create a generator (`Generator`), greedy, or for a beam search.
 
         Args:
             capacity: maximum length of the sequence, tokens.

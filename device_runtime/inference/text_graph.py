@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from device_runtime import memory
 from device_runtime.inference.kv_rows import KvRows, Layout, Step
 from device_runtime.inference.onnx_arrays import around, type_of, view_of
 from device_runtime.inference.onnx_session import Binding, OnnxSession, Value, load_adapter
@@ -41,14 +42,24 @@ class TextGraph:
             )
         )
         self._past, self._present = past, present
+        caches = [session.described(name) for name in past]
+        usual = decoder["num_key_value_heads"], decoder["head_size"]
         self._names: dict[str, str] = inputs
         self._given = [name for name in _GIVEN if name in inputs]
         self._results = [name for name in session.outputs if name not in present]
+        window = decoder.get("sliding_window") or {}
+        self._decoder = decoder
         self.layout = Layout(
-            arrays=len(past),
-            heads=decoder["num_key_value_heads"],
-            width=decoder["head_size"],
-            kind=type_of(session.element(session.inputs.index(past[0]))),
+            # Gemma 4 has heads of two sizes, and tells them; other graphs may leave a size open.
+            shapes=tuple(
+                (max(heads, 0) or usual[0], max(width, 0) or usual[1])
+                for _, (_, heads, _, width) in caches
+            ),
+            kind=type_of(caches[0][0]),
+            window=window.get("window_size", 0),
+            windowed=frozenset(
+                place for layer in window.get("layers", ()) for place in (2 * layer, 2 * layer + 1)
+            ),
         )
         self._session = session
         self._adapters: dict[str, c_void_p] = {}
@@ -65,6 +76,7 @@ class TextGraph:
         Raises:
             MemoryError: it has not even addresses for one.
         """
+        capacity = memory.kv_cache_length(self._decoder, capacity)
         return KvRows(self.layout, capacity=capacity, count=count)
 
     def load_adapter(self, file: Path, name: str) -> None:

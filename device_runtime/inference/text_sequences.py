@@ -97,6 +97,10 @@ class TextSequences:
         """See `TextSequence.parts`."""
         return self._rows.parts(row, tokens)
 
+    def drop(self, row: Row, begin: int) -> None:
+        """Return the memory of all tokens before one, in layers with a sliding window."""
+        self._rows.drop(row, begin)
+
     def wait(self, sequence: "TextSequence") -> None:
         """Have the next step take a sequence along."""
         self._waiting.add(sequence)
@@ -120,7 +124,7 @@ class TextSequences:
 
 
 class TextSequence:
-    """Implements `kv_cache.Generator`: a sequence of tokens, and its KV cache.
+    """Implements `Generator`: a sequence of tokens, and its KV cache.
 
     Args:
         sequences: all sequences of the model.
@@ -138,6 +142,7 @@ class TextSequence:
         self.adapter = adapter
         self.unseen: int | None = None
         self._sequences = sequences
+        self._window = sequences.layout.window
         self._outputs: Outputs = {}
         self._kept: Outputs = {}
         self._scores: npt.NDArray[np.float32] | None = None
@@ -212,15 +217,32 @@ class TextSequence:
         return self._outputs[name]
 
     def parts(self, tokens: int) -> list[memoryview]:
-        """Return the memory of the first tokens in the KV cache, to be read or written."""
+        """Return the memory of the first tokens in the KV cache, to be read or written.
+
+        Layers with a sliding window hold the latest of them alone; empty if those are gone.
+        """
         return self._sequences.parts(self.row, tokens)
 
     def holds(self, tokens: int) -> None:
         """Take the tokens that were written to the memory of an empty KV cache for its own."""
         self.row.length = tokens
+        self.row.begin = max(0, tokens - self._window)
+
+    def keep_from(self, length: int) -> None:
+        """See `Generator`."""
+        if length - self._window > self.row.begin:
+            self._sequences.drop(self.row, length - self._window)
 
     def rewind_to(self, length: int) -> None:
-        """See `Generator`."""
+        """See `Generator`.
+
+        Raises:
+            RuntimeError: of what layers with a sliding window see there, a part is gone.
+        """
+        if length == 0:
+            self.row.begin = 0
+        elif self.row.begin > max(0, length - self._window):
+            raise RuntimeError(f"this sequence cannot rewind to token {length}")
         self.unseen = None
         self._scores = None
         self.row.length = min(self.row.length, length)

@@ -133,7 +133,7 @@ def prepared(name: str, llama: Llama) -> Model:
     source = resolve(str(_random(name)) if random else name)
     forms = [
         *(_edgepack(source, recipe) for recipe in plan.recipes),
-        _plain(source),
+        *_plain(source),
         *_llama(source, plan, llama),
     ]
     # In the dtype that this machine multiplies fastest.
@@ -177,8 +177,8 @@ def _edgepack(source: ModelSource, recipe: str) -> Form:
     )
 
 
-def _plain(source: ModelSource) -> Form:
-    """Build a model with the model builder as it is, without edgepack's pass."""
+def _plain(source: ModelSource) -> list[Form]:
+    """Build a model with the model builder as it is, without edgepack's pass; none if it fails."""
 
     def build(folder: Path) -> None:
         command: list[str | Path] = [
@@ -191,9 +191,14 @@ def _plain(source: ModelSource) -> Form:
                 command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
 
-    folder = cache.stage("bench", {"plain": source.digest}, build) / "model"
+    try:
+        folder = cache.stage("bench", {"plain": source.digest}, build) / "model"
+    except subprocess.CalledProcessError:
+        # Gemma 3: it reads one set of RoPE parameters, and the model has one for each layer type.
+        console.note(f"the plain model builder does not build {source.name}")
+        return []
     size = model_bytes(folder)
-    return Form(runtime="onnxruntime-genai", kind="int4", path=folder, size=size)
+    return [Form(runtime="onnxruntime-genai", kind="int4", path=folder, size=size)]
 
 
 def _llama(source: ModelSource, plan: Plan, llama: Llama) -> list[Form]:

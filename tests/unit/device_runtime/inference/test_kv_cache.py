@@ -35,6 +35,9 @@ class Tape:
         self.tokens += tokens.tolist()
         self.reads.append(len(tokens))
 
+    def keep_from(self, length: int) -> None:
+        pass
+
     def rewind_to(self, length: int) -> None:
         if not self.can_rewind:
             raise RuntimeError("this model cannot rewind")

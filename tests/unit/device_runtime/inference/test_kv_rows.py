@@ -11,7 +11,7 @@ import pytest
 from device_runtime.inference.kv_rows import KvRows, Layout, Row
 from device_runtime.inference.onnx_arrays import view_of
 
-LAYOUT = Layout(arrays=2, heads=2, width=16, kind=np.float32)
+LAYOUT = Layout(shapes=((2, 16),) * 2, kind=np.float32)
 CAPACITY = 128
 
 
@@ -28,13 +28,18 @@ def filled(caches: KvRows, number: float, length: int) -> Row:
     return row
 
 
-def contents(caches: KvRows, row: Row) -> np.ndarray:
-    """The memory of a row, [keys and values, heads, tokens, width]."""
-    return caches._caches[:, row.index]
+def contents(caches: KvRows, row: Row) -> list[np.ndarray]:
+    """The memory of a row, for each of keys and values [heads, tokens, width]."""
+    return [cache[row.index] for cache in caches._caches]
 
 
 def numbers(caches: KvRows, *taken: Row) -> list[set[float]]:
-    return [set(contents(caches, row)[:, :, : row.length].ravel().tolist()) for row in taken]
+    return [held(caches, row, slice(0, row.length)) for row in taken]
+
+
+def held(caches: KvRows, row: Row, tokens: slice) -> set[float]:
+    """The numbers in some tokens of a row."""
+    return {x for array in contents(caches, row) for x in array[:, tokens].ravel().tolist()}
 
 
 def test_size_of_a_token() -> None:
@@ -77,9 +82,8 @@ def test_copy_of_a_row() -> None:
     caches = rows()
     source, target = filled(caches, 7, 20), filled(caches, 1, 30)
     caches.copy(source.index, target.index, 20)
-    kept = contents(caches, target)
-    assert set(kept[:, :, :20].ravel().tolist()) == {7.0}
-    assert set(kept[:, :, 20:30].ravel().tolist()) == {1.0}
+    assert held(caches, target, slice(0, 20)) == {7.0}
+    assert held(caches, target, slice(20, 30)) == {1.0}
 
 
 def test_rows_as_tensors() -> None:
@@ -95,13 +99,70 @@ def test_rows_as_tensors() -> None:
 def test_released_row_holds_no_memory() -> None:
     caches = KvRows(LAYOUT, capacity=16384, count=2)
     row = filled(caches, 3, 16384)
-    pages = contents(caches, row).nbytes // mmap.PAGESIZE
+    pages = sum(array.nbytes for array in contents(caches, row)) // mmap.PAGESIZE
     before = resident()
     caches.release(row)
     assert before - resident() > pages * 0.9
     again = caches.take()
     again.length = 16384
     assert numbers(caches, again) == [{0.0}]
+
+
+WINDOWED = Layout(
+    shapes=((2, 16), (2, 16), (1, 32), (1, 32)),
+    kind=np.float32,
+    window=100,
+    windowed=frozenset({2, 3}),
+)
+"""A layer that sees all tokens, and one with a sliding window and heads of another size."""
+
+
+def test_size_of_a_prefix_with_a_sliding_window() -> None:
+    assert WINDOWED.token_bytes == 512
+    assert WINDOWED.prefix_bytes(60) == 60 * 512
+    assert WINDOWED.prefix_bytes(1000) == 1000 * 256 + 100 * 256
+
+
+def test_dropped_tokens_hold_no_memory_in_layers_with_a_sliding_window() -> None:
+    caches = KvRows(WINDOWED, capacity=16384, count=2)
+    row = filled(caches, 3, 16384)
+    other = filled(caches, 4, 16384)
+    before = resident()
+    caches.drop(row, 16000)
+    windowed = 16000 * 256 // mmap.PAGESIZE
+    assert windowed * 0.9 < before - resident() < windowed * 1.1
+    full, _, keys, values = contents(caches, row)
+    assert set(full.ravel().tolist()) == {3.0}
+    for array in (keys, values):
+        assert set(array[:, 16000:].ravel().tolist()) == {3.0}
+        assert set(array[:, :15000].ravel().tolist()) == {0.0}
+    assert numbers(caches, other) == [{4.0}]
+
+
+def test_rows_with_a_sliding_window_change_places() -> None:
+    caches = KvRows(WINDOWED, capacity=16384, count=4)
+    taken = [filled(caches, number, 16384) for number in range(4)]
+    for number, row in enumerate(taken):
+        caches.drop(row, 1000 * number)
+    before = resident()
+    caches.gather([taken[0], taken[3]])
+    assert abs(taken[0].index - taken[3].index) == 1
+    for number, row in enumerate(taken):
+        assert held(caches, row, slice(3000, 16384)) == {float(number)}
+        assert held(caches, row, slice(1000 * number, 1000 * number + 1)) == {float(number)}
+    # Dropped tokens of one of them got memory again, at most.
+    assert resident() - before < 3000 * 256 // mmap.PAGESIZE * 1.2
+
+
+def test_parts_of_a_row_with_a_sliding_window() -> None:
+    caches = KvRows(WINDOWED, capacity=16384, count=1)
+    row = filled(caches, 5, 2000)
+    sizes = [part.nbytes for part in caches.parts(row, 1500)]
+    assert sizes == [1500 * 64] * 4 + [100 * 128] * 2
+    assert sum(sizes) == WINDOWED.prefix_bytes(1500)
+    caches.drop(row, 1400)
+    assert [part.nbytes for part in caches.parts(row, 1500)] == sizes
+    assert caches.parts(row, 1499) == []
 
 
 def resident() -> int:

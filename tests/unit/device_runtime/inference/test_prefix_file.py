@@ -21,7 +21,7 @@ from device_runtime.inference.kv_rows import KvRows, Layout
 from device_runtime.inference.prefix_file import FILE_NAME, MIN_TOKENS, PrefixFile
 from tests.support import syscalls
 
-LAYOUT = Layout(arrays=4, heads=2, width=16, kind=np.float32)
+LAYOUT = Layout(shapes=((2, 16),) * 4, kind=np.float32)
 PREFIX = np.arange(1000, 1100, dtype=np.int32)
 QUESTION = [7, 8, 9]
 ROOM = 20
@@ -40,18 +40,21 @@ class Sequence:
         self.row.length += len(tokens)
         places = np.arange(begin, self.row.length)
         computed = np.sin(places * 1000.0 + tokens).astype(np.float32)
-        self.cache[:, :, begin : self.row.length] = computed[:, None]
+        for cache in self._rows._caches:
+            cache[self.row.index][:, begin : self.row.length] = computed[:, None]
 
     @property
     def cache(self) -> npt.NDArray[np.float32]:
-        caches: npt.NDArray[np.float32] = self._rows._caches[:, self.row.index]
-        return caches
+        return np.array([cache[self.row.index] for cache in self._rows._caches])
 
     def parts(self, tokens: int) -> list[memoryview]:
         return self._rows.parts(self.row, tokens)
 
     def holds(self, tokens: int) -> None:
         self.row.length = tokens
+
+    def keep_from(self, length: int) -> None:
+        pass
 
     def rewind_to(self, length: int) -> None:
         self.row.length = length
@@ -261,9 +264,9 @@ def test_file_for_anything_else_is_ignored_and_replaced(
 ) -> None:
     prefix = PREFIX
     more: dict[str, Any] = {
-        "layers": {"arrays": 2},
-        "heads": {"heads": 4},
-        "width": {"width": 32},
+        "layers": {"shapes": ((2, 16),) * 2},
+        "heads": {"shapes": ((4, 16),) * 4},
+        "width": {"shapes": ((2, 32),) * 4},
         "kind": {"kind": np.int32},
     }
     layout = replace(LAYOUT, **more.get(change, {}))
