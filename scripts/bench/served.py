@@ -109,15 +109,17 @@ def start(model: Model, llama: Llama) -> Iterator[MeasureRound]:
     long, count = model.plan.second
     ours, _ = first_forms(model)
     words = _words(model, long)
+    # Random weights may end an answer at once, or choose tokens without a text.
+    told = {"logit_bias": {str(_token(model, " the")): 100}} if model.random else {}
     with contenders(model, llama, context=long + count + 256, slots=1) as servers:
 
         def measure(number: int) -> Round:
             figures: Round = {}
             for contender in in_turn(servers, number):
                 with contender.server() as server:
-                    answer = server.first_answer(_chat("Hi", 4))
+                    answer = server.first_answer(_chat("Hi", 4, **told))
                     first_s = answer.first - server.started
-                    long_answer = client.chat(server.port, _chat(words, count))
+                    long_answer = client.chat(server.port, _chat(words, count, **told))
                     time.sleep(PAUSE_S)
                     memory = server.memory()
                 figures[contender.name] = {
@@ -135,7 +137,16 @@ def start(model: Model, llama: Llama) -> Iterator[MeasureRound]:
 
 def _words(model: Model, tokens: int) -> str:
     """Return a text of about so many tokens, less than these."""
-    return Tokenizer(first_forms(model)[0].path).decode(model.prompt(1, tokens - 32))
+    return _tokenizer(model).decode(model.prompt(1, tokens - 32))
+
+
+def _token(model: Model, word: str) -> int:
+    """Return the first token of a word."""
+    return _tokenizer(model).encode(word, special=False)[0]
+
+
+def _tokenizer(model: Model) -> Tokenizer:
+    return Tokenizer(first_forms(model)[0].path)
 
 
 def _chat(content: str, tokens: int, **more: Any) -> dict[str, Any]:

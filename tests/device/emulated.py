@@ -1,7 +1,10 @@
 """A small arm64 Debian in a folder, its programs run by qemu."""
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from packager import cache
 from packager.kit import rootfs
@@ -9,6 +12,7 @@ from packager.kit.platforms import PLATFORMS
 from tests.support.commands import Outcome, edgepack
 
 ARCHIVE = "root.tar"
+PROC = 'mount -t proc proc "$1/proc"'
 PACKAGES = ("base-files", "dash", "coreutils", "libc-bin", "systemd")
 
 
@@ -43,6 +47,26 @@ def _debian(suite: str) -> Path:
     return cache.stage("device-root", inputs, make) / ARCHIVE
 
 
+@contextmanager
+def inference_process(root: Path, cpu: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Run the inference process of a device; yield the pipes to and from it."""
+    command = _entered(
+        root,
+        [PROC],
+        *("edgepack-runtime", "worker", "--parent", "1", "--release", "/var/lib/edgepack/current"),
+        *("--threads", "2", "--kv-cache-mib", "0", "--cpus", "", "--processor", "cpu"),
+    )
+    with subprocess.Popen(
+        command, env=_environment(cpu), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield process.stdin, process.stdout
+        finally:
+            process.kill()
+
+
 def on_device(root: Path, *argv: str, cpu: str = "max", features: str = "") -> Outcome:
     """Run a program of the device; its mounts vanish with it.
 
@@ -54,20 +78,29 @@ def on_device(root: Path, *argv: str, cpu: str = "max", features: str = "") -> O
     """
     cpuinfo = root / "tmp/cpuinfo"
     cpuinfo.write_text(f"Features\t: {features}\n")
-    mounts = ['mount -t proc proc "$1/proc"']
+    mounts = [PROC]
     if features:
         mounts.append('mount --bind "$1/tmp/cpuinfo" "$1/proc/cpuinfo"')
     done = subprocess.run(
-        [
-            *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c"),
-            # The shell stays: a first process that crashes would not end (see kit/rootfs.py).
-            f'{" && ".join(mounts)} && chroot "$@"; exit $?',
-            *("enter", str(root), *argv),
-        ],
-        env={"PATH": "/usr/local/bin:/usr/bin:/usr/sbin", "QEMU_CPU": cpu},
+        _entered(root, mounts, *argv),
+        env=_environment(cpu),
         capture_output=True,
         text=True,
         check=False,
         timeout=600,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def _environment(cpu: str) -> dict[str, str]:
+    return {"PATH": "/usr/local/bin:/usr/bin:/usr/sbin", "QEMU_CPU": cpu}
+
+
+def _entered(root: Path, mounts: list[str], *argv: str) -> list[str]:
+    """Return the command that runs a program of the device, the only child of process 1."""
+    return [
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c"),
+        # The shell stays: a first process that crashes would not end (see kit/rootfs.py).
+        f'{" && ".join(mounts)} && chroot "$@"; exit $?',
+        *("enter", str(root), *argv),
+    ]

@@ -1,12 +1,15 @@
 """The Raspberry Pi bundle on a real arm64 Debian, its programs run by qemu."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from device_runtime.inference.engine import GenerationChunk, GenerationRequest
 from device_runtime.update.target import Target
+from device_runtime.worker.messages import FOR_PARENT, Chunk, Generate, Loaded, frame, read
 from tests.device import emulated
-from tests.device.emulated import on_device
+from tests.device.emulated import inference_process, on_device
 from tests.support.commands import edgepack, refused
 from tests.support.targets import verify_unit
 
@@ -45,6 +48,47 @@ def test_generates_the_same_tokens_on_a_pi_4_and_a_pi_5(device: Path) -> None:
         answers.append(done.out)
     assert "Paris" in answers[0]
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a72", "cortex-a76"])
+def test_answers_together_are_those_of_each_alone(device: Path, cpu: str) -> None:
+    """To the last bit of their log probabilities, with the kernels of each processor."""
+    prompts = (
+        "The capital of France is",
+        "Once upon a time",
+        "def main():\n    print(",
+        "1 2 3 4 5",
+        "The sea",
+    )
+    requests = [GenerationRequest(prompt=text, max_tokens=6, logprobs=1) for text in prompts]
+    with inference_process(device, cpu) as pipes:
+        shared = answers(*pipes, dict(enumerate(requests)))
+    # Another process, whose prompt cache is empty.
+    with inference_process(device, cpu) as pipes:
+        separate = [
+            answers(*pipes, {number: request})[number] for number, request in enumerate(requests)
+        ]
+    assert list(shared.values()) == separate
+    assert {len(tokens) for tokens in separate} == {6}
+
+
+def answers(
+    to_process: BinaryIO, from_process: BinaryIO, requests: dict[int, GenerationRequest]
+) -> dict[int, list[tuple[int, float | None]]]:
+    """Send requests, all at once; return the tokens of each answer and their log probabilities."""
+    for number, request in requests.items():
+        to_process.write(frame(Generate(id=number, request=request)))
+    to_process.flush()
+    said: dict[int, list[tuple[int, float | None]]] = {number: [] for number in requests}
+    ended = 0
+    while ended < len(requests):
+        message = read(from_process, FOR_PARENT)
+        assert isinstance(message, Chunk | Loaded), message
+        if isinstance(message, Chunk) and isinstance(message.chunk, GenerationChunk):
+            scored = message.chunk.logprobs
+            said[message.id] += [(token.token, token.logprob) for token in scored]
+            ended += message.chunk.usage is not None
+    return said
 
 
 @pytest.mark.parametrize("command", ["generate Hi", "serve --listen 127.0.0.1:0"])
