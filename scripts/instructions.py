@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,7 +190,8 @@ class Emulated:
 
     def _message(self) -> GenerationChunk:
         """Return the next chunk; an empty one for another message."""
-        message = read(cast(BinaryIO, self._process.stdout), FOR_PARENT)
+        assert self._process.stdout is not None
+        message = read(self._process.stdout, FOR_PARENT)
         if message is None:
             sys.exit("the emulated inference process has ended; its messages are above")
         if isinstance(message, Failed):

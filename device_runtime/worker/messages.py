@@ -4,7 +4,7 @@ A message is a msgpack map with its type in `type`, preceded by its length as 4 
 """
 
 import asyncio
-from typing import BinaryIO, TypeVar
+from typing import IO, TypeVar
 
 import msgspec
 
@@ -116,7 +116,7 @@ FOR_CHILD: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
 FOR_PARENT: msgspec.msgpack.Decoder[ToParent] = msgspec.msgpack.Decoder(ToParent)
 
 
-def read(pipe: BinaryIO, messages: msgspec.msgpack.Decoder[M]) -> M | None:
+def read(pipe: IO[bytes], messages: msgspec.msgpack.Decoder[M]) -> M | None:
     """Read the next message from a blocking pipe; None at its end."""
     head = pipe.read(_LENGTH_BYTES)
     if len(head) < _LENGTH_BYTES:

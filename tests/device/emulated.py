@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from packager import cache
 from packager.kit import rootfs
@@ -48,7 +48,7 @@ def _debian(suite: str) -> Path:
 
 
 @contextmanager
-def inference_process(root: Path, cpu: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+def inference_process(root: Path, cpu: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Run the inference process of a device; yield the pipes to and from it."""
     command = _entered(
         root,

@@ -1,7 +1,7 @@
 """The Raspberry Pi bundle on a real arm64 Debian, its programs run by qemu."""
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import pytest
 
@@ -73,7 +73,7 @@ def test_answers_together_are_those_of_each_alone(device: Path, cpu: str) -> Non
 
 
 def answers(
-    to_process: BinaryIO, from_process: BinaryIO, requests: dict[int, GenerationRequest]
+    to_process: IO[bytes], from_process: IO[bytes], requests: dict[int, GenerationRequest]
 ) -> dict[int, list[tuple[int, float | None]]]:
     """Send requests, all at once; return the tokens of each answer and their log probabilities."""
     for number, request in requests.items():
