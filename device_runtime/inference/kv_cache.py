@@ -3,11 +3,12 @@
 A slot is a generator with a KV cache of fixed capacity. A request takes the slot with the longest
 common prefix, trims it to that prefix, and prefills only the rest of its prompt.
 
-Only tokens that were *prefilled*, two or more at a time, are reused: then the cache holds bit for
-bit what a prefill from scratch would compute, however the prompt is split into chunks. (A decoded
-token is computed by another kernel, for one row, with slightly different results.) So an answer's
-own tokens are prefilled again before the next turn builds on them, in idle time or as part of that
-turn: a cached conversation continues exactly as a new one would.
+Only tokens that were *prefilled*, two or more at a time, are reused: a decoded token is computed by
+another kernel, for one row, with other results. So an answer's own tokens are prefilled again
+before the next turn builds on them, in idle time or as part of that turn: a cached conversation
+continues as a new one would. With heads of 64 numbers on x86-64 that is bit for bit, however the
+prompt is split into chunks; other kernels of ONNX Runtime round attention differently for some
+splits (Gemma's heads of 256; Cortex-A76), and the logits then differ as by the rounding.
 """
 
 import itertools
@@ -156,11 +157,16 @@ class Slot:
 def step(tokens: int, most: int) -> int:
     """Return the size of the next prefill chunk; what is left is empty or at least `MIN_PREFILL`.
 
+    Never one token more than `most` instead: attention takes rows in blocks, of 128 and smaller
+    powers of two, and the single row of the last one gets what a decoded token does.
+
     Args:
         tokens: tokens that are left to prefill.
-        most: largest chunk, unless the rest would be too small.
+        most: largest chunk.
     """
-    return tokens if tokens - most < MIN_PREFILL else most
+    if tokens <= most:
+        return tokens
+    return most if tokens - most >= MIN_PREFILL else most - MIN_PREFILL
 
 
 class KvCache:
