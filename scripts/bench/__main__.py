@@ -35,6 +35,8 @@ ONCE = ("quality",)
 """Parts of which one round is enough."""
 TRAINED = ("quality", "http", "json", "together", "turns")
 """Parts that need weights that answer sensibly."""
+CHATTING = ("start", "http", "json", "together", "turns")
+"""Parts that need a chat template."""
 ROUNDS = 9
 
 
@@ -57,7 +59,8 @@ def main() -> None:
         model = prepared(name, llama)
         about = machine.about(model, llama)
         for part in parts:
-            if not (model.random and part in TRAINED):
+            fits = not (model.random and part in TRAINED) and (model.chats or part not in CHATTING)
+            if fits:
                 wanted = 1 if part in ONCE else options.rounds
                 _measure(rounds, model, part, about, wanted, llama, end)
     page.write(rounds, tuple(PLANS))

@@ -101,6 +101,11 @@ class Model:
     source: ModelSource
     forms: tuple[Form, ...]
 
+    @property
+    def chats(self) -> bool:
+        """True if it has a chat template, which a base model lacks."""
+        return any((form.path / "chat_template.jinja").exists() for form in self.forms)
+
     @functools.cached_property
     def tokens(self) -> list[int]:
         """Token ids of a text from outside, from which prompts are cut."""
