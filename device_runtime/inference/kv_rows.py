@@ -26,7 +26,8 @@ class Layout:
         shapes: of its arrays, keys and values of each layer: number of heads, and length of the
             vector of a head.
         kind: type of the elements.
-        window: tokens that layers with a sliding window see before the one they run over.
+        window: tokens that layers with a sliding window see before the one they run over; 0 if
+            there are none.
         windowed: places of the arrays of such layers.
     """
 

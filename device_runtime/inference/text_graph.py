@@ -48,6 +48,7 @@ class TextGraph:
         self._given = [name for name in _GIVEN if name in inputs]
         self._results = [name for name in session.outputs if name not in present]
         window = decoder.get("sliding_window") or {}
+        windowed = window.get("layers", ())
         self._decoder = decoder
         self.layout = Layout(
             # Gemma 4 has heads of two sizes, and tells them; other graphs may leave a size open.
@@ -56,10 +57,8 @@ class TextGraph:
                 for _, (_, heads, _, width) in caches
             ),
             kind=type_of(caches[0][0]),
-            window=window.get("window_size", 0),
-            windowed=frozenset(
-                place for layer in window.get("layers", ()) for place in (2 * layer, 2 * layer + 1)
-            ),
+            window=window["window_size"] if windowed else 0,
+            windowed=frozenset(place for layer in windowed for place in (2 * layer, 2 * layer + 1)),
         )
         self._session = session
         self._adapters: dict[str, c_void_p] = {}

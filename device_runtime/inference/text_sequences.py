@@ -226,12 +226,13 @@ class TextSequence:
     def holds(self, tokens: int) -> None:
         """Take the tokens that were written to the memory of an empty KV cache for its own."""
         self.row.length = tokens
-        self.row.begin = max(0, tokens - self._window)
+        self.row.begin = self._seen_from(tokens)
 
     def keep_from(self, length: int) -> None:
         """See `Generator`."""
-        if length - self._window > self.row.begin:
-            self._sequences.drop(self.row, length - self._window)
+        begin = self._seen_from(length)
+        if begin > self.row.begin:
+            self._sequences.drop(self.row, begin)
 
     def rewind_to(self, length: int) -> None:
         """See `Generator`.
@@ -241,7 +242,7 @@ class TextSequence:
         """
         if length == 0:
             self.row.begin = 0
-        elif self.row.begin > max(0, length - self._window):
+        elif self.row.begin > self._seen_from(length):
             raise RuntimeError(f"this sequence cannot rewind to token {length}")
         self.unseen = None
         self._scores = None
@@ -249,6 +250,10 @@ class TextSequence:
 
     def snapshot_state(self) -> None:
         """See `Generator`; a KV cache rewinds without."""
+
+    def _seen_from(self, length: int) -> int:
+        """Return the first token that all layers see from this position."""
+        return max(0, length - self._window) if self._window else 0
 
 
 def _most(size: int) -> int:

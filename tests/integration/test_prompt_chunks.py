@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(platform.machine() != "x86_64", reason="other kernels round differently"),
 ]
-CONTEXT = 512
+CONTEXT = 2048
 
 
 def logits(model: GenAIModel, prompt: Tokens, cut: int) -> npt.NDArray[np.float32]:
@@ -27,6 +27,25 @@ def logits(model: GenAIModel, prompt: Tokens, cut: int) -> npt.NDArray[np.float3
             slot.append(prompt[begin : begin + step(rest, PROMPT_STEP)])
     scores: npt.NDArray[np.float32] = slot.generator.get_logits().copy()
     return scores
+
+
+def test_long_prompt_rewinds_to_any_place(default_model: Path) -> None:
+    model = GenAIModel(default_model, context_length=CONTEXT, threads=2)
+    prompt = np.random.default_rng(0).integers(1000, 40_000, 1500).astype(np.int32)
+    slot = Slot(model.generator(CONTEXT, ""), CONTEXT, "")
+    for begin in range(0, len(prompt), PROMPT_STEP):
+        slot.append(prompt[begin : begin + PROMPT_STEP])
+    slot.rewind(100)
+    slot.append(prompt[100:200])
+    assert np.array_equal(slot.generator.get_logits(), logits(model, prompt[:200], 0))
+
+    kept = model.generator(CONTEXT, "")
+    for part, source in zip(kept.parts(1500), slot.generator.parts(1500), strict=True):
+        part[:] = source
+    kept.holds(1500)
+    kept.rewind_to(100)
+    kept.append_tokens(prompt[100:200])
+    assert np.array_equal(kept.get_logits(), logits(model, prompt[:200], 0))
 
 
 @pytest.mark.parametrize("length", [PROMPT_STEP + 1, 2 * PROMPT_STEP + 1, 300])
